@@ -1,0 +1,71 @@
+"""The one protocol every runtime is driven through."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from dense_perception.core.errors import BackendError
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, NumPy dtype and shape of a graph input or output; ``None`` is a free dimension."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        sides = ", ".join("?" if side is None else str(side) for side in self.shape)
+        return f"{self.name}: {self.dtype} ({sides})"
+
+    def admits(self, array: np.ndarray) -> bool:
+        return (
+            array.dtype == self.dtype
+            and array.ndim == len(self.shape)
+            and all(want in (None, got) for want, got in zip(self.shape, array.shape, strict=True))
+        )
+
+
+class Backend(ABC):
+    """A loaded graph in one runtime: :meth:`infer` until :meth:`close`.
+
+    ``name`` is the backend's name in parameters and tables, ``description`` what actually runs
+    (runtime version, device, threads). Not thread-safe: one worker drives one backend.
+    """
+
+    name: str
+    description: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run the graph on C-contiguous arrays, one per input; returns one array per output.
+
+        The returned arrays may be overwritten by the next call.
+
+        :raises BackendError: if an input is missing, unknown or of another dtype or shape, or the
+            runtime fails.
+        """
+        wanted = {spec.name for spec in self.inputs}
+        if set(feeds) != wanted:
+            raise BackendError(f"got inputs {sorted(feeds)}, the graph takes {sorted(wanted)}")
+        for spec in self.inputs:
+            array = feeds[spec.name]
+            if not spec.admits(array):
+                raise BackendError(
+                    f"got input {spec.name} as {array.dtype} {array.shape}, the graph takes {spec}"
+                )
+        return self._run(feeds)
+
+    @abstractmethod
+    def _run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run on checked inputs."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the runtime's memory. Safe to call twice."""

@@ -1,0 +1,35 @@
+"""The project's exceptions.
+
+Every message names what was got, what was expected and the cure; the classes only say who can
+act on it. All derive from :class:`DensePerceptionError`, so a node or a command catches one type.
+"""
+
+from __future__ import annotations
+
+
+class DensePerceptionError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class InputError(DensePerceptionError, ValueError):
+    """An image, a message, a calibration or a file from the user cannot be used as it is."""
+
+
+class CardError(DensePerceptionError, ValueError):
+    """A model card is malformed or contradicts the graph that carries it."""
+
+
+class ModelNotFoundError(DensePerceptionError, LookupError):
+    """No model of that name or path; the message lists the ones there are."""
+
+
+class ArtefactError(DensePerceptionError, ValueError):
+    """A model file is missing, truncated, corrupt or fails its hash."""
+
+
+class BackendError(DensePerceptionError, RuntimeError):
+    """A runtime is not installed, refuses the graph or fails while running it."""
+
+
+class TrainingError(DensePerceptionError, RuntimeError):
+    """A corpus, a checkpoint or a training configuration cannot be used."""

@@ -1,0 +1,1 @@
+"""Metrics, bags and benchmarks: the same perceiver, measured."""

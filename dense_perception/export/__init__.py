@@ -1,0 +1,1 @@
+"""Network and card to ONNX, quantisation, parity."""

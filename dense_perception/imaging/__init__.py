@@ -1,0 +1,1 @@
+"""Pixels and points: NumPy and OpenCV."""

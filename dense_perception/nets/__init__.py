@@ -1,0 +1,1 @@
+"""PyTorch networks, readable beside the papers."""

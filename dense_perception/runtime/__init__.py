@@ -1,0 +1,1 @@
+"""Frame in, Prediction out: the corridor."""

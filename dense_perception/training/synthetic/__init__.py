@@ -1,0 +1,1 @@
+"""Generated corpora with exact ground truth."""

