@@ -103,7 +103,15 @@ def is_useful(rng: np.random.Generator, depth_m: np.ndarray) -> bool:
         return rng.random() < 0.1
     if median < 1.6 and flat_share(sample) > 0.6:
         return rng.random() < 0.12
+    if edge_share(depth_m) < 0.012:
+        return rng.random() < 0.25
     return flat_share(sample) < 0.93 or rng.random() < 0.25
+
+
+def edge_share(depth_m: np.ndarray) -> float:
+    """The share of pixels whose right neighbour is nearer or farther by more than 4 per cent."""
+    ratio = depth_m[:, 1:] / np.maximum(depth_m[:, :-1], 1e-3)
+    return float((np.abs(ratio - 1) > 0.04).mean())
 
 
 def flat_share(depth_m: np.ndarray) -> float:

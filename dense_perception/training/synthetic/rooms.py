@@ -16,8 +16,8 @@ from dense_perception.training.synthetic.shading import finish_picture
 from dense_perception.training.synthetic.shards import Sample
 from dense_perception.training.synthetic.textures import TextureBank, fetch_wheels, held_out
 
-VIEWS_PER_ROOM = 20
-ROOMS_PER_SHARD = 10
+VIEWS_PER_ROOM = 24
+ROOMS_PER_SHARD = 4
 FRAMES_PER_SHARD = VIEWS_PER_ROOM * ROOMS_PER_SHARD
 
 

@@ -187,7 +187,7 @@ def _lamps(rng: np.random.Generator, scene: Scene) -> list[tuple[np.ndarray, np.
         glow.append((_v(x, y, z), _v(0, 0, -1), rng.uniform(0.4, 1.2)))
         scene.lights.append(
             Light(
-                (x, y, z), _t(direction), _rgb(tint * direct * share), k == 0 and rng.random() < 0.8
+                (x, y, z), _t(direction), _rgb(tint * direct * share), k == 0 and rng.random() < 0.65
             )
         )
     return glow
