@@ -73,9 +73,7 @@ def intrinsics_from_info(
     )
 
 
-def info_for_output(
-    info: CameraInfo | None, intrinsics: Intrinsics, header: Header
-) -> CameraInfo:
+def info_for_output(info: CameraInfo | None, intrinsics: Intrinsics, header: Header) -> CameraInfo:
     """``camera_info`` for an output image of the size of ``intrinsics``, with exactly ``header``.
 
     Where the camera is calibrated its K and P are scaled to the output, its region of interest and

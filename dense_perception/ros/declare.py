@@ -49,9 +49,7 @@ class DeclaredParameters(Generic[Parameters]):
     def _on_set(self, changes: list[Parameter]) -> SetParametersResult:
         values: dict[str, Any] = {change.name: change.value for change in changes}
         try:
-            self.current = params.changed(
-                self.current, values, configured=self._is_configured()
-            )
+            self.current = params.changed(self.current, values, configured=self._is_configured())
         except InputError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)

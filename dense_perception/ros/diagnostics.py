@@ -33,6 +33,7 @@ class Health:
     received: int = 0
     answered: int = 0
     dropped: int = 0
+    unwanted: int = 0
     failed: int = 0
     recent_answered: int = 0
     recent_failed: int = 0
@@ -97,6 +98,7 @@ def _values(health: Health) -> dict[str, str]:
         "frames received": str(health.received),
         "frames answered": str(health.answered),
         "frames dropped": str(health.dropped),
+        "frames nobody wanted": str(health.unwanted),
         "frames failed": str(health.failed),
         "intrinsics": health.intrinsics,
     }

@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import Enum
-from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
 from dense_perception.core.errors import InputError
@@ -56,10 +55,11 @@ class ParameterSpec:
         """
         :raises InputError: if ``value`` is of another type or outside the allowed values.
         """
-        if type(value) is not self.type:
+        kind: type = type(value)  # bool is an int to isinstance
+        if kind is not self.type:
             example = f": write {float(value)}" if self.type is float and _whole(value) else ""
             raise InputError(
-                f"parameter {self.name} is {value!r} ({_type_name(type(value))}), expected "
+                f"parameter {self.name} is {value!r} ({_type_name(kind)}), expected "
                 f"{_type_name(self.type)}{example}"
             )
         if self.type is float and not math.isfinite(value):
@@ -213,7 +213,6 @@ class DepthParameters(PerceptionParameters):
             )
 
 
-@cache
 def table(parameters: type[PerceptionParameters]) -> tuple[ParameterSpec, ...]:
     """The rows of a parameter class, in order of declaration."""
     hints = get_type_hints(parameters)
