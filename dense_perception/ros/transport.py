@@ -1,0 +1,56 @@
+"""The environment in which Fast DDS carries camera images between processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from dense_perception.core.errors import InputError
+
+PROFILE_NAME = "fastdds_large_images.xml"
+# Fast DDS 2 (ROS 2 up to Jazzy) reads the older name, Fast DDS 3 the newer and warns of the older.
+_OLD_DISTRIBUTIONS = ("foxy", "galactic", "humble", "iron", "jazzy")
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
+
+
+def default_profile() -> Path:
+    """The installed ``config/fastdds_large_images.xml``, or that of the source checkout.
+
+    :raises InputError: if the package is installed without its ``config`` folder.
+    """
+    for folder in _config_folders():
+        if (folder / PROFILE_NAME).is_file():
+            return folder / PROFILE_NAME
+    raise InputError(
+        f"{PROFILE_NAME} is not installed, expected it in share/dense_perception/config: install "
+        "the package with pip or colcon"
+    )
+
+
+def transport_environment(
+    profile: str | Path | None = None, environment: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Variables for the processes that exchange images; the user's own settings win.
+
+    ``profile`` is a Fast DDS XML file, ``None`` the package's, an empty text none at all. What
+    ``environment`` (by default this process') already sets is left out of the answer.
+    """
+    known = os.environ if environment is None else environment
+    if profile == "":
+        return {}
+    path = default_profile() if profile is None else Path(profile)
+    old = known.get("ROS_DISTRO", "") in _OLD_DISTRIBUTIONS
+    name = "FASTRTPS_DEFAULT_PROFILES_FILE" if old else "FASTDDS_DEFAULT_PROFILES_FILE"
+    wanted = {name: str(path), **_MALLOC}
+    if "FASTRTPS_DEFAULT_PROFILES_FILE" in known or "FASTDDS_DEFAULT_PROFILES_FILE" in known:
+        del wanted[name]
+    return {key: value for key, value in wanted.items() if key not in known}
+
+
+def _config_folders() -> Iterator[Path]:
+    yield Path(__file__).resolve().parents[2] / "config"
+    prefixes = [sys.prefix, *os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)]
+    for prefix in filter(None, prefixes):
+        yield Path(prefix) / "share" / "dense_perception" / "config"
