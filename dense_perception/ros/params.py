@@ -160,7 +160,11 @@ class PerceptionParameters:
         high=16384,
     )
     diagnostics_period_s: float = parameter(
-        1.0, "Seconds between two messages on /diagnostics.", low=0.1, high=60.0
+        1.0,
+        "Seconds between two messages on /diagnostics.",
+        changes=Changes.AT_START,
+        low=0.1,
+        high=60.0,
     )
 
     def __post_init__(self) -> None:

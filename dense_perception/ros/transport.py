@@ -11,8 +11,8 @@ from dense_perception.core.errors import InputError
 
 PROFILE_NAME = "fastdds_large_images.xml"
 # Fast DDS 2 (ROS 2 up to Jazzy) reads the older name, Fast DDS 3 the newer and warns of the older.
+_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 _OLD_DISTRIBUTIONS = ("foxy", "galactic", "humble", "iron", "jazzy")
-_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "268435456", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
 
 
 def default_profile() -> Path:
@@ -34,19 +34,22 @@ def transport_environment(
 ) -> dict[str, str]:
     """Variables for the processes that exchange images; the user's own settings win.
 
-    ``profile`` is a Fast DDS XML file, ``None`` the package's, an empty text none at all. What
-    ``environment`` (by default this process') already sets is left out of the answer.
+    ``profile`` is a Fast DDS XML file, ``None`` the package's, an empty text none at all.
+    ``environment`` is what is set already, by default in this process.
+
+    :raises InputError: if there is no such file.
     """
     known = os.environ if environment is None else environment
-    if profile == "":
+    if profile == "" or any(known.get(name) for name in _VARIABLES):
         return {}
     path = default_profile() if profile is None else Path(profile)
+    if not path.is_file():
+        raise InputError(
+            f"there is no transport profile {path}, expected a Fast DDS XML file: leave it empty "
+            "for none"
+        )
     old = known.get("ROS_DISTRO", "") in _OLD_DISTRIBUTIONS
-    name = "FASTRTPS_DEFAULT_PROFILES_FILE" if old else "FASTDDS_DEFAULT_PROFILES_FILE"
-    wanted = {name: str(path), **_MALLOC}
-    if "FASTRTPS_DEFAULT_PROFILES_FILE" in known or "FASTDDS_DEFAULT_PROFILES_FILE" in known:
-        del wanted[name]
-    return {key: value for key, value in wanted.items() if key not in known}
+    return {_VARIABLES[0 if old else 1]: str(path.resolve())}
 
 
 def _config_folders() -> Iterator[Path]:
