@@ -5,13 +5,13 @@ ros2 launch dense_perception perception.launch.py input_image_topic:=/camera/ima
 The environment of the user is left as it is: the transport profile reaches the started node alone.
 """
 
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterValue
 
 from dense_perception.ros.transport import transport_environment
+from launch import LaunchDescription
 
 # An empty default means: not given, so the parameter file or the node's own default decides.
 ARGUMENTS = {

@@ -57,8 +57,12 @@ class Collector:
         )
         return found[0]
 
-    def with_stamp(self, seconds: int) -> Any:
-        return self.wait_for(lambda message: message.header.stamp.sec == seconds)
+    def latest_with_stamp(self, seconds: int) -> Any:
+        """The newest message of that stamp, ``None`` if there is none."""
+        for message in reversed(list(self.messages)):
+            if message.header.stamp.sec == seconds:
+                return message
+        return None
 
 
 class Probe:
@@ -91,13 +95,28 @@ class Probe:
         rclpy.shutdown(context=self._context)
 
     def collect(self, kind: type, topic: str, reliable: bool = True) -> Collector:
-        """Subscribe and wait until a publisher is matched."""
+        """Subscribe; use :meth:`ask` or wait, as matching takes its time."""
         collector = Collector(topic)
-        subscription = self.node.create_subscription(
-            kind, topic, collector.messages.append, _profile(reliable)
-        )
-        wait_until(lambda: subscription_matched(self.node, topic), f"a publisher of {topic}")
+        self.node.create_subscription(kind, topic, collector.messages.append, _profile(reliable))
         return collector
+
+    def ask(self, seconds: int, send: Callable[[], Any], *collectors: Collector) -> list[Any]:
+        """Answers with that stamp on every collector; sends again while matching is under way."""
+
+        def answers() -> list[Any]:
+            found = [collector.latest_with_stamp(seconds) for collector in collectors]
+            return found if all(found) else []
+
+        deadline = time.monotonic() + DEADLINE_S
+        while time.monotonic() < deadline:
+            send()
+            again = time.monotonic() + 0.25
+            while time.monotonic() < again:
+                if found := answers():
+                    return found
+                time.sleep(0.002)
+        missing = [c.topic for c in collectors if not c.latest_with_stamp(seconds)]
+        raise AssertionError(f"no answer with the stamp {seconds} on {missing}")
 
     def publisher(self, kind: type, topic: str, reliable: bool = True, match: bool = True) -> Any:
         """One publisher per topic; waits until somebody subscribes."""
@@ -148,10 +167,6 @@ class Probe:
         request = DescribeParameters.Request(names=list(names))
         answer = self.call(DescribeParameters, f"{self.target}/describe_parameters", request)
         return list(answer.descriptors)
-
-
-def subscription_matched(node: Any, topic: str) -> bool:
-    return node.count_publishers(topic) > 0
 
 
 def _profile(reliable: bool) -> QoSProfile:
