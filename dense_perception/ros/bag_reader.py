@@ -159,6 +159,8 @@ def _salvage_sqlite(path: Path) -> Iterator[SalvagedMessage]:
     """Rows in the order they were written, until one cannot be read."""
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
+            # Without this, SQLite refuses a file that is shorter than its header says.
+            database.execute("PRAGMA writable_schema=ON")
             topics = {
                 key: (name, kind)
                 for key, name, kind in database.execute("SELECT id, name, type FROM topics")
