@@ -16,8 +16,8 @@ from dense_perception.core.errors import InputError
 class Recorder:
     """Writes every message of the given topics, as received, with its time of arrival.
 
-    The bag grows in a hidden folder beside ``output`` and moves there when it is closed. Topics are subscribed
-    as soon as somebody publishes them.
+    The bag grows in a hidden folder beside ``output`` and moves there when it is closed. Topics
+    are subscribed as soon as somebody publishes them.
 
     :raises InputError: if ``output`` exists.
     """
