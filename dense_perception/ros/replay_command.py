@@ -54,6 +54,7 @@ def main(args: argparse.Namespace) -> int:
     from rclpy.signals import SignalHandlerOptions
 
     from dense_perception.ros.allocator import keep_freed_memory
+    from dense_perception.ros.processes import interrupt_on_signals
     from dense_perception.ros.replay import Replay, ReplayOptions, ReplayReport
     from dense_perception.runtime.bag_reader import BagReader
 
@@ -68,6 +69,7 @@ def main(args: argparse.Namespace) -> int:
         subscribers=args.subscribers,
     )
     keep_freed_memory()
+    interrupt_on_signals()
     with BagReader(args.bag) as bag:
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         node = rclpy.create_node("bag_replay", start_parameter_services=False)
