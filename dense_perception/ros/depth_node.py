@@ -15,8 +15,12 @@ from dense_perception.core.prediction import DepthKind, DepthMap
 from dense_perception.imaging.colorize import DepthColorizer
 from dense_perception.imaging.points import organised_xyz, organised_xyzrgb
 from dense_perception.ros import qos
-from dense_perception.ros.calibration import info_for_output
-from dense_perception.ros.convert import cloud_message, depth_message, image_message
+from dense_perception.ros.convert import (
+    camera_info_message,
+    cloud_message,
+    depth_message,
+    image_message,
+)
 from dense_perception.ros.node_process import run_node
 from dense_perception.ros.params import DepthParameters
 from dense_perception.ros.perception_node import Answer, PerceptionNode
@@ -68,7 +72,7 @@ class DepthOutputs:
         _send(self._relative, lambda: image_message(depth_hw, header, "32FC1"))
         _send(
             self._info,
-            lambda: info_for_output(answer.info, answer.prediction.intrinsics, header),
+            lambda: camera_info_message(answer.info, answer.prediction.intrinsics, header),
         )
         _send(self._points, lambda: cloud_message(self._cloud(depth_hw, answer), header))
         _send(self._color, lambda: image_message(self._picture(depth_hw, depth), header, "rgb8"))

@@ -16,8 +16,8 @@ from dense_perception.core.errors import InputError
 class Recorder:
     """Writes every message of the given topics, as received, with its time of arrival.
 
-    The bag grows in a hidden folder beside ``output`` and moves there when it is closed. Topics are subscribed
-    as soon as somebody publishes them.
+    The bag grows in a hidden folder beside ``output`` and moves there when it is closed. Topics
+    are subscribed as soon as somebody publishes them.
 
     :raises InputError: if ``output`` exists.
     """
@@ -105,8 +105,10 @@ def main(arguments: list[str] | None = None) -> int:
     from rclpy.signals import SignalHandlerOptions
 
     from dense_perception.ros.allocator import keep_freed_memory
+    from dense_perception.ros.processes import interrupt_on_signals
 
     keep_freed_memory()
+    interrupt_on_signals()
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("recorder", start_parameter_services=False)
     recorder = Recorder(node, args.output, args.topics)

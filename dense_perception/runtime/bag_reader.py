@@ -18,11 +18,15 @@ _STORAGE = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
 
 @dataclass(frozen=True, slots=True)
 class BagTopic:
-    """A topic: its name, ``package/msg/Type``, and how many messages (``None``: not known)."""
+    """A topic: its name, ``package/msg/Type``, and how many messages (``None``: not known).
+
+    ``qos``: what its publishers offered, as ``rosbags`` gives it, where the bag says so.
+    """
 
     name: str
     msgtype: str
     count: int | None
+    qos: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,7 @@ class BagReader:
             self._stack.callback(reader.close)
             self._whole = reader
             self._topics = tuple(
-                BagTopic(name, info.msgtype or "", info.msgcount)
+                BagTopic(name, info.msgtype or "", info.msgcount, _offered_qos(info.connections))
                 for name, info in sorted(reader.topics.items())
             )
             for connection in reader.connections:
@@ -228,6 +232,11 @@ class _Part:
             ) from error
         finally:
             connection.close()
+
+
+def _offered_qos(connections: Collection[Any]) -> tuple[Any, ...]:
+    offered = [getattr(each.ext, "offered_qos_profiles", None) for each in connections]
+    return tuple(qos for each in offered if isinstance(each, list) for qos in each)
 
 
 def _storage_files(path: Path) -> list[Path]:

@@ -9,8 +9,7 @@ import pytest
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from dense_perception.core.camera import Intrinsics
-from dense_perception.ros.calibration import info_for_output
-from dense_perception.ros.convert import image_message
+from dense_perception.ros.convert import camera_info_message, image_message
 from test.ros.conftest import NodeFactory
 from test.support.artefacts import red_depth
 from test.support.ros_probe import Probe, header, random_rgb
@@ -21,7 +20,7 @@ CAMERA = Intrinsics(64, 48, 80.0, 78.0, 30.5, 24.5)
 
 
 def camera_info(intrinsics: Intrinsics = CAMERA) -> CameraInfo:
-    return info_for_output(None, intrinsics, header(0))
+    return camera_info_message(None, intrinsics, header(0))
 
 
 def xyz_of(cloud: PointCloud2) -> np.ndarray:
