@@ -175,13 +175,14 @@ class _Listener:
     """Notes when each answer came; also hears the pictures' stamps and the diagnostics."""
 
     def __init__(self, node: Any) -> None:
-        import rclpy
         from diagnostic_msgs.msg import DiagnosticArray
+        from rclpy.executors import SingleThreadedExecutor
         from rclpy.qos import QoSProfile, ReliabilityPolicy
         from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
-        self._rclpy = rclpy
         self.node = node
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(node)
         self.sent: set[int] = set()
         self.arrivals: dict[str, dict[int, float]] = {"depth": {}, "points": {}}
         self.diagnostics: dict[str, str] = {}
@@ -209,7 +210,7 @@ class _Listener:
 
     def spin_until(self, deadline: float) -> None:
         while (rest := deadline - time.monotonic()) > 0:
-            self._rclpy.spin_once(self.node, timeout_sec=rest)
+            self._executor.spin_once(timeout_sec=rest)
 
     def _note(self, topic: str, message: Any) -> None:
         self.arrivals[topic][_stamp(message)] = time.time_ns()
