@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -49,12 +50,21 @@ def cost(network: nn.Module, height: int, width: int) -> list[PartCost]:
         PartCost(
             name,
             sum(p.numel() for p in child.parameters()),
-            sum(by_module.get(f"{root}.{name}", {}).values()) / 1e9,
+            _flops(by_module, f"{root}.{name}", child) / 1e9,
         )
         for name, child in ghost.named_children()
     ]
     total = sum(p.numel() for p in ghost.parameters())
     return [*parts, PartCost("total", total, counter.get_total_flops() / 1e9)]
+
+
+def _flops(by_module: dict[str, dict[Any, int]], name: str, module: nn.Module) -> int:
+    """A list of modules is never called itself: then its members count."""
+    if name in by_module:
+        return sum(by_module[name].values())
+    return sum(
+        _flops(by_module, f"{name}.{leaf}", child) for leaf, child in module.named_children()
+    )
 
 
 def summary(network: nn.Module, height: int, width: int) -> str:

@@ -57,6 +57,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def test_every_runtime_agrees_with_eager(exported: Exported, batch: int) -> None:
     feeds = reference_feeds(exported.card, batch, seed=batch)
     want = torch_outputs(exported.network, exported.card, feeds)
+    # The plain and the hybrid form store positions for 64x64: this is another size, not square.
     assert want["depth"].shape == (batch, 64, 96)
     assert np.ptp(want["depth"]) > 0.01
     found = compare_runtimes(exported.path, want, exported.card, feeds)
@@ -160,13 +161,6 @@ def test_size_the_network_cannot_take() -> None:
     card = tiny_card(input=InputSpec(64, 100, focal=True))
     with pytest.raises(InputError, match="100x64, expected multiples of 32: resize it to 96x64"):
         to_onnx(random_network(card), card)
-
-
-def test_another_size_than_the_trained_one() -> None:
-    card = tiny_card(input=InputSpec(96, 64, focal=True))
-    model = to_onnx(random_network(card), card)
-    sides = [d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim]
-    assert sides == [0, 96, 64]
 
 
 def test_write_leaves_nothing_half_done(tmp_path: Path) -> None:

@@ -48,6 +48,11 @@ def test_default_network_is_within_its_budget() -> None:
 def test_large_networks_cost_no_memory() -> None:
     with torch.device("meta"):
         network = zoo.build({"family": "dpt", "variant": "large"})
+    parts = {part.name: part for part in cost(network, 384, 384)}
+    total = parts.pop("total")
+    assert sum(part.gflops for part in parts.values()) == pytest.approx(total.gflops)
+    assert sum(part.parameters for part in parts.values()) == total.parameters
+    assert parts["reassemble"].gflops > 1
     text = summary(network, 384, 384)
     assert "transformer" in text
     assert text.splitlines()[-1].startswith("total")
