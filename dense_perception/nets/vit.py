@@ -157,10 +157,14 @@ class VisionTransformer(nn.Module):
             )
         grid_hw = (height // self.patch, width // self.patch)
         tokens_bnc = self.patch_embed(image_bchw).flatten(2).transpose(1, 2)
+        position_1nc = self.position(grid_hw)
         if self.class_token_11c is not None:
-            class_b1c = self.class_token_11c.expand(tokens_bnc.shape[0], -1, -1)
-            tokens_bnc = torch.cat([class_b1c, tokens_bnc], dim=1)
-        tokens_bnc = tokens_bnc + self.position(grid_hw)
+            # A zero token plus the class token: joining one per frame would need the batch's size
+            # in the graph, and with it shape arithmetic on the byte input.
+            tokens_bnc = F.pad(tokens_bnc, (0, 0, 1, 0))
+            class_1nc = F.pad(self.class_token_11c, (0, 0, 0, tokens_bnc.shape[1] - 1))
+            position_1nc = position_1nc + class_1nc
+        tokens_bnc = tokens_bnc + position_1nc
         tapped = []
         for index, block in enumerate(self.blocks):
             tokens_bnc = block(tokens_bnc)
