@@ -16,6 +16,8 @@ from dense_perception.ros.allocator import keep_freed_memory
 from dense_perception.ros.params import PerceptionParameters, table
 from dense_perception.ros.perception_node import PerceptionNode
 
+_SWITCH_INTERVAL_S = 0.0005
+
 
 def run_node(
     name: str,
@@ -33,6 +35,8 @@ def run_node(
         print(usage(name, parameters))
         return 0
     keep_freed_memory()
+    # The executor and the worker hand frames to each other; 5 ms would be a seventh of a frame.
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     rclpy.init(args=arguments)
     node: PerceptionNode[Any] | None = None
     executor = SingleThreadedExecutor()

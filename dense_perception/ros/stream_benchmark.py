@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> StreamResult:
             log=Path(folder) / "node.log",
             environment=environment,
         ) as node:
-            node.wait_for_text("waiting for images", 30)
+            node.wait_for_text("waiting for images", 60, failure="cannot configure")
             start_to_active_s = time.monotonic() - started
             return _stream(args, node, start_to_active_s, Path(folder), environment)
 

@@ -13,11 +13,10 @@ from std_msgs.msg import Header
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
-from dense_perception.imaging.points import organised_xyz, organised_xyzrgb
 from dense_perception.ros import convert, image_bridge
 from dense_perception.ros.convert import (
+    CloudWriter,
     camera_info_message,
-    cloud_message,
     depth_message,
     image_message,
     rgb_from_compressed,
@@ -73,11 +72,11 @@ def test_cloud_layouts() -> None:
     camera = Intrinsics(3, 2, 2.0, 4.0, 1.0, 0.5)
     depth_m = np.array([[1, 2, np.nan], [4, 5, 6]], np.float32)
     rgb_hwc = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
-    for points, names, step in [
-        (organised_xyz(depth_m, camera), ["x", "y", "z"], 12),
-        (organised_xyzrgb(depth_m, camera, rgb_hwc), ["x", "y", "z", "rgb"], 16),
+    writer = CloudWriter()
+    for message, names, step in [
+        (writer.xyz(depth_m, camera, header(4)), ["x", "y", "z"], 12),
+        (writer.xyzrgb(depth_m, camera, rgb_hwc, header(4)), ["x", "y", "z", "rgb"], 16),
     ]:
-        message = cloud_message(points, header(4))
         assert (message.height, message.width) == (2, 3)
         assert (message.point_step, message.row_step) == (step, 3 * step)
         assert [field.name for field in message.fields] == names
@@ -89,6 +88,23 @@ def test_cloud_layouts() -> None:
         # Row 1, column 2: x = (2 - 1) / 2 * 6, y = (1 - 0.5) / 4 * 6.
         np.testing.assert_allclose(values[1, 2, :3], [3.0, 0.75, 6.0])
         assert np.isnan(values[0, 2, :3]).all()
+        if step == 16:
+            packed = values.view("<u4")[..., 3]
+            assert packed[1, 2] == (15 << 16) + (16 << 8) + 17
+
+
+def test_clouds_are_rewritten_in_place() -> None:
+    camera = Intrinsics.from_fov(4, 3, 60.0)
+    black = np.zeros((3, 4, 3), np.uint8)
+    writer = CloudWriter()
+    first = writer.xyzrgb(np.full((3, 4), 1, np.float32), camera, black, header(1))
+    buffer = first.data
+    second = writer.xyzrgb(np.full((3, 4), 2, np.float32), camera, black, header(2))
+    assert second.data is buffer
+    assert second.header == header(2)
+    assert set(np.frombuffer(buffer, "<f4")[2::4]) == {2.0}
+    other = writer.xyzrgb(np.full((6, 8), 3, np.float32), camera.resized(8, 6), black, header(3))
+    assert (other.height, other.width, len(other.data)) == (6, 8, 6 * 8 * 16)
 
 
 def test_camera_info_message_scales_stereo_and_keeps_distortion() -> None:
