@@ -48,12 +48,16 @@ def run_node(
             return 1
         executor.add_node(node)
         if node.parameters.autostart and (
-            node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+            node.trigger_configure() == TransitionCallbackReturn.SUCCESS and rclpy.ok()
         ):
             node.trigger_activate()
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except Exception:
+        if rclpy.ok():
+            raise
+        # A signal during start ends the context under the hands of whatever was being done.
     finally:
         executor.shutdown(timeout_sec=1.0)
         if node is not None:

@@ -13,9 +13,11 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import CompressedImage, Image
 
 from dense_perception.core.camera import Intrinsics
+from dense_perception.core.card import DepthSpec
+from dense_perception.core.prediction import DepthKind
 from dense_perception.ros.convert import image_message
 from test.ros.conftest import NodeFactory
-from test.support.artefacts import red_card, write_red_artefact
+from test.support.artefacts import red_card, red_depth, write_red_artefact
 from test.support.ros_probe import Probe, header, random_rgb, values_of, wait_until
 
 pytestmark = pytest.mark.ros
@@ -181,3 +183,60 @@ def test_compressed_images(start_node: NodeFactory, probe: Probe, red_model: Pat
     assert "JPEG picture is cut off" in values_of(report)["last error"]
     message = compressed(".jpg")
     probe.ask(message.header.stamp.sec, lambda: publisher.publish(message), depth)
+
+
+def test_relative_depth_is_never_published_as_metric(
+    start_node: NodeFactory, probe: Probe, tmp_path: Path
+) -> None:
+    model = tmp_path / "relative.onnx"
+    write_red_artefact(model, depth=DepthSpec(DepthKind.RELATIVE_INVERSE))
+    start_node(model=model)
+    relative = probe.collect(Image, "/depth_node/depth/relative")
+    color = probe.collect(Image, "/depth_node/depth/color")
+    rgb_hwc = random_rgb()
+    (answer, picture_for_eyes) = probe.ask(
+        5, lambda: probe.send_image(image_message(rgb_hwc, header(5), "rgb8")), relative, color
+    )
+    focal_px = Intrinsics.from_fov(64, 48, 60.0).mean_focal_px
+    values_hw = np.frombuffer(answer.data, np.float32).reshape(48, 64)
+    np.testing.assert_allclose(values_hw, red_depth(rgb_hwc, focal_px), rtol=1e-5)
+    assert picture_for_eyes.header == answer.header
+    topics = {name for name, _ in probe.node.get_topic_names_and_types()}
+    assert "/depth_node/depth/image" not in topics
+    assert "/depth_node/points" not in topics
+
+
+def test_the_newest_of_a_flood_is_answered(
+    start_node: NodeFactory, probe: Probe, red_model: Path
+) -> None:
+    start_node(model=red_model, input_reliability="reliable")
+    depth = probe.collect(Image, "/depth_node/depth/image")
+    reports = probe.diagnostics()
+    large = np.zeros((1080, 1920, 3), np.uint8)
+    first = picture()
+    probe.ask(first.header.stamp.sec, lambda: probe.send_image(first), depth)
+    flood = [image_message(large, header(next(STAMPS)), "rgb8") for _ in range(30)]
+    for message in flood:
+        probe.send_image(message)
+    last = flood[-1].header.stamp.sec
+    depth.wait_for(lambda message: message.header.stamp.sec == last)
+    stamps = [message.header.stamp.sec for message in depth.messages]
+    assert stamps == sorted(stamps)
+    report = reports.wait_for(
+        lambda array: int(values_of(array)["frames answered"]) == len(depth.messages)
+    )
+    counts = {
+        name: int(values_of(report)[f"frames {name}"])
+        for name in ("received", "answered", "dropped", "nobody wanted", "failed")
+    }
+    assert counts["failed"] == 0
+    rest = counts["answered"] + counts["dropped"] + counts["nobody wanted"]
+    assert counts["received"] == rest
+
+
+def test_a_signal_during_start_ends_it_quietly(start_node: NodeFactory, red_model: Path) -> None:
+    node = start_node(model=red_model, ready=None)
+    wait_until(lambda: "librcl.so" in Path(f"/proc/{node.pid}/maps").read_text(), "rclpy")
+    node.stop()
+    assert node.returncode in (0, -signal.SIGINT)
+    assert "core dumped" not in node.log()

@@ -29,6 +29,11 @@ def test_the_committed_yaml_is_the_table() -> None:
     assert path.read_text(encoding="utf-8") == as_yaml("depth_node", DepthParameters)
 
 
+def test_the_documented_table_is_the_table() -> None:
+    page = (CONFIG.parent / "docs" / "depth_node.md").read_text(encoding="utf-8")
+    assert page.endswith(as_markdown(DepthParameters))
+
+
 def test_yaml_gives_every_parameter_its_default_in_the_right_type() -> None:
     values = yaml.safe_load(as_yaml("depth_node", DepthParameters))["/**"]["ros__parameters"]
     assert from_overrides(DepthParameters, values) == DepthParameters()
