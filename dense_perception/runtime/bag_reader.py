@@ -14,6 +14,7 @@ from dense_perception.core.errors import InputError
 from dense_perception.runtime.mcap_salvage import scan_mcap, zstd_module
 
 _STORAGE = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +220,9 @@ class _Part:
             # By row id: the index on the time stamps is the first thing a cut file lacks.
             rows = connection.execute("SELECT topic_id, timestamp, data FROM messages ORDER BY id")
             for key, time_ns, data in rows:
-                if key in topics:
-                    yield BagMessage(*topics[key], time_ns, bytes(data))
+                plain = _plain(bytes(data))
+                if key in topics and plain:
+                    yield BagMessage(*topics[key], time_ns, plain)
         except sqlite3.Error as error:
             raise InputError(
                 f"{self.path.name} is cut off or damaged ({error}); what came before was read: "
@@ -228,6 +230,16 @@ class _Part:
             ) from error
         finally:
             connection.close()
+
+
+def _plain(data: bytes) -> bytes:
+    """A message as recorded, unpacked where messages were compressed; empty where it is damaged."""
+    if not data.startswith(_ZSTD_MAGIC):  # CDR itself starts with 0
+        return data
+    try:
+        return bytes(zstd_module().decompress(data))
+    except Exception:  # the standard library's and the backport's errors differ
+        return b""
 
 
 def _storage_files(path: Path) -> list[Path]:
