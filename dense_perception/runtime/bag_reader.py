@@ -19,11 +19,15 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 @dataclass(frozen=True, slots=True)
 class BagTopic:
-    """A topic: its name, ``package/msg/Type``, and how many messages (``None``: not known)."""
+    """A topic: its name, ``package/msg/Type``, and how many messages (``None``: not known).
+
+    ``qos``: what its publishers offered, as ``rosbags`` gives it, where the bag says so.
+    """
 
     name: str
     msgtype: str
     count: int | None
+    qos: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +124,7 @@ class BagReader:
             self._stack.callback(reader.close)
             self._whole = reader
             self._topics = tuple(
-                BagTopic(name, info.msgtype or "", info.msgcount)
+                BagTopic(name, info.msgtype or "", info.msgcount, _offered_qos(info.connections))
                 for name, info in sorted(reader.topics.items())
             )
             for connection in reader.connections:
@@ -240,6 +244,11 @@ def _plain(data: bytes) -> bytes:
         return bytes(zstd_module().decompress(data))
     except Exception:  # the standard library's and the backport's errors differ
         return b""
+
+
+def _offered_qos(connections: Collection[Any]) -> tuple[Any, ...]:
+    offered = [getattr(each.ext, "offered_qos_profiles", None) for each in connections]
+    return tuple(qos for each in offered if isinstance(each, list) for qos in each)
 
 
 def _storage_files(path: Path) -> list[Path]:

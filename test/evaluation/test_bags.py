@@ -11,7 +11,7 @@ import pytest
 
 from dense_perception import cli
 from dense_perception.evaluation.bags import row_prior_metrics
-from test.support import bags
+from test.support import recordings as bags
 from test.support.artefacts import red_depth, write_red_artefact
 
 FOCAL = 64.0

@@ -19,7 +19,7 @@ from dense_perception.runtime.bag_images import (
     message_rgb,
 )
 from dense_perception.runtime.bag_reader import BagReader
-from test.support import bags
+from test.support import recordings as bags
 
 COUNT = 50
 STEP_NS = 100_000_000

@@ -14,7 +14,7 @@ from dense_perception import cli
 from dense_perception.imaging.encodings import decode_depth
 from dense_perception.runtime.bag_reader import BagReader
 from dense_perception.runtime.sinks import millimetres
-from test.support import bags
+from test.support import recordings as bags
 from test.support.artefacts import red_depth, write_red_artefact
 
 SIZE = (48, 64)
