@@ -83,13 +83,16 @@ class BagReader:
             wanted = [c for c in self._whole.connections if topics is None or c.topic in topics]
             if not wanted:
                 return
+            last: dict[str, int] = {}
             try:
                 for connection, time_ns, data in self._whole.messages(wanted):
+                    last[connection.topic] = time_ns
                     yield BagMessage(connection.topic, connection.msgtype, time_ns, bytes(data))
             except GeneratorExit:
                 raise
             except Exception as error:
                 self._note(f"{self.path.name} is damaged: {error}")
+                yield from self._beyond_damage({each.topic for each in wanted}, last)
             return
         for part in self._parts:
             for message in part.messages(self):
@@ -151,6 +154,13 @@ class BagReader:
             raise InputError(f"nothing in {self.path} can be read: {reasons}") from cause
         if not self.problems:
             self._note(f"{self.path.name} has no usable metadata ({cause}); its messages were read")
+
+    def _beyond_damage(self, topics: Collection[str], last: dict[str, int]) -> Iterator[BagMessage]:
+        """What the index could not reach, read record by record from the files."""
+        for file in _storage_files(self.path):
+            for message in _Part(self._unpacked(file)).messages(self):
+                if message.topic in topics and message.time_ns > last.get(message.topic, -1):
+                    yield message
 
     def _unpacked(self, path: Path) -> Path:
         if path.suffix != ".zstd":

@@ -115,6 +115,25 @@ def test_damaged_metadata(tmp_path: Path, metadata: str) -> None:
         assert "metadata" in bag.problems[0]
 
 
+def test_messages_beyond_a_damaged_chunk_are_read(tmp_path: Path) -> None:
+    messages = []
+    for index in range(200):  # several chunks of a megabyte
+        time_ns = (index + 1) * STEP_NS
+        messages.append(("/camera/image", time_ns, bags.image(picture(index), "rgb8", time_ns)))
+    path = bags.write_bag(tmp_path / "bag", messages, compression="storage")
+    file = bags.storage_file(path)
+    damaged = bytearray(file.read_bytes())
+    middle = len(damaged) // 2
+    damaged[middle : middle + 2000] = bytes(2000)
+    file.write_bytes(damaged)
+    with BagReader(path) as bag:
+        times = [message.time_ns for message in bag.messages()]
+        assert times == sorted(set(times))
+        assert (times[0], times[-1]) == (STEP_NS, 200 * STEP_NS)
+        assert len(times) >= 190
+        assert "damaged" in bag.problems[0]
+
+
 def test_damage_in_the_middle_never_raises_anything_else(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for storage in ("mcap", "sqlite3"):
