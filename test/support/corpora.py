@@ -45,9 +45,7 @@ def write_corpus(
         folder.mkdir(parents=True)
         scenes = [render(rng, width, height) for _ in range(count)]
         np.save(folder / "rgb.npy", np.stack([scene[0] for scene in scenes]))
-        np.save(
-            folder / "depth_m.npy", np.stack([scene[1] for scene in scenes]).astype(np.float16)
-        )
+        np.save(folder / "depth_m.npy", np.stack([scene[1] for scene in scenes]).astype(np.float16))
         np.save(
             folder / "intrinsics.npy", np.stack([scene[2] for scene in scenes]).astype(np.float32)
         )
