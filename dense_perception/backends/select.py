@@ -240,7 +240,7 @@ class _Contest:
         path, _ = self.model.artefact(precision)
         package = BACKENDS[name][2] if name in BACKENDS else name
         version = _version(package)
-        parts = (name, version, self.device, str(self.threads), _cpu(), file_sha256(path))
+        parts = (name, version, self.device, str(self.threads), cpu_name(), file_sha256(path))
         return "|".join(parts)
 
     def _remember(self) -> None:
@@ -296,7 +296,7 @@ def _version(package: str) -> str:
     return "unknown"
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
     """CPU model and the number of cores this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     model = platform.machine()

@@ -39,12 +39,14 @@ class SelfAttention(nn.Module):
     def forward(self, tokens_bnc: Tensor) -> Tensor:
         b, n, c = tokens_bnc.shape
         q_bnc, k_bnc, v_bnc = self.qkv(tokens_bnc).chunk(3, dim=-1)
-        shape = (b, n, self.heads, c // self.heads)
-        q_bhnd = self.query_norm(q_bnc.reshape(shape)).transpose(1, 2)
-        k_bhnd = self.key_norm(k_bnc.reshape(shape)).transpose(1, 2)
-        v_bhnd = v_bnc.reshape(shape).transpose(1, 2)
-        mixed_bhnd = F.scaled_dot_product_attention(q_bhnd, k_bhnd, v_bhnd)
-        return self.project(mixed_bhnd.transpose(1, 2).reshape(b, n, c))
+        d = c // self.heads
+        shape = (b, n, self.heads, d)
+        q_bhnd = self.query_norm(q_bnc.reshape(shape)).permute(0, 2, 1, 3)
+        k_bhdn = self.key_norm(k_bnc.reshape(shape)).permute(0, 2, 3, 1)
+        v_bhnd = v_bnc.reshape(shape).permute(0, 2, 1, 3)
+        # Written out: the fused operator exports to a dozen nodes of shape arithmetic.
+        attention_bhnn = torch.softmax((q_bhnd * d**-0.5) @ k_bhdn, dim=-1)
+        return self.project((attention_bhnn @ v_bhnd).permute(0, 2, 1, 3).reshape(b, n, c))
 
 
 class MLP(nn.Module):
@@ -155,10 +157,14 @@ class VisionTransformer(nn.Module):
             )
         grid_hw = (height // self.patch, width // self.patch)
         tokens_bnc = self.patch_embed(image_bchw).flatten(2).transpose(1, 2)
+        position_1nc = self.position(grid_hw)
         if self.class_token_11c is not None:
-            class_b1c = self.class_token_11c.expand(tokens_bnc.shape[0], -1, -1)
-            tokens_bnc = torch.cat([class_b1c, tokens_bnc], dim=1)
-        tokens_bnc = tokens_bnc + self.position(grid_hw)
+            # A zero token plus the class token: joining one per frame would need the batch's size
+            # in the graph, and with it shape arithmetic on the byte input.
+            tokens_bnc = F.pad(tokens_bnc, (0, 0, 1, 0))
+            class_1nc = F.pad(self.class_token_11c, (0, 0, 0, tokens_bnc.shape[1] - 1))
+            position_1nc = position_1nc + class_1nc
+        tokens_bnc = tokens_bnc + position_1nc
         tapped = []
         for index, block in enumerate(self.blocks):
             tokens_bnc = block(tokens_bnc)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from torch import nn
 
 from dense_perception.core.errors import CardError, ModelNotFoundError
-from dense_perception.nets import efficientnet_lite
+from dense_perception.nets import dpt, efficientnet_lite
 from dense_perception.nets.dpt_lite import DPTLite, DPTLiteConfig
 
 # How the pixels (0 to 1) are normalised before the network; not the module's business.
@@ -112,29 +112,32 @@ def load_pretrained_stem(module: nn.Module) -> str:
 
 
 def _builders() -> dict[tuple[Any, Any], Callable[[Mapping[str, Any]], nn.Module]]:
-    return {("dpt", "hybrid_lite0"): lambda options: DPTLite(_config(DPTLiteConfig, options))}
+    return {
+        ("dpt", "hybrid_lite0"): lambda options: DPTLite(_changed(DPTLiteConfig(), options)),
+        ("dpt", "large"): lambda options: dpt.DPT(_changed(dpt.LARGE, options)),
+        ("dpt", "base"): lambda options: dpt.DPT(_changed(dpt.BASE, options)),
+        ("dpt", "hybrid"): lambda options: dpt.DPT(_changed(dpt.HYBRID, options)),
+    }
 
 
-def _config(kind: type[_Config], options: Mapping[str, Any]) -> _Config:
-    """A configuration dataclass from plain data, strictly."""
-    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+def _changed(preset: _Config, options: Mapping[str, Any]) -> _Config:
+    """``preset``, a configuration dataclass, with some entries replaced by plain data, strictly."""
+    known = [field.name for field in fields(preset)]  # type: ignore[arg-type]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise CardError(f"network has unknown entries {unknown}, expected some of {sorted(known)}")
-    values: dict[str, Any] = {}
-    for key, value in options.items():
-        example = known[key].default
-        values[key] = value if example is MISSING else _like(key, value, example)
-    return kind(**values)
+    values = {key: _like(key, value, getattr(preset, key)) for key, value in options.items()}
+    return replace(preset, **values)  # type: ignore[type-var]
 
 
 def _like(key: str, value: Any, example: Any) -> Any:
-    """``value`` in the type of the default, numbers widened, lists frozen."""
-    if isinstance(example, tuple) and isinstance(value, (list, tuple)):
-        if len(value) == len(example) and example:
-            return tuple(_like(key, v, e) for v, e in zip(value, example, strict=True))
-    elif isinstance(example, float) and type(value) in (int, float):
+    """``value`` in the type of ``example``: whole numbers widened, lists of numbers frozen."""
+    if isinstance(example, tuple):
+        if isinstance(value, (list, tuple)) and all(type(item) is int for item in value):
+            return tuple(value)
+        raise CardError(f"network.{key} is {value!r}, expected whole numbers like {list(example)}")
+    if isinstance(example, float) and type(value) in (int, float):
         return float(value)
-    elif type(value) is type(example):
+    if type(value) is type(example):
         return value
     raise CardError(f"network.{key} is {value!r}, expected something like {example!r}")
