@@ -1,6 +1,6 @@
 """Records a walk through one generated room as a small rosbag2 bag: the bag of ``make demo``.
 
-    python -m dense_perception.training.synthetic.tour --out resource/demo_bag --seed 9106
+    python -m dense_perception.training.synthetic.tour --out dense_perception/demo --seed 9106
 
 Held-out furniture and textures only, so no model was trained on what it shows.
 """
