@@ -1,0 +1,72 @@
+# Everything a newcomer needs, one line each: `make help`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
+# PyTorch is only needed to test, train and export. Any CPU or CUDA build from 2.6 on will do.
+TORCH  ?= torch==2.13.0
+SOURCES := $(shell find dense_perception launch config models resource -type f -not -name '*.pyc' 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast lint format build corpus train clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed ## Play a small bag through depth_node in real ROS 2 processes, show the answers
+	$(BIN)/dense-perception demo --output out/demo --overwrite
+
+test: $(VENV)/.dev $(VENV)/.installed ## Run all tests
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.dev $(VENV)/.installed ## Run the tests that are neither slow nor start ROS 2 processes
+	$(BIN)/python -m pytest -m "not slow and not ros"
+
+lint: $(VENV)/.dev ## Check formatting, lint and types
+	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+format: $(VENV)/.dev ## Format the code and fix what can be fixed
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+build: $(VENV)/.dev ## Build the package with colcon into build/ and install/
+	$(BIN)/colcon build --packages-select dense_perception
+
+corpus: $(VENV)/.train ## Generate the training rooms (installs rendering packages with apt)
+	./docker/install_rendering.sh
+	$(BIN)/dense-perception synthesize rooms --out corpora/rooms_train --frames 8000 --seed 1
+	$(BIN)/dense-perception synthesize rooms --out corpora/rooms_val --frames 600 --seed 9001 --split val
+
+train: $(VENV)/.train ## Train the default model on the generated rooms
+	$(BIN)/dense-perception train config/training/dpt_tiny_indoor.yaml \
+	  --data corpora/rooms_train --validation corpora/rooms_val --out runs/dpt_tiny_indoor --resume
+
+clean: ## Remove the environment and everything built
+	rm -rf $(VENV) build install log dist out *.egg-info
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "Python 3.10 or later is needed, $(PYTHON) is older: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo "No virtual environment could be made: sudo apt install python3-venv"; exit 1; }
+	$(PIP) install --upgrade pip
+
+$(VENV)/.demo: setup.py | $(BIN)/python
+	@echo "Installing the runtime and the ROS 2 wheels (about 700 MB, once)"
+	$(PIP) install '.[ros,openvino]'
+	@touch $@
+
+$(VENV)/.dev: setup.py $(VENV)/.demo
+	@echo "Installing what the tests need (PyTorch among it, once)"
+	$(PIP) install '$(TORCH)'
+	$(PIP) install '.[ros,openvino,export,train,synthetic,dev]'
+	@touch $@
+
+$(VENV)/.train: setup.py | $(BIN)/python
+	$(PIP) install '$(TORCH)'
+	$(PIP) install '.[openvino,export,train,synthetic]'
+	@touch $@
+
+# The share/ folder (models, launch, config) exists only in a real install, so it follows the sources.
+$(VENV)/.installed: $(VENV)/.demo $(SOURCES)
+	$(PIP) install --no-deps --force-reinstall .
+	@touch $@

@@ -1,0 +1,118 @@
+"""ONNX Runtime: the reference every other backend is compared with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dense_perception.backends.base import Backend, TensorSpec
+from dense_perception.core.errors import BackendError
+
+PACKAGE = "onnxruntime"
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "gpu": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(uint16)": np.uint16,
+    "tensor(int16)": np.int16,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+}
+
+
+class OnnxRuntimeBackend(Backend):
+    """Runs an ONNX file with ONNX Runtime.
+
+    ``device`` is ``cpu``, ``cuda``/``gpu``, ``tensorrt`` or an execution provider's full name;
+    ``threads`` 0 means all cores.
+
+    :raises BackendError: if onnxruntime is not installed, the device is not available or the graph
+        is refused.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, path: Path, *, device: str = "cpu", threads: int = 0) -> None:
+        ort = _import_onnxruntime()
+        if threads < 0:
+            raise BackendError(f"threads is {threads}, expected 0 (all cores) or more")
+        provider = _provider(ort, device)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # A spinning pool answers a little sooner but burns the cores the transport needs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        providers = [provider] if provider == _PROVIDERS["cpu"] else [provider, _PROVIDERS["cpu"]]
+        try:
+            session = ort.InferenceSession(os.fspath(path), options, providers=providers)
+        except Exception as error:  # the runtime's exceptions share no base class
+            raise BackendError(
+                f"onnxruntime {ort.__version__} refuses {path}: {_one_line(error)}; get the file "
+                "again, or export it with this version of the package"
+            ) from error
+        self._session: Any = session
+        self.inputs = tuple(_spec(node) for node in session.get_inputs())
+        self.outputs = tuple(_spec(node) for node in session.get_outputs())
+        self._output_names = [spec.name for spec in self.outputs]
+        count = f"{threads} threads" if threads else "all cores"
+        active = session.get_providers()[0].removesuffix("ExecutionProvider").lower()
+        self.description = f"onnxruntime {ort.__version__}, {active}, {count}"
+
+    def _run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if self._session is None:
+            raise BackendError("the onnxruntime backend is closed: load the model again")
+        try:
+            values = self._session.run(self._output_names, dict(feeds))
+        except Exception as error:
+            raise BackendError(f"onnxruntime failed on this input: {_one_line(error)}") from error
+        return dict(zip(self._output_names, values, strict=True))
+
+    def close(self) -> None:
+        self._session = None
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendError(
+            f"the backend 'onnxruntime' is not usable here ({error}): pip install onnxruntime"
+        ) from error
+    return onnxruntime
+
+
+def _provider(ort: Any, device: str) -> str:
+    available = ort.get_available_providers()
+    provider = _PROVIDERS.get(device.lower(), device)
+    if provider not in available:
+        raise BackendError(
+            f"device {device!r} is not available in this onnxruntime, which offers {available}: "
+            "choose 'cpu' or install the build for that device"
+        )
+    return provider
+
+
+def _spec(node: Any) -> TensorSpec:
+    dtype = _DTYPES.get(node.type)
+    if dtype is None:
+        raise BackendError(f"tensor {node.name} has the type {node.type}, which is not supported")
+    shape = tuple(side if isinstance(side, int) else None for side in node.shape)
+    return TensorSpec(node.name, np.dtype(dtype), shape)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,149 @@
+"""OpenVINO: usually the faster runtime on x86 CPUs and Intel GPUs."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dense_perception.backends.base import Backend, TensorSpec
+from dense_perception.core.cache import cache_dir
+from dense_perception.core.errors import BackendError
+
+PACKAGE = "openvino"
+# A static batch is faster than a free one; the last two sizes stay compiled.
+_COMPILED_BATCHES = 2
+
+
+class OpenVinoBackend(Backend):
+    """Runs an ONNX file with OpenVINO.
+
+    ``device`` is passed through (``cpu``, ``gpu``, ``npu``, ``auto``); ``threads`` 0 means all
+    cores. A graph with a free batch is compiled once per batch size in use.
+
+    :raises BackendError: if openvino is not installed, the device is not available or the graph is
+        refused.
+    """
+
+    name = "openvino"
+
+    def __init__(self, path: Path, *, device: str = "cpu", threads: int = 0) -> None:
+        ov = _import_openvino()
+        if threads < 0:
+            raise BackendError(f"threads is {threads}, expected 0 (all cores) or more")
+        self._path = path
+        self._device = device.upper()
+        self._threads = threads
+        version = ov.__version__.split("-")[0]
+        self._version = version
+        self._core: Any = ov.Core()
+        self._requests: OrderedDict[int, Any] = OrderedDict()
+        self._check_device()
+        model = self._read()
+        self.inputs = tuple(_spec(port) for port in model.inputs)
+        self.outputs = tuple(_spec(port) for port in model.outputs)
+        self._free_batch = any(spec.shape and spec.shape[0] is None for spec in self.inputs)
+        self._requests[1] = self._compile(model, 1)
+        count = f"{threads} threads" if threads else "all cores"
+        self.description = f"openvino {version}, {device.lower()}, {count}"
+
+    def _run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if self._core is None:
+            raise BackendError("the openvino backend is closed: load the model again")
+        batch = self._batch(feeds)
+        request = self._requests.get(batch)
+        if request is None:
+            request = self._compile(self._read(), batch)
+            self._requests[batch] = request
+            if len(self._requests) > _COMPILED_BATCHES:
+                self._requests.popitem(last=False)
+        self._requests.move_to_end(batch)
+        try:
+            results = request.infer(dict(feeds), share_inputs=True, share_outputs=True)
+            return {spec.name: results[index] for index, spec in enumerate(self.outputs)}
+        except Exception as error:  # openvino raises bare RuntimeError and its own kinds
+            raise BackendError(f"openvino failed on this input: {_one_line(error)}") from error
+
+    def close(self) -> None:
+        self._requests.clear()
+        self._core = None
+
+    def _check_device(self) -> None:
+        available = list(self._core.available_devices)
+        family = self._device.split(":")[0].split(".")[0]
+        if family in ("AUTO", "MULTI", "HETERO", "BATCH"):
+            return
+        if not any(name.split(".")[0] == family for name in available):
+            raise BackendError(
+                f"device {self._device.lower()!r} is not available in this openvino, which offers "
+                f"{[name.lower() for name in available]}: choose one of these or install its driver"
+            )
+
+    def _read(self) -> Any:
+        try:
+            return self._core.read_model(os.fspath(self._path))
+        except Exception as error:
+            raise self._refused(error) from error
+
+    def _compile(self, model: Any, batch: int) -> Any:
+        config: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            # The artefact alone decides the precision: no silent bf16.
+            "INFERENCE_PRECISION_HINT": "f32",
+            "CACHE_DIR": os.fspath(cache_dir() / "openvino"),
+        }
+        if self._device == "CPU":
+            config |= {"NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
+            if self._threads:
+                config["INFERENCE_NUM_THREADS"] = self._threads
+        try:
+            if self._free_batch:
+                model.reshape({spec.name: _with_batch(spec.shape, batch) for spec in self.inputs})
+            return self._core.compile_model(model, self._device, config).create_infer_request()
+        except Exception as error:
+            raise self._refused(error) from error
+
+    def _batch(self, feeds: Mapping[str, np.ndarray]) -> int:
+        if not self._free_batch:
+            return 1
+        sizes = {len(feeds[spec.name]) for spec in self.inputs if spec.shape[0] is None}
+        if len(sizes) != 1 or 0 in sizes:
+            raise BackendError(f"got inputs of batch sizes {sorted(sizes)}, expected one above 0")
+        return sizes.pop()
+
+    def _refused(self, error: Exception) -> BackendError:
+        return BackendError(
+            f"openvino {self._version} refuses {self._path}: {_one_line(error)}; get the file "
+            "again, or export it with this version of the package"
+        )
+
+
+def _import_openvino() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise BackendError(
+            f"the backend 'openvino' is not usable here ({error}): pip install openvino, or "
+            "dense_perception[openvino]"
+        ) from error
+    return openvino
+
+
+def _spec(port: Any) -> TensorSpec:
+    shape = tuple(
+        int(side.get_length()) if side.is_static else None for side in port.get_partial_shape()
+    )
+    return TensorSpec(port.get_any_name(), np.dtype(port.get_element_type().to_dtype()), shape)
+
+
+def _with_batch(shape: tuple[int | None, ...], batch: int) -> list[int]:
+    sides = [-1 if side is None else side for side in shape]
+    return [batch if sides[0] == -1 else sides[0], *sides[1:]] if sides else []
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,311 @@
+"""Open a model in a backend; ``auto`` measures what is installed and says what it chose."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dense_perception.backends.base import Backend
+from dense_perception.backends.contract import check_graph
+from dense_perception.core.cache import cache_dir, read_json, write_json
+from dense_perception.core.card import ModelCard
+from dense_perception.core.errors import BackendError, DensePerceptionError
+from dense_perception.core.registry import Model, file_sha256
+
+BACKENDS: dict[str, tuple[str, str, str]] = {
+    "onnxruntime": ("dense_perception.backends.onnxruntime", "OnnxRuntimeBackend", "onnxruntime"),
+    "openvino": ("dense_perception.backends.openvino", "OpenVinoBackend", "openvino"),
+}
+"""Name: our module, its class, and the runtime package it needs."""
+
+MEASURE_S = 0.25
+"""Time spent measuring one candidate, after its load and one warm-up run."""
+BUDGET_S = 0.8
+"""After this long no candidate is begun but the first; the next start goes on from there."""
+
+# The likely fastest first, so that a start that runs out of time has a good one already.
+_PRECISION_ORDER = ("int8", "fp16", "fp32")
+_MIN_RUNS, _MAX_RUNS = 3, 20
+_MEMORY = "speeds.json"
+_REMEMBERED = 200
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One candidate: its median time, or why it was passed over."""
+
+    backend: str
+    precision: str
+    median_ms: float | None = None
+    note: str = ""
+
+    def __str__(self) -> str:
+        time_ms = "" if self.median_ms is None else f" {self.median_ms:.1f} ms"
+        return f"{self.backend}/{self.precision}{time_ms}{f' ({self.note})' if self.note else ''}"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What runs, and why."""
+
+    backend: str
+    precision: str
+    device: str
+    reason: str
+    considered: tuple[Outcome, ...] = ()
+
+    def summary(self) -> str:
+        """One line for a log: the choice, the reason, and what was passed over."""
+        others = [
+            str(outcome)
+            for outcome in self.considered
+            if (outcome.backend, outcome.precision) != (self.backend, self.precision)
+        ]
+        passed = f"; passed over: {', '.join(others)}" if others else ""
+        return f"{self.backend}/{self.precision} on {self.device}: {self.reason}{passed}"
+
+
+def installed_backends() -> tuple[str, ...]:
+    """Names of the backends whose runtime package is importable here."""
+    return tuple(name for name, (_, _, package) in BACKENDS.items() if find_spec(package))
+
+
+def open_backend(name: str, path: Path, *, device: str = "cpu", threads: int = 0) -> Backend:
+    """Load an ONNX file in the named backend.
+
+    :raises BackendError: for an unknown or missing backend, or a refused device or graph.
+    """
+    if name not in BACKENDS:
+        raise BackendError(f"backend is {name!r}, expected 'auto' or one of {list(BACKENDS)}")
+    module, cls, _ = BACKENDS[name]
+    constructor: Callable[..., Any] = getattr(import_module(module), cls)
+    backend: Backend = constructor(path, device=device, threads=threads)
+    return backend
+
+
+def select_backend(
+    model: Model,
+    *,
+    backend: str = "auto",
+    precision: str = "auto",
+    device: str = "cpu",
+    threads: int = 0,
+) -> tuple[Backend, ModelCard, Selection]:
+    """Open ``model`` in the wished or the fastest backend and precision.
+
+    What ``auto`` leaves open is measured here for a moment per candidate and remembered in the
+    cache directory, keyed by the file's hash, the runtime's version, the CPU and the threads.
+
+    :raises BackendError: if nothing can run it; the message says why for each candidate.
+    :raises ArtefactError: if the only candidate's file is missing or damaged.
+    :raises CardError: if there is no such precision or the card contradicts the file.
+    """
+    names = installed_backends() if backend == "auto" else (backend,)
+    if not names:
+        raise BackendError(f"no backend is installed: pip install {' or '.join(BACKENDS)}")
+    if precision == "auto":
+        precisions = tuple(sorted(model.precisions, key=_PRECISION_ORDER.index))
+    else:
+        precisions = (precision,)
+    contest = _Contest(model, device, threads)
+    candidates = [(name, kind) for kind in precisions for name in names]
+    if len(candidates) == 1:
+        return contest.open_only(*candidates[0])
+    return contest.open_fastest(candidates)
+
+
+class _Contest:
+    """Opens candidates of one model on one device, measures them and keeps the fastest open."""
+
+    def __init__(self, model: Model, device: str, threads: int) -> None:
+        self.model = model
+        self.device = device
+        self.threads = threads
+        self.memory_path = cache_dir() / _MEMORY
+        self.speeds = _known_speeds(self.memory_path)
+        self.measured: dict[str, float] = {}
+
+    def open(self, name: str, precision: str) -> tuple[Backend, ModelCard]:
+        path, card = self.model.artefact(precision)
+        backend = open_backend(name, path, device=self.device, threads=self.threads)
+        try:
+            check_graph(card, backend, str(path))
+        except BaseException:
+            backend.close()
+            raise
+        return backend, card
+
+    def open_only(self, name: str, precision: str) -> tuple[Backend, ModelCard, Selection]:
+        backend, card = self.open(name, precision)
+        return backend, card, Selection(name, precision, self.device, "the only choice")
+
+    def open_fastest(
+        self, candidates: list[tuple[str, str]]
+    ) -> tuple[Backend, ModelCard, Selection]:
+        start = time.perf_counter()
+        outcomes: dict[tuple[str, str], Outcome] = {}
+        errors: list[DensePerceptionError] = []
+        best: tuple[float, Backend, ModelCard, tuple[str, str]] | None = None
+        known, unknown = self._split(candidates, outcomes, errors)
+        # Among the remembered ones only the fastest is opened, the next one if it fails.
+        for median_ms, candidate in known:
+            opened = self._try(candidate, outcomes, errors)
+            if opened is not None:
+                best = (median_ms, *opened, candidate)
+                break
+        for candidate in unknown:
+            if self.measured and time.perf_counter() - start > BUDGET_S:
+                outcomes[candidate] = Outcome(*candidate, note="measured at a later start")
+                continue
+            opened = self._try(candidate, outcomes, errors)
+            if opened is None:
+                continue
+            try:
+                median_ms = measure_ms(opened[0])
+            except BackendError as error:
+                opened[0].close()
+                errors.append(error)
+                outcomes[candidate] = Outcome(*candidate, note=str(error))
+                continue
+            self.measured[self._key(candidate)] = median_ms
+            outcomes[candidate] = Outcome(*candidate, median_ms=median_ms)
+            if best is None or median_ms < best[0]:
+                if best is not None:
+                    best[1].close()
+                best = (median_ms, *opened, candidate)
+            else:
+                opened[0].close()
+        self._remember()
+        _return_free_memory()
+        if best is None:
+            if len({str(error) for error in errors}) == 1:
+                raise errors[0]
+            reasons = "; ".join(str(outcome) for outcome in outcomes.values())
+            raise BackendError(f"nothing can run {self.model.card.name}: {reasons}")
+        median_ms, backend, card, (name, precision) = best
+        when = "measured" if self._key((name, precision)) in self.measured else "remembered"
+        reason = f"the fastest, {median_ms:.1f} ms {when}"
+        ordered = tuple(outcomes[candidate] for candidate in candidates if candidate in outcomes)
+        return backend, card, Selection(name, precision, self.device, reason, ordered)
+
+    def _split(
+        self,
+        candidates: list[tuple[str, str]],
+        outcomes: dict[tuple[str, str], Outcome],
+        errors: list[DensePerceptionError],
+    ) -> tuple[list[tuple[float, tuple[str, str]]], list[tuple[str, str]]]:
+        """Candidates with a remembered speed, fastest first, and those without."""
+        known: list[tuple[float, tuple[str, str]]] = []
+        unknown: list[tuple[str, str]] = []
+        for candidate in candidates:
+            try:
+                speed = self.speeds.get(self._key(candidate))
+            except DensePerceptionError as error:
+                errors.append(error)
+                outcomes[candidate] = Outcome(*candidate, note=str(error))
+                continue
+            if speed is None:
+                unknown.append(candidate)
+            else:
+                known.append((speed, candidate))
+                outcomes[candidate] = Outcome(*candidate, median_ms=speed)
+        return sorted(known), unknown
+
+    def _try(
+        self,
+        candidate: tuple[str, str],
+        outcomes: dict[tuple[str, str], Outcome],
+        errors: list[DensePerceptionError],
+    ) -> tuple[Backend, ModelCard] | None:
+        try:
+            return self.open(*candidate)
+        except DensePerceptionError as error:
+            errors.append(error)
+            outcomes[candidate] = Outcome(*candidate, note=str(error))
+            return None
+
+    def _key(self, candidate: tuple[str, str]) -> str:
+        name, precision = candidate
+        path, _ = self.model.artefact(precision)
+        package = BACKENDS[name][2] if name in BACKENDS else name
+        version = _version(package)
+        parts = (name, version, self.device, str(self.threads), cpu_name(), file_sha256(path))
+        return "|".join(parts)
+
+    def _remember(self) -> None:
+        if self.measured:
+            # Read again: another process may have measured meanwhile.
+            speeds = {**_known_speeds(self.memory_path), **self.measured}
+            write_json(self.memory_path, dict(list(speeds.items())[-_REMEMBERED:]))
+
+
+def measure_ms(backend: Backend, seconds: float = MEASURE_S) -> float:
+    """Median milliseconds of one image through a backend, after one warm-up run.
+
+    :raises BackendError: if the runtime fails.
+    """
+    generator = np.random.default_rng(0)
+    feeds = {}
+    for spec in backend.inputs:
+        shape = tuple(1 if side is None else side for side in spec.shape)
+        if spec.dtype == np.uint8:
+            feeds[spec.name] = generator.integers(0, 256, shape, np.uint8)
+        else:
+            feeds[spec.name] = np.full(shape, 200, spec.dtype)
+    backend.infer(feeds)
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < _MIN_RUNS or (len(times) < _MAX_RUNS and time.perf_counter() < end):
+        start = time.perf_counter()
+        backend.infer(feeds)
+        times.append((time.perf_counter() - start) * 1e3)
+    return float(np.median(times))
+
+
+def _known_speeds(path: Path) -> dict[str, float]:
+    return {
+        key: float(value)
+        for key, value in read_json(path).items()
+        if isinstance(value, (int, float)) and 0 < value < 1e6
+    }
+
+
+def _return_free_memory() -> None:
+    """Give what the losers freed back to the system (glibc keeps some 50 MB otherwise)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _version(package: str) -> str:
+    for distribution in (package, f"{package}-gpu"):
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def cpu_name() -> str:
+    """CPU model and the number of cores this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    model = platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as stream:
+            for line in stream:
+                if line.startswith(("model name", "Model")):
+                    model = line.split(":", 1)[1].strip()
+                    break
+    except OSError:
+        pass
+    return f"{model} x{cores}"

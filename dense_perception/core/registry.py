@@ -1,0 +1,188 @@
+"""Find a model by name or path, and trust a file only after its hash agrees with its card."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dense_perception.core.cache import cache_dir, read_json, write_json
+from dense_perception.core.card import ModelCard
+from dense_perception.core.errors import ArtefactError, CardError, ModelNotFoundError
+
+MODELS_VARIABLE = "DENSE_PERCEPTION_MODELS"
+"""Environment variable with folders of models to look in first, separated like PATH."""
+
+_PACKAGE = "dense_perception"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model found on this machine: its card and one ONNX file per precision.
+
+    ``files`` are not read yet; :meth:`artefact` checks one before it is used.
+    """
+
+    card: ModelCard
+    files: Mapping[str, Path]
+    source: Path
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return tuple(self.files)
+
+    def artefact(self, precision: str) -> tuple[Path, ModelCard]:
+        """The checked file of one precision and the card inside it.
+
+        :raises ArtefactError: if the file is missing, damaged or not the one the card describes.
+        :raises CardError: if there is no such precision, or the two cards disagree.
+        """
+        path = self.files.get(precision)
+        if path is None:
+            raise CardError(
+                f"model {self.card.name} has no {precision} file, only {', '.join(self.files)}: "
+                "choose one of these or export that precision"
+            )
+        if not path.is_file():
+            raise ArtefactError(
+                f"the file {path.name} of model {self.card.name} is missing in {path.parent}: "
+                "download or export the model again"
+            )
+        described = self.card.files.get(precision)
+        if described is not None:
+            size = path.stat().st_size
+            if size != described.bytes:
+                raise ArtefactError(
+                    f"{path} has {size} bytes, its card says {described.bytes}: the file is cut "
+                    "off or another version; get it again"
+                )
+            digest = file_sha256(path)
+            if digest != described.sha256:
+                raise ArtefactError(
+                    f"{path} has SHA-256 {digest[:12]}..., its card says "
+                    f"{described.sha256[:12]}...: the file is damaged or another version; get it "
+                    "again"
+                )
+        embedded = ModelCard.from_onnx(path)
+        for entry in ("name", "input", "depth"):
+            inside, beside = getattr(embedded, entry), getattr(self.card, entry)
+            if inside != beside:
+                raise CardError(
+                    f"{self.source} says {entry} is {beside}, the card inside {path.name} says "
+                    f"{inside}: export the model again so that both agree"
+                )
+        return path, embedded
+
+
+def search_path() -> list[Path]:
+    """Existing folders of models: $DENSE_PERCEPTION_MODELS, the source checkout, installations."""
+    folders = [
+        Path(entry) for entry in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if entry
+    ]
+    folders.append(Path(__file__).resolve().parents[2] / "models")
+    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    for prefix in [sys.prefix, *filter(None, prefixes)]:
+        folders.append(Path(prefix) / "share" / _PACKAGE / "models")
+    # A colcon workspace or `pip install --prefix`: .../lib/pythonX.Y/site-packages/<package>.
+    for parent in Path(__file__).resolve().parents[2:7]:
+        folders.append(parent / "share" / _PACKAGE / "models")
+    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+
+
+def list_models() -> dict[str, Path]:
+    """Name to card file of every model on the search path; the first folder wins."""
+    found: dict[str, Path] = {}
+    for folder in search_path():
+        for path in sorted(folder.glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def find_model(model: str | Path) -> Model:
+    """A model by its name, by its card's path (``.yaml``) or by one file's path (``.onnx``).
+
+    :raises ModelNotFoundError: naming the known models and the closest ones.
+    :raises CardError: if the card is malformed or named otherwise than its file.
+    :raises ArtefactError: if a given ONNX file cannot be read.
+    """
+    text = os.fspath(model)
+    path = Path(text).expanduser()
+    if path.suffix == ".onnx":
+        if not path.is_file():
+            raise ModelNotFoundError(f"there is no model file {path}: check the path")
+        card = ModelCard.from_onnx(path)
+        return Model(card, {card.precision: path}, path)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise ModelNotFoundError(f"there is no model card {path}: check the path")
+        return _from_yaml(path)
+    known = list_models()
+    if text not in known:
+        raise ModelNotFoundError(_unknown(text, known))
+    return _from_yaml(known[text])
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file in hex, remembered by path, size and modification time."""
+    status = path.stat()
+    key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+    remembered = cache_dir() / "hashes.json"
+    hashes = read_json(remembered)
+    digest = hashes.get(key)
+    if isinstance(digest, str) and len(digest) == 64:
+        return digest
+    digest = _sha256(path)
+    kept = list(hashes.items())[-100:]
+    write_json(remembered, {**dict(kept), key: digest})
+    return digest
+
+
+def _sha256(path: Path) -> str:
+    state = hashlib.sha256()
+    try:
+        with open(path, "rb") as stream:
+            while block := stream.read(1 << 20):
+                state.update(block)
+    except OSError as error:
+        raise ArtefactError(f"cannot read the model file {path}: {error.strerror}") from error
+    return state.hexdigest()
+
+
+def _from_yaml(path: Path) -> Model:
+    card = ModelCard.from_yaml(path)
+    if card.name != path.stem:
+        raise CardError(f"{path} describes the model {card.name!r}: name the file {card.name}.yaml")
+    if not card.files:
+        raise CardError(f"{path} lists no files: export the model, or download its files")
+    files = {precision: path.parent / entry.file for precision, entry in card.files.items()}
+    return Model(card, files, path)
+
+
+def _unknown(name: str, known: Mapping[str, Path]) -> str:
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    if not known:
+        folders = ", ".join(_searched())
+        return (
+            f"there is no model {name!r}: no models were found in {folders}; set {MODELS_VARIABLE}"
+        )
+    return f"there is no model {name!r}{hint} Known models: {', '.join(sorted(known))}"
+
+
+def _searched() -> Iterator[str]:
+    yield from map(str, search_path())
+    yield f"${MODELS_VARIABLE}"
+
+
+__all__ = [
+    "MODELS_VARIABLE",
+    "Model",
+    "file_sha256",
+    "find_model",
+    "list_models",
+    "search_path",
+]

@@ -1,0 +1,155 @@
+"""Compressed pictures (JPEG, PNG, BMP, WebP) to RGB, with limits checked before decoding."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import cv2
+import numpy as np
+
+from dense_perception.core.errors import InputError
+
+MAX_PIXELS = 120_000_000
+"""Larger pictures are refused from their header alone: a few kilobytes can claim gigabytes."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def decode_compressed(
+    data: Any, *, max_pixels: int = MAX_PIXELS, apply_orientation: bool = False
+) -> np.ndarray:
+    """Bytes of a JPEG, PNG, BMP or WebP picture to HxWx3 ``uint8`` RGB.
+
+    ``apply_orientation`` turns the picture as its EXIF entry says: right for photographs, wrong
+    for a camera stream whose calibration belongs to the stored pixels.
+
+    :raises InputError: for an empty, truncated or damaged picture, another format, or more than
+        ``max_pixels`` pixels.
+    """
+    buffer = np.frombuffer(data, np.uint8) if len(data) else np.empty(0, np.uint8)
+    raw = buffer.data
+    kind, width, height = _probe(raw)
+    if width < 1 or height < 1:
+        raise InputError(f"the {kind} picture claims {width}x{height} pixels: it is damaged")
+    if width * height > max_pixels:
+        raise InputError(
+            f"the {kind} picture is {width}x{height}, expected at most {max_pixels / 1e6:g} "
+            "million pixels: scale it down"
+        )
+    flags = cv2.IMREAD_COLOR
+    if not apply_orientation:
+        flags |= cv2.IMREAD_IGNORE_ORIENTATION
+    bgr_hwc = _imdecode(buffer, flags)
+    if bgr_hwc is None:
+        raise InputError(f"the {kind} picture of {width}x{height} is damaged: send it again")
+    if bgr_hwc.shape[0] * bgr_hwc.shape[1] != width * height:
+        raise InputError(
+            f"the {kind} picture claims {width}x{height} and holds "
+            f"{bgr_hwc.shape[1]}x{bgr_hwc.shape[0]}: it is damaged"
+        )
+    return cv2.cvtColor(bgr_hwc, cv2.COLOR_BGR2RGB, dst=bgr_hwc)
+
+
+def decode_compressed_depth(data: Any, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """A compressed depth image to HxW ``float32`` metres, NaN where there is none.
+
+    A 16-bit PNG of millimetres, bare or behind the 12-byte header of
+    ``compressed_depth_image_transport``; with that header, also its quantised 32-bit form.
+
+    :raises InputError: for anything else (RVL among it), or as :func:`decode_compressed`.
+    """
+    raw = bytes(data)
+    header = b""
+    if not raw.startswith(_PNG) and raw[12:20] == _PNG:
+        header, raw = raw[:12], raw[12:]
+    if not raw.startswith(_PNG):
+        raise InputError(
+            "the compressed depth image is not a PNG: record it with png compression (not RVL) "
+            "or raw"
+        )
+    _, width, height = _probe(memoryview(raw))
+    if not 0 < width * height <= max_pixels:
+        raise InputError(f"the compressed depth image claims {width}x{height} pixels")
+    values_hw = _imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values_hw is None or values_hw.ndim != 2 or values_hw.dtype != np.uint16:
+        raise InputError("the compressed depth image is damaged or not 16 bit with one channel")
+    depth = values_hw.astype(np.float32)
+    depth[values_hw == 0] = np.nan
+    quant_a, quant_b = struct.unpack_from("<ff", header, 4) if header else (0.0, 0.0)
+    if quant_a > 0:
+        # Inverse-depth quantisation of the transport plug-in: stored = A / metres + B.
+        return np.float32(quant_a) / (depth - np.float32(quant_b))
+    return depth / np.float32(1000)
+
+
+def _imdecode(buffer: np.ndarray, flags: int) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(buffer, flags)
+    except cv2.error:
+        return None
+
+
+def _probe(raw: memoryview) -> tuple[str, int, int]:
+    """Format, width and height from the header; complains about a missing end."""
+    head = bytes(raw[:32])
+    if head.startswith(b"\xff\xd8"):
+        return ("JPEG", *_jpeg_size(raw))
+    if head.startswith(_PNG):
+        if len(raw) < 33 or bytes(raw[-128:]).find(b"IEND") < 0:
+            raise InputError(f"the PNG picture is cut off after {len(raw)} bytes: send it again")
+        return ("PNG", *struct.unpack(">II", head[16:24]))
+    if head.startswith(b"BM") and len(head) >= 26:
+        width, height = struct.unpack("<ii", head[18:26])
+        return "BMP", width, abs(height)
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP" and len(head) >= 30:
+        return ("WebP", *_webp_size(head))
+    start = head[:8].hex(" ") or "nothing"
+    raise InputError(
+        f"the picture starts with {start}, expected JPEG, PNG, BMP or WebP: convert it first"
+    )
+
+
+def _jpeg_size(raw: memoryview) -> tuple[int, int]:
+    """Walk the marker segments to the frame header, then look for the end of the image."""
+    cut = InputError(f"the JPEG picture is cut off after {len(raw)} bytes: send it again")
+    size: tuple[int, int] | None = None
+    position = 2
+    while True:
+        if position + 4 > len(raw):
+            raise cut
+        if raw[position] != 0xFF:
+            raise InputError("the JPEG picture is damaged in its header: send it again")
+        marker = raw[position + 1]
+        if marker == 0xFF:
+            position += 1
+            continue
+        length = (raw[position + 2] << 8) | raw[position + 3]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            if position + 9 > len(raw):
+                raise cut
+            height, width = struct.unpack(">HH", raw[position + 5 : position + 9])
+            size = (width, height)
+        position += 2 + length
+        if marker == 0xDA:
+            break
+    # Cameras pad the end with zeros; without this marker the lower part would be grey.
+    if bytes(raw[max(position, len(raw) - 65536) :]).rfind(b"\xff\xd9") < 0:
+        raise cut
+    if size is None:
+        raise InputError("the JPEG picture has no frame header: it is damaged")
+    return size
+
+
+def _webp_size(head: bytes) -> tuple[int, int]:
+    chunk = head[12:16]
+    if chunk == b"VP8X":
+        return (
+            1 + int.from_bytes(head[24:27], "little"),
+            1 + int.from_bytes(head[27:30], "little"),
+        )
+    if chunk == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    width, height = struct.unpack("<HH", head[26:30])
+    return width & 0x3FFF, height & 0x3FFF

@@ -1,0 +1,127 @@
+"""Depth and intrinsics to organised point clouds in the optical frame (REP 103), and PLY files."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dense_perception.core.camera import Intrinsics
+from dense_perception.core.errors import InputError
+from dense_perception.core.files import atomic_write
+
+XYZRGB_DTYPE = np.dtype(
+    {
+        "names": ["x", "y", "z", "rgb"],
+        "formats": ["<f4", "<f4", "<f4", "<u4"],
+        "offsets": [0, 4, 8, 12],
+        "itemsize": 16,
+    }
+)
+"""One XYZRGB point of 16 bytes; ``rgb`` holds 0x00RRGGBB, what PCL and RViz read as a float."""
+
+
+def organised_xyz(depth_m: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
+    """HxW ``float32`` planar depth to HxWx3 ``float32`` points in metres: x right, y down, z ahead.
+
+    Pixels without depth (NaN) become points of three NaN.
+
+    :raises InputError: if the intrinsics are of another size.
+    """
+    x_rays, y_rays = _checked_rays(depth_m, intrinsics)
+    xyz = np.empty((*depth_m.shape, 3), np.float32)
+    _project(depth_m, x_rays, y_rays, xyz[..., 0], xyz[..., 1], xyz[..., 2])
+    return xyz
+
+
+def organised_xyzrgb(
+    depth_m: np.ndarray, intrinsics: Intrinsics, rgb_hwc: np.ndarray
+) -> np.ndarray:
+    """The same with colour: an HxW array of :data:`XYZRGB_DTYPE`, ready for a PointCloud2.
+
+    ``rgb_hwc`` (``uint8``) of another size is resized to the depth map's.
+
+    :raises InputError: if the intrinsics are of another size.
+    """
+    x_rays, y_rays = _checked_rays(depth_m, intrinsics)
+    height, width = depth_m.shape
+    cloud = np.empty((height, width), XYZRGB_DTYPE)
+    _project(depth_m, x_rays, y_rays, cloud["x"], cloud["y"], cloud["z"])
+    if rgb_hwc.shape[:2] != (height, width):
+        shrinks = rgb_hwc.shape[0] >= height and rgb_hwc.shape[1] >= width
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        rgb_hwc = cv2.resize(rgb_hwc, (width, height), interpolation=method)
+    bgra = cv2.cvtColor(rgb_hwc, cv2.COLOR_RGB2BGRA)
+    # With the alpha byte set, the colour read as a float is NaN, and readers drop the point.
+    np.bitwise_and(bgra.view("<u4")[..., 0], np.uint32(0xFFFFFF), out=cloud["rgb"])
+    return cloud
+
+
+def write_ply(
+    path: Path, xyz_hwc: np.ndarray, rgb_hwc: np.ndarray | None = None, *, overwrite: bool = False
+) -> int:
+    """Write the finite points as binary little-endian PLY; returns how many there are.
+
+    ``xyz_hwc``: any shape ending in 3, metres; ``rgb_hwc``: ``uint8`` of the same shape.
+
+    :raises InputError: if the shapes differ, or the file exists and ``overwrite`` is false.
+    """
+    xyz = np.asarray(xyz_hwc, np.float32).reshape(-1, 3)
+    if rgb_hwc is not None and rgb_hwc.size != xyz.size:
+        raise InputError(f"got {rgb_hwc.shape} colours for {xyz_hwc.shape} points")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists already: choose another name or allow overwriting")
+    valid = np.isfinite(xyz).all(axis=1)
+    fields = [("x", "<f4"), ("y", "<f4"), ("z", "<f4")]
+    if rgb_hwc is not None:
+        fields += [("red", "u1"), ("green", "u1"), ("blue", "u1")]
+    vertices = np.empty(int(valid.sum()), fields)
+    for axis, name in enumerate("xyz"):
+        vertices[name] = xyz[valid, axis]
+    if rgb_hwc is not None:
+        rgb = rgb_hwc.reshape(-1, 3)[valid]
+        for channel, name in enumerate(("red", "green", "blue")):
+            vertices[name] = rgb[:, channel]
+    kinds = {"<f4": "float", "u1": "uchar"}
+    lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}"]
+    lines += [f"property {kinds[kind]} {name}" for name, kind in fields]
+    header = "\n".join([*lines, "end_header", ""]).encode()
+    with atomic_write(path) as stream:
+        stream.write(header)
+        stream.write(vertices.tobytes())
+    return len(vertices)
+
+
+@lru_cache(maxsize=8)
+def _rays(intrinsics: Intrinsics) -> tuple[np.ndarray, np.ndarray]:
+    """Slopes x/z of each column (1, W) and y/z of each row (H, 1)."""
+    columns = (np.arange(intrinsics.width) - intrinsics.cx) / intrinsics.fx
+    rows = (np.arange(intrinsics.height) - intrinsics.cy) / intrinsics.fy
+    x_rays, y_rays = columns[None, :].astype(np.float32), rows[:, None].astype(np.float32)
+    x_rays.setflags(write=False)
+    y_rays.setflags(write=False)
+    return x_rays, y_rays
+
+
+def _checked_rays(depth_m: np.ndarray, intrinsics: Intrinsics) -> tuple[np.ndarray, np.ndarray]:
+    if depth_m.shape != (intrinsics.height, intrinsics.width):
+        raise InputError(
+            f"the depth map has shape {depth_m.shape}, the intrinsics are for "
+            f"{intrinsics.width}x{intrinsics.height}: scale them with Intrinsics.resized"
+        )
+    return _rays(intrinsics)
+
+
+def _project(
+    depth_m: np.ndarray,
+    x_rays: np.ndarray,
+    y_rays: np.ndarray,
+    x_hw: np.ndarray,
+    y_hw: np.ndarray,
+    z_hw: np.ndarray,
+) -> None:
+    np.multiply(depth_m, x_rays, out=x_hw)
+    np.multiply(depth_m, y_rays, out=y_hw)
+    np.copyto(z_hw, depth_m)

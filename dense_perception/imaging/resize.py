@@ -1,0 +1,77 @@
+"""A frame to the network's size, and a depth map back: each other's inverse in geometry.
+
+Both directions follow the half-pixel convention (pixel centre u goes to (u + 0.5) * scale - 0.5),
+the one :meth:`~dense_perception.core.camera.Intrinsics.resized` assumes.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from dense_perception.core.errors import InputError
+
+
+def prepare(
+    rgb_hwc: np.ndarray, width: int, height: int, out_hwc: np.ndarray | None = None
+) -> np.ndarray:
+    """Stretch an HxWx3 ``uint8`` image to ``width`` x ``height``.
+
+    Averages areas where the image shrinks, interpolates linearly where it grows. Written into
+    ``out_hwc`` (C-contiguous uint8 of the target shape) when given; returns the target.
+
+    :raises InputError: if ``out_hwc`` has another shape or dtype.
+    """
+    shape = (height, width, 3)
+    if out_hwc is None:
+        out_hwc = np.empty(shape, np.uint8)
+    elif out_hwc.shape != shape or out_hwc.dtype != np.uint8 or not out_hwc.flags["C_CONTIGUOUS"]:
+        raise InputError(
+            f"the buffer is {out_hwc.dtype} {out_hwc.shape}, expected contiguous uint8 {shape}"
+        )
+    source_height, source_width = rgb_hwc.shape[:2]
+    if (source_height, source_width) == (height, width):
+        np.copyto(out_hwc, rgb_hwc)
+        return out_hwc
+    if width > source_width and height < source_height:
+        rgb_hwc = cv2.resize(rgb_hwc, (source_width, height), interpolation=cv2.INTER_AREA)
+    elif height > source_height and width < source_width:
+        rgb_hwc = cv2.resize(rgb_hwc, (width, source_height), interpolation=cv2.INTER_AREA)
+    shrinks = width <= rgb_hwc.shape[1] and height <= rgb_hwc.shape[0]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    result = cv2.resize(rgb_hwc, (width, height), dst=out_hwc, interpolation=method)
+    if result is not out_hwc:
+        np.copyto(out_hwc, result)
+    return out_hwc
+
+
+def restore(depth_hw: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Resize an HxW ``float32`` map to ``width`` x ``height``; always a fresh array.
+
+    Interpolates among valid pixels only: NaN neither spreads into valid neighbours nor is filled
+    in. A target pixel is NaN where less than half of its support is valid.
+    """
+    source_height, source_width = depth_hw.shape
+    if (source_height, source_width) == (height, width):
+        return depth_hw.copy()
+    shrinks = width <= source_width and height <= source_height
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    valid = np.isfinite(depth_hw)
+    if valid.all():
+        return cv2.resize(depth_hw, (width, height), interpolation=method)
+    filled = np.where(valid, depth_hw, np.float32(0))
+    total = cv2.resize(filled, (width, height), interpolation=method)
+    weight = cv2.resize(valid.astype(np.float32), (width, height), interpolation=method)
+    enough = weight >= 0.5
+    result = np.full((height, width), np.nan, np.float32)
+    np.divide(total, weight, out=result, where=enough)
+    return result
+
+
+def fit_within(width: int, height: int, max_side: int) -> tuple[int, int]:
+    """``(width, height)`` scaled down, aspect kept, so that no side exceeds ``max_side``."""
+    longest = max(width, height)
+    if longest <= max_side:
+        return width, height
+    scale = max_side / longest
+    return max(1, round(width * scale)), max(1, round(height * scale))

@@ -1,0 +1,109 @@
+"""The RefineNet-like decoder (Ranftl 2021, section 3.2, "Fusion"; Lin 2017, arXiv:1611.06612)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ResidualConvUnit(nn.Module):
+    """Pre-activation: x + conv(relu(conv(relu(x)))), 3x3; optionally with batch norm."""
+
+    def __init__(self, features: int, batch_norm: bool = False) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(features, features, 3, padding=1, bias=not batch_norm)
+        self.conv2 = nn.Conv2d(features, features, 3, padding=1, bias=not batch_norm)
+        self.norm1: nn.Module = nn.BatchNorm2d(features) if batch_norm else nn.Identity()
+        self.norm2: nn.Module = nn.BatchNorm2d(features) if batch_norm else nn.Identity()
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        y_bchw = self.norm1(self.conv1(F.relu(x_bchw)))
+        return x_bchw + self.norm2(self.conv2(F.relu(y_bchw)))
+
+
+class FeatureFusion(nn.Module):
+    """Add the refined skip to what comes from below, refine, upsample, 1x1.
+
+    ``upsample=False`` leaves the size as it is, for a head that stays at the finest level's size.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        has_skip: bool = True,
+        upsample: bool = True,
+        align_corners: bool = True,
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.skip_unit = ResidualConvUnit(features, batch_norm) if has_skip else None
+        self.unit = ResidualConvUnit(features, batch_norm)
+        self.project = nn.Conv2d(features, features, 1)
+        self.upsample = upsample
+        self.align_corners = align_corners
+
+    def forward(
+        self,
+        below_bchw: Tensor,
+        skip_bchw: Tensor | None = None,
+        size_hw: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """Maps of equal size; the output has ``size_hw``, or twice the size if it is None."""
+        fused_bchw = below_bchw
+        if self.skip_unit is not None and skip_bchw is not None:
+            fused_bchw = fused_bchw + self.skip_unit(skip_bchw)
+        # The 1x1 convolution commutes with the interpolation and costs a quarter before it.
+        fused_bchw = self.project(self.unit(fused_bchw))
+        if not self.upsample:
+            return fused_bchw
+        return upsample_bilinear(fused_bchw, size_hw, self.align_corners)
+
+
+class FusionDecoder(nn.Module):
+    """Four maps, finest first, to one map of ``features`` channels.
+
+    The output has twice the size of the finest map, or its size if ``upsample_last`` is false.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        features: int,
+        upsample_last: bool = True,
+        align_corners: bool = True,
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.adapt = nn.ModuleList(
+            nn.Conv2d(count, features, 3, padding=1, bias=False) for count in channels
+        )
+        deepest = len(channels) - 1
+        self.fuse = nn.ModuleList(
+            FeatureFusion(
+                features, index != deepest, index > 0 or upsample_last, align_corners, batch_norm
+            )
+            for index in range(len(channels))
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        adapted = [conv(map_bchw) for conv, map_bchw in zip(self.adapt, maps, strict=True)]
+        fused_bchw = adapted[-1]
+        for index in reversed(range(len(adapted))):
+            skip_bchw = adapted[index] if index < len(adapted) - 1 else None
+            # Odd grids do not double exactly: the next finer map says what size is needed.
+            size_hw = tuple(adapted[index - 1].shape[-2:]) if index else None
+            fused_bchw = self.fuse[index](fused_bchw, skip_bchw, size_hw)
+        return fused_bchw
+
+
+def upsample_bilinear(
+    x_bchw: Tensor, size_hw: tuple[int, int] | None = None, align_corners: bool = False
+) -> Tensor:
+    """To ``size_hw``, or to twice the size."""
+    doubled_hw = (2 * x_bchw.shape[-2], 2 * x_bchw.shape[-1])
+    if size_hw is None or size_hw == doubled_hw:
+        # A constant factor exports to one node; an explicit size needs shape arithmetic.
+        return F.interpolate(x_bchw, scale_factor=2.0, mode="bilinear", align_corners=align_corners)
+    return F.interpolate(x_bchw, size=size_hw, mode="bilinear", align_corners=align_corners)

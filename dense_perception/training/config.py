@@ -1,0 +1,215 @@
+"""The training configuration: frozen dataclasses, read strictly from one YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dense_perception.core.errors import TrainingError
+
+
+def _number(default: float, low: float, high: float, text: str) -> Any:
+    return field(default=default, metadata={"low": low, "high": high, "help": text})
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How a rendered frame is made to look like one from an unknown camera.
+
+    ``*_p`` are probabilities, the others strengths; 0 turns each one off.
+    """
+
+    flip_p: float = _number(0.5, 0, 1, "mirror left and right")
+    zoom_min: float = _number(0.65, 0.1, 1, "smallest crop, as a share of the largest that fits")
+    zoom_p: float = _number(0.75, 0, 1, "crop at all")
+    aspect_low: float = _number(1.15, 0.3, 4, "narrowest crop, width / height")
+    aspect_high: float = _number(1.95, 0.3, 4, "widest crop, width / height")
+    roll_deg: float = _number(10, 0, 45, "largest camera roll added, degrees")
+    roll_p: float = _number(0.3, 0, 1, "roll at all")
+    exposure_stops: float = _number(0.9, 0, 3, "stops either way of metered exposure")
+    gamma: float = _number(0.35, 0, 2, "log of the tone curve's exponent, either way")
+    contrast: float = _number(0.35, 0, 1, "contrast change about the mean, either way")
+    white_balance: float = _number(0.18, 0, 1, "log gain of red and blue, either way")
+    saturation_p: float = _number(0.7, 0, 1, "change the saturation, mostly down")
+    gray_p: float = _number(0.12, 0, 1, "remove all colour")
+    hue_deg: float = _number(12, 0, 180, "hue rotation, degrees either way")
+    vignette_p: float = _number(0.3, 0, 1, "darken the corners")
+    light_field_p: float = _number(0.35, 0, 1, "multiply by a smooth random illumination")
+    texture_p: float = _number(0.25, 0, 1, "filter with a random kernel, which alters textures")
+    blur_p: float = _number(0.45, 0, 1, "defocus or motion blur")
+    low_resolution_p: float = _number(0.2, 0, 1, "down and up again")
+    sharpen_p: float = _number(0.25, 0, 1, "unsharp mask, as camera pipelines apply")
+    noise_p: float = _number(0.6, 0, 1, "shot and read noise")
+    jpeg_p: float = _number(0.5, 0, 1, "JPEG artefacts")
+    erase_p: float = _number(0.3, 0, 1, "hide rectangles")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the training losses; see :mod:`dense_perception.training.losses`."""
+
+    silog: float = _number(1.0, 0, 100, "scale-invariant log loss on metric depth")
+    silog_lambda: float = _number(0.5, 0, 1, "how much of the mean log error is forgiven")
+    aligned: float = _number(1.0, 0, 100, "scale-and-shift-invariant loss in inverse depth")
+    gradient: float = _number(0.5, 0, 100, "multi-scale gradient matching in log depth")
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One part of the run: the size and batch that are used until ``until`` of the run is over."""
+
+    until: float = _number(1.0, 0, 1, "share of the run at which this stage ends")
+    width: int = _number(256, 32, 4096, "image width in this stage, pixels")
+    height: int = _number(192, 32, 4096, "image height in this stage, pixels")
+    batch: int = _number(16, 1, 4096, "frames per step")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides a training run but the corpora and the time."""
+
+    name: str = field(metadata={"help": "model name, lower_case_words"})
+    summary: str = field(metadata={"help": "one sentence for the card"})
+    network: Mapping[str, Any] = field(metadata={"help": "what nets.zoo.build takes"})
+    width: int = _number(256, 32, 4096, "network input width, pixels")
+    height: int = _number(192, 32, 4096, "network input height, pixels")
+    min_m: float = _number(0.1, 0.001, 1000, "nearest depth that is supervised, metres")
+    max_m: float = _number(20.0, 0.01, 10000, "farthest depth that is supervised, metres")
+    seed: int = _number(1, 0, 2**31, "decides the order of the frames and every augmentation")
+    minutes: float = _number(60, 0, 100000, "length of the run in minutes of wall clock")
+    steps: int = _number(0, 0, 10**9, "length in optimiser steps; when set, minutes is ignored")
+    learning_rate: float = _number(1e-3, 0, 10, "peak learning rate of AdamW")
+    weight_decay: float = _number(0.02, 0, 10, "decoupled weight decay of matrices and kernels")
+    warmup: float = _number(0.03, 0, 1, "share of the run in which the rate rises from 0")
+    final_rate: float = _number(0.01, 0, 1, "last learning rate as a share of the peak")
+    grad_clip: float = _number(1.0, 0, 1000, "largest gradient norm")
+    ema_decay: float = _number(0.998, 0, 1, "decay of the weights' moving average, per step")
+    feature_mix_p: float = _number(0.5, 0, 1, "MixStyle on the modules in feature_mix")
+    feature_mix: tuple[str, ...] = field(
+        default=(), metadata={"help": "modules whose output statistics are mixed in training"}
+    )
+    rates: Mapping[str, float] = field(
+        default_factory=dict,
+        metadata={"help": "learning rate factor by module name prefix; 0 freezes; longest wins"},
+    )
+    fixed_statistics: tuple[str, ...] = field(
+        default=(), metadata={"help": "module name prefixes whose BatchNorm statistics stay"}
+    )
+    stages: tuple[StageConfig, ...] = (StageConfig(),)
+    augment: AugmentConfig = AugmentConfig()
+    losses: LossConfig = LossConfig()
+    validate_minutes: float = _number(5, 0.01, 100000, "time between validations")
+    save_minutes: float = _number(2, 0.001, 100000, "time between checkpoints")
+
+    def __post_init__(self) -> None:
+        ends = [stage.until for stage in self.stages]
+        if not ends or ends != sorted(ends) or ends[-1] != 1.0:
+            raise TrainingError(
+                f"stages end at {ends} of the run, expected rising shares that end with 1.0"
+            )
+        if not self.min_m < self.max_m:
+            raise TrainingError(f"min_m {self.min_m} is not below max_m {self.max_m}")
+        if self.steps == 0 and self.minutes <= 0:
+            raise TrainingError("the run has no length: set minutes or steps above 0")
+
+    @classmethod
+    def from_dict(cls, data: Any, where: str) -> TrainingConfig:
+        """Check and build; ``where`` names the origin in messages.
+
+        :raises TrainingError: for an unknown, missing, mistyped or out-of-range entry.
+        """
+        return _read(cls, data, where)
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> TrainingConfig:
+        """:raises TrainingError: if the file cannot be read or is not a valid configuration."""
+        try:
+            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise TrainingError(
+                f"cannot read the training configuration {path}: {error}"
+            ) from error
+        return cls.from_dict(data, str(path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data (lists for tuples), ready for YAML and for a checkpoint."""
+        return _plain(asdict(self))
+
+    def stage_at(self, progress: float) -> StageConfig:
+        """The stage in force when ``progress`` (0 to 1) of the run is over."""
+        return next((stage for stage in self.stages if progress < stage.until), self.stages[-1])
+
+
+_NESTED = {"augment": AugmentConfig, "losses": LossConfig}
+
+
+def _read(cls: type, data: Any, where: str) -> Any:
+    if not isinstance(data, Mapping):
+        raise TrainingError(f"{where}: expected a mapping, got {type(data).__name__}")
+    known = {entry.name: entry for entry in fields(cls)}
+    unknown = sorted(str(key) for key in data if key not in known)
+    if unknown:
+        raise TrainingError(f"{where}: unknown entries {unknown}, expected some of {sorted(known)}")
+    missing = [
+        name
+        for name, entry in known.items()
+        if entry.default is MISSING and entry.default_factory is MISSING and name not in data
+    ]
+    if missing:
+        raise TrainingError(f"{where}: {missing} are missing")
+    values = {key: _value(key, known[key], value, where) for key, value in data.items()}
+    try:
+        return cls(**values)
+    except TrainingError as error:
+        raise TrainingError(f"{where}: {error}") from error
+
+
+def _value(key: str, entry: Any, value: Any, where: str) -> Any:
+    if key in _NESTED:
+        return _read(_NESTED[key], value, f"{where}: {key}")
+    if key == "stages":
+        if not isinstance(value, (list, tuple)):
+            raise TrainingError(f"{where}: stages is {value!r}, expected a list")
+        return tuple(
+            _read(StageConfig, item, f"{where}: stages[{i}]") for i, item in enumerate(value)
+        )
+    kind = entry.type
+    if kind in ("int", "float"):
+        low, high = entry.metadata["low"], entry.metadata["high"]
+        allowed = (int,) if kind == "int" else (int, float)
+        if isinstance(value, bool) or not isinstance(value, allowed) or not low <= value <= high:
+            raise TrainingError(
+                f"{where}: {key} is {value!r}, expected {kind} in [{low}, {high}] "
+                f"({entry.metadata['help']})"
+            )
+        return value if kind == "int" else float(value)
+    if kind == "str":
+        if not isinstance(value, str) or not value:
+            raise TrainingError(f"{where}: {key} is {value!r}, expected a text")
+        return value
+    if kind.startswith("tuple"):
+        if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
+            raise TrainingError(f"{where}: {key} is {value!r}, expected a list of texts")
+        return tuple(value)
+    if not isinstance(value, Mapping):
+        raise TrainingError(f"{where}: {key} is {value!r}, expected a mapping")
+    if key == "rates":
+        for name, factor in value.items():
+            number = isinstance(factor, (int, float)) and not isinstance(factor, bool)
+            if not number or not 0 <= factor <= 100:
+                raise TrainingError(
+                    f"{where}: rates.{name} is {factor!r}, expected a factor in [0, 100]"
+                )
+    return dict(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,118 @@
+"""Model cards: round trips, and a named complaint for everything that can be wrong."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dense_perception.core.card import ModelCard
+from dense_perception.core.errors import ArtefactError, CardError
+from dense_perception.core.onnx_metadata import read_onnx_metadata
+from test.support.artefacts import red_card, write_red_artefact
+
+GOOD: dict[str, Any] = {
+    "schema": 1,
+    "name": "red_depth",
+    "family": "test",
+    "variant": "red",
+    "task": "depth",
+    "summary": "Depth is linear in the red channel.",
+    "input": {"height": 48, "width": 64, "focal": True},
+    "depth": {"kind": "metric", "min_m": 0.1, "max_m": 1000.0},
+    "licence": {"weights": "Apache-2.0"},
+    "files": {"fp32": {"file": "red_depth.fp32.onnx", "sha256": "0" * 64, "bytes": 10}},
+}
+
+
+def test_yaml_round_trip(tmp_path: Path) -> None:
+    card = ModelCard.from_dict(GOOD, "here")
+    path = tmp_path / "red_depth.yaml"
+    path.write_text(yaml.safe_dump(card.to_dict()))
+    assert ModelCard.from_yaml(path) == card
+    assert card.input.height == 48
+    assert card.files["fp32"].bytes == 10
+
+
+def test_the_card_inside_the_graph_is_the_card_without_its_files(tmp_path: Path) -> None:
+    written = write_red_artefact(tmp_path / "red.onnx")
+    assert ModelCard.from_onnx(tmp_path / "red.onnx") == written == red_card()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        (["schema"], 99, "schema is 99"),
+        (["name"], "../evil", "name is '../evil'"),
+        (["task"], "sing", "task is 'sing'"),
+        (["summary"], "", "summary"),
+        (["input"], [1], "input is"),
+        (["input", "width"], "64", "input.width is '64'"),
+        (["input", "width"], 64.5, "whole number"),
+        (["input", "height"], 9999999, "input.height"),
+        (["input", "focal"], "yes", "input.focal"),
+        (["input", "resize"], "magic", "input.resize"),
+        (["depth", "kind"], "guess", "depth.kind is 'guess'"),
+        (["depth", "min_m"], True, "depth.min_m"),
+        (["files", "fp32", "file"], "../../etc/passwd", "bare file name"),
+        (["files", "fp32", "file"], "/abs.onnx", "bare file name"),
+        (["files", "fp32", "sha256"], "abc", "64 hex digits"),
+        (["files", "fp64"], {}, "files is 'fp64'"),
+        (["surprise"], 1, "unknown entries"),
+    ],
+)
+def test_wrong_entries_are_named(path: list[str], value: object, named: str) -> None:
+    data = copy.deepcopy(GOOD)
+    target: Any = data
+    for key in path[:-1]:
+        target = target[key]
+    target[path[-1]] = value
+    with pytest.raises(CardError, match=named):
+        ModelCard.from_dict(data, "here")
+
+
+def test_a_depth_model_needs_a_depth_entry() -> None:
+    data = {key: value for key, value in GOOD.items() if key != "depth"}
+    with pytest.raises(CardError, match="no 'depth' entry"):
+        ModelCard.from_dict(data, "here")
+
+
+@pytest.mark.parametrize("text", ["!!python/object/apply:os.system ['true']", "[1, 2", "- 1"])
+def test_yaml_that_is_no_card_is_refused_and_never_executed(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "card.yaml"
+    path.write_text(text)
+    with pytest.raises(CardError, match=r"card\.yaml"):
+        ModelCard.from_yaml(path)
+
+
+def test_every_truncation_of_an_artefact_is_noticed_or_harmless(tmp_path: Path) -> None:
+    """Cutting an ONNX file anywhere raises, unless the cut falls between two whole fields."""
+    whole = tmp_path / "whole.onnx"
+    write_red_artefact(whole)
+    data = whole.read_bytes()
+    expected = read_onnx_metadata(whole)
+    cut = tmp_path / "cut.onnx"
+    raised = 0
+    for length in range(len(data)):
+        cut.write_bytes(data[:length])
+        try:
+            assert read_onnx_metadata(cut).items() <= expected.items()
+        except ArtefactError:
+            raised += 1
+    assert raised > 0.95 * len(data)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00" * 64, b"not an onnx file at all", b"\xff" * 100])
+def test_garbage_is_not_an_artefact(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "garbage.onnx"
+    path.write_bytes(data)
+    with pytest.raises((ArtefactError, CardError), match=r"garbage\.onnx"):
+        ModelCard.from_onnx(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match=r"nowhere\.onnx"):
+        ModelCard.from_onnx(tmp_path / "nowhere.onnx")

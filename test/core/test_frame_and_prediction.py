@@ -1,0 +1,51 @@
+"""Frames and predictions are checked at birth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dense_perception.core.camera import Intrinsics
+from dense_perception.core.errors import InputError
+from dense_perception.core.frame import Frame
+from dense_perception.core.prediction import DepthKind, DepthMap, Prediction
+
+RGB = np.zeros((4, 6, 3), np.uint8)
+CAMERA = Intrinsics.from_fov(6, 4, 60)
+
+
+@pytest.mark.parametrize(
+    ("image", "named"),
+    [
+        (RGB.astype(np.float32), "float32"),
+        (RGB[..., 0], r"\(4, 6\)"),
+        (np.zeros((4, 6, 4), np.uint8), r"\(4, 6, 4\)"),
+        (np.zeros((0, 6, 3), np.uint8), "at least one pixel"),
+        ([[1, 2, 3]], "list"),
+    ],
+)
+def test_only_rgb_bytes_make_a_frame(image: object, named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        Frame(image)  # type: ignore[arg-type]
+
+
+def test_a_frame_refuses_another_cameras_calibration() -> None:
+    with pytest.raises(InputError, match="12x8"):
+        Frame(RGB, intrinsics=CAMERA.resized(12, 8))
+    assert Frame(RGB, intrinsics=CAMERA).width == 6
+
+
+def test_relative_depth_never_passes_for_metres() -> None:
+    values = np.ones((4, 6), np.float32)
+    assert DepthMap(values).metres() is values
+    with pytest.raises(InputError, match="relative_inverse"):
+        DepthMap(values, DepthKind.RELATIVE_INVERSE).metres()
+
+
+def test_maps_have_the_predictions_size() -> None:
+    with pytest.raises(InputError, match=r"\(5, 6\)"):
+        Prediction(6, 4, CAMERA, depth=DepthMap(np.ones((5, 6), np.float32)))
+    with pytest.raises(InputError, match="12x8"):
+        Prediction(6, 4, CAMERA.resized(12, 8))
+    with pytest.raises(InputError, match="float64"):
+        DepthMap(np.ones((4, 6)))
