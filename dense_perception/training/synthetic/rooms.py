@@ -85,7 +85,7 @@ class RoomGenerator:
         self, seed: int, index: int, frames: int, width: int, height: int
     ) -> list[Sample]:
         """The frames of one shard, ``VIEWS_PER_ROOM`` at most of each room."""
-        stock = _load_stock(self.cache, self.libraries, self.split)
+        stock = load_stock(self.cache, self.libraries, self.split)
         samples: list[Sample] = []
         rooms = np.random.SeedSequence([seed, index])
         failures = 0
@@ -104,7 +104,8 @@ class RoomGenerator:
 
 
 @functools.lru_cache(maxsize=2)
-def _load_stock(cache: Path, libraries: tuple[Path, ...], split: str) -> Stock:
+def load_stock(cache: Path, libraries: tuple[Path, ...], split: str) -> Stock:
+    """The models and textures of a split: "train", "val" or "all"."""
     models = furniture.load_catalogue(libraries, cache)
     if split != "all":
         models = [m for m in models if held_out(m.key) == (split == "val")]
