@@ -40,9 +40,7 @@ def _uint8(image: np.ndarray) -> np.ndarray:
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def place(
-    made: list[Primitive], x: float, y: float, z: float, yaw: float
-) -> list[Primitive]:
+def place(made: list[Primitive], x: float, y: float, z: float, yaw: float) -> list[Primitive]:
     """The primitives turned by ``yaw`` and moved to (x, y, z)."""
     c, s = math.cos(yaw), math.sin(yaw)
     out = []
@@ -103,9 +101,7 @@ def shelving(rng: np.random.Generator, bank: TextureBank) -> Made:
     t = rng.uniform(0.008, 0.02)
     parts = []
     for side in (-1, 1):
-        parts.append(
-            _box((t, d / 2, h / 2), (side * (w / 2 - t), 0, h / 2), rgb, "shelf", texture)
-        )
+        parts.append(_box((t, d / 2, h / 2), (side * (w / 2 - t), 0, h / 2), rgb, "shelf", texture))
     if rng.random() < 0.7:
         parts.append(_box((w / 2, 0.005, h / 2), (0, -d / 2 + 0.006, h / 2), rgb, "shelf", texture))
     count = int(rng.integers(2, 6)) + 1

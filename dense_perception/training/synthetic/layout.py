@@ -166,9 +166,11 @@ class Furnisher:
                 model = self.pick(
                     rng,
                     "along_wall",
-                    lambda m, label=label: m.label == label
-                    and m.size_m[2] < scene.size[2]
-                    and m.faces < self._faces_left(scene),
+                    lambda m, label=label: (
+                        m.label == label
+                        and m.size_m[2] < scene.size[2]
+                        and m.faces < self._faces_left(scene)
+                    ),
                 )
                 if model is None:
                     along += 0.4
@@ -358,9 +360,7 @@ class Furnisher:
             elif model is not None:
                 seed = int(rng.integers(2**31))
                 scene.instances.append(Instance(model, (px, py, z), yaw + turn, 1.0, seed))
-            scene.occupied.append(
-                footprint(px, py, size[0], size[1], yaw + turn, z, z + size[2])
-            )
+            scene.occupied.append(footprint(px, py, size[0], size[1], yaw + turn, z, z + size[2]))
 
     def _floor(self, rng: np.random.Generator, scene: Scene, theme: Theme) -> None:
         if rng.random() < 0.3:
@@ -379,8 +379,7 @@ class Furnisher:
                 model = self.pick(
                     rng,
                     placement,
-                    lambda m: m.faces < self._faces_left(scene)
-                    and (people or m.label != "person"),
+                    lambda m: m.faces < self._faces_left(scene) and (people or m.label != "person"),
                 )
                 if model is None:
                     continue

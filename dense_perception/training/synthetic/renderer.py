@@ -233,11 +233,11 @@ class _Builder:
         self._count += 1
         return f"{prefix}{self._count}"
 
-    def _mesh(
-        self, vertices_n3: np.ndarray, faces_m3: np.ndarray, uv_n2: np.ndarray | None
-    ) -> str:
+    def _mesh(self, vertices_n3: np.ndarray, faces_m3: np.ndarray, uv_n2: np.ndarray | None) -> str:
         name = self._name("mesh")
-        mesh = self.spec.add_mesh(name=name, inertia=self.mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL)
+        mesh = self.spec.add_mesh(
+            name=name, inertia=self.mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
+        )
         mesh.uservert = np.asarray(vertices_n3, np.float32).ravel()
         mesh.userface = np.asarray(faces_m3, np.int32).ravel()
         if uv_n2 is not None:

@@ -187,7 +187,10 @@ def _lamps(rng: np.random.Generator, scene: Scene) -> list[tuple[np.ndarray, np.
         glow.append((_v(x, y, z), _v(0, 0, -1), rng.uniform(0.4, 1.2)))
         scene.lights.append(
             Light(
-                (x, y, z), _t(direction), _rgb(tint * direct * share), k == 0 and rng.random() < 0.65
+                (x, y, z),
+                _t(direction),
+                _rgb(tint * direct * share),
+                k == 0 and rng.random() < 0.65,
             )
         )
     return glow
@@ -248,7 +251,12 @@ def _contact(
         if not box.solid:
             continue
         corners = np.array(
-            [[x, y, z] for x in (box.x0, box.x1) for y in (box.y0, box.y1) for z in (box.z0, box.z1)]
+            [
+                [x, y, z]
+                for x in (box.x0, box.x1)
+                for y in (box.y0, box.y1)
+                for z in (box.z0, box.z1)
+            ]
         )
         gap = float(((corners - origin) @ normal).min())
         if not -0.3 < gap < 0.9:

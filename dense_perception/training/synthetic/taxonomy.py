@@ -64,13 +64,19 @@ _EXCLUDED = re.compile(
 # First match wins; patterns meet the lower-case name.
 _LABEL_RULES = (
     ("shutter|blind|window", "window"),
-    ("shower door|shower stall|shower head|urinal|toilet(s)? unit|bidet|bath$|bathtub|washbasin|"
-     "vanity|lavatory|basin|sink", "sanitary"),
+    (
+        "shower door|shower stall|shower head|urinal|toilet(s)? unit|bidet|bath$|bathtub|washbasin|"
+        "vanity|lavatory|basin|sink",
+        "sanitary",
+    ),
     ("door cabinet", "cabinet"),
     ("door$|door with|^door|french", "door"),
     ("frame|calendar|white board|dart", "picture"),
-    ("bedside|cabinet|wardrobe|cupboard|dresser|chest$|drawers|island|safe|locked locker|buffet|"
-     "dressing table|tv stand|television|changing table", "cabinet"),
+    (
+        "bedside|cabinet|wardrobe|cupboard|dresser|chest$|drawers|island|safe|locked locker|buffet|"
+        "dressing table|tv stand|television|changing table",
+        "cabinet",
+    ),
     ("bunk|mezzanine|bed$|bed bz|crib|futon$|mattress|sleeping", "bed"),
     ("sofa|couch|futon couch|day bed", "sofa"),
     ("table lamp|lamp|light|lantern|candle|spot|chandelier", "lamp"),
@@ -80,8 +86,11 @@ _LABEL_RULES = (
     ("plant|ficus|yucca|orchid|tulip|lily|flower|bonsai|cactus|bamboo|spathi|tree", "plant"),
     ("male|female|^boy|^girl|mannequin", "person"),
     ("(?<!hot )dog|^cat|bulldog|siamese|rabbit", "animal"),
-    ("fridge|refrigerator|oven|stove|washing|dryer|freezer|hood|microwave|boiler|water heater|"
-     "radiator|furnace|conditioning|cooker$|cooktop|fireplace|water cooler", "appliance"),
+    (
+        "fridge|refrigerator|oven|stove|washing|dryer|freezer|hood|microwave|boiler|water heater|"
+        "radiator|furnace|conditioning|cooker$|cooktop|fireplace|water cooler",
+        "appliance",
+    ),
     ("tv$|tv 16|flat tv|imac|ibook|laptop|screen", "screen"),
     ("rug|carpet|tatami|bathmat|mat$", "rug"),
     ("curtain|towel$|clothes|dress|short|trousers|jacket|skirt|suit$", "textile"),
@@ -112,9 +121,9 @@ class Kind:
     is_surface: bool
 
 
-def classify(name: str, category: str, size_m: tuple[float, float, float], elevation_m: float) -> (
-    Kind | None
-):
+def classify(
+    name: str, category: str, size_m: tuple[float, float, float], elevation_m: float
+) -> Kind | None:
     """Class and placement of one catalogue entry; None when it has no place in a room.
 
     ``size_m`` is width, depth, height in metres; ``elevation_m`` the height of its underside.
