@@ -105,18 +105,18 @@ class DepthOutputs:
         return self._colorize(values_hw)
 
     def _create(self, kind: type, topic: str) -> LifecyclePublisher:
-        publisher: LifecyclePublisher
+        resolved = self._node.resolve_topic_name(topic)
 
-        def on_mismatch(_event: Any) -> None:
-            self._node.get_logger().warning(
-                qos.explain_output_mismatch(self._node, publisher.topic_name, self._profile)
-            )
+        def explain() -> str:
+            return qos.explain_output_mismatch(self._node, resolved, self._profile)
 
-        publisher = self._node.create_lifecycle_publisher(
+        publisher: LifecyclePublisher = self._node.create_lifecycle_publisher(
             kind,
             topic,
             self._profile,
-            event_callbacks=PublisherEventCallbacks(incompatible_qos=on_mismatch),
+            event_callbacks=PublisherEventCallbacks(
+                incompatible_qos=qos.MismatchReport(self._node, explain)
+            ),
         )
         self._publishers.append(publisher)
         return publisher
