@@ -39,6 +39,9 @@ def test_a_mixture_is_one_sequence_with_its_provenance(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mixture[4].rgb_hwc, parts[1][1].rgb_hwc)
     described = mixture.describe()
     assert [(d["name"], d["frames"]) for d in described] == [("a", 3), ("b", 5)]
+    describe(tmp_path / "a", command="dense-perception synthesize rooms --out /home/me/a --seed 3")
+    command = Mixture([Corpus(tmp_path / "a")]).describe()[0]["command"]
+    assert command == "dense-perception synthesize rooms --out a --seed 3"
     with pytest.raises(TrainingError, match="--data"):
         Mixture([])
 
