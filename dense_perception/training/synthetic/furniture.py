@@ -23,7 +23,7 @@ from dense_perception.training.synthetic import meshes
 from dense_perception.training.synthetic.taxonomy import classify
 
 SYSTEM_FOLDER = Path("/usr/share/sweethome3d/furniture")
-CACHE_VERSION = 7
+CACHE_VERSION = 8
 _PROPERTIES = "PluginFurnitureCatalog.properties"
 _LICENCES = {
     "BlendSwap-CC-0": ("CC0-1.0", "BlendSwap contributors"),

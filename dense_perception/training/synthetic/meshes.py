@@ -169,9 +169,12 @@ def _collapse(part: Part, faces: int) -> Part:
     vertices, new_faces, mapping = fast_simplification.replay_simplification(
         points, triangles, collapses
     )
-    origin = np.zeros(len(vertices), np.int64)  # an old vertex that became each new one
-    known = (mapping >= 0) & (mapping < len(vertices))
-    origin[mapping[known]] = np.flatnonzero(known)
+    # Each new vertex inherits colour and texture from the nearest of those that became it.
+    known = np.flatnonzero((mapping >= 0) & (mapping < len(vertices)))
+    distance = np.linalg.norm(points[known] - vertices[mapping[known]], axis=1)
+    far_first = known[np.argsort(-distance)]
+    origin = np.zeros(len(vertices), np.int64)
+    origin[mapping[far_first]] = far_first  # the last assignment, the nearest, stays
     return replace(
         part,
         vertices_n3=vertices,
