@@ -37,26 +37,38 @@ def organised_xyz(depth_m: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
 
 
 def organised_xyzrgb(
-    depth_m: np.ndarray, intrinsics: Intrinsics, rgb_hwc: np.ndarray
+    depth_m: np.ndarray,
+    intrinsics: Intrinsics,
+    rgb_hwc: np.ndarray,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """The same with colour: an HxW array of :data:`XYZRGB_DTYPE`, ready for a PointCloud2.
 
-    ``rgb_hwc`` (``uint8``) of another size is resized to the depth map's.
+    ``rgb_hwc`` (``uint8``) of another size is resized to the depth map's. ``out``: an HxWx4
+    ``float32`` array, contiguous and writable, that takes the points; the answer is a view of it.
 
-    :raises InputError: if the intrinsics are of another size.
+    :raises InputError: if the intrinsics or ``out`` are of another size.
     """
     x_rays, y_rays = _checked_rays(depth_m, intrinsics)
     height, width = depth_m.shape
-    cloud = np.empty((height, width), XYZRGB_DTYPE)
-    _project(depth_m, x_rays, y_rays, cloud["x"], cloud["y"], cloud["z"])
+    if out is None:
+        out = np.empty((height, width, 4), np.float32)
+    elif out.shape != (height, width, 4) or out.dtype != np.float32:
+        raise InputError(
+            f"out is {out.dtype} of shape {out.shape}, expected float32 of {(height, width, 4)}"
+        )
     if rgb_hwc.shape[:2] != (height, width):
         shrinks = rgb_hwc.shape[0] >= height and rgb_hwc.shape[1] >= width
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         rgb_hwc = cv2.resize(rgb_hwc, (width, height), interpolation=method)
     bgra = cv2.cvtColor(rgb_hwc, cv2.COLOR_RGB2BGRA)
     # With the alpha byte set, the colour read as a float is NaN, and readers drop the point.
-    np.bitwise_and(bgra.view("<u4")[..., 0], np.uint32(0xFFFFFF), out=cloud["rgb"])
-    return cloud
+    packed = bgra.view("<u4")[..., 0]
+    np.bitwise_and(packed, np.uint32(0xFFFFFF), out=packed)
+    # OpenCV interleaves four planes in one pass; NumPy's strided stores take half as long again.
+    planes = [depth_m * x_rays, depth_m * y_rays, depth_m, packed.view(np.float32)]
+    cv2.merge(planes, dst=out)
+    return out.view(XYZRGB_DTYPE)[..., 0]
 
 
 def write_ply(

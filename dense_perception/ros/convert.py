@@ -14,6 +14,7 @@ from dense_perception.core.camera_info import calibration_for_output
 from dense_perception.core.errors import InputError
 from dense_perception.imaging.decode import decode_compressed
 from dense_perception.imaging.encodings import DEPTH_ENCODINGS, IMAGE_ENCODINGS, decode_image
+from dense_perception.imaging.points import organised_xyz, organised_xyzrgb
 from dense_perception.ros.image_bridge import image_bridge
 
 _BIG_ENDIAN_MACHINE = sys.byteorder == "big"
@@ -107,16 +108,43 @@ def camera_info_message(
     )
 
 
-def cloud_message(points: np.ndarray, header: Header) -> PointCloud2:
-    """An organised cloud from HxWx3 ``float32`` XYZ, or HxW structured x, y, z, rgb points.
+class CloudWriter:
+    """Makes organised clouds in one message that is used again: filling it is then one pass.
 
-    Points are in the optical frame (REP 103), in metres; invalid ones have NaN coordinates.
+    A message is valid until the next one is made, which is enough for ``publish``.
     """
-    height, width = points.shape[:2]
-    names = ("x", "y", "z") if points.dtype.names is None else points.dtype.names
+
+    def __init__(self) -> None:
+        self._message = PointCloud2()
+        self._values = np.empty((0, 0, 0), np.float32)
+
+    def xyz(self, depth_m: np.ndarray, intrinsics: Intrinsics, header: Header) -> PointCloud2:
+        """Points of 12 bytes; in the optical frame (REP 103), metres, NaN where invalid."""
+        message = self._sized(depth_m, ("x", "y", "z"), header)
+        np.copyto(self._values, organised_xyz(depth_m, intrinsics))
+        return message
+
+    def xyzrgb(
+        self, depth_m: np.ndarray, intrinsics: Intrinsics, rgb_hwc: np.ndarray, header: Header
+    ) -> PointCloud2:
+        """The same with the colour of each pixel: points of 16 bytes."""
+        message = self._sized(depth_m, ("x", "y", "z", "rgb"), header)
+        organised_xyzrgb(depth_m, intrinsics, rgb_hwc, out=self._values)
+        return message
+
+    def _sized(self, depth_m: np.ndarray, names: tuple[str, ...], header: Header) -> PointCloud2:
+        height, width = depth_m.shape
+        shape = (height, width, len(names))
+        if self._values.shape != shape:
+            self._message = _empty_cloud(height, width, names)
+            self._values = np.frombuffer(self._message.data, np.float32).reshape(shape)
+        self._message.header = header
+        return self._message
+
+
+def _empty_cloud(height: int, width: int, names: tuple[str, ...]) -> PointCloud2:
     step = 4 * len(names)
     message = PointCloud2(
-        header=header,
         height=height,
         width=width,
         fields=[
@@ -128,7 +156,7 @@ def cloud_message(points: np.ndarray, header: Header) -> PointCloud2:
         row_step=step * width,
         is_dense=False,
     )
-    _fill(message, points)
+    message.data.frombytes(bytes(height * width * step))
     return message
 
 

@@ -60,7 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo there")
     parser.add_argument("--bag", type=Path, default=EMBEDDED_BAG, help="default: the embedded one")
     parser.add_argument("--model", default="dpt_tiny_indoor", help="name or ONNX file")
-    parser.add_argument("--rate", type=float, default=1.0, help="speed of the player")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=0.5,
+        help="speed of the player; by default slow, so that a small machine answers every frame",
+    )
     parser.add_argument("--topic", help="image topic, where the bag has several")
     parser.add_argument("--json", action="store_true")
 
@@ -112,7 +117,7 @@ def run(args: argparse.Namespace) -> DemoReport:
             log=output / "logs" / "depth_node.log",
             environment=environment,
         ) as node:
-            _wait_until_active(node)
+            node.wait_for_text("waiting for images", _START_S, failure="cannot configure")
             played, memory_mb, problems = _play_and_record(args, topics, output, environment, node)
     return _report(args, output, image_topic, played, memory_mb, problems)
 
@@ -126,16 +131,6 @@ def _input_topics(path: Path, wanted: str | None) -> tuple[str, str, bool]:
         kinds = {topic.name: topic.msgtype for topic in bag.topics}
     info = camera_info_topic(image)
     return image, info if info in kinds else "", kinds[image].endswith("/CompressedImage")
-
-
-def _wait_until_active(node: ChildProcess) -> None:
-    deadline = time.monotonic() + _START_S
-    while "waiting for images" not in node.log():
-        if "cannot configure" in node.log() or node.returncode is not None:
-            raise BackendError(f"depth_node did not start:\n{node.log()[-2000:]}")
-        if time.monotonic() > deadline:
-            raise BackendError(f"depth_node is not active after {_START_S:g} s:\n{node.log()}")
-        time.sleep(0.02)
 
 
 def _play_and_record(

@@ -13,11 +13,10 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import InputError
 from dense_perception.core.prediction import DepthKind, DepthMap
 from dense_perception.imaging.colorize import DepthColorizer
-from dense_perception.imaging.points import organised_xyz, organised_xyzrgb
 from dense_perception.ros import qos
 from dense_perception.ros.convert import (
+    CloudWriter,
     camera_info_message,
-    cloud_message,
     depth_message,
     image_message,
 )
@@ -59,6 +58,7 @@ class DepthOutputs:
         self._info = self._create(CameraInfo, "~/depth/camera_info")
         self._color = self._create(Image, "~/depth/color")
         self._colorize = DepthColorizer()
+        self._clouds = CloudWriter()
 
     def wanted(self) -> bool:
         return any(_has_subscriber(publisher) for publisher in self._publishers)
@@ -74,7 +74,7 @@ class DepthOutputs:
             self._info,
             lambda: camera_info_message(answer.info, answer.prediction.intrinsics, header),
         )
-        _send(self._points, lambda: cloud_message(self._cloud(depth_hw, answer), header))
+        _send(self._points, lambda: self._cloud(depth_hw, answer))
         _send(self._color, lambda: image_message(self._picture(depth_hw, depth), header, "rgb8"))
 
     def close(self) -> None:
@@ -92,11 +92,11 @@ class DepthOutputs:
         inside = (values_hw >= low) & (values_hw <= high)
         return values_hw if inside.all() else np.where(inside, values_hw, np.float32(np.nan))
 
-    def _cloud(self, depth_m: np.ndarray, answer: Answer) -> np.ndarray:
-        intrinsics = answer.prediction.intrinsics
+    def _cloud(self, depth_m: np.ndarray, answer: Answer) -> PointCloud2:
+        intrinsics, header = answer.prediction.intrinsics, answer.header
         if self._node.parameters.points_rgb:
-            return organised_xyzrgb(depth_m, intrinsics, answer.frame.rgb_hwc)
-        return organised_xyz(depth_m, intrinsics)
+            return self._clouds.xyzrgb(depth_m, intrinsics, answer.frame.rgb_hwc, header)
+        return self._clouds.xyz(depth_m, intrinsics, header)
 
     def _picture(self, values_hw: np.ndarray, depth: DepthMap) -> np.ndarray:
         if depth.kind is DepthKind.RELATIVE_INVERSE:
@@ -105,18 +105,18 @@ class DepthOutputs:
         return self._colorize(values_hw)
 
     def _create(self, kind: type, topic: str) -> LifecyclePublisher:
-        publisher: LifecyclePublisher
+        resolved = self._node.resolve_topic_name(topic)
 
-        def on_mismatch(_event: Any) -> None:
-            self._node.get_logger().warning(
-                qos.explain_output_mismatch(self._node, publisher.topic_name, self._profile)
-            )
+        def explain() -> str:
+            return qos.explain_output_mismatch(self._node, resolved, self._profile)
 
-        publisher = self._node.create_lifecycle_publisher(
+        publisher: LifecyclePublisher = self._node.create_lifecycle_publisher(
             kind,
             topic,
             self._profile,
-            event_callbacks=PublisherEventCallbacks(incompatible_qos=on_mismatch),
+            event_callbacks=PublisherEventCallbacks(
+                incompatible_qos=qos.MismatchReport(self._node, explain)
+            ),
         )
         self._publishers.append(publisher)
         return publisher

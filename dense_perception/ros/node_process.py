@@ -16,6 +16,8 @@ from dense_perception.ros.allocator import keep_freed_memory
 from dense_perception.ros.params import PerceptionParameters, table
 from dense_perception.ros.perception_node import PerceptionNode
 
+_SWITCH_INTERVAL_S = 0.0005
+
 
 def run_node(
     name: str,
@@ -33,6 +35,8 @@ def run_node(
         print(usage(name, parameters))
         return 0
     keep_freed_memory()
+    # The executor and the worker hand frames to each other; 5 ms would be a seventh of a frame.
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     rclpy.init(args=arguments)
     node: PerceptionNode[Any] | None = None
     executor = SingleThreadedExecutor()
@@ -44,12 +48,16 @@ def run_node(
             return 1
         executor.add_node(node)
         if node.parameters.autostart and (
-            node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+            node.trigger_configure() == TransitionCallbackReturn.SUCCESS and rclpy.ok()
         ):
             node.trigger_activate()
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except Exception:
+        if rclpy.ok():
+            raise
+        # A signal during start ends the context under the hands of whatever was being done.
     finally:
         executor.shutdown(timeout_sec=1.0)
         if node is not None:

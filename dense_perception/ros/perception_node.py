@@ -17,17 +17,15 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import DensePerceptionError
 from dense_perception.core.frame import Frame
 from dense_perception.core.prediction import Prediction
-from dense_perception.ros.camera_input import CameraInput
+from dense_perception.ros.camera_input import CameraFrame, CameraInput
 from dense_perception.ros.declare import DeclaredParameters
-from dense_perception.ros.diagnostics import STAGES, Health, diagnostic_array
+from dense_perception.ros.diagnostics import Health, diagnostic_array
+from dense_perception.ros.frame_log import FrameLog
 from dense_perception.ros.params import Parameters
 from dense_perception.runtime.mailbox import Worker
 from dense_perception.runtime.perceiver import Perceiver
-from dense_perception.runtime.timing import StageTimer
 
 _LOG_PERIOD_S = 5.0
-# A recorded stamp is not on this machine's clock, and its age says nothing about transport.
-_MAX_TRANSPORT_MS = 10_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +54,6 @@ class Outputs(Protocol):
 OutputsFactory = Callable[["PerceptionNode[Any]", ModelCard], Outputs]
 
 
-@dataclass(slots=True)
-class _Counts:
-    answered: int = 0
-    failed: int = 0
-    unwanted: int = 0
-    answered_before: int = 0
-    failed_before: int = 0
-
-
 class PerceptionNode(LifecycleNode, Generic[Parameters]):
     """Images in, a model's answers out, under lifecycle control.
 
@@ -87,13 +76,7 @@ class PerceptionNode(LifecycleNode, Generic[Parameters]):
         self._perceiver: Perceiver | None = None
         self._input: CameraInput | None = None
         self._worker: Worker[tuple[Any, float]] | None = None
-        self._times = StageTimer()
-        self._counts = _Counts()
-        self._last_error = ""
-        self._intrinsics = ""
-        self._info_problem = ""
-        self._active_since = 0.0
-        self._last_image: float | None = None
+        self._log = FrameLog()
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # On the steady clock, so that a simulation that stands still is still reported on.
         self.create_timer(
@@ -130,15 +113,13 @@ class PerceptionNode(LifecycleNode, Generic[Parameters]):
             f"{self._perceiver.card.name} ready in {time.monotonic() - started:.2f} s, "
             f"{self._perceiver.selection.summary()}"
         )
-        self._last_error = ""
+        self._log.last_error = ""
         self._state = "inactive"
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)
-        self._times.reset()
-        self._counts = _Counts()
-        self._last_image, self._active_since = None, time.monotonic()
+        self._log.restart()
         self._worker = Worker(self._answer, self._on_frame_error).start()
         wish = self.parameters
         self._input = CameraInput(
@@ -172,35 +153,37 @@ class PerceptionNode(LifecycleNode, Generic[Parameters]):
 
     def _not_configured(self, reason: str) -> TransitionCallbackReturn:
         self._release()
-        self._last_error = reason
+        self._log.last_error = reason
         self.get_logger().error(
             f"cannot configure: {reason} (the node stays alive: set its parameters and configure "
             "it again)"
         )
         return TransitionCallbackReturn.FAILURE
 
-    def _stop_answering(self) -> None:
+    def _stop_answering(self) -> bool:
+        """Whether the worker has ended; it finishes the frame at hand first."""
         if self._input is not None:
             self._input.close()
             self._input = None
-        if self._worker is not None:
-            if not self._worker.stop():
-                self.get_logger().error("the worker is still busy with a frame after 10 s")
-            self._worker = None
+        worker, self._worker = self._worker, None
+        ended = worker is None or worker.stop()
+        if not ended:
+            self.get_logger().error("the worker is still busy with a frame after 10 s")
+        return ended
 
     def _release(self) -> None:
-        self._stop_answering()
+        ended = self._stop_answering()
         if self._outputs is not None:
             self._outputs.close()
             self._outputs = None
         if self._perceiver is not None:
-            self._perceiver.close()
+            if ended:  # a runtime must not be freed under a frame that still runs in it
+                self._perceiver.close()
             self._perceiver = None
         self._state = "unconfigured"
 
     def _on_image(self, message: Any) -> None:
-        self._last_image = time.monotonic()
-        self._times.tick("in")
+        self._log.came()
         if self._worker is not None:
             self._worker.put((message, time.perf_counter()))
 
@@ -211,49 +194,39 @@ class PerceptionNode(LifecycleNode, Generic[Parameters]):
         if outputs is None or perceiver is None or camera is None:
             return
         if not outputs.wanted():
-            self._counts.unwanted += 1
+            self._log.unwanted()
             return
         taken_s = time.perf_counter()
-        image = camera.frame(message, rectified=self.parameters.rectified)
-        self._note_calibration(image.info, image.info_problem)
+        image = camera.frame(message, matrix=self.parameters.camera_matrix)
+        self._note_calibration(image)
         converted_s = time.perf_counter()
         prediction = perceiver.perceive([image.frame])[0]
         perceived_s = time.perf_counter()
         outputs.publish(Answer(image.frame, prediction, message.header, image.info))
         published_s = time.perf_counter()
-        self._counts.answered += 1
-        self._times.tick("out")
-        age_ms = self.get_clock().now().nanoseconds / 1e6 - image.frame.stamp_ns / 1e6
-        transport_ms = age_ms - (published_s - arrived_s) * 1e3
-        if 0 <= transport_ms < _MAX_TRANSPORT_MS:
-            self._times.add("transport", transport_ms)
-        self._times.add_all(
+        self._log.answered(
             {
                 "wait": (taken_s - arrived_s) * 1e3,
                 "convert": (converted_s - taken_s) * 1e3,
                 **prediction.timings_ms,
                 "publish": (published_s - perceived_s) * 1e3,
-            }
+            },
+            age_ms=(self.get_clock().now().nanoseconds - image.frame.stamp_ns) / 1e6,
         )
 
     def _on_frame_error(self, error: Exception) -> None:
-        self._counts.failed += 1
-        known = isinstance(error, DensePerceptionError)
-        self._last_error = str(error) if known else f"{type(error).__name__}: {error}"
+        reason = self._log.failed(error)
         self.get_logger().error(
-            f"frame not answered: {self._last_error}", throttle_duration_sec=_LOG_PERIOD_S
+            f"frame not answered: {reason}", throttle_duration_sec=_LOG_PERIOD_S
         )
 
-    def _note_calibration(self, info: CameraInfo | None, problem: str) -> None:
-        if info is not None:
-            self._intrinsics = "from camera_info"
-        else:
-            self._intrinsics = f"assumed {self.parameters.default_hfov_deg:g} degrees horizontally"
-        if problem and problem != self._info_problem:
+    def _note_calibration(self, image: CameraFrame) -> None:
+        assumed = self.parameters.default_hfov_deg if image.info is None else None
+        if self._log.calibration(assumed, image.info_problem):
             self.get_logger().warning(
-                f"camera_info is not used: {problem}", throttle_duration_sec=_LOG_PERIOD_S
+                f"camera_info is not used: {image.info_problem}",
+                throttle_duration_sec=_LOG_PERIOD_S,
             )
-        self._info_problem = problem
 
     def _publish_diagnostics(self) -> None:
         message = diagnostic_array(
@@ -262,40 +235,16 @@ class PerceptionNode(LifecycleNode, Generic[Parameters]):
         self._diagnostics.publish(message)
 
     def _health(self) -> Health:
-        counts, now = self._counts, time.monotonic()
         mailbox = self._worker.mailbox if self._worker is not None else None
-        summary = self._times.summary()
-        notes: tuple[str, ...] = ()
-        if self._info_problem:
-            notes = (f"camera_info is not used: {self._info_problem}",)
-        elif counts.answered and self._intrinsics.startswith("assumed"):
-            notes = (f"no camera_info, field of view {self._intrinsics}",)
-        health = Health(
-            state=self._state,
-            model=self.parameters.model,
-            backend=self._perceiver.backend.description if self._perceiver else "",
-            backend_reason=self._perceiver.selection.summary() if self._perceiver else "",
-            input_topic=self._input.topic if self._input is not None else "",
-            wanted=self._outputs is not None and self._outputs.wanted(),
-            rate_in_hz=self._times.rate_hz("in"),
-            rate_out_hz=self._times.rate_hz("out"),
-            received=mailbox.received if mailbox is not None else 0,
-            answered=counts.answered,
-            dropped=mailbox.dropped if mailbox is not None else 0,
-            unwanted=counts.unwanted,
-            failed=counts.failed,
-            recent_answered=counts.answered - counts.answered_before,
-            recent_failed=counts.failed - counts.failed_before,
-            latencies_ms={
-                stage: (summary[stage].median_ms, summary[stage].p95_ms)
-                for stage in STAGES
-                if stage in summary
-            },
-            intrinsics=self._intrinsics,
-            seconds_since_image=None if self._last_image is None else now - self._last_image,
-            seconds_active=now - self._active_since,
-            last_error=self._last_error,
-            notes=notes,
+        return self._log.health(
+            Health(
+                state=self._state,
+                model=self.parameters.model,
+                backend=self._perceiver.backend.description if self._perceiver else "",
+                backend_reason=self._perceiver.selection.summary() if self._perceiver else "",
+                input_topic=self._input.topic if self._input is not None else "",
+                wanted=self._outputs is not None and self._outputs.wanted(),
+                received=mailbox.received if mailbox is not None else 0,
+                dropped=mailbox.dropped if mailbox is not None else 0,
+            )
         )
-        counts.answered_before, counts.failed_before = counts.answered, counts.failed
-        return health

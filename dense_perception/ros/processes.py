@@ -72,21 +72,25 @@ class ChildProcess:
         """Everything it has printed so far."""
         return self.log_path.read_text(encoding="utf-8", errors="replace")
 
-    def wait_for_text(self, text: str, timeout_s: float = 20.0) -> None:
+    def wait_for_text(self, text: str, timeout_s: float = 20.0, *, failure: str = "") -> None:
         """Wait until ``text`` is printed.
 
-        :raises BackendError: with the end of its output, if it ends or takes too long.
+        :raises BackendError: with the end of its output, if it ends, takes too long, or prints
+            ``failure``.
         """
         deadline = time.monotonic() + timeout_s
-        while text not in self.log():
-            ended = self.returncode
-            if (ended is not None and text not in self.log()) or time.monotonic() > deadline:
-                how = f"ended with code {ended}" if ended is not None else "is too slow"
-                raise BackendError(
-                    f"{self.name} {how}, expected it to print {text!r} within {timeout_s:g} s; "
-                    f"its output ends with:\n{self.log()[-2000:]}"
-                )
-            time.sleep(0.01)
+        while True:
+            ended, log = self.returncode, self.log()
+            if text in log:
+                return
+            if ended is not None or (failure and failure in log):
+                problem = "did not start" if ended is None else f"ended with code {ended}"
+            elif time.monotonic() > deadline:
+                problem = f"did not print {text!r} within {timeout_s:g} s"
+            else:
+                time.sleep(0.01)
+                continue
+            raise BackendError(f"{self.name} {problem}; its output ends with:\n{log[-2000:]}")
 
     def wait(self, timeout_s: float) -> int | None:
         """The exit code once it ends by itself, ``None`` if it does not in time."""

@@ -175,9 +175,8 @@ def message_class(msgtype: str) -> Any:
     try:
         kind = getattr(import_module(f"{package}.msg"), name)
     except (ImportError, AttributeError) as error:
-        raise InputError(f"{msgtype} is not installed here: install the package {package}") from (
-            error
-        )
+        message = f"{msgtype} is not installed here: install the package {package}"
+        raise InputError(message) from error
     if not hasattr(kind, "get_fields_and_field_types"):
         raise InputError(f"{msgtype} names something that is not a message")
     return kind

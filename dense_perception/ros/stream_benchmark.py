@@ -15,14 +15,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dense_perception.core.errors import BackendError
 from dense_perception.ros.domain import local_environment, reserved_domain
 from dense_perception.ros.processes import ChildProcess, resident_mb
 from dense_perception.ros.transport import transport_environment
+
+if TYPE_CHECKING:
+    from dense_perception.ros.stream_listener import StreamListener
 
 HELP = "measure depth_node on a live stream between processes"
 EXAMPLES = """examples:
@@ -119,7 +121,7 @@ def run(args: argparse.Namespace) -> StreamResult:
             log=Path(folder) / "node.log",
             environment=environment,
         ) as node:
-            node.wait_for_text("waiting for images", 30)
+            node.wait_for_text("waiting for images", 60, failure="cannot configure")
             start_to_active_s = time.monotonic() - started
             return _stream(args, node, start_to_active_s, Path(folder), environment)
 
@@ -135,10 +137,11 @@ def _stream(
     from rclpy.signals import SignalHandlerOptions
 
     from dense_perception.ros.allocator import keep_freed_memory
+    from dense_perception.ros.stream_listener import StreamListener
 
     keep_freed_memory()
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-    listener = _Listener(rclpy.create_node("stream_listener", start_parameter_services=False))
+    listener = StreamListener(rclpy.create_node("stream_listener", start_parameter_services=False))
     try:
         listener.wait_until_matched()
         source_arguments = [
@@ -171,64 +174,9 @@ def _stream(
         rclpy.try_shutdown()
 
 
-class _Listener:
-    """Notes when each answer came; also hears the pictures' stamps and the diagnostics."""
-
-    def __init__(self, node: Any) -> None:
-        from diagnostic_msgs.msg import DiagnosticArray
-        from rclpy.executors import SingleThreadedExecutor
-        from rclpy.qos import QoSProfile, ReliabilityPolicy
-        from sensor_msgs.msg import CameraInfo, Image, PointCloud2
-
-        self.node = node
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(node)
-        self.sent: set[int] = set()
-        self.arrivals: dict[str, dict[int, float]] = {"depth": {}, "points": {}}
-        self.diagnostics: dict[str, str] = {}
-        self._subscriptions: list[Any] = []
-        sensor_data = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-
-        def listen(kind: type, topic: str, callback: Any) -> None:
-            subscription = node.create_subscription(kind, topic, callback, sensor_data)
-            self._subscriptions.append(subscription)
-
-        # camera_info comes with every picture at a thousandth of its size.
-        listen(CameraInfo, "camera_info", lambda message: self.sent.add(_stamp(message)))
-        listen(Image, "/depth_node/depth/image", lambda message: self._note("depth", message))
-        listen(PointCloud2, "/depth_node/points", lambda message: self._note("points", message))
-        listen(DiagnosticArray, "/diagnostics", self._on_diagnostics)
-
-    def wait_until_matched(self) -> None:
-        deadline = time.monotonic() + 15
-        topics = ("/depth_node/points", "/diagnostics")
-        while not all(self.node.count_publishers(topic) for topic in topics):
-            if time.monotonic() > deadline:
-                raise BackendError("the node's topics were not discovered within 15 s")
-            self.spin_until(time.monotonic() + 0.05)
-        self.spin_until(time.monotonic() + 1.0)
-
-    def spin_until(self, deadline: float) -> None:
-        while (rest := deadline - time.monotonic()) > 0:
-            self._executor.spin_once(timeout_sec=rest)
-
-    def _note(self, topic: str, message: Any) -> None:
-        self.arrivals[topic][_stamp(message)] = time.time_ns()
-
-    def _on_diagnostics(self, message: Any) -> None:
-        values = {value.key: value.value for value in message.status[0].values}
-        if values.get("latency infer median (ms)"):
-            self.diagnostics = values
-
-
-def _stamp(message: Any) -> int:
-    stamp = message.header.stamp
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
-
-
 def _result(
     args: argparse.Namespace,
-    listener: _Listener,
+    listener: StreamListener,
     *,
     start_to_active_s: float,
     cpu_percent: float,
@@ -260,7 +208,7 @@ def _result(
     )
 
 
-def _topic(arrivals: dict[int, float], sent: int, model_ms: float) -> TopicResult:
+def _topic(arrivals: dict[int, int], sent: int, model_ms: float) -> TopicResult:
     latencies = np.array([(came - stamp) / 1e6 for stamp, came in arrivals.items()] or [np.nan])
     median, p95 = float(np.median(latencies)), float(np.percentile(latencies, 95))
     return TopicResult(

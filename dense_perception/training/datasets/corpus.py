@@ -96,12 +96,21 @@ class Mixture:
 
     def describe(self) -> list[dict[str, Any]]:
         """Provenance of each corpus, plain data for the card."""
-        keys = ("generator", "seed", "command")
-        return [
-            {"name": corpus.name, "frames": len(corpus)}
-            | {key: corpus.description[key] for key in keys if key in corpus.description}
-            for corpus in self.corpora
-        ]
+        described = []
+        for corpus in self.corpora:
+            entry: dict[str, Any] = {"name": corpus.name, "frames": len(corpus)}
+            for key in ("generator", "seed", "command"):
+                if key in corpus.description:
+                    entry[key] = _without_folders(corpus.description[key])
+            described.append(entry)
+        return described
+
+
+def _without_folders(value: Any) -> Any:
+    """A command as anyone could give it: paths of the machine that ran it become bare names."""
+    if not isinstance(value, str):
+        return value
+    return " ".join(Path(word).name if word.startswith("/") else word for word in value.split(" "))
 
 
 def _read_description(root: Path) -> dict[str, Any]:
