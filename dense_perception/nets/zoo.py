@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from torch import nn
 
 from dense_perception.core.errors import CardError, ModelNotFoundError
-from dense_perception.nets import efficientnet_lite, segmenter
+from dense_perception.nets import depth_anything, efficientnet_lite, segmenter
+from dense_perception.nets.depth_anything import DepthAnything, DepthAnythingConfig
 from dense_perception.nets.dpt_lite import DPTLite, DPTLiteConfig
 from dense_perception.nets.segmenter import Segmenter, SegmenterConfig
 
@@ -119,6 +120,10 @@ def _builders() -> dict[tuple[Any, Any], Callable[[Mapping[str, Any]], nn.Module
     }
     for variant, preset in segmenter.VARIANTS.items():
         builders["segmenter", variant] = partial(_preset, Segmenter, SegmenterConfig, preset)
+    for variant, preset in depth_anything.VARIANTS.items():
+        builders["depth_anything", variant] = partial(
+            _preset, DepthAnything, DepthAnythingConfig, preset
+        )
     return builders
 
 
