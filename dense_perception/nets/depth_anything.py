@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dense_perception.core.errors import InputError
-from dense_perception.nets.fusion import FusionDecoder, upsample_bilinear
+from dense_perception.core.prediction import DepthKind
+from dense_perception.nets.dpt import DepthHead
+from dense_perception.nets.fusion import FusionDecoder
 from dense_perception.nets.reassemble import SCALES, Reassemble
 from dense_perception.nets.vit import VisionTransformer
-
-HEAD_FEATURES = 32
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,8 @@ class DepthAnythingConfig:
     patch: int = 14
     dim: int = 384
     heads: int = 6
-    taps: tuple[int, int, int, int] = (2, 5, 8, 11)
-    channels: tuple[int, int, int, int] = (48, 96, 192, 384)
+    taps: tuple[int, ...] = (2, 5, 8, 11)
+    channels: tuple[int, ...] = (48, 96, 192, 384)
     features: int = 64
     max_depth_m: float = 0.0
     position_resize: str = "bicubic_offset"
@@ -48,22 +46,26 @@ class DepthAnythingConfig:
         for name, side in (("height", self.height), ("width", self.width)):
             if side < self.patch or side % self.patch:
                 raise InputError(f"{name} is {side}, expected a multiple of {self.patch}")
+        if len(self.taps) != 4 or len(self.channels) != 4:
+            raise InputError(
+                f"taps are {list(self.taps)} and channels {list(self.channels)}, expected 4 each"
+            )
         if not 0 <= self.max_depth_m < 1e4:
             raise InputError(
                 f"max_depth_m is {self.max_depth_m}, expected metres, or 0 for relative depth"
             )
 
 
-VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    "v2_small": {},
-    "v2_base": {"dim": 768, "heads": 12, "channels": (96, 192, 384, 768), "features": 128},
-    "v2_large": {
-        "dim": 1024,
-        "heads": 16,
-        "taps": (4, 11, 17, 23),
-        "channels": (256, 512, 1024, 1024),
-        "features": 256,
-    },
+VARIANTS: Mapping[str, DepthAnythingConfig] = {
+    "v2_small": DepthAnythingConfig(),
+    "v2_base": DepthAnythingConfig(dim=768, heads=12, channels=(96, 192, 384, 768), features=128),
+    "v2_large": DepthAnythingConfig(
+        dim=1024,
+        heads=16,
+        taps=(4, 11, 17, 23),
+        channels=(256, 512, 1024, 1024),
+        features=256,
+    ),
 }
 
 
@@ -72,6 +74,8 @@ class DepthAnything(nn.Module):
 
     Metres within (0, max_depth_m) for the metric network, else inverse depth up to scale and shift.
     """
+
+    needs_focal = False
 
     def __init__(self, config: DepthAnythingConfig) -> None:
         super().__init__()
@@ -92,9 +96,11 @@ class DepthAnything(nn.Module):
             for count, scale in zip(config.channels, SCALES, strict=True)
         )
         self.decoder = FusionDecoder(config.channels, config.features)
-        self.head_conv1 = nn.Conv2d(config.features, config.features // 2, 3, padding=1)
-        self.head_conv2 = nn.Conv2d(config.features // 2, HEAD_FEATURES, 3, padding=1)
-        self.head_conv3 = nn.Conv2d(HEAD_FEATURES, 1, 1)
+        self.head = DepthHead(config.features, non_negative=not config.max_depth_m)
+
+    @property
+    def depth_kind(self) -> DepthKind:
+        return DepthKind.METRIC if self.config.max_depth_m else DepthKind.RELATIVE_INVERSE
 
     def forward(self, image_nchw: Tensor) -> dict[str, Tensor]:
         tapped, grid_hw = self.transformer(image_nchw)
@@ -102,10 +108,7 @@ class DepthAnything(nn.Module):
             part(tokens_bnc, grid_hw)
             for part, tokens_bnc in zip(self.reassemble, tapped, strict=True)
         ]
-        x_bchw = self.head_conv1(self.decoder(maps))
-        height, width = image_nchw.shape[-2:]
-        x_bchw = upsample_bilinear(x_bchw, (height, width), align_corners=True)
-        x_bhw = self.head_conv3(F.relu(self.head_conv2(x_bchw))).squeeze(1)
+        y_nhw = self.head(self.decoder(maps), tuple(image_nchw.shape[-2:]))
         if self.config.max_depth_m:
-            return {"depth": torch.sigmoid(x_bhw) * self.config.max_depth_m}
-        return {"depth": F.relu(x_bhw)}
+            y_nhw = torch.sigmoid(y_nhw) * self.config.max_depth_m
+        return {"depth": y_nhw}

@@ -102,6 +102,8 @@ def upsample_bilinear(
     x_bchw: Tensor, size_hw: tuple[int, int] | None = None, align_corners: bool = False
 ) -> Tensor:
     """To ``size_hw``, or to twice the size."""
-    if size_hw is None:
-        size_hw = (2 * x_bchw.shape[-2], 2 * x_bchw.shape[-1])
+    doubled_hw = (2 * x_bchw.shape[-2], 2 * x_bchw.shape[-1])
+    if size_hw is None or size_hw == doubled_hw:
+        # A constant factor exports to one node; an explicit size needs shape arithmetic.
+        return F.interpolate(x_bchw, scale_factor=2.0, mode="bilinear", align_corners=align_corners)
     return F.interpolate(x_bchw, size=size_hw, mode="bilinear", align_corners=align_corners)

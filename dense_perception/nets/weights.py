@@ -22,6 +22,7 @@ from dense_perception.core.errors import ArtefactError
 from dense_perception.nets import checkpoint_names
 from dense_perception.nets.checkpoint_names import Table
 from dense_perception.nets.depth_anything import DepthAnything
+from dense_perception.nets.dpt import DPT
 from dense_perception.nets.segmenter import Segmenter
 from dense_perception.nets.vit import PositionEmbedding, VisionTransformer, resize_positions
 
@@ -142,6 +143,12 @@ def _layouts(module: nn.Module) -> Mapping[str, Table]:
         return {
             "Depth Anything V2": checkpoint_names.DEPTH_ANYTHING,
             "Hugging Face": checkpoint_names.DEPTH_ANYTHING_HF,
+        }
+    if isinstance(module, DPT):
+        kind = (bool(module.config.stem_depths), bool(module.config.classes))
+        return {
+            "DPT": checkpoint_names.dpt(*kind),
+            "Hugging Face": checkpoint_names.dpt_hf(*kind),
         }
     return {}
 
