@@ -83,6 +83,16 @@ def exported_dir() -> Path:
     return cache_dir() / "models"
 
 
+def checkpoint_path(card: ModelCard) -> Path | None:
+    """Where ``fetch`` puts the published weights of ``card``, not necessarily there; None if none.
+
+    The model's name is a folder of its own: publishers reuse file names.
+    """
+    if card.source is None:
+        return None
+    return cache_dir() / "checkpoints" / card.name / card.source.file
+
+
 def search_path() -> list[Path]:
     """Existing folders of models, the first of which wins.
 
@@ -207,6 +217,7 @@ def _searched() -> Iterator[str]:
 __all__ = [
     "MODELS_VARIABLE",
     "Model",
+    "checkpoint_path",
     "exported_dir",
     "file_sha256",
     "find_card",
