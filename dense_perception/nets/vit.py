@@ -1,7 +1,9 @@
-"""The vision transformer as DPT uses it (Dosovitskiy 2020, arXiv:2010.11929; DPT section 3.1).
+"""The vision transformer that DPT, Segmenter and Depth Anything share (Dosovitskiy 2020,
+arXiv:2010.11929; DPT section 3.1).
 
-Tokens are float32 (B, N, C): one per patch in row-major order, after the class token if there is
-one. Nothing after the tapped blocks is kept: DPT reads raw block outputs, not the final norm.
+Tokens are float32 (B, N, C): one per patch in row-major order, after the class token (and DeiT's
+distillation token) if there is one. Nothing after the last tapped block is built. DPT reads raw
+block outputs; Segmenter and DINOv2's users read them through the final norm.
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ from torch.nn import functional as F
 from dense_perception.core.errors import InputError
 
 LAYER_NORM_EPS = 1e-6
+POSITION_RESIZES = ("bilinear", "bicubic", "bicubic_offset")
+# DINOv2 enlarges the wanted grid by this before it computes the factor of its bicubic resize.
+_DINOV2_OFFSET = 0.1
 
 
 class SelfAttention(nn.Module):
@@ -61,8 +66,19 @@ class MLP(nn.Module):
         return self.fc2(F.gelu(self.fc1(tokens_bnc)))
 
 
+class LayerScale(nn.Module):
+    """One learned factor per channel on a residual branch (Touvron 2021, arXiv:2103.17239)."""
+
+    def __init__(self, dim: int, initial: float = 1e-5) -> None:
+        super().__init__()
+        self.gamma_c = nn.Parameter(torch.full((dim,), initial))
+
+    def forward(self, tokens_bnc: Tensor) -> Tensor:
+        return tokens_bnc * self.gamma_c
+
+
 class TransformerBlock(nn.Module):
-    """Pre-norm: x + attention(norm(x)), then x + mlp(norm(x))."""
+    """Pre-norm: x + attention(norm(x)), then x + mlp(norm(x)), each branch scaled if asked."""
 
     def __init__(
         self,
@@ -71,41 +87,69 @@ class TransformerBlock(nn.Module):
         mlp_ratio: float = 4.0,
         qk_norm: bool = False,
         eps: float = LAYER_NORM_EPS,
+        layer_scale: bool = False,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps)
         self.attention = SelfAttention(dim, heads, qk_norm, eps)
         self.norm2 = nn.LayerNorm(dim, eps)
         self.mlp = MLP(dim, int(dim * mlp_ratio))
+        self.scale1: nn.Module = LayerScale(dim) if layer_scale else nn.Identity()
+        self.scale2: nn.Module = LayerScale(dim) if layer_scale else nn.Identity()
 
     def forward(self, tokens_bnc: Tensor) -> Tensor:
-        tokens_bnc = tokens_bnc + self.attention(self.norm1(tokens_bnc))
-        return tokens_bnc + self.mlp(self.norm2(tokens_bnc))
+        tokens_bnc = tokens_bnc + self.scale1(self.attention(self.norm1(tokens_bnc)))
+        return tokens_bnc + self.scale2(self.mlp(self.norm2(tokens_bnc)))
+
+
+def resize_positions(
+    table_1nc: Tensor,
+    old_hw: tuple[int, int],
+    new_hw: tuple[int, int],
+    prefix: int,
+    method: str = "bilinear",
+) -> Tensor:
+    """A position table (1, prefix + rows * columns, C) for another grid; the prefix is kept.
+
+    :param method: ``bilinear`` (DPT, Segmenter), ``bicubic`` (DINOv2 as ``transformers`` has it) or
+        ``bicubic_offset`` (DINOv2 itself, whose factor is (new + 0.1) / old).
+    """
+    if old_hw == new_hw:
+        return table_1nc
+    prefix_1pc, patches_1nc = table_1nc.split([prefix, old_hw[0] * old_hw[1]], dim=1)
+    grid_1chw = patches_1nc.transpose(1, 2).unflatten(2, old_hw)
+    if method == "bicubic_offset":
+        factors = [(n + _DINOV2_OFFSET) / o for n, o in zip(new_hw, old_hw, strict=True)]
+        grid_1chw = F.interpolate(grid_1chw, scale_factor=factors, mode="bicubic")
+    else:
+        grid_1chw = F.interpolate(grid_1chw, size=new_hw, mode=method, align_corners=False)
+    return torch.cat([prefix_1pc, grid_1chw.flatten(2).transpose(1, 2)], dim=1)
 
 
 class PositionEmbedding(nn.Module):
-    """Learned positions, stored for one grid and resized bilinearly for any other.
+    """Learned positions, stored for one grid and resized for any other.
 
     :param grid_hw: rows and columns the embedding is stored for.
-    :param class_token: whether a first embedding, never resized, belongs to the class token.
+    :param prefix: how many first embeddings, never resized, belong to extra tokens.
+    :param method: one of :data:`POSITION_RESIZES`; see :func:`resize_positions`.
     """
 
-    def __init__(self, dim: int, grid_hw: tuple[int, int], class_token: bool) -> None:
+    def __init__(
+        self, dim: int, grid_hw: tuple[int, int], prefix: int, method: str = "bilinear"
+    ) -> None:
         super().__init__()
+        if method not in POSITION_RESIZES:
+            raise InputError(
+                f"position resize is {method!r}, expected one of {list(POSITION_RESIZES)}"
+            )
         self.grid_hw = grid_hw
-        self.prefix = int(class_token)
+        self.prefix = int(prefix)
+        self.method = method
         self.table_1nc = nn.Parameter(torch.zeros(1, self.prefix + grid_hw[0] * grid_hw[1], dim))
 
     def forward(self, grid_hw: tuple[int, int]) -> Tensor:
         """The table for ``grid_hw``: (1, N, C)."""
-        if grid_hw == self.grid_hw:
-            return self.table_1nc
-        prefix_1pc, patches_1nc = self.table_1nc.split(
-            [self.prefix, self.grid_hw[0] * self.grid_hw[1]], dim=1
-        )
-        grid_1chw = patches_1nc.transpose(1, 2).unflatten(2, self.grid_hw)
-        grid_1chw = F.interpolate(grid_1chw, size=grid_hw, mode="bilinear", align_corners=False)
-        return torch.cat([prefix_1pc, grid_1chw.flatten(2).transpose(1, 2)], dim=1)
+        return resize_positions(self.table_1nc, self.grid_hw, grid_hw, self.prefix, self.method)
 
 
 class VisionTransformer(nn.Module):
@@ -113,8 +157,10 @@ class VisionTransformer(nn.Module):
 
     In a hybrid the "image" is a convolutional stem's deepest map and ``patch`` is 1.
 
-    :param taps: zero-based indices of the blocks whose raw outputs are returned; later blocks are
-        not built.
+    :param taps: zero-based indices of the blocks whose outputs are returned; later blocks are not
+        built.
+    :param distilled: DeiT's second extra token, after the class token.
+    :param final_norm: a LayerNorm on every returned map; without it the outputs are raw.
     """
 
     def __init__(
@@ -129,23 +175,36 @@ class VisionTransformer(nn.Module):
         mlp_ratio: float = 4.0,
         qk_norm: bool = False,
         eps: float = LAYER_NORM_EPS,
+        *,
+        distilled: bool = False,
+        layer_scale: bool = False,
+        final_norm: bool = False,
+        position_resize: str = "bilinear",
     ) -> None:
         super().__init__()
+        if distilled and not class_token:
+            raise InputError("a distillation token needs a class token before it")
         if not taps or list(taps) != sorted(set(taps)) or taps[0] < 0:
             raise InputError(f"taps are {list(taps)}, expected increasing block indices from 0")
         self.taps = tuple(taps)
         self.patch = patch
         self.patch_embed = nn.Conv2d(channels_in, dim, patch, patch)
         self.class_token_11c = nn.Parameter(torch.zeros(1, 1, dim)) if class_token else None
-        self.position = PositionEmbedding(dim, grid_hw, class_token)
+        self.distillation_token_11c = nn.Parameter(torch.zeros(1, 1, dim)) if distilled else None
+        self.prefix = int(class_token) + int(distilled)
+        self.position = PositionEmbedding(dim, grid_hw, self.prefix, position_resize)
         self.blocks = nn.ModuleList(
-            TransformerBlock(dim, heads, mlp_ratio, qk_norm, eps) for _ in range(taps[-1] + 1)
+            TransformerBlock(dim, heads, mlp_ratio, qk_norm, eps, layer_scale)
+            for _ in range(taps[-1] + 1)
         )
+        self.norm: nn.Module = nn.LayerNorm(dim, eps) if final_norm else nn.Identity()
         self.apply(_initialise)
         nn.init.trunc_normal_(self.position.table_1nc, std=0.02)
 
     def forward(self, image_bchw: Tensor) -> tuple[list[Tensor], tuple[int, int]]:
         """(B, C, H, W) to the tapped tokens, each (B, N, C), and the patch grid (rows, columns).
+
+        The first ``prefix`` tokens are the extra ones.
 
         :raises InputError: if H or W is not a multiple of the patch.
         """
@@ -157,15 +216,16 @@ class VisionTransformer(nn.Module):
             )
         grid_hw = (height // self.patch, width // self.patch)
         tokens_bnc = self.patch_embed(image_bchw).flatten(2).transpose(1, 2)
-        if self.class_token_11c is not None:
-            class_b1c = self.class_token_11c.expand(tokens_bnc.shape[0], -1, -1)
-            tokens_bnc = torch.cat([class_b1c, tokens_bnc], dim=1)
+        for token_11c in (self.distillation_token_11c, self.class_token_11c):
+            if token_11c is not None:
+                token_b1c = token_11c.expand(tokens_bnc.shape[0], -1, -1)
+                tokens_bnc = torch.cat([token_b1c, tokens_bnc], dim=1)
         tokens_bnc = tokens_bnc + self.position(grid_hw)
         tapped = []
         for index, block in enumerate(self.blocks):
             tokens_bnc = block(tokens_bnc)
             if index in self.taps:
-                tapped.append(tokens_bnc)
+                tapped.append(self.norm(tokens_bnc))
         return tapped, grid_hw
 
 

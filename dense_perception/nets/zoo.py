@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
+from functools import partial
 from typing import Any, TypeVar
 
 from torch import nn
 
 from dense_perception.core.errors import CardError, ModelNotFoundError
-from dense_perception.nets import efficientnet_lite
+from dense_perception.nets import efficientnet_lite, segmenter
 from dense_perception.nets.dpt_lite import DPTLite, DPTLiteConfig
+from dense_perception.nets.segmenter import Segmenter, SegmenterConfig
 
 # How the pixels (0 to 1) are normalised before the network; not the module's business.
 NORMALISATION = ("mean", "std")
@@ -112,7 +114,22 @@ def load_pretrained_stem(module: nn.Module) -> str:
 
 
 def _builders() -> dict[tuple[Any, Any], Callable[[Mapping[str, Any]], nn.Module]]:
-    return {("dpt", "hybrid_lite0"): lambda options: DPTLite(_config(DPTLiteConfig, options))}
+    builders: dict[tuple[Any, Any], Callable[[Mapping[str, Any]], nn.Module]] = {
+        ("dpt", "hybrid_lite0"): lambda options: DPTLite(_config(DPTLiteConfig, options))
+    }
+    for variant, preset in segmenter.VARIANTS.items():
+        builders["segmenter", variant] = partial(_preset, Segmenter, SegmenterConfig, preset)
+    return builders
+
+
+def _preset(
+    module: Callable[[_Config], nn.Module],
+    kind: type[_Config],
+    preset: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> nn.Module:
+    """A published variant; the card's entries win over the variant's."""
+    return module(_config(kind, {**preset, **options}))
 
 
 def _config(kind: type[_Config], options: Mapping[str, Any]) -> _Config:

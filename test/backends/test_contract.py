@@ -35,9 +35,7 @@ def feeds_of(batch: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def expected_depth(feeds: dict[str, np.ndarray]) -> np.ndarray:
-    return np.stack(
-        [red_depth(image, focal) for image, focal in zip(*feeds.values(), strict=True)]
-    )
+    return np.stack([red_depth(image, focal) for image, focal in zip(*feeds.values(), strict=True)])
 
 
 class BackendContract:
