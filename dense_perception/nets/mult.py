@@ -39,7 +39,7 @@ class MulTConfig:
         or the first task where they are absent.
     :param classes: of the segmentation.
     :param max_m: the depth head says up to this many metres.
-    :param depths: blocks of the decoder's stages, deepest first.
+    :param decoder_depths: blocks of the decoder's stages, deepest first.
     """
 
     encoder: SwinConfig = field(default_factory=SwinConfig)
@@ -47,7 +47,7 @@ class MulTConfig:
     reference: str = ""
     classes: int = 40
     max_m: float = 10.0
-    depths: tuple[int, int, int, int] = (2, 2, 2, 2)
+    decoder_depths: tuple[int, int, int, int] = (2, 2, 2, 2)
 
     def __post_init__(self) -> None:
         unknown = [task for task in self.tasks if task not in TASKS]
@@ -58,10 +58,11 @@ class MulTConfig:
                 f"the reference task is {self.reference!r}, expected one of the tasks "
                 f"{list(self.tasks)}"
             )
-        if self.classes < 2 or not self.max_m > 0 or min(self.depths) < 1:
+        if self.classes < 2 or not self.max_m > 0 or min(self.decoder_depths) < 1:
             raise InputError(
-                f"classes is {self.classes}, max_m {self.max_m}, depths {self.depths}: expected "
-                "two classes, a positive number of metres and one block or more each"
+                f"classes is {self.classes}, max_m {self.max_m}, decoder_depths "
+                f"{self.decoder_depths}: expected two classes, "
+                "a positive number of metres and one block or more each"
             )
 
     @property
@@ -187,8 +188,8 @@ class DecoderStage(nn.Module):
 class MulT(nn.Module):
     """(N, 3, H, W) normalised RGB to one map of the image's size per task.
 
-    ``segmentation``: (N, classes, H, W) logits. ``depth``: (N, H, W) z-buffer depth in metres,
-    0 to ``max_m``. ``normals``: (N, 3, H, W) unit vectors. ``reshading``, ``keypoints`` and
+    ``logits``: (N, classes, H, W) of the segmentation. ``depth``: (N, H, W) z-buffer depth in
+    metres, 0 to ``max_m``. ``normals``: (N, 3, H, W) unit vectors. ``reshading``, ``keypoints`` and
     ``edges`` (Sobel texture edges): (N, H, W) in the units of their labels.
     """
 
@@ -197,9 +198,9 @@ class MulT(nn.Module):
         self.config = config
         self.encoder = SwinTransformer(config.encoder)
         dims = config.encoder.dims
-        rates = linear_rates(config.encoder.drop_path, sum(config.depths))[::-1]
+        rates = linear_rates(config.encoder.drop_path, sum(config.decoder_depths))[::-1]
         self.stages = nn.ModuleList()
-        for depth, stage in zip(config.depths, reversed(range(len(dims))), strict=True):
+        for depth, stage in zip(config.decoder_depths, reversed(range(len(dims))), strict=True):
             deepest = stage == len(dims) - 1
             self.stages.append(DecoderStage(config, stage, dims[stage], deepest, rates[:depth]))
             rates = rates[depth:]
@@ -218,7 +219,10 @@ class MulT(nn.Module):
         for stage, encoder_bhwc in zip(self.stages, grids, strict=True):
             streams = stage(streams, encoder_bhwc)
         size_hw = (image_nchw.shape[2], image_nchw.shape[3])
-        return {task: self._output(task, grid, size_hw) for task, grid in streams.items()}
+        return {
+            "logits" if task == "segmentation" else task: self._output(task, grid, size_hw)
+            for task, grid in streams.items()
+        }
 
     def _output(self, task: str, grid_bhwc: Tensor, size_hw: tuple[int, int]) -> Tensor:
         # The linear layer commutes with the interpolation and costs a sixteenth before it.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from dense_perception.core.errors import InputError
 
 POOL_SIDES = (1, 2, 3, 6)
 
@@ -95,6 +98,22 @@ class FCNHead(nn.Module):
         return self.classify(self.dropout(self.conv(x_bchw)))
 
 
+@dataclass(frozen=True)
+class UperNetConfig:
+    """The heads; ``auxiliary_channels`` 0 leaves out the auxiliary head of the training."""
+
+    classes: int = 150
+    channels: int = 512
+    auxiliary_channels: int = 256
+
+    def __post_init__(self) -> None:
+        if self.classes < 2 or self.channels < 1 or self.auxiliary_channels < 0:
+            raise InputError(
+                f"classes is {self.classes}, channels {self.channels}, auxiliary_channels "
+                f"{self.auxiliary_channels}: expected two classes or more and positive widths"
+            )
+
+
 class UperNet(nn.Module):
     """A backbone of four maps and UperNet's head.
 
@@ -102,31 +121,26 @@ class UperNet(nn.Module):
     The auxiliary head on the third map is for training only and runs in training mode only.
     """
 
-    def __init__(
-        self,
-        backbone: nn.Module,
-        classes: int,
-        channels: int = 512,
-        auxiliary_channels: int | None = 256,
-    ) -> None:
+    def __init__(self, backbone: nn.Module, config: UperNetConfig) -> None:
         super().__init__()
+        self.config = config
         self.backbone = backbone
         widths: Sequence[int] = backbone.channels  # type: ignore[assignment]
-        self.head = UperNetHead(widths, classes, channels)
-        self.auxiliary = (
-            FCNHead(widths[2], classes, auxiliary_channels) if (auxiliary_channels) else None
-        )
+        self.head = UperNetHead(widths, config.classes, config.channels)
+        self.auxiliary = None
+        if config.auxiliary_channels:
+            self.auxiliary = FCNHead(widths[2], config.classes, config.auxiliary_channels)
 
     def forward(self, image_bchw: Tensor) -> dict[str, Tensor]:
-        """``{"segmentation": (N, classes, H, W) logits}`` at the image's size.
+        """``{"logits": (N, classes, H, W)}`` at the image's size.
 
-        In training mode with an auxiliary head also ``"auxiliary"``, of the same shape.
+        In training mode with an auxiliary head also ``"auxiliary_logits"``, of the same shape.
         """
         size_hw = image_bchw.shape[-2:]
         maps = self.backbone(image_bchw)
-        outputs = {"segmentation": _resize(self.head(maps), size_hw)}
+        outputs = {"logits": _resize(self.head(maps), size_hw)}
         if self.training and self.auxiliary is not None:
-            outputs["auxiliary"] = _resize(self.auxiliary(maps[2]), size_hw)
+            outputs["auxiliary_logits"] = _resize(self.auxiliary(maps[2]), size_hw)
         return outputs
 
 

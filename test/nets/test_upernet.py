@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dense_perception.nets.swin import SWIN_VARIANTS, SwinConfig, SwinTransformer
-from dense_perception.nets.upernet import UperNet, adaptive_average
+from dense_perception.nets.upernet import UperNet, UperNetConfig, adaptive_average
 from test.support.randomise import randomise
 from test.support.theirs import rename_swin, rename_upernet_heads
 
@@ -17,7 +17,8 @@ TINY = SwinConfig(dim=8, depths=(1, 1, 2, 1), heads=(1, 2, 2, 4), window=3)
 
 def pair() -> tuple[nn.Module, UperNet]:
     from transformers import SwinConfig as TheirSwin
-    from transformers import UperNetConfig, UperNetForSemanticSegmentation
+    from transformers import UperNetConfig as TheirConfig
+    from transformers import UperNetForSemanticSegmentation
 
     backbone = TheirSwin(
         embed_dim=TINY.dim,
@@ -27,11 +28,11 @@ def pair() -> tuple[nn.Module, UperNet]:
         out_features=["stage1", "stage2", "stage3", "stage4"],
     )
     theirs = UperNetForSemanticSegmentation(
-        UperNetConfig(backbone_config=backbone, hidden_size=16, auxiliary_channels=12, num_labels=5)
+        TheirConfig(backbone_config=backbone, hidden_size=16, auxiliary_channels=12, num_labels=5)
     )
     theirs = theirs.double().eval()
     randomise(theirs)
-    ours = UperNet(SwinTransformer(TINY), 5, channels=16, auxiliary_channels=12).double().eval()
+    ours = UperNet(SwinTransformer(TINY), UperNetConfig(5, 16, 12)).double().eval()
     state = theirs.state_dict()
     backbone_state = {
         key.removeprefix("backbone."): value
@@ -52,8 +53,8 @@ def test_the_logits_equal_the_independent_implementation(size_hw: tuple[int, int
     with torch.no_grad():
         expected = theirs(image).logits
         outputs = ours(image)
-    assert set(outputs) == {"segmentation"}
-    torch.testing.assert_close(outputs["segmentation"], expected, atol=1e-10, rtol=0)
+    assert set(outputs) == {"logits"}
+    torch.testing.assert_close(outputs["logits"], expected, atol=1e-10, rtol=0)
 
 
 def test_the_auxiliary_head_equals_the_independent_one() -> None:
@@ -67,14 +68,14 @@ def test_the_auxiliary_head_equals_the_independent_one() -> None:
 
 
 def test_training_returns_the_auxiliary_logits_too() -> None:
-    ours = UperNet(SwinTransformer(TINY), 5, channels=16, auxiliary_channels=12)
+    ours = UperNet(SwinTransformer(TINY), UperNetConfig(5, 16, 12))
     outputs = ours(torch.randn(2, 3, 64, 96))
     assert {k: tuple(v.shape) for k, v in outputs.items()} == {
-        "segmentation": (2, 5, 64, 96),
-        "auxiliary": (2, 5, 64, 96),
+        "logits": (2, 5, 64, 96),
+        "auxiliary_logits": (2, 5, 64, 96),
     }
-    without = UperNet(SwinTransformer(TINY), 5, channels=16, auxiliary_channels=None)
-    assert set(without(torch.randn(2, 3, 64, 96))) == {"segmentation"}
+    without = UperNet(SwinTransformer(TINY), UperNetConfig(5, 16, 0))
+    assert set(without(torch.randn(2, 3, 64, 96))) == {"logits"}
 
 
 @pytest.mark.parametrize("size_hw", [(7, 11), (16, 16), (2, 5), (6, 3)])
@@ -91,5 +92,5 @@ def test_pooling_by_matrices_equals_adaptive_pooling(size_hw: tuple[int, int]) -
 def test_parameters_equal_the_published_ones(variant: str, published: float) -> None:
     """Swin's paper, table 3: UperNet on ADE20K with the auxiliary head of the training."""
     with torch.device("meta"):
-        net = UperNet(SwinTransformer(SWIN_VARIANTS[variant]), 150)
+        net = UperNet(SwinTransformer(SWIN_VARIANTS[variant]), UperNetConfig())
     assert sum(p.numel() for p in net.parameters()) == pytest.approx(published, rel=0.03)
