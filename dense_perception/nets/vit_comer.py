@@ -54,10 +54,6 @@ class CoMerConfig:
     stem: int = 64
     drop_path: float = 0.0
 
-    def detection(self) -> CoMerConfig:
-        """The form of the detection models, for the same backbone."""
-        return replace(self, interaction=NONE, stage_features=False, mrfp_ratio=0.5)
-
 
 @dataclass(frozen=True)
 class ViTCoMerConfig(CoMerConfig):
@@ -84,7 +80,12 @@ class ViTCoMerConfig(CoMerConfig):
         return tuple(0 if index % 3 == 2 else self.window for index in range(self.depth))
 
     def detection(self) -> ViTCoMerConfig:
+        """The authors' detection form: narrow MRFP, no interaction of levels, windows of 14."""
         return replace(self, interaction=NONE, stage_features=False, mrfp_ratio=0.5, window=14)
+
+    def detection_dinov2(self) -> ViTCoMerConfig:
+        """Their detection form on DINOv2, stored for 592 x 592: there the levels interact."""
+        return replace(self.detection(), interaction=ALL, grid=(37, 37))
 
 
 @dataclass(frozen=True)
