@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from dense_perception.core.files import atomic_write
 
 
 def cache_dir() -> Path:
@@ -32,16 +32,10 @@ def write_json(path: Path, data: Mapping[str, Any]) -> bool:
 
     A read-only or full home must not stop a robot, so a failure is only reported.
     """
-    temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(data, stream, indent=1)
-        os.replace(temporary, path)
+        with atomic_write(path) as stream:
+            stream.write(json.dumps(data, indent=1).encode())
     except OSError:
-        if temporary:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
         return False
     return True

@@ -68,7 +68,7 @@ class Model:
                     "again"
                 )
         embedded = ModelCard.from_onnx(path)
-        for entry in ("name", "input", "depth"):
+        for entry in ("name", "input", "depth", "segmentation"):
             inside, beside = getattr(embedded, entry), getattr(self.card, entry)
             if inside != beside:
                 raise CardError(
@@ -78,11 +78,20 @@ class Model:
         return path, embedded
 
 
+def exported_dir() -> Path:
+    """Where models go that were exported from fetched checkpoints; not created."""
+    return cache_dir() / "models"
+
+
 def search_path() -> list[Path]:
-    """Existing folders of models: $DENSE_PERCEPTION_MODELS, the source checkout, installations."""
+    """Existing folders of models, the first of which wins.
+
+    $DENSE_PERCEPTION_MODELS, models exported on this machine, the source checkout, installations.
+    """
     folders = [
         Path(entry) for entry in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if entry
     ]
+    folders.append(exported_dir())
     folders.append(Path(__file__).resolve().parents[2] / "models")
     prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
     for prefix in [sys.prefix, *filter(None, prefixes)]:
@@ -126,6 +135,18 @@ def find_model(model: str | Path) -> Model:
     return _from_yaml(known[text])
 
 
+def find_card(name: str) -> ModelCard:
+    """The card of a known model, whether or not its files are on this machine.
+
+    :raises ModelNotFoundError: naming the known models and the closest ones.
+    :raises CardError: if the card is malformed.
+    """
+    known = list_models()
+    if name not in known:
+        raise ModelNotFoundError(_unknown(name, known))
+    return ModelCard.from_yaml(known[name])
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file in hex, remembered by path, size and modification time."""
     status = path.stat()
@@ -156,6 +177,11 @@ def _from_yaml(path: Path) -> Model:
     card = ModelCard.from_yaml(path)
     if card.name != path.stem:
         raise CardError(f"{path} describes the model {card.name!r}: name the file {card.name}.yaml")
+    if not card.files and card.source is not None:
+        raise ModelNotFoundError(
+            f"model {card.name} is known but not on this machine: run `dense-perception fetch "
+            f"{card.name}`, then `dense-perception export {card.name}`"
+        )
     if not card.files:
         raise CardError(f"{path} lists no files: export the model, or download its files")
     files = {precision: path.parent / entry.file for precision, entry in card.files.items()}
@@ -181,7 +207,9 @@ def _searched() -> Iterator[str]:
 __all__ = [
     "MODELS_VARIABLE",
     "Model",
+    "exported_dir",
     "file_sha256",
+    "find_card",
     "find_model",
     "list_models",
     "search_path",

@@ -72,7 +72,7 @@ def colorize(depth_m: np.ndarray, near_m: float, far_m: float) -> np.ndarray:
         level -= np.float32(1 / far_m)
         level *= np.float32(254 / (1 / near_m - 1 / far_m))
     np.clip(level, 0, 254, out=level)
-    level += np.float32(1)
+    level += np.float32(1.5)  # index 0 is kept for invalid; the half rounds
     invalid = ~(depth_m > 0)  # NaN compares false
     if invalid.any():
         level[invalid] = 0

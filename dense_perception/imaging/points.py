@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
+from dense_perception.core.files import atomic_write
 
 XYZRGB_DTYPE = np.dtype(
     {
@@ -88,14 +88,9 @@ def write_ply(
     lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}"]
     lines += [f"property {kinds[kind]} {name}" for name, kind in fields]
     header = "\n".join([*lines, "end_header", ""]).encode()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as stream:
-            stream.write(header)
-            stream.write(vertices.tobytes())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path) as stream:
+        stream.write(header)
+        stream.write(vertices.tobytes())
     return len(vertices)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dense_perception.core.errors import InputError
+from dense_perception.core.prediction import DepthKind
 from dense_perception.nets.efficientnet_lite import CHANNELS, STRIDES, EfficientNetLite0
 from dense_perception.nets.fusion import FusionDecoder, upsample_bilinear
 from dense_perception.nets.reassemble import Reassemble
@@ -33,7 +34,7 @@ class DPTLiteConfig:
     height: int = 192
     width: int = 256
     features: int = 40
-    head_features: tuple[int, int] = (24, 16)
+    head_features: tuple[int, ...] = (24, 16)
     dim: int = 192
     depth: int = 4
     heads: int = 4
@@ -48,6 +49,8 @@ class DPTLiteConfig:
         for name, side in (("height", self.height), ("width", self.width)):
             if side < STRIDES[-1] or side % STRIDES[-1]:
                 raise InputError(f"{name} is {side}, expected a multiple of {STRIDES[-1]}")
+        if len(self.head_features) != 2:
+            raise InputError(f"head_features are {list(self.head_features)}, expected two numbers")
         for low, high in (("min_canonical_m", "max_canonical_m"), ("min_m", "max_m")):
             if not 0 < getattr(self, low) < getattr(self, high):
                 raise InputError(
@@ -62,6 +65,9 @@ class DPTLite(nn.Module):
     H and W are multiples of 32; the position embedding is resized if they differ from the
     configuration's.
     """
+
+    needs_focal = True
+    depth_kind = DepthKind.METRIC
 
     def __init__(self, config: DPTLiteConfig) -> None:
         super().__init__()

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dense_perception.core.errors import ArtefactError
+from dense_perception.nets.convolution import SameConv2d
 
 STRIDES = (4, 8, 16, 32)
 CHANNELS = (24, 40, 112, 320)
@@ -45,35 +45,6 @@ LITE0_STAGES = (
     Stage(1, 3, 1, 6, 320),
 )
 _TAPPED_STAGES = (1, 2, 4, 6)
-
-
-class SameConv2d(nn.Conv2d):
-    """Convolution without bias, padded as TensorFlow's "SAME" pads inputs of even size.
-
-    A stride of two then pads one pixel more on the right and at the bottom; PyTorch's symmetric
-    padding would shift the pretrained features by half a pixel at each such layer.
-    """
-
-    def __init__(
-        self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1
-    ) -> None:
-        total = kernel - stride
-        super().__init__(
-            channels_in,
-            channels_out,
-            kernel,
-            stride,
-            padding=0 if total % 2 else total // 2,
-            groups=groups,
-            bias=False,
-        )
-        before = total // 2
-        self.uneven = (before, total - before) * 2 if total % 2 else None
-
-    def forward(self, x_bchw: Tensor) -> Tensor:
-        if self.uneven is not None:
-            x_bchw = F.pad(x_bchw, self.uneven)
-        return super().forward(x_bchw)
 
 
 def _batch_norm(channels: int) -> nn.BatchNorm2d:

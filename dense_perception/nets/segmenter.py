@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,13 +54,13 @@ class SegmenterConfig:
 
 
 # Table 1 of the paper; base_deit is "B-dagger", DeiT's distilled ViT-B.
-VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    "tiny": {"dim": 192, "heads": 3, "layers": 12},
-    "small": {"dim": 384, "heads": 6, "layers": 12},
-    "base": {"dim": 768, "heads": 12, "layers": 12},
-    "base_patch8": {"dim": 768, "heads": 12, "layers": 12, "patch": 8},
-    "base_deit": {"dim": 768, "heads": 12, "layers": 12, "distilled": True},
-    "large": {"dim": 1024, "heads": 16, "layers": 24},
+VARIANTS: Mapping[str, SegmenterConfig] = {
+    "tiny": SegmenterConfig(dim=192, heads=3),
+    "small": SegmenterConfig(),
+    "base": SegmenterConfig(dim=768, heads=12),
+    "base_patch8": SegmenterConfig(dim=768, heads=12, patch=8),
+    "base_deit": SegmenterConfig(dim=768, heads=12, distilled=True),
+    "large": SegmenterConfig(dim=1024, heads=16, layers=24),
 }
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
-from functools import partial
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from torch import nn
 
 from dense_perception.core.errors import CardError, ModelNotFoundError
-from dense_perception.nets import efficientnet_lite, segmenter
+from dense_perception.nets import depth_anything, dpt, efficientnet_lite, segmenter
 from dense_perception.nets.dpt_lite import DPTLite, DPTLiteConfig
-from dense_perception.nets.segmenter import Segmenter, SegmenterConfig
 
 # How the pixels (0 to 1) are normalised before the network; not the module's business.
 NORMALISATION = ("mean", "std")
@@ -61,10 +59,10 @@ def build(network: Mapping[str, Any]) -> nn.Module:
 
     :raises CardError: naming an unknown family, variant or entry, or a value that does not fit.
     """
-    builders = _builders()
+    networks = _networks()
     kind = (network.get("family"), network.get("variant"))
-    if kind not in builders:
-        known = sorted("/".join(pair) for pair in builders)
+    if kind not in networks:
+        known = sorted("/".join(pair) for pair in networks)
         raise CardError(f"network is {kind[0]!r}/{kind[1]!r}, expected one of {known}")
     options = {
         key: value
@@ -72,7 +70,8 @@ def build(network: Mapping[str, Any]) -> nn.Module:
         if key not in ("family", "variant", *NORMALISATION)
     }
     try:
-        return builders[kind](options)
+        module, preset = networks[kind]
+        return module(_changed(preset, options))
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, CardError):
             raise
@@ -113,45 +112,39 @@ def load_pretrained_stem(module: nn.Module) -> str:
     return efficientnet_lite.load_pretrained(stem)
 
 
-def _builders() -> dict[tuple[Any, Any], Callable[[Mapping[str, Any]], nn.Module]]:
-    builders: dict[tuple[Any, Any], Callable[[Mapping[str, Any]], nn.Module]] = {
-        ("dpt", "hybrid_lite0"): lambda options: DPTLite(_config(DPTLiteConfig, options))
+def _networks() -> dict[tuple[Any, Any], tuple[Callable[[Any], nn.Module], Any]]:
+    """Family and variant to the module's class and the variant's configuration."""
+    families: list[tuple[str, Callable[[Any], nn.Module], Mapping[str, Any]]] = [
+        ("dpt", DPTLite, {"hybrid_lite0": DPTLiteConfig()}),
+        ("dpt", dpt.DPT, dpt.VARIANTS),
+        ("segmenter", segmenter.Segmenter, segmenter.VARIANTS),
+        ("depth_anything", depth_anything.DepthAnything, depth_anything.VARIANTS),
+    ]
+    return {
+        (family, variant): (module, preset)
+        for family, module, variants in families
+        for variant, preset in variants.items()
     }
-    for variant, preset in segmenter.VARIANTS.items():
-        builders["segmenter", variant] = partial(_preset, Segmenter, SegmenterConfig, preset)
-    return builders
 
 
-def _preset(
-    module: Callable[[_Config], nn.Module],
-    kind: type[_Config],
-    preset: Mapping[str, Any],
-    options: Mapping[str, Any],
-) -> nn.Module:
-    """A published variant; the card's entries win over the variant's."""
-    return module(_config(kind, {**preset, **options}))
-
-
-def _config(kind: type[_Config], options: Mapping[str, Any]) -> _Config:
-    """A configuration dataclass from plain data, strictly."""
-    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+def _changed(preset: _Config, options: Mapping[str, Any]) -> _Config:
+    """``preset``, a configuration dataclass, with some entries replaced by plain data, strictly."""
+    known = [field.name for field in fields(preset)]  # type: ignore[arg-type]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise CardError(f"network has unknown entries {unknown}, expected some of {sorted(known)}")
-    values: dict[str, Any] = {}
-    for key, value in options.items():
-        example = known[key].default
-        values[key] = value if example is MISSING else _like(key, value, example)
-    return kind(**values)
+    values = {key: _like(key, value, getattr(preset, key)) for key, value in options.items()}
+    return replace(preset, **values)  # type: ignore[type-var]
 
 
 def _like(key: str, value: Any, example: Any) -> Any:
-    """``value`` in the type of the default, numbers widened, lists frozen."""
-    if isinstance(example, tuple) and isinstance(value, (list, tuple)):
-        if len(value) == len(example) and example:
-            return tuple(_like(key, v, e) for v, e in zip(value, example, strict=True))
-    elif isinstance(example, float) and type(value) in (int, float):
+    """``value`` in the type of ``example``: whole numbers widened, lists of numbers frozen."""
+    if isinstance(example, tuple):
+        if isinstance(value, (list, tuple)) and all(type(item) is int for item in value):
+            return tuple(value)
+        raise CardError(f"network.{key} is {value!r}, expected whole numbers like {list(example)}")
+    if isinstance(example, float) and type(value) in (int, float):
         return float(value)
-    elif type(value) is type(example):
+    if type(value) is type(example):
         return value
     raise CardError(f"network.{key} is {value!r}, expected something like {example!r}")

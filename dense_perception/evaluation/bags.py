@@ -1,0 +1,247 @@
+"""A perceiver against the depth recorded in a bag."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dense_perception.core.camera import Intrinsics
+from dense_perception.core.camera_info import intrinsics_from_info
+from dense_perception.core.errors import BackendError, InputError
+from dense_perception.core.frame import Frame
+from dense_perception.core.prediction import DepthKind
+from dense_perception.evaluation.metrics import average, evaluate
+from dense_perception.imaging.resize import restore
+from dense_perception.runtime.bag_images import (
+    camera_info_topic,
+    choose_topic,
+    header_stamp_ns,
+    is_rectified,
+    message_depth_m,
+    message_rgb,
+)
+from dense_perception.runtime.bag_reader import BagMessage, BagReader
+from dense_perception.runtime.perceiver import Perceiver
+
+# Frames whose partner has not come after this many further ones will not get one.
+_PATIENCE = 64
+# Focal lengths of colour and depth further apart than this: the depth is of another view.
+_SAME_VIEW = 0.03
+_PRIOR_SIDE = 160
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A colour frame and the depth recorded with it (HxW float32 metres, NaN where there is none)."""
+
+    frame: Frame
+    true_m: np.ndarray
+
+
+@dataclass
+class BagReport:
+    """Metrics by frame, their means, and what could not be compared.
+
+    ``row_prior`` are the same metrics for knowing the pixel row alone: the mean inverse depth of
+    each row over this very bag, scale and shift fitted to each frame. What a model has to beat.
+    """
+
+    topic: str
+    depth_topic: str
+    frames: list[dict[str, float]] = field(default_factory=list)
+    row_prior: list[dict[str, float]] = field(default_factory=list)
+    stamps_ns: list[int] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    unmatched: int = 0
+    intrinsics_assumed: int = 0
+
+    def means(self) -> dict[str, float]:
+        return average(self.frames)
+
+    def row_prior_means(self) -> dict[str, float]:
+        """Aligned metrics only: the prior knows no metres."""
+        means = average(self.row_prior)
+        return {name: value for name, value in means.items() if name.startswith("aligned_")}
+
+
+class PairSource:
+    """Colour and depth of a bag, matched by their headers' stamps.
+
+    :raises InputError: if the bag cannot be read or its topics are not clear; the message lists
+        them.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        topic: str | None = None,
+        depth_topic: str | None = None,
+        tolerance_ms: float = 5.0,
+    ) -> None:
+        self.bag = BagReader(path)
+        try:
+            self.topic = choose_topic(self.bag, topic, "picture", "--topic")
+            self.depth_topic = choose_topic(self.bag, depth_topic, "depth", "--depth-topic")
+        except BaseException:
+            self.bag.close()
+            raise
+        self.tolerance_ns = round(tolerance_ms * 1e6)
+        counts = {entry.name: entry.count for entry in self.bag.topics}
+        self.total = counts[self.topic]
+        self.problems: list[str] = []
+        self.unmatched = 0
+        self._info = self._first(camera_info_topic(self.topic))
+        self._depth_info = self._first(camera_info_topic(self.depth_topic))
+
+    def close(self) -> None:
+        self.bag.close()
+
+    def __iter__(self) -> Iterator[Pair]:
+        waiting: dict[str, list[tuple[int, BagMessage]]] = {self.topic: [], self.depth_topic: []}
+        for message in self.bag.messages([self.topic, self.depth_topic]):
+            try:
+                stamp_ns = header_stamp_ns(self.bag.deserialize(message))
+            except InputError as error:
+                self._note(f"{message.topic} at {message.time_ns} ns: {error}")
+                continue
+            is_colour = message.topic == self.topic
+            partners = waiting[self.depth_topic if is_colour else self.topic]
+            found = self._nearest(partners, stamp_ns)
+            if found is None:
+                own = waiting[message.topic]
+                own.append((stamp_ns, message))
+                if len(own) > _PATIENCE:
+                    own.pop(0)
+                    self.unmatched += is_colour
+                continue
+            partner = partners.pop(found)[1]
+            pair = self._pair(message, partner) if is_colour else self._pair(partner, message)
+            if pair is not None:
+                yield pair
+        self.unmatched += len(waiting[self.topic])
+        for problem in self.bag.problems:
+            self._note(problem)
+
+    def _nearest(self, partners: list[tuple[int, BagMessage]], stamp_ns: int) -> int | None:
+        if not partners:
+            return None
+        distances = [abs(stamp - stamp_ns) for stamp, _ in partners]
+        best = int(np.argmin(distances))
+        return best if distances[best] <= self.tolerance_ns else None
+
+    def _pair(self, colour: BagMessage, depth: BagMessage) -> Pair | None:
+        try:
+            content = self.bag.deserialize(colour)
+            rgb_hwc = message_rgb(content, colour.msgtype)
+            true_m = message_depth_m(self.bag.deserialize(depth), depth.msgtype)
+        except InputError as error:
+            self._note(f"{colour.topic} at {colour.time_ns} ns: {error}")
+            return None
+        camera = self._camera(self._info, self.topic, rgb_hwc)
+        self._check_view(camera, true_m)
+        frame = Frame(rgb_hwc, header_stamp_ns(content), content.header.frame_id, camera)
+        return Pair(frame, true_m)
+
+    def _camera(self, info: Any, topic: str, array: np.ndarray) -> Intrinsics | None:
+        if info is None:
+            return None
+        try:
+            return intrinsics_from_info(
+                info, array.shape[1], array.shape[0], rectified=is_rectified(topic)
+            )
+        except InputError as error:
+            self._note(f"{camera_info_topic(topic)}: {error}")
+            return None
+
+    def _check_view(self, camera: Intrinsics | None, true_m: np.ndarray) -> None:
+        height, width = true_m.shape
+        depth_camera = self._camera(self._depth_info, self.depth_topic, true_m)
+        if camera is None or depth_camera is None:
+            return
+        expected = camera.resized(width, height)
+        if abs(depth_camera.fx / expected.fx - 1) > _SAME_VIEW:
+            self._note(
+                f"{self.depth_topic} has a focal length of {depth_camera.fx:.0f} pixels where the "
+                f"colour camera has {expected.fx:.0f}: it is not aligned with the picture, and the "
+                "figures mean little; record aligned depth"
+            )
+
+    def _first(self, topic: str) -> Any:
+        for message in self.bag.messages([topic]):
+            try:
+                return self.bag.deserialize(message)
+            except InputError:
+                continue
+        return None
+
+    def _note(self, problem: str) -> None:
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+
+def evaluate_pairs(
+    perceiver: Perceiver, source: PairSource, pairs: Iterator[Pair], max_depth_m: float
+) -> BagReport:
+    """Run the perceiver over ``pairs`` and compare at the recorded depth's size.
+
+    Truth beyond ``max_depth_m`` is left out. A relative model is compared aligned only.
+
+    :raises InputError: if no pair could be compared.
+    """
+    report = BagReport(source.topic, source.depth_topic)
+    truths: list[np.ndarray] = []
+    for pair in pairs:
+        true_m = np.where(pair.true_m <= max_depth_m, pair.true_m, np.float32(np.nan))
+        try:
+            prediction = perceiver(pair.frame)
+        except (InputError, BackendError) as error:
+            report.problems.append(f"frame at {pair.frame.stamp_ns} ns: {error}")
+            continue
+        assert prediction.depth is not None
+        height, width = true_m.shape
+        values_hw = restore(prediction.depth.values_hw, width, height)
+        if prediction.depth.kind is DepthKind.RELATIVE_INVERSE:
+            with np.errstate(divide="ignore"):
+                values_hw = 1 / values_hw
+        metrics = evaluate(values_hw, true_m)
+        if prediction.depth.kind is not DepthKind.METRIC:
+            metrics = {k: v for k, v in metrics.items() if k.startswith("aligned_")}
+        report.frames.append(metrics)
+        truths.append(_thinned(true_m))
+        report.stamps_ns.append(pair.frame.stamp_ns)
+        report.intrinsics_assumed += prediction.intrinsics_assumed
+    if len({true_m.shape for true_m in truths}) == 1:
+        report.row_prior = row_prior_metrics(truths)
+    report.problems[:0] = source.problems
+    report.unmatched = source.unmatched
+    if not report.frames:
+        reasons = "; ".join(report.problems) or (
+            f"{report.unmatched} frames of {source.topic} have no depth within "
+            f"{source.tolerance_ns / 1e6:g} ms: raise --tolerance-ms"
+        )
+        raise InputError(f"no frame of {source.bag.path.name} could be compared: {reasons}")
+    return report
+
+
+def row_prior_metrics(truths: Sequence[np.ndarray]) -> list[dict[str, float]]:
+    """Metrics of each truth (all of one size) against the mean inverse depth of its rows."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inverse = np.stack([1 / true_m for true_m in truths]).astype(np.float64)
+    known = np.isfinite(inverse)
+    total = np.where(known, inverse, 0).sum(axis=(0, 2))
+    count = known.sum(axis=(0, 2))
+    rows = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    # A row nobody measured says nothing; it must not change the others' metrics.
+    prior_m = np.repeat(1 / rows[:, None], inverse.shape[2], axis=1)
+    return [evaluate(prior_m, true_m) for true_m in truths]
+
+
+def _thinned(true_m: np.ndarray) -> np.ndarray:
+    """Every n-th row and column, so that a long recording's truths fit into memory."""
+    step = max(1, round(max(true_m.shape) / _PRIOR_SIDE))
+    return true_m[::step, ::step].copy()

@@ -1,0 +1,195 @@
+"""A module and its card become one ONNX file with pre- and post-processing inside.
+
+Inputs ``image`` uint8 (N, H, W, 3) RGB and, for a focal-aware model, ``focal_px`` float32 (N,);
+output ``depth`` float32 (N, H, W). N is free, H and W are the card's.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from dense_perception.core.card import METADATA_KEY, ModelCard
+from dense_perception.core.errors import ArtefactError, CardError
+from dense_perception.core.prediction import DepthKind
+from dense_perception.nets.zoo import normalisation
+
+OPSET = 18
+# ONNX Runtime 1.17 reads no newer file format, and opset 18 needs none.
+IR_VERSION = 9
+_LARGEST_BATCH = 4096
+
+
+class Corridor(nn.Module):
+    """What the file computes: bytes to normalised NCHW, the network, the named outputs."""
+
+    def __init__(self, network: nn.Module, card: ModelCard) -> None:
+        super().__init__()
+        self.network = network
+        self.focal = card.input.focal
+        mean, std = normalisation(card.network)
+        self.register_buffer("gain", torch.tensor([1 / (255 * s) for s in std]))
+        self.register_buffer(
+            "offset", torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
+        )
+        self.gain: Tensor
+        self.offset: Tensor
+
+    def forward(self, image: Tensor, focal_px: Tensor | None = None) -> Tensor:
+        # TensorRT takes a byte input only if the cast comes first: a transpose of bytes is refused.
+        image_nhwc = image.to(torch.float32) * self.gain + self.offset
+        image_nchw = image_nhwc.permute(0, 3, 1, 2)
+        outputs = self.network(image_nchw, focal_px) if self.focal else self.network(image_nchw)
+        return outputs["depth"]
+
+
+def to_onnx(network: nn.Module, card: ModelCard) -> onnx.ModelProto:
+    """Export ``network`` in fp32 under ``card``, checked, weights and card inside.
+
+    :raises CardError: if the card contradicts the network (focal length, depth kind or range).
+    :raises InputError: if the network cannot take the card's size.
+    """
+    _check(network, card)
+    corridor = Corridor(_folded(network), card).eval()
+    height, width = card.input.height, card.input.width
+    # Two frames: a batch of one would be taken for a constant.
+    example: list[Tensor] = [torch.zeros(2, height, width, 3, dtype=torch.uint8)]
+    names = ["image"]
+    if card.input.focal:
+        example.append(torch.full((2,), float(width)))
+        names.append("focal_px")
+    batch = torch.export.Dim("N", min=1, max=_LARGEST_BATCH)
+    with _quiet(), torch.no_grad():
+        # Errors that name a cure must not drown in the exporter's report.
+        corridor(*(tensor[:1] for tensor in example))
+        program = torch.onnx.export(
+            corridor,
+            tuple(example),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=names,
+            output_names=["depth"],
+            dynamic_shapes={name: {0: batch} for name in names},
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    tidy(model)
+    embed_card(model, card)
+    check(model)
+    return model
+
+
+def embed_card(model: onnx.ModelProto, card: ModelCard) -> None:
+    """Make ``card`` the one the file carries."""
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {METADATA_KEY: card.embedded_json()})
+
+
+def tidy(model: onnx.ModelProto) -> None:
+    """Remove what says where and how the file was made: source paths, stack traces, scopes."""
+    graph = model.graph
+    graph.name, graph.doc_string, model.doc_string = "network", "", ""
+    model.producer_name, model.producer_version = "dense_perception", ""
+    model.ir_version = IR_VERSION
+    del model.functions[:]
+    del graph.metadata_props[:]
+    for items in (graph.node, graph.input, graph.output, graph.initializer, graph.value_info):
+        for item in items:
+            item.doc_string = ""
+            del item.metadata_props[:]
+
+
+def check(model: onnx.ModelProto) -> None:
+    """The ONNX checker with full shape inference.
+
+    :raises ArtefactError: if the graph is not valid or not whole.
+    """
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise ArtefactError(f"the exported graph is not valid ONNX: {error}") from error
+    for tensor in model.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise ArtefactError(f"weight {tensor.name} is outside the file: export it again")
+
+
+def write_onnx(model: onnx.ModelProto, path: Path) -> None:
+    """Write the file whole or not at all.
+
+    :raises ArtefactError: if it cannot be written.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(model.SerializeToString(deterministic=True))
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise ArtefactError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _check(network: nn.Module, card: ModelCard) -> None:
+    needs_focal = getattr(network, "needs_focal", False)
+    if needs_focal != card.input.focal:
+        raise CardError(
+            f"card {card.name}: input.focal is {card.input.focal}, the network "
+            f"{'needs' if needs_focal else 'takes no'} focal length: correct the card"
+        )
+    if card.depth is None:
+        raise CardError(f"card {card.name} has no depth entry: add its kind and range")
+    kind: DepthKind | None = getattr(network, "depth_kind", None)
+    if kind is not card.depth.kind:
+        raise CardError(
+            f"card {card.name}: depth.kind is {card.depth.kind.value}, the network's is "
+            f"{kind.value if kind else 'unknown'}: correct the card"
+        )
+    config: Any = getattr(network, "config", None)
+    for name in ("min_m", "max_m"):
+        theirs = getattr(config, name, None)
+        if theirs is not None and theirs != getattr(card.depth, name):
+            raise CardError(
+                f"card {card.name}: depth.{name} is {getattr(card.depth, name)}, the network "
+                f"clamps at {theirs}: correct the card"
+            )
+
+
+def _folded(network: nn.Module) -> nn.Module:
+    """A copy for inference: modules that have a plainer equivalent are replaced by it."""
+    network = copy.deepcopy(network).eval().to(torch.float32)
+    for name, module in list(network.named_modules()):
+        folded = getattr(module, "folded", None)
+        if callable(folded):
+            parent, _, leaf = name.rpartition(".")
+            setattr(network.get_submodule(parent), leaf, folded())
+    return network
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns about packages and operators that are none of the user's business."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

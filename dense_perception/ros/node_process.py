@@ -1,0 +1,74 @@
+"""What every node's process does around its node: start, autostart, spin, end."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+
+from dense_perception.core.errors import InputError
+from dense_perception.ros.allocator import keep_freed_memory
+from dense_perception.ros.params import PerceptionParameters, table
+from dense_perception.ros.perception_node import PerceptionNode
+
+
+def run_node(
+    name: str,
+    parameters: type[PerceptionParameters],
+    create: Callable[[], PerceptionNode[Any]],
+    arguments: list[str] | None = None,
+) -> int:
+    """Create a node, bring it up if ``autostart`` says so, and spin it until it is interrupted.
+
+    A model that does not load leaves the node unconfigured and alive. Returns the exit code: 0
+    after SIGINT or SIGTERM, 1 if a parameter has a wrong value.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if {"-h", "--help"} & set(arguments):
+        print(usage(name, parameters))
+        return 0
+    keep_freed_memory()
+    rclpy.init(args=arguments)
+    node: PerceptionNode[Any] | None = None
+    executor = SingleThreadedExecutor()
+    try:
+        try:
+            node = create()
+        except InputError as error:
+            rclpy.logging.get_logger(name).fatal(str(error))
+            return 1
+        executor.add_node(node)
+        if node.parameters.autostart and (
+            node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        ):
+            node.trigger_activate()
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        executor.shutdown(timeout_sec=1.0)
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+def usage(name: str, parameters: type[PerceptionParameters]) -> str:
+    """What ``--help`` prints: how to set parameters, and which there are."""
+    lines = [
+        f"usage: {name} --ros-args [-p NAME:=VALUE]... [-r FROM:=TO]... [--params-file FILE]",
+        "",
+        "parameters:",
+    ]
+    for spec in table(parameters):
+        allowed = f" ({spec.constraint})" if spec.constraint else ""
+        lines.append(f"  {spec.name}: {spec.type.__name__} = {spec.default}{allowed}")
+        text = f"{spec.description} Changes {spec.changes.value}."
+        lines += textwrap.wrap(text, 92, initial_indent="      ", subsequent_indent="      ")
+    return "\n".join(lines)

@@ -1,0 +1,105 @@
+"""Child processes that log to a file and are always brought to an end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from dense_perception.core.errors import BackendError
+
+
+class ChildProcess:
+    """``python -m module arguments`` with its output in a file; a context manager that stops it.
+
+    The working directory and the import path are the parent's; ``environment`` is added to its
+    variables. SIGINT ends the child, SIGKILL if it has not ended within ``patience_s``.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        patience_s: float = 10.0,
+    ) -> None:
+        self.name = module.rsplit(".", 1)[-1]
+        self.log_path = log
+        self._patience_s = patience_s
+        variables = {**os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1"}
+        root = str(Path(__file__).resolve().parents[2])
+        variables["PYTHONPATH"] = os.pathsep.join(
+            part for part in (root, os.environ.get("PYTHONPATH", "")) if part
+        )
+        with open(log, "wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=variables,
+                # Ctrl-C at the terminal must reach the parent alone, which then ends its children.
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, ``None`` while it runs."""
+        return self._process.poll()
+
+    def log(self) -> str:
+        """Everything it has printed so far."""
+        return self.log_path.read_text(encoding="utf-8", errors="replace")
+
+    def wait_for_text(self, text: str, timeout_s: float = 20.0) -> None:
+        """Wait until ``text`` is printed.
+
+        :raises BackendError: with the end of its output, if it ends or takes too long.
+        """
+        deadline = time.monotonic() + timeout_s
+        while text not in self.log():
+            ended = self.returncode
+            if (ended is not None and text not in self.log()) or time.monotonic() > deadline:
+                how = f"ended with code {ended}" if ended is not None else "is too slow"
+                raise BackendError(
+                    f"{self.name} {how}, expected it to print {text!r} within {timeout_s:g} s; "
+                    f"its output ends with:\n{self.log()[-2000:]}"
+                )
+            time.sleep(0.01)
+
+    def wait(self, timeout_s: float) -> int | None:
+        """The exit code once it ends by itself, ``None`` if it does not in time."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self, with_signal: signal.Signals = signal.SIGINT) -> int:
+        """End it, politely at first; returns the exit code. Safe to repeat."""
+        if self.returncode is None:
+            self._process.send_signal(with_signal)
+            if self.wait(self._patience_s) is None:
+                self._process.kill()
+        return self._process.wait()
+
+    def __enter__(self) -> ChildProcess:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()

@@ -1,0 +1,74 @@
+"""Quality of service: profiles from parameters, and what to say when two sides do not match."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSProfile,
+    ReliabilityPolicy,
+)
+
+_RELIABILITY = {
+    "best_effort": ReliabilityPolicy.BEST_EFFORT,
+    "reliable": ReliabilityPolicy.RELIABLE,
+}
+
+
+def image_input(reliability: str) -> QoSProfile:
+    """Newest first: two frames, so that one may arrive while the other is being taken."""
+    return _profile(reliability, depth=2)
+
+
+def output(reliability: str) -> QoSProfile:
+    """For every publisher and for camera_info subscriptions: five messages, volatile."""
+    return _profile(reliability, depth=5)
+
+
+def _profile(reliability: str, depth: int) -> QoSProfile:
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=_RELIABILITY[reliability],
+        durability=DurabilityPolicy.VOLATILE,
+    )
+
+
+def describe(profile: QoSProfile) -> str:
+    """``reliable, volatile`` and the like."""
+    return f"{profile.reliability.name}, {profile.durability.name}".lower()
+
+
+def explain_input_mismatch(node: Node, topic: str, own: QoSProfile) -> str:
+    """Why a publisher of ``topic`` and this node's subscription do not meet, and the cure."""
+    peers = _peers(node.get_publishers_info_by_topic(topic))
+    return (
+        f"no frames will come from a publisher of {topic}: this node subscribes {describe(own)}, "
+        f"published are {peers}: set the parameter input_reliability to best_effort"
+    )
+
+
+def explain_output_mismatch(node: Node, topic: str, own: QoSProfile) -> str:
+    """Why a subscriber of ``topic`` gets nothing from this node, and the cure."""
+    peers = _peers(node.get_subscriptions_info_by_topic(topic))
+    cure = (
+        "set the parameter output_reliability to reliable"
+        if own.reliability is ReliabilityPolicy.BEST_EFFORT
+        else "subscribe volatile, as outputs are not kept for late subscribers"
+    )
+    return (
+        f"a subscriber of {topic} gets nothing: this node publishes {describe(own)}, "
+        f"subscribed are {peers}: {cure}"
+    )
+
+
+def _peers(infos: list[Any]) -> str:
+    """Each endpoint as ``/node (reliable, volatile)``."""
+    named = [
+        f"{info.node_namespace.rstrip('/')}/{info.node_name} ({describe(info.qos_profile)})"
+        for info in infos
+    ]
+    return ", ".join(sorted(named)) or "none any more"

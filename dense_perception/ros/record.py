@@ -1,0 +1,132 @@
+"""Records topics into an MCAP bag, where ``ros2 bag`` is not installed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dense_perception.core.errors import InputError
+
+
+class Recorder:
+    """Writes every message of the given topics, as received, with its time of arrival.
+
+    The bag grows in a hidden folder beside ``output`` and moves there when it is closed. Topics are subscribed
+    as soon as somebody publishes them.
+
+    :raises InputError: if ``output`` exists.
+    """
+
+    def __init__(self, node: Any, output: Path, topics: Sequence[str]) -> None:
+        from rosbags.rosbag2 import StoragePlugin, Writer
+        from rosbags.typesys import Stores, get_typestore
+
+        if output.exists():
+            raise InputError(f"{output} exists already: choose another name or remove it")
+        self.output = output
+        # The writer names its file after its folder, so the folder has its final name already.
+        self._work = output.with_name(f".{output.name}.partial")
+        shutil.rmtree(self._work, ignore_errors=True)
+        self._work.mkdir(parents=True)
+        self._writer = Writer(
+            self._work / output.name, version=9, storage_plugin=StoragePlugin.MCAP
+        )
+        self._writer.open()
+        self._typestore = get_typestore(Stores.LATEST)
+        self._node = node
+        self._missing = set(topics)
+        self.counts = dict.fromkeys(topics, 0)
+        self._subscriptions: list[Any] = []
+        self._timer = node.create_timer(0.05, self.subscribe_to_published)
+        self.subscribe_to_published()
+
+    @property
+    def is_complete(self) -> bool:
+        """Is every topic subscribed?"""
+        return not self._missing
+
+    def subscribe_to_published(self) -> None:
+        """Subscribe to those wanted topics that have a publisher by now."""
+        for topic in sorted(self._missing):
+            publishers = self._node.get_publishers_info_by_topic(topic)
+            if publishers:
+                self._subscribe(topic, publishers)
+                self._missing.discard(topic)
+
+    def close(self) -> None:
+        """Finish the bag; after this it can be read under its name."""
+        self._node.destroy_timer(self._timer)
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._writer.close()
+        os.replace(self._work / self.output.name, self.output)
+        self._work.rmdir()
+
+    def _subscribe(self, topic: str, publishers: Sequence[Any]) -> None:
+        from rclpy.qos import QoSProfile, ReliabilityPolicy
+
+        from dense_perception.ros.replay import message_class
+
+        msgtype = publishers[0].topic_type
+        connection = self._writer.add_connection(topic, msgtype, typestore=self._typestore)
+        reliable = all(
+            info.qos_profile.reliability == ReliabilityPolicy.RELIABLE for info in publishers
+        )
+        policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+
+        def write(data: bytes) -> None:
+            self._writer.write(connection, time.time_ns(), data)
+            self.counts[topic] += 1
+
+        self._subscriptions.append(
+            self._node.create_subscription(
+                message_class(msgtype),
+                topic,
+                write,
+                QoSProfile(depth=50, reliability=policy),
+                raw=True,
+            )
+        )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """``python -m dense_perception.ros.record``: until interrupted; returns 0."""
+    parser = argparse.ArgumentParser(description="Record topics into an MCAP bag until Ctrl-C.")
+    parser.add_argument("topics", nargs="+")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the new bag")
+    args = parser.parse_args(arguments)
+
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+
+    from dense_perception.ros.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    node = rclpy.create_node("recorder", start_parameter_services=False)
+    recorder = Recorder(node, args.output, args.topics)
+    announced = False
+    try:
+        while True:
+            rclpy.spin_once(node, timeout_sec=0.1)
+            if recorder.is_complete and not announced:
+                print(f"recording {len(args.topics)} topics", flush=True)
+                announced = True
+    except KeyboardInterrupt:
+        pass
+    finally:
+        recorder.close()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    for topic, count in recorder.counts.items():
+        print(f"{topic}: {count} messages")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

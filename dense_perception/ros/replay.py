@@ -1,0 +1,216 @@
+"""Publishes a bag on its topics at its own times, where ``ros2 bag`` is not installed."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+
+from dense_perception.core.errors import InputError
+from dense_perception.ros.bag_reader import BagReader, BagTopic
+
+_CLOCK_PERIOD_S = 0.01
+_TYPE = re.compile(r"([a-z][a-z0-9_]*)/msg/([A-Za-z][A-Za-z0-9]*)")
+_MAX_DEPTH = 1000
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """``remap`` maps a bag's topic to the one it is published on; an empty ``topics`` means all."""
+
+    rate: float = 1.0
+    loop: bool = False
+    clock: bool = False
+    topics: tuple[str, ...] = ()
+    remap: Mapping[str, str] = field(default_factory=dict)
+    delay_s: float = 0.0
+    wait_for_subscribers_s: float = 0.0
+    subscribers: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0.001 <= self.rate <= 1000:
+            raise InputError(f"rate is {self.rate}, expected 0.001 to 1000 (1 is real time)")
+
+
+@dataclass
+class ReplayReport:
+    """What happened; ``skipped`` maps topics that were not played to the reason."""
+
+    published: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    unsubscribed: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    latest_ms: float = 0.0
+    problem: str = ""
+
+
+class Replay:
+    """Plays an open bag through ``node``.
+
+    :raises InputError: if no topic of the bag can be played.
+    """
+
+    def __init__(self, node: Node, bag: BagReader, options: ReplayOptions) -> None:
+        self._bag = bag
+        self._options = options
+        self._node = node
+        self.report = ReplayReport()
+        self._publishers: dict[str, Any] = {}
+        _check_known(bag, (*options.topics, *options.remap))
+        for topic in bag.topics:
+            if options.topics and topic.name not in options.topics:
+                continue
+            self._advertise(topic)
+        if not self._publishers:
+            raise InputError(
+                f"no topic of {bag.path} can be played: "
+                + "; ".join(f"{name}: {why}" for name, why in self.report.skipped.items())
+            )
+        self._clock = node.create_publisher(Clock, "/clock", 10) if options.clock else None
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The bag's topics that are played."""
+        return tuple(self._publishers)
+
+    def run(
+        self,
+        *,
+        is_stopped: Callable[[], bool] = lambda: False,
+        on_message: Callable[[], None] = lambda: None,
+    ) -> ReplayReport:
+        """Play to the end, or until ``is_stopped``; ``on_message`` follows every message."""
+        self._wait_for_subscribers(is_stopped)
+        _sleep_until(time.monotonic() + self._options.delay_s, is_stopped)
+        started = time.monotonic()
+        while not is_stopped():
+            self._play_once(is_stopped, on_message)
+            if not self._options.loop:
+                break
+        for publisher in self._publishers.values():
+            publisher.wait_for_all_acked(Duration(seconds=1.0))
+        self.report.seconds = time.monotonic() - started
+        self.report.problem = self._bag.problem
+        return self.report
+
+    def _advertise(self, topic: BagTopic) -> None:
+        try:
+            kind = message_class(topic.msgtype)
+        except InputError as error:
+            self.report.skipped[topic.name] = str(error)
+            return
+        name = self._options.remap.get(topic.name, topic.name)
+        self._publishers[topic.name] = self._node.create_publisher(kind, name, replay_qos(topic))
+        self.report.published[topic.name] = 0
+
+    def _wait_for_subscribers(self, is_stopped: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + self._options.wait_for_subscribers_s
+        while not is_stopped():
+            missing = [
+                name
+                for name, publisher in self._publishers.items()
+                if publisher.get_subscription_count() < self._options.subscribers
+            ]
+            if not missing or time.monotonic() >= deadline:
+                if self._options.wait_for_subscribers_s > 0:
+                    self.report.unsubscribed = missing
+                return
+            time.sleep(0.02)
+
+    def _play_once(self, is_stopped: Callable[[], bool], on_message: Callable[[], None]) -> None:
+        started, first_ns = time.monotonic(), self._bag.start_ns
+        for topic, time_ns, data in self._bag.messages(self.topics):
+            due = started + max(0, time_ns - first_ns) / 1e9 / self._options.rate
+            self._wait(due, started, is_stopped)
+            if is_stopped():
+                return
+            self._tell_time(time_ns)
+            self._publishers[topic.name].publish(data)
+            self.report.published[topic.name] += 1
+            self.report.latest_ms = max(self.report.latest_ms, (time.monotonic() - due) * 1e3)
+            on_message()
+
+    def _wait(self, due: float, started: float, is_stopped: Callable[[], bool]) -> None:
+        """Sleep until ``due``, with the clock running meanwhile."""
+        while self._clock is not None and due - time.monotonic() > _CLOCK_PERIOD_S:
+            elapsed_s = (time.monotonic() - started) * self._options.rate
+            self._tell_time(self._bag.start_ns + int(elapsed_s * 1e9))
+            _sleep_until(time.monotonic() + _CLOCK_PERIOD_S, is_stopped)
+            if is_stopped():
+                return
+        _sleep_until(due, is_stopped)
+
+    def _tell_time(self, time_ns: int) -> None:
+        if self._clock is not None:
+            message = Clock()
+            message.clock.sec, message.clock.nanosec = divmod(time_ns, 1_000_000_000)
+            self._clock.publish(message)
+
+
+def message_class(msgtype: str) -> Any:
+    """The Python class of ``package/msg/Name``, if its package is installed.
+
+    :raises InputError: if it is not, or the name is malformed.
+    """
+    match = _TYPE.fullmatch(msgtype)
+    if match is None:
+        raise InputError(f"the type {msgtype!r} is not a message type such as std_msgs/msg/Header")
+    package, name = match.groups()
+    try:
+        kind = getattr(import_module(f"{package}.msg"), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"{msgtype} is not installed here: install the package {package}") from (
+            error
+        )
+    if not hasattr(kind, "get_fields_and_field_types"):
+        raise InputError(f"{msgtype} names something that is not a message")
+    return kind
+
+
+def replay_qos(topic: BagTopic) -> QoSProfile:
+    """What the topic's publishers offered; without a record reliable, and latched for /tf_static.
+
+    Where several publishers differed, the weakest reliability and durability, which every
+    subscriber of all of them accepted.
+    """
+    latched = topic.name.endswith("tf_static")
+    profile = QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=100 if latched else 10,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
+    names = [
+        (_policy(qos, "reliability"), _policy(qos, "durability"), int(getattr(qos, "depth", 0)))
+        for qos in topic.qos
+    ]
+    if any(reliability == "best_effort" for reliability, _, _ in names):
+        profile.reliability = ReliabilityPolicy.BEST_EFFORT
+    if names and all(durability == "transient_local" for _, durability, _ in names):
+        profile.durability = DurabilityPolicy.TRANSIENT_LOCAL
+    profile.depth = min(_MAX_DEPTH, max([profile.depth, *(depth for _, _, depth in names)]))
+    return profile
+
+
+def _policy(qos: Any, name: str) -> str:
+    return str(getattr(getattr(qos, name, None), "name", "")).lower()
+
+
+def _check_known(bag: BagReader, names: Collection[str]) -> None:
+    known = [topic.name for topic in bag.topics]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(f"{bag.path} has no topic {', '.join(unknown)}, it has {', '.join(known)}")
+
+
+def _sleep_until(due: float, is_stopped: Callable[[], bool]) -> None:
+    while (rest := due - time.monotonic()) > 0 and not is_stopped():
+        time.sleep(min(rest, 0.1))

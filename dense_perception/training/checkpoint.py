@@ -1,0 +1,64 @@
+"""Checkpoints: what is kept to deliver a model and to go on with a run, as plain tensors and data.
+
+``model.pt`` is the delivery: ``{"model": averaged weights, "card": dict, "training": dict}``.
+``state.pt`` adds what :func:`dense_perception.training.loop.fit` needs to resume. Both are written
+to a temporary file first and load with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dense_perception.core.errors import TrainingError
+
+MODEL_FILE = "model.pt"
+STATE_FILE = "state.pt"
+LOG_FILE = "log.jsonl"
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write so that ``path`` holds the old or the new content whole, whatever happens."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load(path: Path, expected: tuple[str, ...] = ("model", "card", "training")) -> dict[str, Any]:
+    """Read without executing anything from the file.
+
+    :raises TrainingError: if it is missing, cut short, holds more than tensors and plain data, or
+        lacks one of the ``expected`` entries.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load's failures have no common base
+        raise TrainingError(
+            f"cannot read the checkpoint {path}: {type(error).__name__}: {error}; expected a file "
+            "written by `dense-perception train`"
+        ) from error
+    missing = [key for key in expected if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise TrainingError(
+            f"{path} lacks {missing}: expected a file written by `dense-perception train`"
+        )
+    return content
+
+
+def load_weights(module: torch.nn.Module, weights: dict[str, Any], where: str) -> None:
+    """Put ``weights`` into ``module``; every entry must be there and fit.
+
+    :raises TrainingError: if the network of ``where`` is another one.
+    """
+    try:
+        module.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise TrainingError(
+            f"the weights of {where} do not fit the configured network: {error}"
+        ) from error

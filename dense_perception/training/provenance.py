@@ -1,0 +1,64 @@
+"""What the model card says about how a model came to be."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from dense_perception.core.card import DepthSpec, InputSpec, ModelCard
+from dense_perception.core.prediction import DepthKind
+from dense_perception.training.config import TrainingConfig
+
+_KEPT = (
+    "initialisation",
+    "data",
+    "validation_data",
+    "seed",
+    "command",
+    "minutes",
+    "samples",
+    "step",
+    "machine",
+)
+
+
+def machine() -> str:
+    """The processor's name and the number of logical cores."""
+    name = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    return f"{name}, {os.cpu_count()} logical cores"
+
+
+def card_of(config: TrainingConfig, training: dict[str, Any]) -> ModelCard:
+    """The card of the trained model, before export adds its files."""
+    network = dict(config.network)
+    results = {
+        name: round(value, 4)
+        for name, value in training.get("results", {}).items()
+        if value == value  # NaN is no result
+    }
+    return ModelCard(
+        name=config.name,
+        family=str(network.get("family", "unknown")),
+        variant=str(network.get("variant", "unknown")),
+        task="depth",
+        summary=config.summary,
+        input=InputSpec(config.height, config.width, focal=True),
+        depth=DepthSpec(
+            DepthKind.METRIC,
+            float(network.get("min_m", config.min_m)),
+            float(network.get("max_m", config.max_m)),
+        ),
+        network=network,
+        licence={"code": "Apache-2.0", "weights": "Apache-2.0"},
+        provenance={key: training[key] for key in _KEPT if key in training},
+        results={"generated_validation_rooms": results} if results else {},
+    )

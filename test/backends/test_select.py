@@ -1,0 +1,223 @@
+"""What ``auto`` chooses, remembers and says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dense_perception.backends import select
+from dense_perception.backends.base import Backend, TensorSpec
+from dense_perception.backends.select import select_backend
+from dense_perception.core.errors import ArtefactError, BackendError, CardError
+from dense_perception.core.registry import Model, find_model
+from test.support.models import write_model
+
+
+class FakeBackend(Backend):
+    """A graph of the red artefact's shape; its speed is set by the test."""
+
+    inputs = (
+        TensorSpec("image", np.dtype(np.uint8), (None, 48, 64, 3)),
+        TensorSpec("focal_px", np.dtype(np.float32), (None,)),
+    )
+    outputs = (TensorSpec("depth", np.dtype(np.float32), (None, 48, 64)),)
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.name = name
+        self.precision = "int8" if "int8" in path.name else "fp32"
+        self.description = f"fake {name}"
+        self.closed = False
+
+    def _run(self, feeds: object) -> dict[str, np.ndarray]:
+        return {"depth": np.ones((1, 48, 64), np.float32)}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Bench:
+    """Replaces opening and measuring; ``speeds`` gives milliseconds, or an error to raise."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.speeds: dict[tuple[str, str], float | Exception] = {}
+        self.opened: list[FakeBackend] = []
+        self.measured: list[tuple[str, str]] = []
+        monkeypatch.setattr(select, "installed_backends", lambda: ("onnxruntime", "openvino"))
+        monkeypatch.setattr(select, "open_backend", self.open)
+        monkeypatch.setattr(select, "measure_ms", self.measure)
+
+    def open(self, name: str, path: Path, *, device: str, threads: int) -> FakeBackend:
+        backend = FakeBackend(name, path)
+        speed = self.speeds[name, backend.precision]
+        if isinstance(speed, Exception):
+            raise speed
+        self.opened.append(backend)
+        return backend
+
+    def measure(self, backend: FakeBackend) -> float:
+        key = (backend.name, backend.precision)
+        self.measured.append(key)
+        speed = self.speeds[key]
+        assert isinstance(speed, float)
+        return speed
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(monkeypatch)
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return find_model(write_model(tmp_path / "models", precisions=("fp32", "int8")))
+
+
+FOUR = {
+    ("onnxruntime", "fp32"): 40.0,
+    ("onnxruntime", "int8"): 30.0,
+    ("openvino", "fp32"): 20.0,
+    ("openvino", "int8"): 25.0,
+}
+
+
+def test_fastest_wins_the_others_are_closed_and_named(bench: Bench, model: Model) -> None:
+    bench.speeds = dict(FOUR)
+    backend, card, selection = select_backend(model)
+    assert (selection.backend, selection.precision) == ("openvino", "fp32")
+    assert card.precision == "fp32"
+    assert [fake for fake in bench.opened if not fake.closed] == [backend]
+    summary = selection.summary()
+    for word in ("openvino/fp32 on cpu", "20.0 ms measured", "onnxruntime/int8 30.0 ms"):
+        assert word in summary
+
+
+def test_second_start_remembers(bench: Bench, model: Model) -> None:
+    bench.speeds = dict(FOUR)
+    select_backend(model)
+    bench.measured.clear()
+    bench.opened.clear()
+    _, _, selection = select_backend(model)
+    assert bench.measured == []
+    assert [(fake.name, fake.precision) for fake in bench.opened] == [("openvino", "fp32")]
+    assert "remembered" in selection.reason
+    assert len(selection.considered) == 4
+
+
+def test_other_threads_device_or_file_are_measured_anew(
+    bench: Bench, model: Model, tmp_path: Path
+) -> None:
+    bench.speeds = dict(FOUR)
+    select_backend(model)
+    for changes in ({"threads": 1}, {"device": "gpu"}):
+        bench.measured.clear()
+        select_backend(model, **changes)  # type: ignore[arg-type]
+        assert len(bench.measured) == 4
+
+
+@pytest.mark.parametrize("junk", ["", "{", "[]", '{"a": "b"}', '{"a": NaN}'])
+def test_damaged_memory_is_ignored_and_rewritten(
+    bench: Bench, model: Model, tmp_path: Path, junk: str
+) -> None:
+    bench.speeds = dict(FOUR)
+    memory = tmp_path / "cache/dense_perception/speeds.json"
+    memory.parent.mkdir(parents=True)
+    memory.write_text(junk)
+    select_backend(model)
+    assert len(bench.measured) == 4
+    assert len(json.loads(memory.read_text())) >= 4
+
+
+def test_read_only_cache_does_not_matter(
+    bench: Bench, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.speeds = dict(FOUR)
+    (tmp_path / "a_file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a_file"))
+    _, _, selection = select_backend(model)
+    assert selection.backend == "openvino"
+
+
+def test_budget_ends_the_contest_and_the_next_start_goes_on(
+    bench: Bench, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.speeds = dict(FOUR)
+    monkeypatch.setattr(select, "BUDGET_S", -1.0)
+    _, _, first = select_backend(model)
+    assert len(bench.measured) == 1, "one candidate is measured however little time there is"
+    assert (first.backend, first.precision) == bench.measured[0]
+    assert "later start" in first.summary()
+    monkeypatch.setattr(select, "BUDGET_S", 60.0)
+    _, _, second = select_backend(model)
+    assert sorted(bench.measured) == sorted(FOUR)
+    assert (second.backend, second.precision) == ("openvino", "fp32")
+
+
+def test_failures_are_passed_over_and_named(bench: Bench, model: Model) -> None:
+    bench.speeds = {**FOUR, ("openvino", "fp32"): BackendError("too old for this graph")}
+    _, _, selection = select_backend(model)
+    assert (selection.backend, selection.precision) == ("openvino", "int8")
+    assert "openvino/fp32 (too old for this graph)" in selection.summary()
+
+
+def test_remembered_winner_that_fails_gives_way(bench: Bench, model: Model) -> None:
+    bench.speeds = dict(FOUR)
+    select_backend(model)
+    bench.speeds["openvino", "fp32"] = BackendError("driver gone")
+    _, _, selection = select_backend(model)
+    assert (selection.backend, selection.precision) == ("openvino", "int8")
+
+
+def test_damaged_precision_is_passed_over(bench: Bench, model: Model) -> None:
+    bench.speeds = dict(FOUR)
+    model.files["fp32"].write_bytes(b"damaged")
+    _, _, selection = select_backend(model)
+    assert selection.precision == "int8"
+    assert "its card says" in selection.summary()
+
+
+def test_nothing_runs(bench: Bench, model: Model) -> None:
+    bench.speeds = {key: BackendError(f"no {key[0]}") for key in FOUR}
+    with pytest.raises(BackendError, match=r"nothing can run red_depth.*no openvino"):
+        select_backend(model)
+
+
+def test_one_common_reason_is_raised_as_it_is(bench: Bench, model: Model) -> None:
+    bench.speeds = dict(FOUR)
+    model.files["int8"].write_bytes(b"damaged")
+    with pytest.raises(ArtefactError, match="its card says"):
+        select_backend(model, precision="int8")
+
+
+def test_wish_is_granted_without_measuring(bench: Bench, model: Model) -> None:
+    bench.speeds = dict(FOUR)
+    backend, _, selection = select_backend(model, backend="onnxruntime", precision="fp32")
+    assert (backend.name, selection.precision) == ("onnxruntime", "fp32")
+    assert bench.measured == []
+
+
+def test_wished_backend_leaves_the_precision_open(bench: Bench, model: Model) -> None:
+    bench.speeds = dict(FOUR)
+    _, _, selection = select_backend(model, backend="onnxruntime")
+    assert (selection.backend, selection.precision) == ("onnxruntime", "int8")
+
+
+def test_unknown_precision(bench: Bench, model: Model) -> None:
+    with pytest.raises(CardError, match="no fp16 file"):
+        select_backend(model, precision="fp16")
+
+
+def test_real_runtimes(model: Model) -> None:
+    backend, _, selection = select_backend(model, threads=1)
+    try:
+        feeds = {
+            "image": np.full((1, 48, 64, 3), 255, np.uint8),
+            "focal_px": np.float32([64]),
+        }
+        np.testing.assert_allclose(backend.infer(feeds)["depth"], 10.0, rtol=1e-5)
+        assert selection.backend == backend.name
+    finally:
+        backend.close()

@@ -1,0 +1,152 @@
+"""Finding models, and trusting a file only when everything about it agrees."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dense_perception.core import registry
+from dense_perception.core.errors import ArtefactError, CardError, ModelNotFoundError
+from dense_perception.core.registry import file_sha256, find_model, list_models, search_path
+from test.support.artefacts import red_card, write_red_artefact
+from test.support.models import write_model
+
+
+@pytest.fixture(autouse=True)
+def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("DENSE_PERCEPTION_MODELS", str(tmp_path / "models"))
+    monkeypatch.delenv("AMENT_PREFIX_PATH", raising=False)
+
+
+def test_by_name_by_card_and_by_file(tmp_path: Path) -> None:
+    card_path = write_model(tmp_path / "models", precisions=("fp32", "int8"))
+    by_name = find_model("red_depth")
+    assert by_name.precisions == ("fp32", "int8")
+    path, embedded = by_name.artefact("int8")
+    assert path == tmp_path / "models" / "red_depth_int8.onnx"
+    assert embedded.precision == "int8"
+    assert find_model(card_path).card == by_name.card
+    by_file = find_model(str(path))
+    assert by_file.precisions == ("int8",)
+    assert by_file.artefact("int8")[0] == path
+
+
+def test_first_folder_wins_and_prefixes_are_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path / "a")
+    write_model(tmp_path / "b")
+    write_model(tmp_path / "b", red_card("only_in_b"))
+    write_model(tmp_path / "ament/share/dense_perception/models", red_card("in_prefix"))
+    monkeypatch.setenv(
+        "DENSE_PERCEPTION_MODELS", os.pathsep.join([str(tmp_path / "a"), str(tmp_path / "b")])
+    )
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{tmp_path / 'nothing'}{os.pathsep}{tmp_path}/ament")
+    models = list_models()
+    assert models["red_depth"].parent == tmp_path / "a"
+    assert models["only_in_b"].parent == tmp_path / "b"
+    assert "in_prefix" in models
+    assert tmp_path / "nothing/share/dense_perception/models" not in search_path()
+
+
+def test_unknown_name_lists_close_and_known_ones(tmp_path: Path) -> None:
+    write_model(tmp_path / "models")
+    write_model(tmp_path / "models", red_card("other"))
+    with pytest.raises(ModelNotFoundError) as caught:
+        find_model("red_dept")
+    assert "did you mean red_depth" in str(caught.value)
+    assert "other" in str(caught.value)
+
+
+def test_no_models_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "search_path", list)
+    with pytest.raises(ModelNotFoundError, match="DENSE_PERCEPTION_MODELS"):
+        find_model("anything")
+
+
+@pytest.mark.parametrize("name", ["missing.onnx", "missing.yaml", "folder/missing.onnx"])
+def test_missing_path(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ModelNotFoundError, match="missing"):
+        find_model(tmp_path / name)
+
+
+def test_a_name_is_never_a_way_out_of_the_folder(tmp_path: Path) -> None:
+    write_model(tmp_path / "elsewhere")
+    (tmp_path / "models").mkdir()
+    with pytest.raises(ModelNotFoundError):
+        find_model("../elsewhere/red_depth")
+
+
+def test_wrong_size_and_wrong_hash(tmp_path: Path) -> None:
+    write_model(tmp_path / "models")
+    path = tmp_path / "models" / "red_depth_fp32.onnx"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-10])
+    with pytest.raises(
+        ArtefactError, match=rf"{len(whole) - 10} bytes, its card says {len(whole)}"
+    ):
+        find_model("red_depth").artefact("fp32")
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ArtefactError, match=r"SHA-256.*its card says"):
+        find_model("red_depth").artefact("fp32")
+    path.unlink()
+    with pytest.raises(ArtefactError, match=r"red_depth_fp32\.onnx.*missing"):
+        find_model("red_depth").artefact("fp32")
+
+
+def test_unknown_precision(tmp_path: Path) -> None:
+    write_model(tmp_path / "models")
+    with pytest.raises(CardError, match="no int8 file, only fp32"):
+        find_model("red_depth").artefact("int8")
+
+
+def test_cards_that_disagree(tmp_path: Path) -> None:
+    card_path = write_model(tmp_path / "models")
+    data = yaml.safe_load(card_path.read_text())
+    data["depth"]["max_m"] = 7.0
+    card_path.write_text(yaml.safe_dump(data))
+    with pytest.raises(CardError, match=r"says depth is .*7\.0.*the card inside"):
+        find_model("red_depth").artefact("fp32")
+
+
+def test_card_named_otherwise_than_its_file(tmp_path: Path) -> None:
+    card_path = write_model(tmp_path / "models")
+    shutil.move(card_path, card_path.with_name("blue_depth.yaml"))
+    with pytest.raises(CardError, match=r"'red_depth'.*red_depth\.yaml"):
+        find_model("blue_depth")
+
+
+def test_card_without_files(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "red_depth.yaml").write_text(yaml.safe_dump(replace(red_card()).to_dict()))
+    with pytest.raises(CardError, match="lists no files"):
+        find_model("red_depth")
+
+
+def test_corrupt_onnx_by_path(tmp_path: Path) -> None:
+    path = tmp_path / "half.onnx"
+    write_red_artefact(path)
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ArtefactError, match=r"half\.onnx is not a whole ONNX model"):
+        find_model(path)
+
+
+def test_remembered_hash_follows_the_file_and_survives_a_damaged_cache(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    path.write_bytes(b"abc")
+    first = file_sha256(path)
+    assert first == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert file_sha256(path) == first
+    path.write_bytes(b"abcd")
+    assert file_sha256(path) != first
+    memory = tmp_path / "cache/dense_perception/hashes.json"
+    for junk in ("", "[1, 2]", "{", '{"x": 3}', "\udcff"):
+        memory.write_text(junk, errors="surrogateescape")
+        assert len(file_sha256(path)) == 64

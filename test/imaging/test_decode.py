@@ -1,0 +1,136 @@
+"""Compressed pictures: right colours, and clear words for what cannot be read."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+
+from dense_perception.core.errors import InputError
+from dense_perception.imaging.decode import decode_compressed, decode_compressed_depth
+
+
+def scene(height: int = 40, width: int = 56) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 4, y * 5, (x + y) * 2], axis=-1).astype(np.uint8)
+
+
+def encode(extension: str, rgb: np.ndarray, *options: int) -> bytes:
+    ok, data = cv2.imencode(extension, np.ascontiguousarray(rgb[..., ::-1]), options)
+    assert ok
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("extension", "tolerance"), [(".png", 0), (".bmp", 0), (".jpg", 12), (".webp", 24)]
+)
+@pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview, lambda b: np.frombuffer(b, "u1")])
+def test_round_trip_in_rgb(extension: str, tolerance: int, wrap: object) -> None:
+    rgb = scene()
+    got = decode_compressed(wrap(encode(extension, rgb)))  # type: ignore[operator]
+    assert got.shape == rgb.shape
+    assert np.abs(got.astype(int) - rgb.astype(int)).max() <= tolerance
+
+
+def test_gray_progressive_and_alpha() -> None:
+    gray = cv2.imencode(".jpg", scene()[..., 0])[1].tobytes()
+    got = decode_compressed(gray)
+    assert np.array_equal(got[..., 0], got[..., 2])
+    progressive = encode(".jpg", scene(), cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    assert decode_compressed(progressive).shape == (40, 56, 3)
+    bgra = np.dstack([scene()[..., ::-1], np.full((40, 56), 9, np.uint8)])
+    png = cv2.imencode(".png", bgra)[1].tobytes()
+    assert np.array_equal(decode_compressed(png), scene())
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".png"])
+@pytest.mark.parametrize("fraction", [0.02, 0.1, 0.5, 0.9, 0.99])
+def test_truncated(extension: str, fraction: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    whole = encode(extension, noise)
+    with pytest.raises(InputError, match=r"cut off|damaged|expected JPEG"):
+        decode_compressed(whole[: int(len(whole) * fraction)])
+
+
+def test_zeros_after_the_end_are_fine() -> None:
+    whole = encode(".jpg", scene())
+    assert np.array_equal(decode_compressed(whole + bytes(1000)), decode_compressed(whole))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\xff", b"\xff\xd8", b"\xff\xd8\xff", b"hello world", bytes(100), b"\x89PNG\r\n\x1a\n"],
+)
+def test_not_a_picture(data: bytes) -> None:
+    with pytest.raises(InputError, match="picture"):
+        decode_compressed(data)
+
+
+def test_random_damage_never_raises_anything_else() -> None:
+    generator = np.random.default_rng(0)
+    for extension in (".jpg", ".png", ".bmp", ".webp"):
+        whole = np.frombuffer(encode(extension, scene()), np.uint8)
+        for _ in range(60):
+            damaged = whole.copy()
+            places = generator.integers(0, len(whole), 3)
+            damaged[places] = generator.integers(0, 256, 3)
+            try:
+                got = decode_compressed(damaged)
+            except InputError:
+                continue
+            assert got.ndim == 3
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_a_bomb_is_refused_from_its_header() -> None:
+    with pytest.raises(InputError, match=r"60000x60000.*120 million"):
+        decode_compressed(png_claiming(60_000, 60_000))
+    with pytest.raises(InputError, match="56x40"):
+        decode_compressed(encode(".jpg", scene()), max_pixels=56 * 40 - 1)
+    with pytest.raises(InputError, match="damaged"):
+        decode_compressed(png_claiming(0, 10))
+
+
+def exif_turned(jpeg: bytes) -> bytes:
+    tiff = b"MM\x00*\x00\x00\x00\x08" + struct.pack(">HHHIHHI", 1, 0x0112, 3, 1, 6, 0, 0)
+    body = b"Exif\x00\x00" + tiff
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
+
+
+def test_orientation_only_when_asked() -> None:
+    turned = exif_turned(encode(".jpg", scene()))
+    assert decode_compressed(turned).shape == (40, 56, 3)
+    assert decode_compressed(turned, apply_orientation=True).shape == (56, 40, 3)
+
+
+def test_compressed_depth() -> None:
+    millimetres = np.array([[0, 1, 2500], [65535, 10, 0]], np.uint16)
+    png = cv2.imencode(".png", millimetres)[1].tobytes()
+    expected = np.where(millimetres == 0, np.nan, millimetres / 1000.0)
+    np.testing.assert_allclose(decode_compressed_depth(png), expected, rtol=1e-6)
+    np.testing.assert_allclose(decode_compressed_depth(bytes(12) + png), expected, rtol=1e-6)
+    metres = np.array([[0.5, 2.0], [4.0, 8.0]])
+    a, b = 4000.0, 3.0
+    quantised = cv2.imencode(".png", np.round(a / metres + b).astype(np.uint16))[1].tobytes()
+    header = struct.pack("<iff", 0, a, b)
+    np.testing.assert_allclose(decode_compressed_depth(header + quantised), metres, rtol=0.001)
+    for wrong in (b"", b"RVL" * 20, png[:40], encode(".png", scene())):
+        with pytest.raises(InputError, match=r"compressed depth|PNG"):
+            decode_compressed_depth(wrong)

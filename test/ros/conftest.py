@@ -1,0 +1,84 @@
+"""Live nodes for the tests: separate processes, a domain of their own, large-image transport."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from dense_perception.ros.domain import local_environment, reserved_domain
+from dense_perception.ros.processes import ChildProcess
+from dense_perception.ros.transport import transport_environment
+from test.support.artefacts import write_red_artefact
+from test.support.ros_probe import Probe
+
+
+@pytest.fixture(scope="module")
+def domain() -> Iterator[int]:
+    with reserved_domain() as number:
+        yield number
+
+
+@pytest.fixture(scope="module")
+def ros_environment(domain: int) -> Iterator[dict[str, str]]:
+    """Also set in this process, whose probes need the same transport."""
+    variables = {**local_environment(domain), **transport_environment()}
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    yield variables
+    for name, value in before.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
+
+
+@pytest.fixture
+def probe(domain: int, ros_environment: dict[str, str]) -> Iterator[Probe]:
+    with Probe(domain) as running:
+        yield running
+
+
+@pytest.fixture
+def red_model(tmp_path: Path) -> Path:
+    """A metric model of 64x48 pixels whose depth is known in closed form."""
+    path = tmp_path / "red.onnx"
+    write_red_artefact(path)
+    return path
+
+
+NodeFactory = Callable[..., ChildProcess]
+
+
+@pytest.fixture
+def start_node(tmp_path: Path, ros_environment: dict[str, str]) -> Iterator[NodeFactory]:
+    """Starts depth_node with parameters given as keywords; stops what it started."""
+    with ExitStack() as stack:
+        count = 0
+
+        def start(
+            *, ready: str | None = "waiting for images", **parameters: object
+        ) -> ChildProcess:
+            nonlocal count
+            count += 1
+            parameters = {"backend": "onnxruntime", "threads": 1, **parameters}
+            arguments = ["--ros-args"]
+            for name, value in parameters.items():
+                text = str(value).lower() if isinstance(value, bool) else str(value)
+                arguments += ["-p", f"{name}:={text}"]
+            process = stack.enter_context(
+                ChildProcess(
+                    "dense_perception.ros.depth_node",
+                    arguments,
+                    log=tmp_path / f"depth_node_{count}.log",
+                    environment=ros_environment,
+                )
+            )
+            if ready:
+                process.wait_for_text(ready)
+            return process
+
+        yield start

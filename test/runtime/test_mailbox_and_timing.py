@@ -1,0 +1,138 @@
+"""Newest wins, nothing stops the worker, and the figures are right."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from dense_perception.runtime.mailbox import Mailbox, Worker
+from dense_perception.runtime.timing import StageTimer
+
+PATIENCE_S = 10.0
+
+
+def test_newest_wins_and_drops_are_counted() -> None:
+    box: Mailbox[int] = Mailbox()
+    assert box.put(1)
+    assert not box.put(2)
+    assert not box.put(3)
+    assert box.take(0) == 3
+    assert box.take(0) is None
+    assert (box.received, box.dropped) == (3, 2)
+    box.put(4)
+    box.clear()
+    assert box.take(0) is None
+    assert box.dropped == 3
+
+
+def test_closing_wakes_the_taker_and_refuses_more() -> None:
+    box: Mailbox[int] = Mailbox()
+    got: list[int | None] = []
+    taker = threading.Thread(target=lambda: got.append(box.take()))
+    taker.start()
+    box.close()
+    taker.join(PATIENCE_S)
+    assert got == [None]
+    assert not box.put(1)
+    assert box.take(0) is None
+
+
+def test_every_item_is_handled_or_counted_as_dropped() -> None:
+    handled: list[int] = []
+    last = threading.Event()
+
+    def handle(item: int) -> None:
+        handled.append(item)
+        if item == 1999:
+            last.set()
+
+    worker = Worker(handle, lambda error: None).start()
+    for item in range(2000):
+        worker.put(item)
+    assert last.wait(PATIENCE_S), "the newest item is always handled"
+    assert worker.stop(PATIENCE_S)
+    assert len(handled) + worker.mailbox.dropped == 2000
+    assert handled == sorted(handled)
+
+
+def test_worker_survives_errors_even_in_the_reporter() -> None:
+    errors: list[str] = []
+    reached = threading.Event()
+    reported = threading.Semaphore(0)
+
+    def handle(item: str) -> None:
+        if item == "good":
+            reached.set()
+        else:
+            raise ValueError(item)
+
+    def report(error: Exception) -> None:
+        errors.append(str(error))
+        reported.release()
+        raise RuntimeError("the reporter fails too")
+
+    worker = Worker(handle, report).start()
+    for item in ("bad", "worse"):
+        worker.put(item)
+        assert reported.acquire(timeout=PATIENCE_S)
+    worker.put("good")
+    assert reached.wait(PATIENCE_S)
+    assert errors == ["bad", "worse"]
+    assert worker.alive
+    assert worker.stop(PATIENCE_S)
+    assert not worker.alive
+    assert worker.stop()
+    assert not worker.put("late")
+
+
+def test_worker_may_stop_itself() -> None:
+    worker: Worker[int]
+    worker = Worker(lambda item: worker.stop() and None, lambda error: None)
+    worker.start().put(1)
+    worker._thread.join(PATIENCE_S)
+    assert not worker.alive
+
+
+def test_stop_before_start() -> None:
+    worker: Worker[int] = Worker(lambda item: None, lambda error: None)
+    assert worker.stop()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_medians_over_a_rolling_window() -> None:
+    timer = StageTimer(window=100)
+    values = np.random.default_rng(0).uniform(0, 50, 300)
+    for value in values:
+        timer.add_all({"infer": float(value), "restore": 1.0})
+    summary = timer.summary()
+    assert list(summary) == ["infer", "restore"]
+    assert summary["infer"].count == 100
+    assert summary["infer"].median_ms == pytest.approx(np.median(values[-100:]))
+    assert summary["infer"].p95_ms == pytest.approx(np.percentile(values[-100:], 95))
+
+
+def test_rates_forget_the_past() -> None:
+    clock = Clock()
+    timer = StageTimer(rate_window_s=5.0, clock=clock)
+    assert timer.rate_hz("in") == 0
+    for _ in range(100):
+        clock.now += 0.1
+        timer.tick("in")
+    assert timer.rate_hz("in") == pytest.approx(10, abs=0.3)
+    clock.now += 2.5
+    assert timer.rate_hz("in") == pytest.approx(5, abs=0.3)
+    clock.now += 10
+    assert timer.rate_hz("in") == 0
+    timer.reset()
+    timer.tick("in")
+    clock.now += 0.5
+    assert timer.rate_hz("in") == pytest.approx(2)
