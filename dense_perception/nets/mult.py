@@ -8,7 +8,7 @@ each task mixes its own values with them. A task therefore costs its values, pro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from dense_perception.core.errors import InputError
 from dense_perception.nets.drop_path import DropPath, linear_rates
 from dense_perception.nets.swin import (
     LAYER_NORM_EPS,
+    SWIN_VARIANTS,
     SwinConfig,
     SwinTransformer,
     window_mix,
@@ -31,8 +32,8 @@ DEFAULT_REFERENCE = "normals"
 
 
 @dataclass(frozen=True)
-class MulTConfig:
-    """Which tasks, on which encoder.
+class MulTConfig(SwinConfig):
+    """Which tasks, on which Swin encoder.
 
     :param tasks: any subset of :data:`TASKS`, without repetition; the order is the outputs'.
     :param reference: the task whose layers make the shared attention; empty for surface normals,
@@ -42,7 +43,6 @@ class MulTConfig:
     :param decoder_depths: blocks of the decoder's stages, deepest first.
     """
 
-    encoder: SwinConfig = field(default_factory=SwinConfig)
     tasks: tuple[str, ...] = TASKS
     reference: str = ""
     classes: int = 40
@@ -50,6 +50,7 @@ class MulTConfig:
     decoder_depths: tuple[int, int, int, int] = (2, 2, 2, 2)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         unknown = [task for task in self.tasks if task not in TASKS]
         if not self.tasks or unknown or len(set(self.tasks)) != len(self.tasks):
             raise InputError(f"tasks are {list(self.tasks)}, expected different ones of {TASKS}")
@@ -74,6 +75,9 @@ class MulTConfig:
     def channels_of(self, task: str) -> int:
         """Channels of a task's map."""
         return {"segmentation": self.classes, "normals": 3}.get(task, 1)
+
+
+VARIANTS = {f"swin_{name}": MulTConfig(**asdict(swin)) for name, swin in SWIN_VARIANTS.items()}
 
 
 class SharedAttention(nn.Module):
@@ -160,16 +164,16 @@ class DecoderStage(nn.Module):
         self, config: MulTConfig, stage: int, dim: int, is_deepest: bool, rates: Sequence[float]
     ) -> None:
         super().__init__()
-        encoder, tasks = config.encoder, config.tasks
+        tasks = config.tasks
         self.upsample = None if is_deepest else nn.ModuleDict({t: Upsample(2 * dim) for t in tasks})
         self.blocks = nn.ModuleList(
             DecoderBlock(
                 dim,
-                encoder.heads[stage],
-                encoder.window,
-                encoder.window // 2 if index % 2 else 0,
+                config.heads[stage],
+                config.window,
+                config.window // 2 if index % 2 else 0,
                 tasks,
-                encoder.mlp_ratio,
+                config.mlp_ratio,
                 rate,
             )
             for index, rate in enumerate(rates)
@@ -196,9 +200,9 @@ class MulT(nn.Module):
     def __init__(self, config: MulTConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = SwinTransformer(config.encoder)
-        dims = config.encoder.dims
-        rates = linear_rates(config.encoder.drop_path, sum(config.decoder_depths))[::-1]
+        self.encoder = SwinTransformer(config)
+        dims = config.dims
+        rates = linear_rates(config.drop_path, sum(config.decoder_depths))[::-1]
         self.stages = nn.ModuleList()
         for depth, stage in zip(config.decoder_depths, reversed(range(len(dims))), strict=True):
             deepest = stage == len(dims) - 1

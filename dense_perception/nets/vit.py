@@ -260,11 +260,15 @@ class VisionTransformer(nn.Module):
             )
         grid_hw = (height // self.patch, width // self.patch)
         tokens_bnc = self.patch_embed(image_bchw).flatten(2).transpose(1, 2)
-        for token_11c in (self.distillation_token_11c, self.class_token_11c):
-            if token_11c is not None:
-                token_b1c = token_11c.expand(tokens_bnc.shape[0], -1, -1)
-                tokens_bnc = torch.cat([token_b1c, tokens_bnc], dim=1)
-        return tokens_bnc + self.position(grid_hw), grid_hw
+        position_1nc = self.position(grid_hw)
+        extra = [t for t in (self.class_token_11c, self.distillation_token_11c) if t is not None]
+        if extra:
+            # Zero tokens plus the extra ones: joining them per frame would need the batch's size
+            # in the graph, and with it shape arithmetic on the byte input.
+            patches = tokens_bnc.shape[1]
+            tokens_bnc = F.pad(tokens_bnc, (0, 0, len(extra), 0))
+            position_1nc = position_1nc + F.pad(torch.cat(extra, dim=1), (0, 0, 0, patches))
+        return tokens_bnc + position_1nc, grid_hw
 
 
 def _initialise(module: nn.Module) -> None:

@@ -8,7 +8,7 @@ published forms for segmentation and for detection differ; both are configuratio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import cast
 
 import torch
@@ -89,10 +89,9 @@ class ViTCoMerConfig(CoMerConfig):
 
 
 @dataclass(frozen=True)
-class XCoMerConfig(CoMerConfig):
-    """With a hierarchical transformer instead; ``width`` is the pyramid's channels."""
+class XCoMerConfig(CoMerConfig, SwinConfig):
+    """With a Swin transformer instead; ``width`` is the pyramid's channels."""
 
-    backbone: SwinConfig = field(default_factory=SwinConfig)
     width: int = 384
 
 
@@ -115,7 +114,10 @@ VIT_COMER_VARIANTS = {
 }
 X_COMER_VARIANTS = {
     name: XCoMerConfig(
-        backbone=swin, width=swin.dims[2], deform_heads=swin.heads[2], deform_ratio=0.5
+        **{**asdict(swin), "drop_path": 0.2},
+        width=swin.dims[2],
+        deform_heads=swin.heads[2],
+        deform_ratio=0.5,
     )
     for name, swin in SWIN_VARIANTS.items()
 }
@@ -279,8 +281,8 @@ class XCoMer(nn.Module):
         super().__init__()
         self.config = config
         self.channels = (config.width,) * STAGES
-        self.swin = SwinTransformer(replace(config.backbone, drop_path=config.drop_path))
-        dims = config.backbone.dims
+        self.swin = SwinTransformer(config)
+        dims = config.dims
         self.neck = CoMerNeck(config, config.width, dims, (0, 0, 1, 2))
         added = dims if config.stage_features else dims[-1:] * STAGES
         self.adapt = nn.ModuleList(nn.Conv2d(dim, config.width, 1) for dim in added)

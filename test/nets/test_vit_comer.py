@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from dense_perception.core.errors import InputError
-from dense_perception.nets.swin import SwinConfig
 from dense_perception.nets.upernet import UperNet, UperNetConfig
 from dense_perception.nets.vit_comer import (
     VIT_COMER_VARIANTS,
@@ -34,7 +33,10 @@ TINY = ViTCoMerConfig(
     extra=2,
 )
 TINY_X = XCoMerConfig(
-    backbone=SwinConfig(dim=8, depths=(1, 2, 1, 1), heads=(1, 2, 2, 2), window=3),
+    dim=8,
+    depths=(1, 2, 1, 1),
+    heads=(1, 2, 2, 2),
+    window=3,
     width=12,
     deform_heads=3,
     stem=6,
