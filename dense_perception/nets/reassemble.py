@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor, cat, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dense_perception.core.errors import InputError
@@ -29,8 +29,10 @@ class Readout(nn.Module):
         if self.kind == "add":
             return patches_bnc + class_b1c
         if self.project is not None:
-            pairs_bnc = cat([patches_bnc, class_b1c.expand_as(patches_bnc)], dim=-1)
-            return F.gelu(self.project(pairs_bnc))
+            # The Linear of [patch, class], without a copy of the class token per patch.
+            patch_weight, class_weight = self.project.weight.chunk(2, dim=1)
+            shared_b1c = F.linear(class_b1c, class_weight, self.project.bias)
+            return F.gelu(F.linear(patches_bnc, patch_weight) + shared_b1c)
         return patches_bnc
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dense_perception.nets.convolution import StandardizedConv2d, same_padding
+from dense_perception.nets.convolution import StandardizedConv2d
 
 CHANNELS = (256, 512, 1024)
 STRIDES = (4, 8, 16)
@@ -71,8 +71,8 @@ class ResNetV2(nn.Module):
 
     def forward(self, image_bchw: Tensor) -> list[Tensor]:
         x_bchw = F.relu(self.norm(self.conv(image_bchw)))
-        # Zeros pad as well as minus infinity would: everything is non-negative after the ReLU.
-        x_bchw = F.max_pool2d(F.pad(x_bchw, same_padding(3, 2) * 2), 3, 2)
+        # A last window that may hang over the edge is "SAME" padding for a side that 2 divides.
+        x_bchw = F.max_pool2d(x_bchw, 3, 2, ceil_mode=True)
         maps = []
         for stage in self.stages:
             x_bchw = stage(x_bchw)

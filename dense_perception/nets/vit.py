@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dense_perception.core.errors import InputError
+from dense_perception.nets.drop_path import DropPath, linear_rates
+from dense_perception.nets.windows import WindowLayout
 
 LAYER_NORM_EPS = 1e-6
 POSITION_RESIZES = ("bilinear", "bicubic", "bicubic_offset")
@@ -41,9 +43,21 @@ class SelfAttention(nn.Module):
         self.key_norm = nn.LayerNorm(dim // heads, eps) if qk_norm else nn.Identity()
         self.project = nn.Linear(dim, dim)
 
-    def forward(self, tokens_bnc: Tensor) -> Tensor:
-        b, n, c = tokens_bnc.shape
-        q_bnc, k_bnc, v_bnc = self.qkv(tokens_bnc).chunk(3, dim=-1)
+    def forward(self, tokens_bnc: Tensor, layout: WindowLayout | None = None) -> Tensor:
+        """All tokens attend to all, or within the windows of ``layout`` (ViTDet's, unshifted).
+
+        A grid padded to whole windows is padded after the projection, so the padding's queries,
+        keys and values are zero, and it is attended to.
+        """
+        qkv_bnc = self.qkv(tokens_bnc)
+        if layout is None:
+            return self.project(self._mix(qkv_bnc))
+        qkv_bhwc = qkv_bnc.reshape(-1, *layout.grid_hw, qkv_bnc.shape[-1])
+        return self.project(layout.join(self._mix(layout.cut(qkv_bhwc))).flatten(1, 2))
+
+    def _mix(self, qkv_bnc: Tensor) -> Tensor:
+        b, n, c = qkv_bnc.shape[0], qkv_bnc.shape[1], qkv_bnc.shape[2] // 3
+        q_bnc, k_bnc, v_bnc = qkv_bnc.chunk(3, dim=-1)
         d = c // self.heads
         shape = (b, n, self.heads, d)
         q_bhnd = self.query_norm(q_bnc.reshape(shape)).permute(0, 2, 1, 3)
@@ -51,7 +65,7 @@ class SelfAttention(nn.Module):
         v_bhnd = v_bnc.reshape(shape).permute(0, 2, 1, 3)
         # Written out: the fused operator exports to a dozen nodes of shape arithmetic.
         attention_bhnn = torch.softmax((q_bhnd * d**-0.5) @ k_bhdn, dim=-1)
-        return self.project((attention_bhnn @ v_bhnd).permute(0, 2, 1, 3).reshape(b, n, c))
+        return (attention_bhnn @ v_bhnd).permute(0, 2, 1, 3).reshape(b, n, c)
 
 
 class MLP(nn.Module):
@@ -88,18 +102,25 @@ class TransformerBlock(nn.Module):
         qk_norm: bool = False,
         eps: float = LAYER_NORM_EPS,
         layer_scale: bool = False,
+        drop_path: float = 0.0,
+        window: int = 0,
     ) -> None:
         super().__init__()
+        self.window = window
         self.norm1 = nn.LayerNorm(dim, eps)
         self.attention = SelfAttention(dim, heads, qk_norm, eps)
         self.norm2 = nn.LayerNorm(dim, eps)
         self.mlp = MLP(dim, int(dim * mlp_ratio))
         self.scale1: nn.Module = LayerScale(dim) if layer_scale else nn.Identity()
         self.scale2: nn.Module = LayerScale(dim) if layer_scale else nn.Identity()
+        self.drop_path = DropPath(drop_path)
 
-    def forward(self, tokens_bnc: Tensor) -> Tensor:
-        tokens_bnc = tokens_bnc + self.scale1(self.attention(self.norm1(tokens_bnc)))
-        return tokens_bnc + self.scale2(self.mlp(self.norm2(tokens_bnc)))
+    def forward(self, tokens_bnc: Tensor, grid_hw: tuple[int, int] | None = None) -> Tensor:
+        """``grid_hw`` is the patch grid, needed for a block with windows alone."""
+        layout = WindowLayout(grid_hw, self.window) if self.window and grid_hw else None
+        attended_bnc = self.attention(self.norm1(tokens_bnc), layout)
+        tokens_bnc = tokens_bnc + self.drop_path(self.scale1(attended_bnc))
+        return tokens_bnc + self.drop_path(self.scale2(self.mlp(self.norm2(tokens_bnc))))
 
 
 def resize_positions(
@@ -161,6 +182,9 @@ class VisionTransformer(nn.Module):
         built.
     :param distilled: DeiT's second extra token, after the class token.
     :param final_norm: a LayerNorm on every returned map; without it the outputs are raw.
+    :param drop_path: the last block's rate of stochastic depth.
+    :param windows: side in patches of each block's attention windows, 0 for global attention;
+        empty for global attention everywhere. Windows exclude extra tokens.
     """
 
     def __init__(
@@ -180,8 +204,14 @@ class VisionTransformer(nn.Module):
         layer_scale: bool = False,
         final_norm: bool = False,
         position_resize: str = "bilinear",
+        drop_path: float = 0.0,
+        windows: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        if any(windows) and (class_token or len(windows) != taps[-1] + 1):
+            raise InputError(
+                f"windows are {list(windows)}, expected one side per block and no class token"
+            )
         if distilled and not class_token:
             raise InputError("a distillation token needs a class token before it")
         if not taps or list(taps) != sorted(set(taps)) or taps[0] < 0:
@@ -193,9 +223,10 @@ class VisionTransformer(nn.Module):
         self.distillation_token_11c = nn.Parameter(torch.zeros(1, 1, dim)) if distilled else None
         self.prefix = int(class_token) + int(distilled)
         self.position = PositionEmbedding(dim, grid_hw, self.prefix, position_resize)
+        rates = linear_rates(drop_path, taps[-1] + 1)
         self.blocks = nn.ModuleList(
-            TransformerBlock(dim, heads, mlp_ratio, qk_norm, eps, layer_scale)
-            for _ in range(taps[-1] + 1)
+            TransformerBlock(dim, heads, mlp_ratio, qk_norm, eps, layer_scale, rate, window)
+            for rate, window in zip(rates, windows or [0] * len(rates), strict=True)
         )
         self.norm: nn.Module = nn.LayerNorm(dim, eps) if final_norm else nn.Identity()
         self.apply(_initialise)
@@ -208,6 +239,19 @@ class VisionTransformer(nn.Module):
 
         :raises InputError: if H or W is not a multiple of the patch.
         """
+        tokens_bnc, grid_hw = self.embed(image_bchw)
+        tapped = []
+        for index, block in enumerate(self.blocks):
+            tokens_bnc = block(tokens_bnc, grid_hw)
+            if index in self.taps:
+                tapped.append(self.norm(tokens_bnc))
+        return tapped, grid_hw
+
+    def embed(self, image_bchw: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """What enters the first block: tokens with their positions, and the patch grid.
+
+        :raises InputError: if H or W is not a multiple of the patch.
+        """
         height, width = image_bchw.shape[-2:]
         if height % self.patch or width % self.patch:
             raise InputError(
@@ -216,17 +260,15 @@ class VisionTransformer(nn.Module):
             )
         grid_hw = (height // self.patch, width // self.patch)
         tokens_bnc = self.patch_embed(image_bchw).flatten(2).transpose(1, 2)
-        for token_11c in (self.distillation_token_11c, self.class_token_11c):
-            if token_11c is not None:
-                token_b1c = token_11c.expand(tokens_bnc.shape[0], -1, -1)
-                tokens_bnc = torch.cat([token_b1c, tokens_bnc], dim=1)
-        tokens_bnc = tokens_bnc + self.position(grid_hw)
-        tapped = []
-        for index, block in enumerate(self.blocks):
-            tokens_bnc = block(tokens_bnc)
-            if index in self.taps:
-                tapped.append(self.norm(tokens_bnc))
-        return tapped, grid_hw
+        position_1nc = self.position(grid_hw)
+        extra = [t for t in (self.class_token_11c, self.distillation_token_11c) if t is not None]
+        if extra:
+            # Zero tokens plus the extra ones: joining them per frame would need the batch's size
+            # in the graph, and with it shape arithmetic on the byte input.
+            patches = tokens_bnc.shape[1]
+            tokens_bnc = F.pad(tokens_bnc, (0, 0, len(extra), 0))
+            position_1nc = position_1nc + F.pad(torch.cat(extra, dim=1), (0, 0, 0, patches))
+        return tokens_bnc + position_1nc, grid_hw
 
 
 def _initialise(module: nn.Module) -> None:

@@ -9,7 +9,14 @@ from typing import Any, TypeVar
 from torch import nn
 
 from dense_perception.core.errors import CardError, ModelNotFoundError
-from dense_perception.nets import depth_anything, dpt, efficientnet_lite, segmenter
+from dense_perception.nets import (
+    depth_anything,
+    dpt,
+    efficientnet_lite,
+    mult,
+    segmenter,
+    upernet_models,
+)
 from dense_perception.nets.dpt_lite import DPTLite, DPTLiteConfig
 
 # How the pixels (0 to 1) are normalised before the network; not the module's business.
@@ -119,6 +126,9 @@ def _networks() -> dict[tuple[Any, Any], tuple[Callable[[Any], nn.Module], Any]]
         ("dpt", dpt.DPT, dpt.VARIANTS),
         ("segmenter", segmenter.Segmenter, segmenter.VARIANTS),
         ("depth_anything", depth_anything.DepthAnything, depth_anything.VARIANTS),
+        ("upernet", upernet_models.swin_upernet, upernet_models.UPERNET_VARIANTS),
+        ("vit_comer", upernet_models.comer_upernet, upernet_models.COMER_UPERNET_VARIANTS),
+        ("mult", mult.MulT, mult.VARIANTS),
     ]
     return {
         (family, variant): (module, preset)
@@ -138,11 +148,13 @@ def _changed(preset: _Config, options: Mapping[str, Any]) -> _Config:
 
 
 def _like(key: str, value: Any, example: Any) -> Any:
-    """``value`` in the type of ``example``: whole numbers widened, lists of numbers frozen."""
+    """``value`` in the type of ``example``: whole numbers widened, lists of one kind frozen."""
     if isinstance(example, tuple):
-        if isinstance(value, (list, tuple)) and all(type(item) is int for item in value):
+        kind = type(example[0]) if example else int
+        if isinstance(value, (list, tuple)) and all(type(item) is kind for item in value):
             return tuple(value)
-        raise CardError(f"network.{key} is {value!r}, expected whole numbers like {list(example)}")
+        what = {int: "whole numbers", bool: "truth values", str: "names"}.get(kind, kind.__name__)
+        raise CardError(f"network.{key} is {value!r}, expected {what} like {list(example)}")
     if isinstance(example, float) and type(value) in (int, float):
         return float(value)
     if type(value) is type(example):

@@ -1,0 +1,81 @@
+"""The same bytes through eager PyTorch and every runtime installed: how far apart are they?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from dense_perception.backends.select import installed_backends, open_backend
+from dense_perception.core.card import ModelCard
+from dense_perception.core.reference_frames import reference_feeds
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Largest and mean absolute difference over the reference's range (its max - min)."""
+
+    max_of_range: float
+    mean_of_range: float
+
+    @classmethod
+    def between(cls, got: np.ndarray, want: np.ndarray) -> Difference:
+        """NaN anywhere, or a range of nothing with a difference, counts as infinitely far."""
+        error = np.abs(got.astype(np.float64) - want.astype(np.float64))
+        span = float(np.ptp(want.astype(np.float64)))
+        largest, mean = float(error.max()), float(error.mean())
+        if not np.isfinite(largest) or (span == 0 and largest > 0):
+            return cls(float("inf"), float("inf"))
+        return cls(largest / span, mean / span) if span else cls(0.0, 0.0)
+
+    def within(self, other: Difference) -> bool:
+        return self.max_of_range <= other.max_of_range and self.mean_of_range <= other.mean_of_range
+
+
+def torch_outputs(network: nn.Module, card: ModelCard, feeds: Arrays) -> dict[str, np.ndarray]:
+    """What eager fp32 PyTorch says, through the same pre- and post-processing as the file."""
+    from dense_perception.export.graph import Corridor
+
+    corridor = Corridor(network, card).eval()
+    with torch.no_grad():
+        depth = corridor(*(torch.from_numpy(feeds[name]) for name in feed_names(card)))
+    return {"depth": depth.numpy()}
+
+
+def runtime_outputs(backend_name: str, path: Path, feeds: Arrays) -> dict[str, np.ndarray]:
+    """What one runtime on the CPU says about the file.
+
+    :raises BackendError: if the runtime is missing or refuses the graph.
+    """
+    backend = open_backend(backend_name, path, device="cpu", threads=0)
+    try:
+        return {name: array.copy() for name, array in backend.infer(feeds).items()}
+    finally:
+        backend.close()
+
+
+def compare_runtimes(
+    path: Path, want: Arrays, card: ModelCard, feeds: Arrays | None = None
+) -> dict[str, Difference]:
+    """Every installed runtime against ``want``, on the card's reference frames by default."""
+    feeds = feeds or card_feeds(card)
+    return {
+        name: Difference.between(runtime_outputs(name, path, feeds)["depth"], want["depth"])
+        for name in installed_backends()
+    }
+
+
+def card_feeds(card: ModelCard) -> dict[str, np.ndarray]:
+    """The reference frames the card's ``parity`` entry names (``frames``, ``seed``)."""
+    parity = card.parity
+    return reference_feeds(card, int(parity.get("frames", 3)), int(parity.get("seed", 0)))
+
+
+def feed_names(card: ModelCard) -> Sequence[str]:
+    return ("image", "focal_px") if card.input.focal else ("image",)
