@@ -45,9 +45,7 @@ def torch_outputs(network: nn.Module, card: ModelCard, feeds: Arrays) -> dict[st
     corridor = Corridor(network, card).eval()
     with torch.no_grad():
         outputs = corridor(*(torch.from_numpy(feeds[name]) for name in feed_names(card)))
-    return {
-        name: output.numpy() for name, output in zip(output_names(card), outputs, strict=True)
-    }
+    return {name: output.numpy() for name, output in zip(output_names(card), outputs, strict=True)}
 
 
 def runtime_outputs(backend_name: str, path: Path, feeds: Arrays) -> dict[str, np.ndarray]:
