@@ -142,6 +142,9 @@ def find_model(model: str | Path) -> Model:
     known = list_models()
     if text not in known:
         raise ModelNotFoundError(_unknown(text, known))
+    exported = exported_dir() / f"{text}.yaml"
+    if exported.is_file() and not ModelCard.from_yaml(known[text]).files:
+        return _from_yaml(exported)
     return _from_yaml(known[text])
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
-from dense_perception.core.card import ModelCard
-from dense_perception.core.errors import CardError
+from dense_perception.core.card import CheckpointSource, ModelCard
+from dense_perception.core.errors import ArtefactError, CardError, ModelNotFoundError
 from dense_perception.core.labels import LABEL_SETS
+from dense_perception.core.registry import checkpoint_path, find_card, find_model
 from dense_perception.export.graph import to_onnx, write_onnx
 from dense_perception.export.parity import card_feeds, compare_runtimes, torch_outputs
+from dense_perception.export.published import export_published
 from dense_perception.nets import zoo
 from dense_perception.nets.sliding_window import SlidingWindow
 from dense_perception.nets.weights import load_checkpoint
@@ -193,3 +199,38 @@ def test_labels_at_the_frame_size(tmp_path: Path) -> None:
     # Twice the size by the nearest pixel is each pixel twice.
     doubled = small.labels.values_hw.repeat(2, axis=0).repeat(2, axis=1)
     np.testing.assert_array_equal(answer.labels.values_hw, doubled)
+
+
+def test_published_weights_become_a_model_that_is_found_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card, _ = prepared("depth_anything", tmp_path)
+    digest = hashlib.sha256((tmp_path / "checkpoint.pth").read_bytes()).hexdigest()
+    source = CheckpointSource("https://example.org/weights.pth", "weights.pth", digest[:8])
+    card = replace(card, source=source)
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / f"{card.name}.yaml").write_text(yaml.safe_dump(card.to_dict()))
+    monkeypatch.setenv("DENSE_PERCEPTION_MODELS", str(models))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(ModelNotFoundError, match=f"dense-perception fetch {card.name}"):
+        find_model(card.name)
+    with pytest.raises(ArtefactError, match=r"not on this machine: run .dense-perception fetch"):
+        export_published(card)
+    place = checkpoint_path(card)
+    assert place is not None
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"something else")
+    with pytest.raises(ArtefactError, match=f"wants {digest[:8]}"):
+        export_published(card)
+    shutil.copy(tmp_path / "checkpoint.pth", place)
+    path, report = export_published(find_card(card.name))
+    assert report.layout == "Depth Anything V2"
+    model = find_model(card.name)
+    assert model.source == path
+    _, embedded = model.artefact("fp32")
+    assert embedded.provenance["checkpoint_sha256"] == digest
+    with Perceiver.load(card.name, backend="onnxruntime") as perceiver:
+        answer = perceiver(card_feeds(card)["image"][0])
+        assert answer.depth is not None
+        assert np.isfinite(answer.depth.metres()).all()

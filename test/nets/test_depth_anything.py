@@ -112,5 +112,5 @@ def test_wrong_size_is_named() -> None:
 
 
 def test_segmentation_excludes_metric_scale() -> None:
-    with pytest.raises(CardError, match="classes is 5 and scale 0.1"):
+    with pytest.raises(CardError, match=r"classes is 5 and scale 0\.1"):
         zoo.build({**DPT_SEGMENTATION, "scale": 0.1})
