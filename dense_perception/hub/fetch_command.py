@@ -51,7 +51,11 @@ def main(options: argparse.Namespace) -> int:
         if card.files:
             print(f"{card.name} needs no download: its files are part of the package")
             return 0
-        raise ModelNotFoundError(f"the weights of {card.name} are not published anywhere")
+        how = card.provenance.get("weights", "not published anywhere")
+        raise ModelNotFoundError(
+            f"the weights of {card.name} cannot be fetched: {how}; where you have them, name the "
+            "file to `dense-perception export`"
+        )
     notice = licence_notice(card)
     if notice:
         print(notice, file=sys.stderr)

@@ -100,9 +100,11 @@ def multi_scale_probabilities(
     views = 0
     for scale in scales:
         factor = max(scale, window / min(height, width))
-        size = [max(window, round(side * factor)) for side in (height, width)]
-        scaled = F.interpolate(image_nchw, size=size, mode="bilinear", align_corners=False)
-        whole = SlidingWindow(network, *size, window, stride).to(image_nchw)
+        rows, columns = (max(window, round(side * factor)) for side in (height, width))
+        scaled = F.interpolate(
+            image_nchw, size=(rows, columns), mode="bilinear", align_corners=False
+        )
+        whole = SlidingWindow(network, rows, columns, window, stride).to(image_nchw)
         for mirrored in (False, True) if flip else (False,):
             logits = whole(scaled.flip(-1) if mirrored else scaled)["logits"]
             logits = F.interpolate(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,17 @@ from torch.nn import functional as F
 from dense_perception.core.errors import ArtefactError
 from dense_perception.nets import checkpoint_names
 from dense_perception.nets.checkpoint_names import Table
+from dense_perception.nets.comer_weights import rename_swin, rename_vit_comer
 from dense_perception.nets.depth_anything import DepthAnything
 from dense_perception.nets.dpt import DPT
 from dense_perception.nets.segmenter import Segmenter
+from dense_perception.nets.swin import SwinTransformer
+from dense_perception.nets.upernet import UperNet
 from dense_perception.nets.vit import PositionEmbedding, VisionTransformer, resize_positions
+from dense_perception.nets.vit_comer import ViTCoMer
+
+Renaming = Callable[[Mapping[str, Tensor]], tuple[dict[str, Tensor], list[str]]]
+"""Their tensors to ours, and the names that it does not know."""
 
 # Where a training script's dictionary keeps the network's weights.
 _WRAPPERS = ("model", "state_dict")
@@ -122,21 +129,23 @@ def load_checkpoint(module: nn.Module, path: Path) -> LoadReport:
     return _load(module, read_checkpoint(path), _layouts(module), path, backbone=False)
 
 
-def load_backbone(transformer: VisionTransformer, path: Path) -> LoadReport:
-    """Fill a transformer from ImageNet or DINOv2 weights, for fine-tuning.
+def load_backbone(backbone: VisionTransformer | SwinTransformer, path: Path) -> LoadReport:
+    """Fill a backbone from ImageNet or DINOv2 weights, for fine-tuning.
 
     Besides the positions, the patch embedding is resampled bicubically to another patch size
     (DINOv2's 14 to 16, say), blocks after the last tap and tokens that the transformer does not
-    have are ignored, and a final norm that only the checkpoint has is, too.
+    have are ignored, and a final norm that only the checkpoint has is, too. A Swin's norms of the
+    shallower stages, which classification does not have, keep their values.
 
     :raises ArtefactError: as :func:`load_checkpoint`.
     """
-    return _load(
-        transformer, read_checkpoint(path), checkpoint_names.BACKBONES, path, backbone=True
-    )
+    layouts: Mapping[str, Table | Renaming] = checkpoint_names.BACKBONES
+    if isinstance(backbone, SwinTransformer):
+        layouts = {"Swin": rename_swin}
+    return _load(backbone, read_checkpoint(path), layouts, path, backbone=True)
 
 
-def _layouts(module: nn.Module) -> Mapping[str, Table]:
+def _layouts(module: nn.Module) -> Mapping[str, Table | Renaming]:
     if isinstance(module, Segmenter):
         return {"Segmenter": checkpoint_names.SEGMENTER}
     if isinstance(module, DepthAnything):
@@ -150,25 +159,50 @@ def _layouts(module: nn.Module) -> Mapping[str, Table]:
             "DPT": checkpoint_names.dpt(*kind),
             "Hugging Face": checkpoint_names.dpt_hf(*kind),
         }
+    if isinstance(module, UperNet):
+        rename = {ViTCoMer: rename_vit_comer, SwinTransformer: rename_swin}.get(
+            type(module.backbone)
+        )
+        return {"OpenMMLab": _upernet(rename)} if rename else {}
     return {}
+
+
+def _upernet(rename_backbone: Renaming) -> Renaming:
+    """OpenMMLab's segmentor: a backbone with names of its own, and UperNet's heads."""
+
+    def rename(theirs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        prefix = "backbone."
+        inner = {k.removeprefix(prefix): v for k, v in theirs.items() if k.startswith(prefix)}
+        heads = {key: value for key, value in theirs.items() if not key.startswith(prefix)}
+        ours, unknown = rename_backbone(inner)
+        renamed = _by_table(heads, "OpenMMLab", checkpoint_names.UPERNET_HEADS)
+        tensors = {f"{prefix}{key}": value for key, value in ours.items()} | renamed.tensors
+        return tensors, [*(f"{prefix}{key}" for key in unknown), *renamed.unexpected]
+
+    return rename
 
 
 def _load(
     module: nn.Module,
     theirs: Mapping[str, Tensor],
-    layouts: Mapping[str, Table],
+    layouts: Mapping[str, Table | Renaming],
     path: Path,
     *,
     backbone: bool,
 ) -> LoadReport:
     ours = module.state_dict()
     renamed = _rename(theirs, ours, layouts)
+    kept: list[str] = []
     if backbone:
         _drop_unused(renamed, module, ours)
+        if isinstance(module, SwinTransformer):
+            kept = sorted(k for k in ours if k.startswith("norms.") and k not in renamed.tensors)
     resized = _resize(module, renamed.tensors, ours, backbone)
     missing = sorted(set(ours) - set(renamed.tensors))
     # Checkpoints from before PyTorch 0.4.1 have no such counter, and nothing reads it here.
-    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    missing = [
+        key for key in missing if not key.endswith("num_batches_tracked") and key not in kept
+    ]
     unknown = sorted(set(renamed.tensors) - set(ours)) + sorted(renamed.unexpected)
     wrong = [
         f"{key} is {_shape(value)}, expected {_shape(ours[key])}"
@@ -194,12 +228,18 @@ def _load(
         raise ArtefactError(f"{path} has NaN or infinite weights in {_some(broken)}: get it again")
     module.load_state_dict(renamed.tensors, strict=False)
     return LoadReport(
-        renamed.layout, len(renamed.tensors), tuple(resized), tuple(sorted(renamed.ignored))
+        renamed.layout,
+        len(renamed.tensors),
+        tuple(resized),
+        tuple(sorted(renamed.ignored)),
+        tuple(kept),
     )
 
 
 def _rename(
-    theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor], layouts: Mapping[str, Table]
+    theirs: Mapping[str, Tensor],
+    ours: Mapping[str, Tensor],
+    layouts: Mapping[str, Table | Renaming],
 ) -> _Renamed:
     """By the layout that knows most of the names; our own names come first."""
     own = _Renamed("dense_perception", {})
@@ -208,7 +248,13 @@ def _rename(
             own.tensors[key] = value
         else:
             own.unexpected.append(key)
-    candidates = [own, *(_by_table(theirs, *layout) for layout in layouts.items())]
+    candidates = [own]
+    for name, layout in layouts.items():
+        if callable(layout):
+            tensors, unknown = layout(theirs)
+            candidates.append(_Renamed(name, tensors, unknown))
+        else:
+            candidates.append(_by_table(theirs, name, layout))
     return min(candidates, key=lambda candidate: len(candidate.unexpected))
 
 
@@ -239,10 +285,13 @@ def _by_table(theirs: Mapping[str, Tensor], layout: str, table: Table) -> _Renam
 
 
 def _drop_unused(renamed: _Renamed, module: nn.Module, ours: Mapping[str, Tensor]) -> None:
-    """What a backbone's checkpoint may have and the transformer not."""
+    """What a backbone's checkpoint may have and ours not."""
     blocks = len(module.blocks) if isinstance(module, VisionTransformer) else 0
+    classifier = [key for key in renamed.unexpected if re.fullmatch(r"head\.(weight|bias)", key)]
+    renamed.unexpected = [key for key in renamed.unexpected if key not in classifier]
+    renamed.ignored += classifier
     for key in sorted(set(renamed.tensors) - set(ours)):
-        block = re.match(r"blocks\.(\d+)\.", key)
+        block = re.match(r"blocks\.(\d+)\.", key) if blocks else None
         if (block and int(block[1]) >= blocks) or key.startswith(
             ("class_token", "distillation_token", "norm.")
         ):

@@ -48,14 +48,15 @@ def _print_published(rows: list[dict[str, Any]]) -> None:
     """One line each: there may be dozens."""
     if not rows:
         return
-    print("\nto be had with `dense-perception fetch NAME`, then `dense-perception export NAME`:")
+    print("\nnot part of the package; `dense-perception fetch NAME`, then `... export NAME`:")
     width = max(len(row["name"]) for row in rows)
     for row in rows:
         million, gflops = (row["parameters"] or 0) / 1e6, row["gflops"] or 0
         size = "{}x{}".format(*row["size"])
+        state = row["on_disk"] if row["obtainable"] else "by hand"
         print(
             f"  {row['name']:<{width}}  {row['task']:<12}  {size:>9}  {million:6.1f} M "
-            f"{gflops:7.0f} GFLOP  {row['on_disk']:<10}  {row['weights_licence']}"
+            f"{gflops:7.0f} GFLOP  {state:<9}  {row['weights_licence']}"
         )
 
 
@@ -67,7 +68,8 @@ def _row(name: str, path: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, "card": str(path), "files": [], "problem": ""}
     try:
         card = ModelCard.from_yaml(path)
-        model = None if card.source is not None and not card.files else find_model(path)
+        elsewhere = card.source is not None or "weights" in card.provenance
+        model = None if elsewhere and not card.files else find_model(path)
     except DensePerceptionError as error:
         return {**row, "summary": "not usable", "details": str(error), "problem": str(error)}
     licence = card.licence.get("weights") or card.licence.get("spdx") or "not stated"
@@ -85,6 +87,7 @@ def _row(name: str, path: Path) -> dict[str, Any]:
         "commercial": card.licence.get("commercial"),
         "source": card.source.url if card.source else None,
         "on_disk": "ready" if model else "fetched" if fetched else "no",
+        "obtainable": bool(card.files or card.source),
         "summary": card.summary,
         "details": f"{card.input.width}x{card.input.height}, {card.task}, licence {licence}",
     }

@@ -250,3 +250,58 @@ def test_dinov2_of_the_hub_is_a_backbone(tmp_path: Path) -> None:
     with torch.no_grad():
         (tokens,), _ = ours(x)
         torch.testing.assert_close(tokens, theirs(x).last_hidden_state, rtol=0, atol=1e-5)
+
+
+SWIN = {"dim": 8, "depths": [1, 2, 1, 1], "heads": [1, 2, 2, 2], "window": 3}
+HEADS = {"classes": 5, "channels": 8, "auxiliary_channels": 4}
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"family": "upernet", "variant": "swin_tiny", **SWIN, **HEADS},
+        {
+            "family": "vit_comer",
+            "variant": "small",
+            **HEADS,
+            "dim": 12,
+            "depth": 4,
+            "heads": 2,
+            "deform_heads": 2,
+            "stem": 6,
+        },
+    ],
+    ids=["swin", "vit_comer"],
+)
+@torch.no_grad()
+def test_openmmlab_segmentors(network: dict[str, Any], tmp_path: Path) -> None:
+    original, other = random_network(network, 1), random_network(network, 2)
+    x = image(1, 64, 96)
+    want = original(x)["logits"]
+    assert not torch.equal(other(x)["logits"], want)
+    checkpoint = {"state_dict": official_layouts.upernet(original), "meta": {"epoch": 1}}
+    report = load_checkpoint(other, saved(checkpoint, tmp_path))
+    assert report.layout == "OpenMMLab"
+    assert report.loaded == len(other.state_dict())
+    assert torch.equal(other(x)["logits"], want)
+
+
+def test_a_swin_classifier_is_a_backbone(tmp_path: Path) -> None:
+    network = {"family": "upernet", "variant": "swin_tiny", **SWIN, **HEADS}
+    original, other = random_network(network, 1), random_network(network, 2)
+    weights = {
+        key.removeprefix("backbone."): value
+        for key, value in official_layouts.upernet(original).items()
+        if key.startswith("backbone.")
+    }
+    # A classifier has the last norm only, and calls it otherwise.
+    weights = {k: v for k, v in weights.items() if not k.startswith(("norm0", "norm1", "norm2"))}
+    weights = {k.replace("norm3.", "norm.", 1): v for k, v in weights.items()}
+    weights["head.weight"], weights["head.bias"] = torch.zeros(10, 64), torch.zeros(10)
+    kept = other.backbone.norms[0].weight.clone()
+    report = load_backbone(other.backbone, saved({"model": weights}, tmp_path))
+    assert report.ignored == ("head.bias", "head.weight")
+    assert len(report.missing) == 6
+    assert torch.equal(other.backbone.norms[0].weight, kept)
+    for name in ("norms.3.weight", "stages.1.blocks.1.attention.qkv.weight"):
+        assert torch.equal(other.backbone.state_dict()[name], original.backbone.state_dict()[name])

@@ -140,3 +140,87 @@ def dpt(module: nn.Module) -> dict[str, Tensor]:
         layer, leaf = key.split(".")
         weights[f"scratch.output_conv.{layers[layer]}.{leaf}"] = value
     return weights
+
+
+def upernet(module: nn.Module) -> dict[str, Tensor]:
+    """OpenMMLab's segmentor on Swin or ViT-CoMer."""
+    from dense_perception.nets.swin import SwinTransformer
+
+    rename = _swin if isinstance(module.backbone, SwinTransformer) else _vit_comer
+    weights = {
+        f"backbone.{rename(key)}": value for key, value in _part(module, "backbone.").items()
+    }
+    if "backbone.pos_embed" in weights:
+        # The authors store a position for a class token that their network has not.
+        table = weights["backbone.pos_embed"]
+        weights["backbone.pos_embed"] = torch.cat([torch.zeros_like(table[:, :1]), table], dim=1)
+    for ours, theirs in (("head.", "decode_head."), ("auxiliary.", "auxiliary_head.")):
+        for key, value in _part(module, ours).items():
+            name = _renamed(key, _UPERNET)
+            name = re.sub(r"\.(0|1)\.(?=[a-z_]+$)", lambda m: _CONV[m[1]], name)
+            weights[theirs + name] = value
+    return weights
+
+
+_CONV = {"0": ".conv.", "1": ".bn."}
+_UPERNET = (
+    (r"^pool\.project\.(\d)\.", r"psp_modules.\1.1."),
+    (r"^pool\.fuse\.", "bottleneck."),
+    (r"^lateral\.", "lateral_convs."),
+    (r"^smooth\.", "fpn_convs."),
+    (r"^fuse\.", "fpn_bottleneck."),
+    (r"^conv\.", "convs.0."),
+    (r"^classify\.", "conv_seg."),
+)
+
+
+def _swin(key: str) -> str:
+    key = re.sub(r"^norms\.(\d)\.", r"norm\1.", key)
+    key = key.replace("patch_embed.", "patch_embed.proj.").replace("patch_norm", "patch_embed.norm")
+    merge = re.match(r"stages\.(\d)\.merge\.(norm|reduce)\.(.*)", key)
+    if merge:
+        part = {"norm": "norm", "reduce": "reduction"}[merge[2]]
+        return f"layers.{int(merge[1]) - 1}.downsample.{part}.{merge[3]}"
+    key = key.replace("stages.", "layers.").replace("attention.qkv", "attn.qkv")
+    key = key.replace("attention.project", "attn.proj")
+    return key.replace("attention.bias.table", "attn.relative_position_bias_table")
+
+
+_VIT_COMER = (
+    (r"^vit\.position\.table_1nc$", "pos_embed"),
+    (r"^vit\.patch_embed\.", "patch_embed.proj."),
+    (r"^vit\.blocks\.(\d+)\.attention\.qkv\.", r"blocks.\1.attn.qkv."),
+    (r"^vit\.blocks\.(\d+)\.attention\.project\.", r"blocks.\1.attn.proj."),
+    (r"^vit\.blocks\.(\d+)\.scale([12])\.gamma_c$", r"blocks.\1.gamma\2"),
+    (r"^vit\.", ""),
+    (r"^neck\.level_embed_3c$", "level_embed"),
+    (r"^neck\.stem\.stem\.", "spm.stem."),
+    (r"^neck\.up\.", "up."),
+    (r"^neck\.stages\.", "interactions."),
+    (r"\.to_v\.gamma_c$", ".cti_tov.gamma"),
+    (r"\.to_v\.interact\.", ".cti_tov."),
+    (r"\.to_v\.ffn\.norm\.", ".cti_tov.ffn_norm."),
+    (r"\.to_v\.ffn\.body\.", ".cti_tov.ffn."),
+    (r"\.to_c\.", ".cti_toc."),
+    (r"\.extra\.", ".extra_CTIs."),
+    (r"\.interact\.", ".cfinter."),
+    (r"(\.cti_toc|\.extra_CTIs\.\d)\.ffn\.norm\.", r"\1.cfinter.ffn_norm."),
+    (r"(\.cti_toc|\.extra_CTIs\.\d)\.ffn\.body\.", r"\1.cfinter.ffn."),
+    (r"\.first\.norm\.", ".ffn_norm."),
+    (r"\.first\.body\.", ".ffn."),
+    (r"\.feature_norm\.", ".feat_norm."),
+    (r"\.ffn\.depthwise\.", ".ffn.dwconv.dwconv."),
+    (r"\.attention\.", ".attn."),
+)
+
+
+def _vit_comer(key: str) -> str:
+    key = re.sub(r"^neck\.stem\.downs\.(\d)\.", lambda m: f"spm.conv{int(m[1]) + 2}.", key)
+    key = re.sub(r"^neck\.stem\.project\.(\d)\.", lambda m: f"spm.fc{int(m[1]) + 1}.", key)
+    key = re.sub(r"^neck\.norms\.(\d)\.", lambda m: f"norm{int(m[1]) + 1}.", key)
+    filters = re.search(r"\.mrfp\.(near|far)\.(\d)\.", key)
+    if filters:
+        number = 2 * int(filters[2]) + (2 if filters[1] == "far" else 1)
+        key = key.replace(filters[0], f".mrfp.dwconv.dwconv{number}.")
+    key = re.sub(r"\.mrfp\.norms\.(\d)\.", lambda m: f".mrfp.dwconv.bn{int(m[1]) + 1}.", key)
+    return _renamed(key, _VIT_COMER)
