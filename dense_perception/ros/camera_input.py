@@ -9,10 +9,10 @@ from typing import Any
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from dense_perception.core.camera_info import intrinsics_from_info
 from dense_perception.core.errors import InputError
 from dense_perception.core.frame import Frame
 from dense_perception.ros import qos
-from dense_perception.ros.calibration import intrinsics_from_info
 from dense_perception.ros.convert import rgb_from_compressed, rgb_from_image, stamp_ns
 
 try:
@@ -50,13 +50,17 @@ class CameraInput:
         self._node = node
         self._info: CameraInfo | None = None
         compressed = transport == "compressed"
+        self._profile = qos.image_input(reliability)
         self._image = node.create_subscription(
             CompressedImage if compressed else Image,
             "image/compressed" if compressed else "image",
             on_image,
-            qos.image_input(reliability),
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_mismatch),
+            self._profile,
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=qos.MismatchReport(node, self._explain_mismatch)
+            ),
         )
+        self._topic = str(self._image.topic_name)
         self._camera_info = node.create_subscription(
             CameraInfo, "camera_info", self._on_info, qos.output("best_effort")
         )
@@ -64,7 +68,7 @@ class CameraInput:
     @property
     def topic(self) -> str:
         """The resolved name of the image topic."""
-        return str(self._image.topic_name)
+        return self._topic
 
     def frame(self, message: Image | CompressedImage, *, rectified: bool) -> CameraFrame:
         """Convert an image message and find its intrinsics.
@@ -93,7 +97,5 @@ class CameraInput:
     def _on_info(self, message: CameraInfo) -> None:
         self._info = message
 
-    def _on_mismatch(self, _event: Any) -> None:
-        self._node.get_logger().warning(
-            qos.explain_input_mismatch(self._node, self.topic, self._image.qos_profile)
-        )
+    def _explain_mismatch(self) -> str:
+        return qos.explain_input_mismatch(self._node, self._topic, self._profile)

@@ -20,8 +20,8 @@ from dense_perception.training.synthetic.scene import (
 )
 from dense_perception.training.synthetic.textures import TextureBank
 
-MAX_ROOM_FACES = 110_000
-MAX_OBJECT_FACES = 20_000
+MAX_ROOM_FACES = 130_000
+MAX_OBJECT_FACES = 21_000
 
 
 @dataclass(frozen=True)
@@ -41,25 +41,25 @@ class Theme:
 THEMES: dict[str, Theme] = {
     "office": Theme(
         0.28, (2.8, 7.5), (1.0, 1.7), {"cabinet": 2, "shelf": 3, "sofa": 0.4, "appliance": 0.4,
-        "picture": 0.3}, (1, 6), 0.75, (1, 6), (3, 9)),
+        "picture": 0.3}, (2, 8), 0.75, (3, 10), (3, 11)),
     "living": Theme(
         0.2, (3.0, 6.5), (1.0, 1.6), {"sofa": 3, "cabinet": 2, "shelf": 2.5, "other_furniture": 0.7,
-        "chair": 1, "appliance": 0.5}, (1, 3), 0.2, (2, 7), (2, 6)),
+        "chair": 1, "appliance": 0.5}, (1, 4), 0.2, (4, 11), (2, 8)),
     "bedroom": Theme(
         0.13, (2.6, 4.8), (1.0, 1.5), {"bed": 3, "cabinet": 3, "shelf": 1, "textile": 0.5,
-        "chair": 0.5}, (0, 2), 0.5, (2, 8), (2, 6)),
+        "chair": 0.5}, (0, 3), 0.5, (3, 11), (2, 8)),
     "kitchen": Theme(
         0.12, (2.3, 5.0), (1.0, 1.7), {"cabinet": 3, "appliance": 4, "sanitary": 0.6, "shelf": 0.6},
-        (0, 2), 0.2, (0, 4), (3, 9)),
+        (0, 3), 0.2, (2, 7), (3, 10)),
     "bathroom": Theme(
         0.06, (1.9, 3.4), (1.0, 1.6), {"sanitary": 5, "appliance": 1, "cabinet": 1, "textile": 0.3},
         (0, 0), 0.0, (0, 4), (1, 4)),
     "corridor": Theme(
         0.09, (1.5, 2.8), (2.5, 5.5), {"cabinet": 1, "shelf": 1, "appliance": 0.5, "chair": 0.5},
-        (0, 1), 0.5, (0, 5), (1, 4)),
+        (0, 2), 0.5, (2, 9), (1, 5)),
     "hall": Theme(
         0.06, (6.0, 11.0), (1.0, 1.5), {"sofa": 1.5, "cabinet": 1, "shelf": 1, "chair": 1,
-        "appliance": 0.4}, (2, 7), 0.5, (2, 9), (1, 6)),
+        "appliance": 0.4}, (4, 14), 0.5, (6, 22), (1, 7)),
     "storage": Theme(
         0.06, (2.2, 5.5), (1.0, 2.0), {"shelf": 5, "cabinet": 2, "appliance": 0.6, "textile": 0.2},
         (0, 2), 0.7, (6, 18), (3, 9)),
@@ -146,7 +146,7 @@ class Furnisher:
     def _along_walls(self, rng: np.random.Generator, scene: Scene, theme: Theme) -> None:
         labels = list(theme.along_wall)
         weights = np.array([theme.along_wall[label] for label in labels], np.float64)
-        fill = rng.uniform(0.25, 0.95)
+        fill = rng.uniform(0.45, 1.0)
         line_up = scene.theme in ("kitchen", "storage") or rng.random() < 0.25
         for run in scene.runs:
             along = rng.uniform(0.0, 0.5)
@@ -282,6 +282,7 @@ class Furnisher:
         if chair is None or size[2] < 0.4:
             return
         same = rng.random() < 0.7
+        seed = int(rng.integers(2**31))
         for _ in range(int(rng.integers(*count))):
             if not same:
                 chair = self.pick(rng, "seat", lambda m: m.faces < self._faces_left(scene)) or chair
@@ -306,7 +307,8 @@ class Furnisher:
             )
             if scene.fits(box):
                 scene.occupied.append(box)
-                seed = int(rng.integers(2**31))
+                if not same:
+                    seed = int(rng.integers(2**31))
                 scene.instances.append(Instance(chair, (px, py, 0.0), chair_yaw, 1.0, seed))
 
     def _on_surface(
@@ -331,7 +333,7 @@ class Furnisher:
                 model = self.pick(
                     rng,
                     "small",
-                    lambda m: m.faces < min(5000, self._faces_left(scene)) and m.label != "animal",
+                    lambda m: m.faces < self._faces_left(scene) and m.label != "animal",
                 )
                 if model is None:
                     continue

@@ -79,7 +79,7 @@ class RoomRenderer:
         width, height = width * SUPERSAMPLE, height * SUPERSAMPLE
         self._model = self._builder.model(width, height)
         self._data = mujoco.MjData(self._model)
-        self._nearest = np.zeros((height // SUPERSAMPLE, width // SUPERSAMPLE), np.int64)
+        self._samples = np.zeros((height, width), np.float32)
         self._labels = np.array(self._builder.labels, np.uint8)
         self._renderer = mujoco.Renderer(self._model, height, width)
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_CULL_FACE] = 0
@@ -111,9 +111,9 @@ class RoomRenderer:
         """Planar depth, float32 metres, HxW."""
         self._renderer.enable_depth_rendering()
         self._renderer.update_scene(self._data, camera=0)
-        depth_m, self._nearest = pixel_depth(self._renderer.render())
+        self._samples = self._renderer.render()
         self._renderer.disable_depth_rendering()
-        return depth_m
+        return pixel_depth(self._samples)
 
     def labels(self) -> np.ndarray:
         """Class indices, uint8, HxW, of the samples the last :meth:`depth` chose."""
@@ -121,7 +121,14 @@ class RoomRenderer:
         self._renderer.update_scene(self._data, camera=0)
         geoms = self._renderer.render()[..., 0]
         self._renderer.disable_segmentation_rendering()
-        picked = np.take_along_axis(_cells(geoms), self._nearest[..., None], -1)[..., 0]
+        nearest, picked = None, None
+        for depth, geom in zip(_cells(self._samples), _cells(geoms), strict=True):
+            if nearest is None or picked is None:
+                nearest, picked = depth, geom
+                continue
+            picked = np.where(depth < nearest, geom, picked)
+            nearest = np.minimum(depth, nearest)
+        assert picked is not None
         labels = np.where(picked >= 0, self._labels[np.clip(picked, 0, None)], 0)
         return labels.astype(np.uint8)
 
@@ -135,26 +142,27 @@ class RoomRenderer:
         return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
 
 
-def _cells(samples: np.ndarray) -> np.ndarray:
-    """(H*s, W*s) -> (H, W, s*s): the samples of each pixel."""
+def _cells(samples: np.ndarray) -> list[np.ndarray]:
+    """The s*s samples of each pixel of an (H*s, W*s) array, as views of shape (H, W)."""
     s = SUPERSAMPLE
-    height, width = samples.shape[0] // s, samples.shape[1] // s
-    cells = samples.reshape(height, s, width, s).transpose(0, 2, 1, 3)
-    return cells.reshape(height, width, s * s)
+    return [samples[row::s, column::s] for row in range(s) for column in range(s)]
 
 
-def pixel_depth(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Depth at each pixel's centre from its samples, and which sample is the nearest.
+def pixel_depth(samples: np.ndarray) -> np.ndarray:
+    """Depth at each pixel's centre from its samples.
 
     Inverse planar depth is affine over a plane, so its mean over the samples is exact at the
     centre; a pixel that straddles an edge takes its nearest sample instead of a mixture.
     """
     cells = _cells(samples)
-    nearest = cells.argmin(-1)
-    low = np.take_along_axis(cells, nearest[..., None], -1)[..., 0]
-    centre = 1.0 / (1.0 / np.maximum(cells, 1e-6)).mean(-1)
-    edge = cells.max(-1) > SAME_SURFACE * low
-    return np.where(edge, low, centre).astype(np.float32), nearest
+    low, high = cells[0], cells[0]
+    inverse = np.zeros(cells[0].shape, np.float32)
+    for cell in cells:
+        low, high = np.minimum(low, cell), np.maximum(high, cell)
+        inverse += 1.0 / np.maximum(cell, 1e-6)
+    centre = len(cells) / inverse
+    depth_m: np.ndarray = np.where(high > SAME_SURFACE * low, low, centre).astype(np.float32)
+    return depth_m
 
 
 def load_mujoco() -> Any:

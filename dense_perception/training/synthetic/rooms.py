@@ -9,7 +9,12 @@ import numpy as np
 
 from dense_perception.core.errors import BackendError
 from dense_perception.training.synthetic import furniture, surfaces
-from dense_perception.training.synthetic.cameras import draw_camera, is_useful
+from dense_perception.training.synthetic.cameras import (
+    draw_camera,
+    is_promising,
+    is_useful,
+    preview,
+)
 from dense_perception.training.synthetic.layout import Furnisher
 from dense_perception.training.synthetic.renderer import Pose, RoomRenderer
 from dense_perception.training.synthetic.shading import finish_picture
@@ -60,16 +65,18 @@ def make_room(
     surfaces.finish(rng, scene, maker.bank)
     samples: list[Sample] = []
     with RoomRenderer(scene, width, height, cache) as renderer:
-        for _ in range(views * 4):
+        for _ in range(views * 12):
             if len(samples) == views:
                 break
             camera = draw_camera(rng, scene, width, height)
             if camera is None:
                 continue
             pose, intrinsics = camera
+            if not is_promising(rng, *preview(scene, pose, intrinsics)):
+                continue
             renderer.aim(pose, intrinsics)
             depth_m = renderer.depth()
-            if not is_useful(rng, depth_m):
+            if not is_useful(depth_m):
                 continue
             samples.append(
                 Sample(
