@@ -17,6 +17,7 @@ MODELS = Path(__file__).parents[2] / "models"
 PUBLISHED = sorted(
     path.stem for path in MODELS.glob("*.yaml") if "\nsource:" in path.read_text(encoding="utf-8")
 )
+COMER = sorted(path.stem for path in MODELS.glob("vit_comer_*.yaml"))
 
 
 def card_of(name: str) -> ModelCard:
@@ -68,6 +69,16 @@ def test_a_card_builds_its_network(name: str) -> None:
     assert {"code", "weights", "commercial"} <= set(card.licence)
     assert "paper" in card.provenance
     assert ModelCard.from_dict(card.to_dict(), "round trip") == card
+
+
+@pytest.mark.parametrize("name", COMER)
+def test_a_card_without_hosted_weights_builds_its_network(name: str) -> None:
+    card = card_of(name)
+    with torch.device("meta"):
+        module = zoo.build(card.network)
+    assert sum(p.numel() for p in module.parameters()) == card.cost["parameters"]
+    assert card.segmentation is not None
+    assert module.config.classes == len(LABEL_SETS[card.segmentation.labels].labels)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -146,6 +157,16 @@ def test_fetch_of_an_unknown_model(cache: Path, capsys: pytest.CaptureFixture[st
     code, _, err = run(capsys, "fetch", "depth_anything_small")
     assert code == 2
     assert "did you mean depth_anything_v2_small" in err
+
+
+def test_weights_that_nobody_hosts(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "fetch", "vit_comer_small_upernet_ade20k")
+    assert code == 2
+    assert "cannot be fetched: shared by the authors through a password-protected service" in err
+    code, out, _ = run(capsys, "models", "--json")
+    row = {row["name"]: row for row in json.loads(out)["models"]}["vit_comer_small_upernet_ade20k"]
+    assert not row["obtainable"]
+    assert row["problem"] == ""
 
 
 def test_running_what_was_not_fetched_says_how(
