@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,12 +121,27 @@ def prepared(name: str, folder: Path) -> tuple[ModelCard, torch.nn.Module]:
     return card, module
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_checkpoint_to_answer(name: str, tmp_path: Path) -> None:
-    card, module = prepared(name, tmp_path)
-    path = tmp_path / f"{card.name}.onnx"
-    write_onnx(to_onnx(module, card), path)
+Exported = tuple[ModelCard, torch.nn.Module, Path]
 
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+    """Each family is exported once."""
+
+    @functools.cache
+    def export(name: str) -> Exported:
+        folder = tmp_path_factory.mktemp(name)
+        card, module = prepared(name, folder)
+        path = folder / f"{card.name}.onnx"
+        write_onnx(to_onnx(module, card), path)
+        return card, module, path
+
+    return export
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_checkpoint_to_answer(name: str, exported: Callable[[str], Exported]) -> None:
+    card, module, path = exported(name)
     feeds = card_feeds(card)
     whole = module
     if card.segmentation is not None and card.segmentation.window:
@@ -183,10 +200,8 @@ def test_a_card_of_other_labels_is_refused(tmp_path: Path) -> None:
         to_onnx(module, ModelCard.from_dict(data, "test"))
 
 
-def test_labels_at_the_frame_size(tmp_path: Path) -> None:
-    card, module = prepared("dpt_segmentation", tmp_path)
-    path = tmp_path / "model.onnx"
-    write_onnx(to_onnx(module, card), path)
+def test_labels_at_the_frame_size(exported: Callable[[str], Exported]) -> None:
+    card, _, path = exported("dpt_segmentation")
     rgb_hwc = card_feeds(card)["image"][0].repeat(2, axis=0).repeat(2, axis=1)
     with Perceiver.load(path, backend="onnxruntime") as perceiver:
         answer = perceiver(rgb_hwc)
