@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -172,7 +174,9 @@ def test_weights_that_nobody_hosts(cache: Path, capsys: pytest.CaptureFixture[st
 def test_running_what_was_not_fetched_says_how(
     cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("run", "dpt_large_midas", "--input", str(tmp_path), "--output", str(tmp_path / "out"))
+    picture = tmp_path / "picture.png"
+    cv2.imwrite(str(picture), np.zeros((4, 4, 3), np.uint8))
+    words = ("run", "dpt_large_midas", "--input", str(picture), "--output", str(tmp_path / "out"))
     code, _, err = run(capsys, *words)
     assert code == 2
     assert "dense-perception fetch dpt_large_midas" in err
