@@ -57,10 +57,10 @@ def test_verb_gets_its_options_and_gives_the_code(
 
 
 def test_unknown_verb_names_the_close_one(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["benchmrk"]) == 2
+    assert cli.main(["evaluat"]) == 2
     err = capsys.readouterr().err
-    assert "'benchmrk'" in err
-    assert "did you mean benchmark?" in err
+    assert "'evaluat'" in err
+    assert "did you mean evaluate?" in err
     assert err.count("\n") == 1
 
 

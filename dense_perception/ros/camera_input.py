@@ -14,6 +14,7 @@ from dense_perception.core.errors import InputError
 from dense_perception.core.frame import Frame
 from dense_perception.ros import qos
 from dense_perception.ros.convert import rgb_from_compressed, rgb_from_image, stamp_ns
+from dense_perception.runtime.bag_images import is_rectified
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -70,8 +71,10 @@ class CameraInput:
         """The resolved name of the image topic."""
         return self._topic
 
-    def frame(self, message: Image | CompressedImage, *, rectified: bool) -> CameraFrame:
+    def frame(self, message: Image | CompressedImage, *, matrix: str) -> CameraFrame:
         """Convert an image message and find its intrinsics.
+
+        ``matrix``: ``K``, ``P``, or ``auto`` to go by the topic's name.
 
         :raises InputError: if the image cannot be used. An unusable camera_info does not raise.
         """
@@ -82,6 +85,7 @@ class CameraInput:
         info, intrinsics, problem = self._info, None, ""
         if info is not None:
             height, width = rgb_hwc.shape[:2]
+            rectified = matrix == "P" or (matrix == "auto" and is_rectified(self._topic))
             try:
                 intrinsics = intrinsics_from_info(info, width, height, rectified=rectified)
             except InputError as error:

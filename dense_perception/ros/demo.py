@@ -60,7 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo there")
     parser.add_argument("--bag", type=Path, default=EMBEDDED_BAG, help="default: the embedded one")
     parser.add_argument("--model", default="dpt_tiny_indoor", help="name or ONNX file")
-    parser.add_argument("--rate", type=float, default=1.0, help="speed of the player")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=0.5,
+        help="speed of the player; by default slow enough for a small machine to answer every frame",
+    )
     parser.add_argument("--topic", help="image topic, where the bag has several")
     parser.add_argument("--json", action="store_true")
 

@@ -41,7 +41,9 @@ def _folded(part: nn.Sequential) -> Callable[[Tensor], Tensor]:
     conv, norm = part[0], part[1]
     assert isinstance(conv, nn.Conv2d)
     assert isinstance(norm, nn.BatchNorm2d)
-    weight, bias = fuse_conv_bn_weights(
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    fused_weight, fused_bias = fuse_conv_bn_weights(
         conv.weight,
         conv.bias,
         norm.running_mean,
@@ -50,8 +52,8 @@ def _folded(part: nn.Sequential) -> Callable[[Tensor], Tensor]:
         norm.weight,
         norm.bias,
     )
-    weight = weight.detach().contiguous(memory_format=torch.channels_last)
-    bias = bias.detach()
+    weight = fused_weight.detach().contiguous(memory_format=torch.channels_last)
+    bias = fused_bias.detach()
     clips = len(part) == 3
     uneven = getattr(conv, "uneven", None)
 

@@ -312,3 +312,23 @@ def test_diagnostics_tell_the_stages(
 
 def test_the_process_has_no_torch(live: Live) -> None:
     assert "libtorch" not in Path(f"/proc/{live.node.pid}/maps").read_text()
+
+
+def test_the_rectified_image_takes_p(
+    live: Live, outputs: dict[str, Collector], calibrated: None
+) -> None:
+    info = info_of()
+    info.p = [2 * value for value in info.p]
+    rgb_hwc = random_rgb(seed=5)
+    try:
+        assert live.probe.set_parameters(camera_matrix="P")[0].successful
+        expected_m = red_depth(rgb_hwc, 2 * CAMERA.mean_focal_px)
+        for _ in range(20):
+            live.probe.send_info(info)
+            message = image_message(rgb_hwc, header(next(STAMPS)), "rgb8")
+            depth_m = depth_of(ask_depth(live, outputs, message))
+            if np.allclose(depth_m, expected_m, rtol=1e-5):
+                return
+        raise AssertionError("the depth never followed P")
+    finally:
+        live.probe.set_parameters(camera_matrix="auto")

@@ -108,7 +108,9 @@ def preview(scene: Scene, pose: Pose, intrinsics: Intrinsics) -> tuple[np.ndarra
     rays = np.stack([x, y, np.ones_like(x)], -1).reshape(-1, 3) @ pose.rotation_33.T
     rays = np.where(np.abs(rays) < 1e-9, 1e-9, rays)  # at unit planar depth: t is the depth
     walls = (np.where(rays > 0, np.array(scene.size), 0.0) - pose.position) / rays
-    surface = walls.argmin(-1) * 2 + (np.take_along_axis(rays, walls.argmin(-1)[:, None], 1)[:, 0] > 0)
+    surface = walls.argmin(-1) * 2 + (
+        np.take_along_axis(rays, walls.argmin(-1)[:, None], 1)[:, 0] > 0
+    )
     depth = walls.min(-1)
     boxes = [box for box in scene.occupied if box.solid]
     if boxes:

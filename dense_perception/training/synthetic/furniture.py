@@ -23,7 +23,7 @@ from dense_perception.training.synthetic import meshes
 from dense_perception.training.synthetic.taxonomy import classify
 
 SYSTEM_FOLDER = Path("/usr/share/sweethome3d/furniture")
-CACHE_VERSION = 6
+CACHE_VERSION = 7
 _PROPERTIES = "PluginFurnitureCatalog.properties"
 _LICENCES = {
     "BlendSwap-CC-0": ("CC0-1.0", "BlendSwap contributors"),
@@ -147,7 +147,9 @@ def _convert_entry(
     if not path.is_relative_to(scratch.resolve()):
         raise InputError(f"model path {entry['model']!r} leaves the library")
     rotation = [float(value) for value in entry.get("modelRotation", "").split()]
-    parts = meshes.load_parts(path, np.array(rotation).reshape(3, 3) if len(rotation) == 9 else None)
+    parts = meshes.load_parts(
+        path, np.array(rotation).reshape(3, 3) if len(rotation) == 9 else None
+    )
     if kind.label in ("window", "door"):  # what is behind a pane is painted on the wall
         parts = [part for part in parts if part.alpha > 0.6] or parts
     parts = meshes.to_room_axes(parts, size_m)

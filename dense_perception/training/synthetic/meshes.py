@@ -1,4 +1,4 @@
-"""OBJ models -> few, light meshes in metres: loading, axes, merging, simplifying, the packed file."""
+"""OBJ models -> few, light meshes in metres: loading, axes, merging, simplifying, packing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,8 @@ def load_parts(path: Path, rotation_33: np.ndarray | None = None) -> list[Part]:
 
     scene = trimesh.load_scene(str(path), process=False)
     parts = []
-    for mesh in scene.dump():
+    meshes: list[Any] = list(scene.dump())
+    for mesh in meshes:
         vertices = np.asarray(mesh.vertices, np.float64)
         if rotation_33 is not None:
             vertices = vertices @ rotation_33.T
@@ -45,17 +47,28 @@ def load_parts(path: Path, rotation_33: np.ndarray | None = None) -> list[Part]:
         image = getattr(material, "image", None)
         uv = getattr(mesh.visual, "uv", None)
         rgba = np.asarray(getattr(material, "diffuse", (180, 180, 180, 255)), np.float64)
-        alpha = float(rgba[3]) / 255 if len(rgba) > 3 else 1.0
         faces = np.asarray(mesh.faces, np.int64)
         if image is not None and uv is not None:
             side = min(TEXTURE_SIZE, max(16, max(image.size)))
             texture = np.asarray(image.convert("RGB").resize((side, side)), np.uint8)
             uv_n2 = np.asarray(uv, np.float64)
-            parts.append(Part(vertices, faces, uv_n2, texture, None, alpha))
+            parts.append(Part(vertices, faces, uv_n2, texture, None, _alpha(material)))
         else:
             colours = np.tile(rgba[:3].astype(np.uint8), (len(vertices), 1))
-            parts.append(Part(vertices, faces, None, None, colours, alpha))
+            parts.append(Part(vertices, faces, None, None, colours, _alpha(material)))
     return parts
+
+
+def _alpha(material: Any) -> float:
+    """Opacity of an OBJ material: its ``d``, else 1 - ``Tr``, else 1."""
+    fields = {str(k).lower(): v for k, v in (getattr(material, "kwargs", None) or {}).items()}
+    for key in ("d", "tr"):
+        try:
+            value = float(np.ravel(fields[key])[-1])
+        except (KeyError, ValueError, IndexError, TypeError):
+            continue
+        return value if key == "d" else 1.0 - value
+    return 1.0
 
 
 def to_room_axes(parts: list[Part], size_m: tuple[float, float, float]) -> list[Part]:

@@ -24,6 +24,7 @@ from dense_perception.core.errors import InputError
 from dense_perception.training.synthetic import furniture, rooms, surfaces
 from dense_perception.training.synthetic.cameras import is_free, preview
 from dense_perception.training.synthetic.command import default_cache
+from dense_perception.training.synthetic.layout import draw_room
 from dense_perception.training.synthetic.renderer import Pose, RoomRenderer
 from dense_perception.training.synthetic.scene import Scene
 from dense_perception.training.synthetic.shading import finish_picture
@@ -82,10 +83,10 @@ def render_walk(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, Intrinsics]]:
     """RGB (uint8, HxWx3), planar depth (float32 metres) and intrinsics of each frame."""
     libraries = tuple(furniture.find_libraries(furniture.SYSTEM_FOLDER))
-    maker = rooms.furnisher(cache, libraries, "val")
+    stock = rooms.load_stock(cache, libraries, "val")
     rng = np.random.default_rng(seed)
-    scene = maker.room(rng)
-    surfaces.finish(rng, scene, maker.bank)
+    scene = draw_room(rng, stock)
+    surfaces.finish(rng, scene, stock.bank)
     walk = plan_walk(rng, scene, frames)
     intrinsics = Intrinsics.from_fov(width, height, 65)
     look = int(rng.integers(1 << 31))
