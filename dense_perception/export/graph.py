@@ -39,7 +39,7 @@ class Corridor(nn.Module):
 
     def __init__(self, network: nn.Module, card: ModelCard) -> None:
         super().__init__()
-        self.network = network
+        self.network = _windowed(network, card)
         self.focal = card.input.focal
         mean, std = normalisation(card.network)
         self.register_buffer("gain", torch.tensor([1 / (255 * s) for s in std]))
@@ -78,7 +78,7 @@ def to_onnx(network: nn.Module, card: ModelCard) -> onnx.ModelProto:
     :raises InputError: if the network cannot take the card's size.
     """
     _check(network, card)
-    corridor = Corridor(_windowed(_folded(network), card), card).eval()
+    corridor = Corridor(_folded(network), card).eval()
     height, width = card.input.height, card.input.width
     # Two frames: a batch of one would be taken for a constant.
     example: list[Tensor] = [torch.zeros(2, height, width, 3, dtype=torch.uint8)]

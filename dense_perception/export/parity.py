@@ -26,8 +26,13 @@ class Difference:
 
     @classmethod
     def between(cls, got: np.ndarray, want: np.ndarray) -> Difference:
-        """NaN anywhere, or a range of nothing with a difference, counts as infinitely far."""
+        """NaN anywhere, or a range of nothing with a difference, counts as infinitely far.
+
+        Of whole numbers a difference of one is rounding, and counts as none.
+        """
         error = np.abs(got.astype(np.float64) - want.astype(np.float64))
+        if np.issubdtype(want.dtype, np.integer):
+            error = np.maximum(error - 1, 0)
         span = float(np.ptp(want.astype(np.float64)))
         largest, mean = float(error.max()), float(error.mean())
         if not np.isfinite(largest) or (span == 0 and largest > 0):
