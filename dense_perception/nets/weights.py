@@ -19,12 +19,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dense_perception.core.errors import ArtefactError
-from dense_perception.nets import checkpoint_names
+from dense_perception.nets import checkpoint_names, upernet_names
 from dense_perception.nets.checkpoint_names import Table
 from dense_perception.nets.depth_anything import DepthAnything
 from dense_perception.nets.dpt import DPT
 from dense_perception.nets.segmenter import Segmenter
+from dense_perception.nets.swin import SwinTransformer
+from dense_perception.nets.upernet import UperNet
 from dense_perception.nets.vit import PositionEmbedding, VisionTransformer, resize_positions
+from dense_perception.nets.vit_comer import ViTCoMer
 
 # Where a training script's dictionary keeps the network's weights.
 _WRAPPERS = ("model", "state_dict")
@@ -150,6 +153,12 @@ def _layouts(module: nn.Module) -> Mapping[str, Table]:
             "DPT": checkpoint_names.dpt(*kind),
             "Hugging Face": checkpoint_names.dpt_hf(*kind),
         }
+    if isinstance(module, UperNet) and isinstance(module.backbone, ViTCoMer):
+        table = upernet_names.vit_comer(module.backbone.config, r"backbone\.", "backbone.")
+        return {"ViT-CoMer": upernet_names.upernet(table)}
+    if isinstance(module, UperNet) and isinstance(module.backbone, SwinTransformer):
+        table = upernet_names.swin(r"backbone\.", "backbone.")
+        return {"UperNet": upernet_names.upernet(table)}
     return {}
 
 
@@ -264,7 +273,7 @@ def _resize(
             continue
         count = table.shape[1]
         prefix = part.prefix
-        if backbone:
+        if backbone or math.isqrt(max(count - prefix, 0)) ** 2 != count - prefix:
             # The checkpoint's extra tokens may be more or fewer than ours; a grid is square.
             prefix = next((p for p in (0, 1, 2) if math.isqrt(count - p) ** 2 == count - p), prefix)
         side = math.isqrt(max(count - prefix, 0))
