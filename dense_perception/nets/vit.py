@@ -173,6 +173,28 @@ class PositionEmbedding(nn.Module):
         return resize_positions(self.table_1nc, self.grid_hw, grid_hw, self.prefix, self.method)
 
 
+def fix_positions(network: nn.Module, *inputs: Tensor) -> None:
+    """Store all positions for the grids that ``inputs`` of ``network`` lead to, in place.
+
+    For export at one size: no runtime needs to resize a table that never changes.
+    """
+    seen: dict[PositionEmbedding, tuple[int, int]] = {}
+    hooks = [
+        module.register_forward_pre_hook(lambda part, args: seen.update({part: args[0]}))
+        for module in network.modules()
+        if isinstance(module, PositionEmbedding)
+    ]
+    try:
+        with torch.no_grad():
+            network(*inputs)
+            for part, grid_hw in list(seen.items()):
+                part.table_1nc = nn.Parameter(part(grid_hw).clone())
+                part.grid_hw = grid_hw
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 class VisionTransformer(nn.Module):
     """Patch embedding, positions, transformer blocks; returns the tokens after ``taps``.
 
@@ -261,7 +283,8 @@ class VisionTransformer(nn.Module):
         grid_hw = (height // self.patch, width // self.patch)
         tokens_bnc = self.patch_embed(image_bchw).flatten(2).transpose(1, 2)
         position_1nc = self.position(grid_hw)
-        extra = [t for t in (self.class_token_11c, self.distillation_token_11c) if t is not None]
+        tokens = (self.class_token_11c, self.distillation_token_11c)
+        extra: list[Tensor] = [token for token in tokens if token is not None]
         if extra:
             # Zero tokens plus the extra ones: joining them per frame would need the batch's size
             # in the graph, and with it shape arithmetic on the byte input.
