@@ -33,8 +33,8 @@ build: $(VENV)/.dev ## Build the package with colcon into build/ and install/
 
 corpus: $(VENV)/.train ## Generate the training rooms (installs rendering packages with apt)
 	./docker/install_rendering.sh
-	$(BIN)/dense-perception synthesize rooms --out corpora/rooms_train --frames 12000 --seed 1
-	$(BIN)/dense-perception synthesize rooms --out corpora/rooms_val --frames 600 --seed 9001 --held-out
+	$(BIN)/dense-perception synthesize rooms --out corpora/rooms_train --frames 8000 --seed 1
+	$(BIN)/dense-perception synthesize rooms --out corpora/rooms_val --frames 600 --seed 9001 --split val
 
 train: $(VENV)/.train ## Train the default model on the generated rooms
 	$(BIN)/dense-perception train config/training/dpt_tiny_indoor.yaml \

@@ -26,6 +26,7 @@ setup(
     author="dense_perception maintainers",
     license="Apache-2.0",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+    package_data={PACKAGE: ["demo/*"]},
     python_requires=">=3.10",
     install_requires=[
         "setuptools",

@@ -22,6 +22,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "models": ("dense_perception.runtime.models_command", "list the models found on this machine"),
     "evaluate": ("dense_perception.evaluation.bags_command", "compare with a bag's recorded depth"),
     "benchmark": ("dense_perception.evaluation.benchmark", "measure speed end to end"),
+    "demo": ("dense_perception.ros.demo", "a small bag through depth_node, answers as pictures"),
+    "stream-benchmark": ("dense_perception.ros.stream_benchmark", "measure depth_node on a stream"),
     "replay": ("dense_perception.ros.replay_command", "publish a bag on its ROS 2 topics"),
     "synthesize": ("dense_perception.training.synthetic.command", "generate training rooms"),
     "train": ("dense_perception.training.command", "train a model"),

@@ -28,7 +28,7 @@ ALLOWED = {
 # Heavy packages and the only rooms that may name them, at module level or inside a function.
 ONLY_IN = {
     "rclpy": {"ros"},
-    "torch": {"nets", "training", "export"},
+    "torch": {"nets", "training", "export", "evaluation"},
     "onnxruntime": {"backends", "export"},
     "openvino": {"backends", "export"},
     "mujoco": {"training"},

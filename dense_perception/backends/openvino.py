@@ -94,7 +94,6 @@ class OpenVinoBackend(Backend):
             "PERFORMANCE_HINT": "LATENCY",
             # The artefact alone decides the precision: no silent bf16.
             "INFERENCE_PRECISION_HINT": "f32",
-            "CACHE_DIR": os.fspath(cache_dir() / "openvino"),
         }
         if self._device == "CPU":
             config |= {"NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
@@ -103,9 +102,17 @@ class OpenVinoBackend(Backend):
         try:
             if self._free_batch:
                 model.reshape({spec.name: _with_batch(spec.shape, batch) for spec in self.inputs})
-            return self._core.compile_model(model, self._device, config).create_infer_request()
+            return self._compile_cached(model, config).create_infer_request()
         except Exception as error:
             raise self._refused(error) from error
+
+    def _compile_cached(self, model: Any, config: dict[str, Any]) -> Any:
+        """Compile, or load what was compiled before; a disk that takes no cache does no harm."""
+        cached = {**config, "CACHE_DIR": os.fspath(cache_dir() / "openvino")}
+        try:
+            return self._core.compile_model(model, self._device, cached)
+        except Exception:
+            return self._core.compile_model(model, self._device, {**config, "CACHE_DIR": ""})
 
     def _batch(self, feeds: Mapping[str, np.ndarray]) -> int:
         if not self._free_batch:

@@ -32,7 +32,7 @@ BACKENDS: dict[str, tuple[str, str, str]] = {
 MEASURE_S = 0.25
 """Time spent measuring one candidate, after its load and one warm-up run."""
 BUDGET_S = 0.8
-"""No further candidate is begun after this long; the next start goes on where this one ended."""
+"""After this long no candidate is begun but the first; the next start goes on from there."""
 
 # The likely fastest first, so that a start that runs out of time has a good one already.
 _PRECISION_ORDER = ("int8", "fp16", "fp32")
@@ -165,7 +165,7 @@ class _Contest:
                 best = (median_ms, *opened, candidate)
                 break
         for candidate in unknown:
-            if best is not None and time.perf_counter() - start > BUDGET_S:
+            if self.measured and time.perf_counter() - start > BUDGET_S:
                 outcomes[candidate] = Outcome(*candidate, note="measured at a later start")
                 continue
             opened = self._try(candidate, outcomes, errors)
@@ -240,7 +240,7 @@ class _Contest:
         path, _ = self.model.artefact(precision)
         package = BACKENDS[name][2] if name in BACKENDS else name
         version = _version(package)
-        parts = (name, version, self.device, str(self.threads), _cpu(), file_sha256(path))
+        parts = (name, version, self.device, str(self.threads), cpu_name(), file_sha256(path))
         return "|".join(parts)
 
     def _remember(self) -> None:
@@ -296,7 +296,7 @@ def _version(package: str) -> str:
     return "unknown"
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
     """CPU model and the number of cores this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     model = platform.machine()

@@ -10,12 +10,15 @@ from typing import Any
 
 from dense_perception.core.files import atomic_write
 
+_FOLDER = "dense_perception"
+
 
 def cache_dir() -> Path:
     """``$XDG_CACHE_HOME/dense_perception``, else ``~/.cache/dense_perception``; not created."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()
-    return root / "dense_perception"
+    root = base if os.path.isabs(base) else os.path.expanduser("~/.cache")
+    # Where nobody has a home "~" stays: a path that cannot be written, not one under "./~".
+    return Path(root if os.path.isabs(root) else os.devnull) / _FOLDER
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from dense_perception.core.cache import cache_dir, read_json, write_json
@@ -150,7 +151,12 @@ def find_card(name: str) -> ModelCard:
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file in hex, remembered by path, size and modification time."""
     status = path.stat()
-    key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+    return _known_sha256(path.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _known_sha256(path: Path, size: int, mtime_ns: int) -> str:
+    key = f"{path}|{size}|{mtime_ns}"
     remembered = cache_dir() / "hashes.json"
     hashes = read_json(remembered)
     digest = hashes.get(key)

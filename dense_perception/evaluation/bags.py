@@ -36,7 +36,7 @@ _PRIOR_SIDE = 160
 
 @dataclass(frozen=True)
 class Pair:
-    """A colour frame and the depth recorded with it (HxW float32 metres, NaN where there is none)."""
+    """A colour frame and its recorded depth: HxW float32 metres, NaN where there is none."""
 
     frame: Frame
     true_m: np.ndarray

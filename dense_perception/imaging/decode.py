@@ -80,7 +80,7 @@ def decode_compressed_depth(data: Any, *, max_pixels: int = MAX_PIXELS) -> np.nd
     if quant_a > 0:
         # Inverse-depth quantisation of the transport plug-in: stored = A / metres + B.
         return np.float32(quant_a) / (depth - np.float32(quant_b))
-    return depth * np.float32(0.001)
+    return depth / np.float32(1000)
 
 
 def _imdecode(buffer: np.ndarray, flags: int) -> np.ndarray | None:

@@ -133,7 +133,7 @@ def decode_depth(
     array = _array(layout, encoding, width, height, step, data, is_bigendian)
     depth_m = array.astype(np.float32)
     if layout.dtype == "u2":
-        depth_m *= np.float32(0.001)
+        depth_m /= np.float32(1000)
     depth_m[~(np.isfinite(depth_m) & (depth_m > 0))] = np.nan
     return depth_m
 

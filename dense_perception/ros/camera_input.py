@@ -9,11 +9,12 @@ from typing import Any
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from dense_perception.core.camera_info import intrinsics_from_info
 from dense_perception.core.errors import InputError
 from dense_perception.core.frame import Frame
 from dense_perception.ros import qos
-from dense_perception.ros.calibration import intrinsics_from_info
 from dense_perception.ros.convert import rgb_from_compressed, rgb_from_image, stamp_ns
+from dense_perception.runtime.bag_images import is_rectified
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -50,13 +51,17 @@ class CameraInput:
         self._node = node
         self._info: CameraInfo | None = None
         compressed = transport == "compressed"
+        self._profile = qos.image_input(reliability)
         self._image = node.create_subscription(
             CompressedImage if compressed else Image,
             "image/compressed" if compressed else "image",
             on_image,
-            qos.image_input(reliability),
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_mismatch),
+            self._profile,
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=qos.MismatchReport(node, self._explain_mismatch)
+            ),
         )
+        self._topic = str(self._image.topic_name)
         self._camera_info = node.create_subscription(
             CameraInfo, "camera_info", self._on_info, qos.output("best_effort")
         )
@@ -64,10 +69,12 @@ class CameraInput:
     @property
     def topic(self) -> str:
         """The resolved name of the image topic."""
-        return str(self._image.topic_name)
+        return self._topic
 
-    def frame(self, message: Image | CompressedImage, *, rectified: bool) -> CameraFrame:
+    def frame(self, message: Image | CompressedImage, *, matrix: str) -> CameraFrame:
         """Convert an image message and find its intrinsics.
+
+        ``matrix``: ``K``, ``P``, or ``auto`` to go by the topic's name.
 
         :raises InputError: if the image cannot be used. An unusable camera_info does not raise.
         """
@@ -78,6 +85,7 @@ class CameraInput:
         info, intrinsics, problem = self._info, None, ""
         if info is not None:
             height, width = rgb_hwc.shape[:2]
+            rectified = matrix == "P" or (matrix == "auto" and is_rectified(self._topic))
             try:
                 intrinsics = intrinsics_from_info(info, width, height, rectified=rectified)
             except InputError as error:
@@ -93,7 +101,5 @@ class CameraInput:
     def _on_info(self, message: CameraInfo) -> None:
         self._info = message
 
-    def _on_mismatch(self, _event: Any) -> None:
-        self._node.get_logger().warning(
-            qos.explain_input_mismatch(self._node, self.topic, self._image.qos_profile)
-        )
+    def _explain_mismatch(self) -> str:
+        return qos.explain_input_mismatch(self._node, self._topic, self._profile)

@@ -6,9 +6,11 @@ import sys
 from typing import Any
 
 import numpy as np
-from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
+from dense_perception.core.camera import Intrinsics
+from dense_perception.core.camera_info import calibration_for_output
 from dense_perception.core.errors import InputError
 from dense_perception.imaging.decode import decode_compressed
 from dense_perception.imaging.encodings import DEPTH_ENCODINGS, IMAGE_ENCODINGS, decode_image
@@ -83,6 +85,26 @@ def image_message(pixels: np.ndarray, header: Header, encoding: str) -> Image:
     )
     _fill(message, pixels)
     return message
+
+
+def camera_info_message(
+    info: CameraInfo | None, intrinsics: Intrinsics, header: Header
+) -> CameraInfo:
+    """``camera_info`` of an output of the size of ``intrinsics``; ``info`` is the input's, if any.
+
+    See :func:`~dense_perception.core.camera_info.calibration_for_output`.
+    """
+    fields = calibration_for_output(info, intrinsics)
+    return CameraInfo(
+        header=header,
+        width=fields.width,
+        height=fields.height,
+        distortion_model=fields.distortion_model,
+        d=fields.d.tolist(),
+        k=fields.k,
+        r=fields.r,
+        p=fields.p,
+    )
 
 
 def cloud_message(points: np.ndarray, header: Header) -> PointCloud2:

@@ -15,8 +15,12 @@ from dense_perception.core.prediction import DepthKind, DepthMap
 from dense_perception.imaging.colorize import DepthColorizer
 from dense_perception.imaging.points import organised_xyz, organised_xyzrgb
 from dense_perception.ros import qos
-from dense_perception.ros.calibration import info_for_output
-from dense_perception.ros.convert import cloud_message, depth_message, image_message
+from dense_perception.ros.convert import (
+    camera_info_message,
+    cloud_message,
+    depth_message,
+    image_message,
+)
 from dense_perception.ros.node_process import run_node
 from dense_perception.ros.params import DepthParameters
 from dense_perception.ros.perception_node import Answer, PerceptionNode
@@ -68,7 +72,7 @@ class DepthOutputs:
         _send(self._relative, lambda: image_message(depth_hw, header, "32FC1"))
         _send(
             self._info,
-            lambda: info_for_output(answer.info, answer.prediction.intrinsics, header),
+            lambda: camera_info_message(answer.info, answer.prediction.intrinsics, header),
         )
         _send(self._points, lambda: cloud_message(self._cloud(depth_hw, answer), header))
         _send(self._color, lambda: image_message(self._picture(depth_hw, depth), header, "rgb8"))
@@ -101,18 +105,18 @@ class DepthOutputs:
         return self._colorize(values_hw)
 
     def _create(self, kind: type, topic: str) -> LifecyclePublisher:
-        publisher: LifecyclePublisher
+        resolved = self._node.resolve_topic_name(topic)
 
-        def on_mismatch(_event: Any) -> None:
-            self._node.get_logger().warning(
-                qos.explain_output_mismatch(self._node, publisher.topic_name, self._profile)
-            )
+        def explain() -> str:
+            return qos.explain_output_mismatch(self._node, resolved, self._profile)
 
-        publisher = self._node.create_lifecycle_publisher(
+        publisher: LifecyclePublisher = self._node.create_lifecycle_publisher(
             kind,
             topic,
             self._profile,
-            event_callbacks=PublisherEventCallbacks(incompatible_qos=on_mismatch),
+            event_callbacks=PublisherEventCallbacks(
+                incompatible_qos=qos.MismatchReport(self._node, explain)
+            ),
         )
         self._publishers.append(publisher)
         return publisher

@@ -142,11 +142,12 @@ class PerceptionParameters:
         low=1.0,
         high=170.0,
     )
-    rectified: bool = parameter(
-        False,
-        "The input is a rectified image (image_rect), so camera_info's P describes it; false "
-        "takes K, of the image as the camera gives it.",
+    camera_matrix: str = parameter(
+        "auto",
+        "Which matrix of camera_info describes the image: K the one the camera gives, P the "
+        "rectified one; auto takes P if the topic's name says rectified (image_rect).",
         changes=Changes.ANY_TIME,
+        choices=("auto", "K", "P"),
     )
     output_size: str = parameter(
         "input",

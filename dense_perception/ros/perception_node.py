@@ -214,7 +214,7 @@ class PerceptionNode(LifecycleNode, Generic[Parameters]):
             self._counts.unwanted += 1
             return
         taken_s = time.perf_counter()
-        image = camera.frame(message, rectified=self.parameters.rectified)
+        image = camera.frame(message, matrix=self.parameters.camera_matrix)
         self._note_calibration(image.info, image.info_problem)
         converted_s = time.perf_counter()
         prediction = perceiver.perceive([image.frame])[0]

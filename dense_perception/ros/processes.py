@@ -14,6 +14,16 @@ from types import TracebackType
 from dense_perception.core.errors import BackendError
 
 
+def interrupt_on_signals() -> None:
+    """Let SIGINT and SIGTERM raise KeyboardInterrupt, also where a shell started us ignoring it."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+
+
 class ChildProcess:
     """``python -m module arguments`` with its output in a file; a context manager that stops it.
 
@@ -103,3 +113,9 @@ class ChildProcess:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory of a process in megabytes of 10^6 bytes (Linux)."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6

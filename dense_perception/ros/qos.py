@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import (
     DurabilityPolicy,
@@ -12,6 +14,7 @@ from rclpy.qos import (
     ReliabilityPolicy,
 )
 
+_NAME_DELAY_S = 1.0
 _RELIABILITY = {
     "best_effort": ReliabilityPolicy.BEST_EFFORT,
     "reliable": ReliabilityPolicy.RELIABLE,
@@ -65,10 +68,33 @@ def explain_output_mismatch(node: Node, topic: str, own: QoSProfile) -> str:
     )
 
 
+class MismatchReport:
+    """Warns of a mismatch a second after it is seen, when the other node's name is known too."""
+
+    def __init__(self, node: Node, explain: Callable[[], str]) -> None:
+        self._node = node
+        self._explain = explain
+        self._timer: Any = None
+
+    def __call__(self, _event: Any) -> None:
+        """The callback for an ``incompatible_qos`` event."""
+        if self._timer is None:
+            clock = Clock(clock_type=ClockType.STEADY_TIME)
+            self._timer = self._node.create_timer(_NAME_DELAY_S, self._warn, clock=clock)
+
+    def _warn(self) -> None:
+        self._node.destroy_timer(self._timer)
+        self._timer = None
+        self._node.get_logger().warning(self._explain())
+
+
 def _peers(infos: list[Any]) -> str:
     """Each endpoint as ``/node (reliable, volatile)``."""
-    named = [
-        f"{info.node_namespace.rstrip('/')}/{info.node_name} ({describe(info.qos_profile)})"
-        for info in infos
-    ]
+    named = [f"{_name(info)} ({describe(info.qos_profile)})" for info in infos]
     return ", ".join(sorted(named)) or "none any more"
+
+
+def _name(info: Any) -> str:
+    if "UNKNOWN" in info.node_name:
+        return "a node without a name"
+    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import queue
 import shutil
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +18,8 @@ from dense_perception.core.errors import InputError
 class Recorder:
     """Writes every message of the given topics, as received, with its time of arrival.
 
-    The bag grows in a hidden folder beside ``output`` and moves there when it is closed. Topics are subscribed
-    as soon as somebody publishes them.
+    The bag grows in a hidden folder beside ``output`` and moves there when it is closed. Topics
+    are subscribed as soon as somebody publishes them.
 
     :raises InputError: if ``output`` exists.
     """
@@ -42,6 +44,10 @@ class Recorder:
         self._missing = set(topics)
         self.counts = dict.fromkeys(topics, 0)
         self._subscriptions: list[Any] = []
+        # The executor must come back at once, or the middleware's queues overflow meanwhile.
+        self._pending: queue.SimpleQueue[tuple[Any, int, bytes] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write, name="recorder", daemon=True)
+        self._thread.start()
         self._timer = node.create_timer(0.05, self.subscribe_to_published)
         self.subscribe_to_published()
 
@@ -63,12 +69,19 @@ class Recorder:
         self._node.destroy_timer(self._timer)
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
+        self._pending.put(None)
+        self._thread.join()
         self._writer.close()
         os.replace(self._work / self.output.name, self.output)
         self._work.rmdir()
 
+    def _write(self) -> None:
+        while (item := self._pending.get()) is not None:
+            self._writer.write(*item)
+
     def _subscribe(self, topic: str, publishers: Sequence[Any]) -> None:
         from rclpy.qos import QoSProfile, ReliabilityPolicy
+        from rclpy.subscription import Subscription
 
         from dense_perception.ros.replay import message_class
 
@@ -79,15 +92,21 @@ class Recorder:
         )
         policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
 
-        def write(data: bytes) -> None:
-            self._writer.write(connection, time.time_ns(), data)
+        def take(data: bytes, received_ns: int) -> None:
+            self._pending.put((connection, received_ns, data))
             self.counts[topic] += 1
+
+        def with_info(data: bytes, info: Any) -> None:
+            take(data, info["received_timestamp"] or time.time_ns())
+
+        def without_info(data: bytes) -> None:  # Humble's rclpy tells no more
+            take(data, time.time_ns())
 
         self._subscriptions.append(
             self._node.create_subscription(
                 message_class(msgtype),
                 topic,
-                write,
+                with_info if hasattr(Subscription, "CallbackType") else without_info,
                 QoSProfile(depth=50, reliability=policy),
                 raw=True,
             )
@@ -102,24 +121,30 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
 
     import rclpy
+    from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
     from dense_perception.ros.allocator import keep_freed_memory
+    from dense_perception.ros.processes import interrupt_on_signals
 
     keep_freed_memory()
+    interrupt_on_signals()
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("recorder", start_parameter_services=False)
     recorder = Recorder(node, args.output, args.topics)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
     announced = False
     try:
         while True:
-            rclpy.spin_once(node, timeout_sec=0.1)
+            executor.spin_once(timeout_sec=0.1)
             if recorder.is_complete and not announced:
                 print(f"recording {len(args.topics)} topics", flush=True)
                 announced = True
     except KeyboardInterrupt:
         pass
     finally:
+        executor.shutdown()
         recorder.close()
         node.destroy_node()
         rclpy.try_shutdown()

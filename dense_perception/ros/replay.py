@@ -15,7 +15,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rosgraph_msgs.msg import Clock
 
 from dense_perception.core.errors import InputError
-from dense_perception.ros.bag_reader import BagReader, BagTopic
+from dense_perception.runtime.bag_reader import BagReader, BagTopic
 
 _CLOCK_PERIOD_S = 0.01
 _TYPE = re.compile(r"([a-z][a-z0-9_]*)/msg/([A-Za-z][A-Za-z0-9]*)")
@@ -49,7 +49,7 @@ class ReplayReport:
     unsubscribed: list[str] = field(default_factory=list)
     seconds: float = 0.0
     latest_ms: float = 0.0
-    problem: str = ""
+    problems: list[str] = field(default_factory=list)
 
 
 class Replay:
@@ -77,6 +77,11 @@ class Replay:
         self._clock = node.create_publisher(Clock, "/clock", 10) if options.clock else None
 
     @property
+    def message_count(self) -> int:
+        """How many messages one pass has."""
+        return sum(topic.count or 0 for topic in self._bag.topics if topic.name in self.topics)
+
+    @property
     def topics(self) -> tuple[str, ...]:
         """The bag's topics that are played."""
         return tuple(self._publishers)
@@ -98,7 +103,7 @@ class Replay:
         for publisher in self._publishers.values():
             publisher.wait_for_all_acked(Duration(seconds=1.0))
         self.report.seconds = time.monotonic() - started
-        self.report.problem = self._bag.problem
+        self.report.problems = list(self._bag.problems)
         return self.report
 
     def _advertise(self, topic: BagTopic) -> None:
@@ -126,23 +131,26 @@ class Replay:
             time.sleep(0.02)
 
     def _play_once(self, is_stopped: Callable[[], bool], on_message: Callable[[], None]) -> None:
-        started, first_ns = time.monotonic(), self._bag.start_ns
-        for topic, time_ns, data in self._bag.messages(self.topics):
-            due = started + max(0, time_ns - first_ns) / 1e9 / self._options.rate
-            self._wait(due, started, is_stopped)
+        started, first_ns = time.monotonic(), 0
+        for message in self._bag.messages(self.topics):
+            first_ns = first_ns or message.time_ns
+            due = started + max(0, message.time_ns - first_ns) / 1e9 / self._options.rate
+            self._wait(due, started, first_ns, is_stopped)
             if is_stopped():
                 return
-            self._tell_time(time_ns)
-            self._publishers[topic.name].publish(data)
-            self.report.published[topic.name] += 1
+            self._tell_time(message.time_ns)
+            self._publishers[message.topic].publish(message.data)
+            self.report.published[message.topic] += 1
             self.report.latest_ms = max(self.report.latest_ms, (time.monotonic() - due) * 1e3)
             on_message()
 
-    def _wait(self, due: float, started: float, is_stopped: Callable[[], bool]) -> None:
+    def _wait(
+        self, due: float, started: float, first_ns: int, is_stopped: Callable[[], bool]
+    ) -> None:
         """Sleep until ``due``, with the clock running meanwhile."""
         while self._clock is not None and due - time.monotonic() > _CLOCK_PERIOD_S:
             elapsed_s = (time.monotonic() - started) * self._options.rate
-            self._tell_time(self._bag.start_ns + int(elapsed_s * 1e9))
+            self._tell_time(first_ns + int(elapsed_s * 1e9))
             _sleep_until(time.monotonic() + _CLOCK_PERIOD_S, is_stopped)
             if is_stopped():
                 return

@@ -54,8 +54,9 @@ def main(args: argparse.Namespace) -> int:
     from rclpy.signals import SignalHandlerOptions
 
     from dense_perception.ros.allocator import keep_freed_memory
-    from dense_perception.ros.bag_reader import BagReader
+    from dense_perception.ros.processes import interrupt_on_signals
     from dense_perception.ros.replay import Replay, ReplayOptions, ReplayReport
+    from dense_perception.runtime.bag_reader import BagReader
 
     options = ReplayOptions(
         rate=args.rate,
@@ -68,6 +69,7 @@ def main(args: argparse.Namespace) -> int:
         subscribers=args.subscribers,
     )
     keep_freed_memory()
+    interrupt_on_signals()
     with BagReader(args.bag) as bag:
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         node = rclpy.create_node("bag_replay", start_parameter_services=False)
@@ -75,7 +77,7 @@ def main(args: argparse.Namespace) -> int:
         try:
             replay = Replay(node, bag, options)
             report = replay.report
-            with _progress(bag.message_count, args.loop or args.json) as on_message:
+            with _progress(replay.message_count, args.loop or args.json) as on_message:
                 replay.run(on_message=on_message)
         except KeyboardInterrupt:
             interrupted = True
@@ -83,7 +85,7 @@ def main(args: argparse.Namespace) -> int:
             node.destroy_node()
             rclpy.try_shutdown()
     _print(report, args.json)
-    return 130 if interrupted else int(bool(report.problem))
+    return 130 if interrupted else int(bool(report.problems))
 
 
 def parse_remaps(texts: list[str]) -> dict[str, str]:
@@ -119,7 +121,5 @@ def _print(report: ReplayReport, as_json: bool) -> None:
         print(f"skipped {topic}: {reason}", file=sys.stderr)
     if report.unsubscribed:
         print(f"nobody subscribed to {', '.join(report.unsubscribed)}", file=sys.stderr)
-    if report.problem:
-        print(
-            f"the bag is damaged, what could be read was played: {report.problem}", file=sys.stderr
-        )
+    for problem in report.problems:
+        print(f"what could be read was played: {problem}", file=sys.stderr)

@@ -14,15 +14,20 @@ from dense_perception.core.errors import InputError
 from dense_perception.runtime.mcap_salvage import scan_mcap, zstd_module
 
 _STORAGE = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 @dataclass(frozen=True, slots=True)
 class BagTopic:
-    """A topic: its name, ``package/msg/Type``, and how many messages (``None``: not known)."""
+    """A topic: its name, ``package/msg/Type``, and how many messages (``None``: not known).
+
+    ``qos``: what its publishers offered, as ``rosbags`` gives it, where the bag says so.
+    """
 
     name: str
     msgtype: str
     count: int | None
+    qos: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +83,16 @@ class BagReader:
             wanted = [c for c in self._whole.connections if topics is None or c.topic in topics]
             if not wanted:
                 return
+            last: dict[str, int] = {}
             try:
                 for connection, time_ns, data in self._whole.messages(wanted):
+                    last[connection.topic] = time_ns
                     yield BagMessage(connection.topic, connection.msgtype, time_ns, bytes(data))
             except GeneratorExit:
                 raise
             except Exception as error:
                 self._note(f"{self.path.name} is damaged: {error}")
+                yield from self._beyond_damage({each.topic for each in wanted}, last)
             return
         for part in self._parts:
             for message in part.messages(self):
@@ -119,7 +127,7 @@ class BagReader:
             self._stack.callback(reader.close)
             self._whole = reader
             self._topics = tuple(
-                BagTopic(name, info.msgtype or "", info.msgcount)
+                BagTopic(name, info.msgtype or "", info.msgcount, _offered_qos(info.connections))
                 for name, info in sorted(reader.topics.items())
             )
             for connection in reader.connections:
@@ -146,6 +154,13 @@ class BagReader:
             raise InputError(f"nothing in {self.path} can be read: {reasons}") from cause
         if not self.problems:
             self._note(f"{self.path.name} has no usable metadata ({cause}); its messages were read")
+
+    def _beyond_damage(self, topics: Collection[str], last: dict[str, int]) -> Iterator[BagMessage]:
+        """What the index could not reach, read record by record from the files."""
+        for file in _storage_files(self.path):
+            for message in _Part(self._unpacked(file)).messages(self):
+                if message.topic in topics and message.time_ns > last.get(message.topic, -1):
+                    yield message
 
     def _unpacked(self, path: Path) -> Path:
         if path.suffix != ".zstd":
@@ -219,8 +234,9 @@ class _Part:
             # By row id: the index on the time stamps is the first thing a cut file lacks.
             rows = connection.execute("SELECT topic_id, timestamp, data FROM messages ORDER BY id")
             for key, time_ns, data in rows:
-                if key in topics:
-                    yield BagMessage(*topics[key], time_ns, bytes(data))
+                plain = _plain(bytes(data))
+                if key in topics and plain:
+                    yield BagMessage(*topics[key], time_ns, plain)
         except sqlite3.Error as error:
             raise InputError(
                 f"{self.path.name} is cut off or damaged ({error}); what came before was read: "
@@ -228,6 +244,21 @@ class _Part:
             ) from error
         finally:
             connection.close()
+
+
+def _plain(data: bytes) -> bytes:
+    """A message as recorded, unpacked where messages were compressed; empty where it is damaged."""
+    if not data.startswith(_ZSTD_MAGIC):  # CDR itself starts with 0
+        return data
+    try:
+        return bytes(zstd_module().decompress(data))
+    except Exception:  # the standard library's and the backport's errors differ
+        return b""
+
+
+def _offered_qos(connections: Collection[Any]) -> tuple[Any, ...]:
+    offered = [getattr(each.ext, "offered_qos_profiles", None) for each in connections]
+    return tuple(qos for each in offered if isinstance(each, list) for qos in each)
 
 
 def _storage_files(path: Path) -> list[Path]:

@@ -76,9 +76,10 @@ class Batches:
         return collate([self._view(position + offset, stage) for offset in range(stage.batch)])
 
     def _view(self, position: int, stage: StageConfig) -> View:
-        epoch, place = divmod(position, len(self.frames))
-        if self._order[0] != epoch:
-            order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.frames))
+        count = len(self.frames)
+        epoch, place = divmod(position, count)
+        if self._order[0] != epoch or len(self._order[1]) != count:
+            order = np.random.default_rng([self.config.seed, epoch]).permutation(count)
             self._order = (epoch, order)
         sample = self.frames[int(self._order[1][place])]
         rng = np.random.default_rng([self.config.seed, 1, position])

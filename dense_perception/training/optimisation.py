@@ -13,7 +13,7 @@ from dense_perception.training.config import TrainingConfig
 
 
 def longest_prefix(name: str, factors: Mapping[str, float], default: float = 1.0) -> float:
-    """The factor of the longest dotted prefix of ``name``; ``a.b`` covers ``a.b.c``, not ``a.bc``."""
+    """The factor of the longest prefix of ``name``, in whole words: ``a.b`` is none of ``a.bc``."""
     best, value = -1, default
     for prefix, factor in factors.items():
         if covers(prefix, name) and len(prefix) > best:
@@ -93,7 +93,10 @@ class MovingAverage:
         self.updates += 1
         share = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
         mine, theirs = [], []
+        frozen = {name for name, p in module.named_parameters() if not p.requires_grad}
         for key, value in module.state_dict().items():
+            if key in frozen:
+                continue
             if value.is_floating_point():
                 mine.append(self.state[key])
                 theirs.append(value.detach())

@@ -15,6 +15,7 @@ import numpy as np
 
 from dense_perception.training.config import AugmentConfig
 
+_MIDDLE_GRAY = 0.16  # in linear light; 0.43 as it is stored
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -42,8 +43,14 @@ def augment(rgb_hwc: np.ndarray, config: AugmentConfig, rng: np.random.Generator
 
 
 def tone(rgb_hwc: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
-    """Exposure, white balance, tone curve and contrast, as one table per channel."""
-    stops = rng.uniform(-config.exposure_stops, config.exposure_stops)
+    """Exposure, white balance, tone curve and contrast, as one table per channel.
+
+    The exposure is metered, as a camera does it: the mean level goes to middle gray, give or take
+    ``exposure_stops``, within two stops of what was rendered.
+    """
+    meter = max(float(cv2.mean(rgb_hwc)[1]) / 255, 0.02) ** 2.2
+    stops = float(np.clip(math.log2(_MIDDLE_GRAY / meter), -2, 2)) if config.exposure_stops else 0
+    stops += rng.uniform(-config.exposure_stops, config.exposure_stops)
     balance = np.exp(
         rng.uniform(-config.white_balance, config.white_balance, 3) * np.array([1.0, 0.4, 1.0])
     )

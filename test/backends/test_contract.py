@@ -171,6 +171,15 @@ class TestOpenVino(BackendContract):
         backend = open_backend(self.name, artefact)
         np.testing.assert_allclose(backend.infer(feeds)["depth"], expected_depth(feeds), rtol=1e-5)
 
+    def test_disk_that_takes_no_cache(
+        self, artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "a_file").write_text("")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a_file"))
+        feeds = feeds_of(1)
+        backend = open_backend(self.name, artefact)
+        np.testing.assert_allclose(backend.infer(feeds)["depth"], expected_depth(feeds), rtol=1e-5)
+
 
 def test_unknown_backend(artefact: Path) -> None:
     with pytest.raises(BackendError, match=r"'tensorflow'.*onnxruntime"):

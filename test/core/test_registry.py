@@ -149,4 +149,5 @@ def test_remembered_hash_follows_the_file_and_survives_a_damaged_cache(tmp_path:
     memory = tmp_path / "cache/dense_perception/hashes.json"
     for junk in ("", "[1, 2]", "{", '{"x": 3}', "\udcff"):
         memory.write_text(junk, errors="surrogateescape")
+        registry._known_sha256.cache_clear()
         assert len(file_sha256(path)) == 64

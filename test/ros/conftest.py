@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,10 +44,10 @@ def probe(domain: int, ros_environment: dict[str, str]) -> Iterator[Probe]:
         yield running
 
 
-@pytest.fixture
-def red_model(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def red_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A metric model of 64x48 pixels whose depth is known in closed form."""
-    path = tmp_path / "red.onnx"
+    path = tmp_path_factory.mktemp("models") / "red.onnx"
     write_red_artefact(path)
     return path
 
@@ -53,32 +55,57 @@ def red_model(tmp_path: Path) -> Path:
 NodeFactory = Callable[..., ChildProcess]
 
 
+def launch_node(
+    stack: ExitStack,
+    folder: Path,
+    environment: dict[str, str],
+    *,
+    ready: str | None = "waiting for images",
+    **parameters: object,
+) -> ChildProcess:
+    """depth_node with parameters given as keywords; waits until it prints ``ready``."""
+    parameters = {
+        "backend": "onnxruntime",
+        "threads": 1,
+        "diagnostics_period_s": 0.1,
+        **parameters,
+    }
+    arguments = ["--ros-args"]
+    for name, value in parameters.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        arguments += ["-p", f"{name}:={text}"]
+    log = folder / f"depth_node_{len(list(folder.glob('depth_node_*')))}.log"
+    process = stack.enter_context(
+        ChildProcess("dense_perception.ros.depth_node", arguments, log=log, environment=environment)
+    )
+    if ready:
+        process.wait_for_text(ready)
+    return process
+
+
 @pytest.fixture
 def start_node(tmp_path: Path, ros_environment: dict[str, str]) -> Iterator[NodeFactory]:
-    """Starts depth_node with parameters given as keywords; stops what it started."""
+    """Starts nodes of this test's own; stops what it started."""
     with ExitStack() as stack:
-        count = 0
+        yield partial(launch_node, stack, tmp_path, ros_environment)
 
-        def start(
-            *, ready: str | None = "waiting for images", **parameters: object
-        ) -> ChildProcess:
-            nonlocal count
-            count += 1
-            parameters = {"backend": "onnxruntime", "threads": 1, **parameters}
-            arguments = ["--ros-args"]
-            for name, value in parameters.items():
-                text = str(value).lower() if isinstance(value, bool) else str(value)
-                arguments += ["-p", f"{name}:={text}"]
-            process = stack.enter_context(
-                ChildProcess(
-                    "dense_perception.ros.depth_node",
-                    arguments,
-                    log=tmp_path / f"depth_node_{count}.log",
-                    environment=ros_environment,
-                )
-            )
-            if ready:
-                process.wait_for_text(ready)
-            return process
 
-        yield start
+@dataclass(frozen=True)
+class Live:
+    """A node that several tests share, and a probe beside it."""
+
+    node: ChildProcess
+    probe: Probe
+
+
+@pytest.fixture(scope="module")
+def live(
+    domain: int,
+    ros_environment: dict[str, str],
+    red_model: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Live]:
+    with ExitStack() as stack:
+        folder = tmp_path_factory.mktemp("live")
+        node = launch_node(stack, folder, ros_environment, model=red_model)
+        yield Live(node, stack.enter_context(Probe(domain)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 TYPES = get_typestore(Stores.LATEST)
 START_NS = 1_700_000_000_000_000_000
@@ -28,6 +28,14 @@ def image(time_ns: int, rgb_hwc: np.ndarray) -> Any:
 
 def text(value: str) -> Any:
     return TYPES.types["std_msgs/msg/String"](value)
+
+
+def unknown_thing(value: int) -> Any:
+    """A message of a type that no ROS machine has."""
+    name = "nowhere_msgs/msg/Thing"
+    if name not in TYPES.types:
+        TYPES.register(get_types_from_msg("int32 value", name))
+    return TYPES.types[name](value)
 
 
 def write_bag(

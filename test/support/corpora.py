@@ -14,7 +14,7 @@ def render(
     """RGB (H, W, 3) uint8, planar depth (H, W) float64 metres and (fx, fy, cx, cy)."""
     focal = width * rng.uniform(0.7, 1.1)
     cx, cy = (width - 1) / 2, (height - 1) / 2
-    v, u = np.mgrid[0:height, 0:width].astype(np.float64)
+    v = np.repeat(np.arange(height, dtype=np.float64)[:, None], width, axis=1)
     camera_height, wall = rng.uniform(0.8, 1.6), rng.uniform(2.5, 6.0)
     below = (v - cy) / focal
     floor = np.where(below > 1e-6, camera_height / np.maximum(below, 1e-6), np.inf)
@@ -45,9 +45,7 @@ def write_corpus(
         folder.mkdir(parents=True)
         scenes = [render(rng, width, height) for _ in range(count)]
         np.save(folder / "rgb.npy", np.stack([scene[0] for scene in scenes]))
-        np.save(
-            folder / "depth_m.npy", np.stack([scene[1] for scene in scenes]).astype(np.float16)
-        )
+        np.save(folder / "depth_m.npy", np.stack([scene[1] for scene in scenes]).astype(np.float16))
         np.save(
             folder / "intrinsics.npy", np.stack([scene[2] for scene in scenes]).astype(np.float32)
         )

@@ -11,6 +11,7 @@ from dense_perception.training.synthetic.renderer import Pose
 from dense_perception.training.synthetic.scene import Box, Scene
 
 CLEARANCE_M = 0.2
+PREVIEW = (24, 18)
 
 
 def draw_camera(
@@ -93,41 +94,54 @@ def _tilt(rng: np.random.Generator) -> tuple[float, float]:
     return math.radians(float(np.clip(pitch, -50, 20))), math.radians(roll)
 
 
-def is_useful(rng: np.random.Generator, depth_m: np.ndarray) -> bool:
-    """False for views into something at arm's length, or of one bare flat surface close by."""
-    sample = depth_m[::4, ::4]
-    median = float(np.median(sample))
-    if float(np.quantile(sample, 0.01)) < 0.2 or median < 0.25:
-        return False
-    if median < 0.45:
-        return rng.random() < 0.1
-    if median < 1.6 and flat_share(sample) > 0.6:
-        return rng.random() < 0.12
-    if edge_share(depth_m) < 0.012:
-        return rng.random() < 0.25
-    return flat_share(sample) < 0.93 or rng.random() < 0.25
+def preview(scene: Scene, pose: Pose, intrinsics: Intrinsics) -> tuple[np.ndarray, np.ndarray]:
+    """Coarse planar depth (metres) and surface index of a 24x18 view of the occupied boxes.
 
-
-def edge_share(depth_m: np.ndarray) -> float:
-    """The share of pixels whose right neighbour is nearer or farther by more than 4 per cent."""
-    ratio = depth_m[:, 1:] / np.maximum(depth_m[:, :-1], 1e-3)
-    return float((np.abs(ratio - 1) > 0.04).mean())
-
-
-def flat_share(depth_m: np.ndarray) -> float:
-    """The share of pixels on the dominant plane. Inverse planar depth of a plane is affine in the
-    pixel coordinates, so a robust affine fit finds it.
+    Renders nothing, so hopeless views cost next to nothing. Surfaces 0-5 are the room's sides, the
+    next numbers the boxes.
     """
-    inverse = 1.0 / np.maximum(depth_m, 1e-3)
-    y, x = np.mgrid[0 : depth_m.shape[0], 0 : depth_m.shape[1]]
-    design = np.stack([x.ravel(), y.ravel(), np.ones(x.size)], 1).astype(np.float64)
-    target = inverse.ravel()
-    weights = np.ones_like(target)
-    inlier = 0.0
-    for _ in range(8):
-        lhs = design * weights[:, None]
-        fit = np.linalg.lstsq(lhs.T @ design, lhs.T @ target, rcond=None)[0]
-        error = np.abs(design @ fit - target) / target
-        inlier = float((error < 0.03).mean())
-        weights = 1.0 / (1.0 + (error / 0.02) ** 2)
-    return inlier
+    columns = (np.arange(PREVIEW[0]) + 0.5) / PREVIEW[0] * intrinsics.width - 0.5
+    rows = (np.arange(PREVIEW[1]) + 0.5) / PREVIEW[1] * intrinsics.height - 0.5
+    x, y = np.meshgrid(
+        (columns - intrinsics.cx) / intrinsics.fx, (rows - intrinsics.cy) / intrinsics.fy
+    )
+    rays = np.stack([x, y, np.ones_like(x)], -1).reshape(-1, 3) @ pose.rotation_33.T
+    rays = np.where(np.abs(rays) < 1e-9, 1e-9, rays)  # at unit planar depth: t is the depth
+    walls = (np.where(rays > 0, np.array(scene.size), 0.0) - pose.position) / rays
+    surface = walls.argmin(-1) * 2 + (
+        np.take_along_axis(rays, walls.argmin(-1)[:, None], 1)[:, 0] > 0
+    )
+    depth = walls.min(-1)
+    boxes = [box for box in scene.occupied if box.solid]
+    if boxes:
+        low = np.array([(b.x0, b.y0, b.z0) for b in boxes]) - pose.position
+        high = np.array([(b.x1, b.y1, b.z1) for b in boxes]) - pose.position
+        a, b = low[None] / rays[:, None], high[None] / rays[:, None]
+        enter, leave = np.minimum(a, b).max(-1), np.maximum(a, b).min(-1)
+        enter = np.where((enter < leave) & (leave > 0), np.maximum(enter, 0.0), np.inf)
+        nearest = enter.argmin(-1)
+        hit = np.take_along_axis(enter, nearest[:, None], 1)[:, 0]
+        surface = np.where(hit < depth, 6 + nearest, surface)
+        depth = np.minimum(depth, hit)
+    return depth.reshape(PREVIEW[::-1]), surface.reshape(PREVIEW[::-1])
+
+
+def is_promising(rng: np.random.Generator, depth_m: np.ndarray, surface: np.ndarray) -> bool:
+    """Whether a :func:`preview` shows neither something at arm's length nor mostly one surface."""
+    median = float(np.median(depth_m))
+    if median < 0.45:
+        return rng.random() < 0.05
+    if float((depth_m < 0.25).mean()) > 0.12:
+        return False
+    share = float(np.bincount(surface.ravel()).max() / surface.size)
+    if share > 0.85 or (share > 0.6 and median < 1.6):
+        return rng.random() < 0.1
+    if len(np.unique(surface)) < 5:
+        return rng.random() < 0.3
+    return True
+
+
+def is_useful(depth_m: np.ndarray) -> bool:
+    """False for a rendered view into something at arm's length."""
+    sample = depth_m[::4, ::4]
+    return float(np.quantile(sample, 0.01)) >= 0.2 and float(np.median(sample)) >= 0.3

@@ -1,22 +1,20 @@
 """Drawn objects out of boxes, cylinders and ellipsoids: what catalogues of furniture lack.
 
-Each maker returns primitives around the origin, standing on z = 0, front to +y, with its footprint
-(width, depth, height) in metres.
+Each stock returns an :class:`Item` of primitives; sizes are in metres.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 
 from dense_perception.training.synthetic import textures
-from dense_perception.training.synthetic.scene import Primitive
-from dense_perception.training.synthetic.textures import TextureBank
+from dense_perception.training.synthetic.bank import TextureBank
+from dense_perception.training.synthetic.scene import Item, Primitive
 
 Rgb = tuple[float, float, float]
-Made = tuple[list[Primitive], tuple[float, float, float]]
+Maker = Callable[[np.random.Generator, TextureBank], Item]
 
 
 def _rgb(colour: np.ndarray) -> Rgb:
@@ -36,36 +34,7 @@ def _box(
     return Primitive(shape, half, at, yaw, rgb, label, texture_hwc, emission)
 
 
-def _uint8(image: np.ndarray) -> np.ndarray:
-    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
-
-
-def place(
-    made: list[Primitive], x: float, y: float, z: float, yaw: float
-) -> list[Primitive]:
-    """The primitives turned by ``yaw`` and moved to (x, y, z)."""
-    c, s = math.cos(yaw), math.sin(yaw)
-    out = []
-    for p in made:
-        px, py, pz = p.position
-        position = (x + c * px - s * py, y + s * px + c * py, z + pz)
-        out.append(
-            Primitive(
-                p.shape,
-                p.half,
-                position,
-                p.yaw + yaw,
-                p.rgb,
-                p.label,
-                p.texture_hwc,
-                p.emission,
-                p.specular,
-            )
-        )
-    return out
-
-
-def books(rng: np.random.Generator, bank: TextureBank, width: float, room_m: float) -> Made:
+def books(rng: np.random.Generator, bank: TextureBank, width: float, room_m: float) -> Item:
     """A row of upright books or binders filling up to ``width``, at most ``room_m`` high."""
     parts = []
     x = 0.0
@@ -88,24 +57,22 @@ def books(rng: np.random.Generator, bank: TextureBank, width: float, room_m: flo
             )
         )
         x += w
-    return parts, (width, 0.25, room_m)
+    return Item((width, 0.25, room_m), made=tuple(parts))
 
 
-def shelving(rng: np.random.Generator, bank: TextureBank) -> Made:
+def shelving(rng: np.random.Generator, bank: TextureBank) -> Item:
     """An open shelf with boards, filled with books, boxes and vases."""
     w, d = rng.uniform(0.5, 1.6), rng.uniform(0.25, 0.45)
     h = rng.choice([rng.uniform(0.7, 1.2), rng.uniform(1.5, 2.2)])
     rgb = _rgb(textures.object_colour(rng))
     texture = None
     if rng.random() < 0.5:
-        texture = _uint8(bank.pick("object", rng))
+        texture = textures.to_uint8(bank.pick("object", rng))
         rgb = (1.0, 1.0, 1.0)
     t = rng.uniform(0.008, 0.02)
     parts = []
     for side in (-1, 1):
-        parts.append(
-            _box((t, d / 2, h / 2), (side * (w / 2 - t), 0, h / 2), rgb, "shelf", texture)
-        )
+        parts.append(_box((t, d / 2, h / 2), (side * (w / 2 - t), 0, h / 2), rgb, "shelf", texture))
     if rng.random() < 0.7:
         parts.append(_box((w / 2, 0.005, h / 2), (0, -d / 2 + 0.006, h / 2), rgb, "shelf", texture))
     count = int(rng.integers(2, 6)) + 1
@@ -122,17 +89,17 @@ def shelving(rng: np.random.Generator, bank: TextureBank) -> Made:
             span = min(span, w / 2 - 0.05 - x)
             if rng.random() < fill and span > 0.06:
                 if rng.random() < 0.55:
-                    row, _ = books(rng, bank, span, min(room, 0.34))
+                    row = books(rng, bank, span, min(room, 0.34))
                 else:
-                    row, _ = thing(rng, bank, min(span, 0.35), min(room * 0.95, 0.4), d * 0.9)
-                parts += place(row, x + span / 2, 0, z + t, 0.0)
+                    row = thing(rng, bank, min(span, 0.35), min(room * 0.95, 0.4), d * 0.9)
+                parts += [p.moved(x + span / 2, 0, z + t, 0.0) for p in row.made]
             x += span + rng.uniform(0.0, 0.06)
-    return parts, (w, d, h)
+    return Item((w, d, h), made=tuple(parts), surface_m=h if h < 1.3 else None)
 
 
 def thing(
     rng: np.random.Generator, bank: TextureBank, width: float, height: float, depth: float
-) -> Made:
+) -> Item:
     """One simple object within the given bounds."""
     kind = rng.random()
     w = width * rng.uniform(0.4, 0.95)
@@ -142,18 +109,19 @@ def thing(
     if kind < 0.45:
         texture = None
         if rng.random() < 0.5:
-            texture = _uint8(bank.pick("object", rng))
+            texture = textures.to_uint8(bank.pick("object", rng))
             rgb = (1.0, 1.0, 1.0)
-        return [_box((w / 2, d / 2, h / 2), (0, 0, h / 2), rgb, "box", texture)], (w, d, h)
+        part = _box((w / 2, d / 2, h / 2), (0, 0, h / 2), rgb, "box", texture)
+        return Item((w, d, h), made=(part,))
     r = min(w, d) / 2
     if kind < 0.75:
         part = _box((r, r, h / 2), (0, 0, h / 2), rgb, "small_object", shape="cylinder")
-        return [part], (2 * r, 2 * r, h)
+        return Item((2 * r, 2 * r, h), made=(part,))
     part = _box((w / 2, d / 2, h / 2), (0, 0, h / 2), rgb, "small_object", shape="ellipsoid")
-    return [part], (w, d, h)
+    return Item((w, d, h), made=(part,))
 
 
-def carton(rng: np.random.Generator, bank: TextureBank) -> Made:
+def carton(rng: np.random.Generator, bank: TextureBank) -> Item:
     """A box on the floor, often of cardboard, sometimes two or three stacked."""
     parts: list[Primitive] = []
     z = 0.0
@@ -164,7 +132,9 @@ def carton(rng: np.random.Generator, bank: TextureBank) -> Made:
             image = textures.recolour(
                 bank.pick("object", rng), textures.hsv(0.09, rng.uniform(0.2, 0.5), 0.65), 0.6
             )
-            part = _box((w / 2, d / 2, h / 2), (0, 0, z + h / 2), (1, 1, 1), "box", _uint8(image))
+            part = _box(
+                (w / 2, d / 2, h / 2), (0, 0, z + h / 2), (1, 1, 1), "box", textures.to_uint8(image)
+            )
         else:
             rgb = _rgb(textures.object_colour(rng))
             part = _box((w / 2, d / 2, h / 2), (0, 0, z + h / 2), rgb, "box")
@@ -174,17 +144,17 @@ def carton(rng: np.random.Generator, bank: TextureBank) -> Made:
         if z > 1.1:
             break
     first = parts[0]
-    return parts, (2 * first.half[0], 2 * first.half[1], z)
+    return Item((2 * first.half[0], 2 * first.half[1], z), made=tuple(parts))
 
 
-def desk(rng: np.random.Generator, bank: TextureBank) -> Made:
+def desk(rng: np.random.Generator, bank: TextureBank) -> Item:
     """A plain table or desk: a top on four legs or two panels, sometimes with drawers."""
     w, d, h = rng.uniform(0.9, 1.9), rng.uniform(0.55, 0.9), rng.uniform(0.68, 0.78)
     rgb = _rgb(textures.object_colour(rng))
     leg = _rgb(textures.object_colour(rng))
     texture = None
     if rng.random() < 0.6:
-        texture = _uint8(bank.pick("object", rng))
+        texture = textures.to_uint8(bank.pick("object", rng))
         rgb = (1.0, 1.0, 1.0)
     t = rng.uniform(0.01, 0.025)
     parts = [_box((w / 2, d / 2, t), (0, 0, h - t), rgb, "table", texture)]
@@ -203,10 +173,10 @@ def desk(rng: np.random.Generator, bank: TextureBank) -> Made:
         parts.append(_box((0.2, d / 2 * 0.85, 0.27), at, leg, "cabinet"))
     if rng.random() < 0.3:
         parts.append(_box((w / 2 * 0.95, 0.01, zl * 0.5), (0, -d / 2 * 0.9, h * 0.7), leg, "table"))
-    return parts, (w, d, h)
+    return Item((w, d, h), made=tuple(parts), surface_m=h)
 
 
-def monitor(rng: np.random.Generator, bank: TextureBank) -> Made:
+def monitor(rng: np.random.Generator, bank: TextureBank) -> Item:
     """A flat screen on a stand; on or off."""
     w = rng.uniform(0.4, 0.7)
     h = w * rng.uniform(0.5, 0.65)
@@ -214,37 +184,36 @@ def monitor(rng: np.random.Generator, bank: TextureBank) -> Made:
     case = _rgb(textures.hsv(0, 0, float(rng.choice([0.06, 0.1, 0.5, 0.85]))))
     on = rng.random() < 0.5
     image = textures.poster(rng) if on else np.full((8, 8, 3), 0.05, np.float32)
-    tilt_y = 0.0
     parts = [
-        _box((w / 2, 0.018, h / 2), (0, tilt_y, lift + h / 2), case, "screen"),
+        _box((w / 2, 0.018, h / 2), (0, 0, lift + h / 2), case, "screen"),
         _box(
             (w / 2 * 0.95, 0.002, h / 2 * 0.92),
             (0, 0.02, lift + h / 2),
             (1, 1, 1),
             "screen",
-            _uint8(image),
+            textures.to_uint8(image),
             0.5 if on else 0.0,
         ),
         _box((0.025, 0.02, lift / 2 + 0.03), (0, -0.03, lift / 2 + 0.03), case, "screen"),
         _box((w * 0.22, 0.09, 0.006), (0, -0.02, 0.006), case, "screen"),
     ]
-    return parts, (w, 0.2, lift + h)
+    return Item((w, 0.2, lift + h), made=tuple(parts))
 
 
-def keyboard(rng: np.random.Generator, bank: TextureBank) -> Made:
+def keyboard(rng: np.random.Generator, bank: TextureBank) -> Item:
     """A keyboard and a mouse."""
     rgb = _rgb(textures.hsv(0, 0, float(rng.choice([0.08, 0.2, 0.85]))))
     image = np.repeat(np.repeat(rng.uniform(0.6, 1.0, (5, 14, 1)), 6, 0), 6, 1) * np.array(rgb)
     image[::6] *= 0.5
     image[:, ::6] *= 0.5
     parts = [
-        _box((0.22, 0.07, 0.01), (0, 0, 0.01), (1, 1, 1), "small_object", _uint8(image)),
+        _box((0.22, 0.07, 0.01), (0, 0, 0.01), (1, 1, 1), "small_object", textures.to_uint8(image)),
         _box((0.03, 0.05, 0.016), (0.29, 0.0, 0.012), rgb, "small_object", shape="ellipsoid"),
     ]
-    return parts, (0.66, 0.16, 0.03)
+    return Item((0.66, 0.16, 0.03), made=tuple(parts))
 
 
-def papers(rng: np.random.Generator, bank: TextureBank) -> Made:
+def papers(rng: np.random.Generator, bank: TextureBank) -> Item:
     """A few sheets, a pile of paper, or flat books."""
     parts = []
     z = 0.0
@@ -257,7 +226,7 @@ def papers(rng: np.random.Generator, bank: TextureBank) -> Made:
                 (rng.normal(0, 0.02), rng.normal(0, 0.02), z + h / 2),
                 (1, 1, 1),
                 "small_object",
-                _uint8(textures.poster(rng, 64)),
+                textures.to_uint8(textures.poster(rng, 64)),
                 yaw=rng.normal(0, 0.3),
             )
         else:
@@ -265,10 +234,10 @@ def papers(rng: np.random.Generator, bank: TextureBank) -> Made:
             part = _box((w / 2, d / 2, h / 2), (0, 0, z + h / 2), rgb, "small_object")
         parts.append(part)
         z += h
-    return parts, (0.25, 0.32, z)
+    return Item((0.25, 0.32, z), made=tuple(parts))
 
 
-def cup(rng: np.random.Generator, bank: TextureBank) -> Made:
+def cup(rng: np.random.Generator, bank: TextureBank) -> Item:
     """A cup, can or bottle."""
     r, h = rng.uniform(0.025, 0.05), rng.uniform(0.06, 0.28)
     rgb = _rgb(textures.object_colour(rng))
@@ -278,33 +247,36 @@ def cup(rng: np.random.Generator, bank: TextureBank) -> Made:
             _box((r * 0.4, r * 0.4, 0.03), (0, 0, h + 0.03), rgb, "small_object", shape="cylinder")
         )
         h += 0.06
-    return parts, (2 * r, 2 * r, h)
+    return Item((2 * r, 2 * r, h), made=tuple(parts))
 
 
-def partition(rng: np.random.Generator, bank: TextureBank) -> Made:
+def partition(rng: np.random.Generator, bank: TextureBank) -> Item:
     """An office screen or room divider."""
     w, h = rng.uniform(0.8, 2.0), rng.uniform(1.1, 1.8)
     image = textures.carpet(rng, 128, 128, 100)
-    part = _box((w / 2, 0.025, h / 2), (0, 0, h / 2), (1, 1, 1), "other_furniture", _uint8(image))
-    return [part], (w, 0.06, h)
+    part = _box(
+        (w / 2, 0.025, h / 2), (0, 0, h / 2), (1, 1, 1), "other_furniture", textures.to_uint8(image)
+    )
+    return Item((w, 0.06, h), made=(part,))
 
 
-def bag(rng: np.random.Generator, bank: TextureBank) -> Made:
+def bag(rng: np.random.Generator, bank: TextureBank) -> Item:
     """A soft lump: bag, cushion, heap of cloth."""
     w, d, h = rng.uniform(0.2, 0.6), rng.uniform(0.15, 0.5), rng.uniform(0.12, 0.45)
     rgb = _rgb(textures.object_colour(rng))
     part = _box((w / 2, d / 2, h / 2), (0, 0, h / 2 * 0.9), rgb, "textile", shape="ellipsoid")
-    return [part], (w, d, h)
+    return Item((w, d, h), made=(part,))
 
 
-def bin_(rng: np.random.Generator, bank: TextureBank) -> Made:
+def bin_(rng: np.random.Generator, bank: TextureBank) -> Item:
     """A waste bin or bucket."""
     r, h = rng.uniform(0.1, 0.2), rng.uniform(0.25, 0.6)
     rgb = _rgb(textures.object_colour(rng))
-    return [_box((r, r, h / 2), (0, 0, h / 2), rgb, "box", shape="cylinder")], (2 * r, 2 * r, h)
+    part = _box((r, r, h / 2), (0, 0, h / 2), rgb, "box", shape="cylinder")
+    return Item((2 * r, 2 * r, h), made=(part,))
 
 
-ON_SURFACE: tuple[tuple[float, Callable[[np.random.Generator, TextureBank], Made]], ...] = (
+ON_SURFACE: tuple[tuple[float, Maker], ...] = (
     (0.25, papers),
     (0.25, cup),
     (0.14, monitor),
@@ -312,21 +284,19 @@ ON_SURFACE: tuple[tuple[float, Callable[[np.random.Generator, TextureBank], Made
     (0.1, lambda rng, bank: books(rng, bank, float(rng.uniform(0.08, 0.4)), 0.3)),
     (0.14, lambda rng, bank: thing(rng, bank, 0.3, 0.3, 0.3)),
 )
-"""(weight, maker) of the drawn objects that lie on tables."""
+"""(weight, stock) of the drawn objects that lie on tables."""
 
-ON_FLOOR: tuple[tuple[float, Callable[[np.random.Generator, TextureBank], Made]], ...] = (
-    (0.4, carton),
-    (0.2, bag),
-    (0.2, bin_),
-    (0.2, lambda rng, bank: thing(rng, bank, 0.4, 0.4, 0.4)),
+ON_FLOOR: tuple[tuple[float, Maker], ...] = (
+    (0.38, carton),
+    (0.18, bag),
+    (0.18, bin_),
+    (0.18, lambda rng, bank: thing(rng, bank, 0.4, 0.4, 0.4)),
+    (0.08, partition),
 )
-"""(weight, maker) of the drawn objects that lie on the floor."""
+"""(weight, stock) of the drawn objects that stand or lie on the floor."""
 
 
-def pick(
-    rng: np.random.Generator,
-    table: tuple[tuple[float, Callable[[np.random.Generator, TextureBank], Made]], ...],
-) -> Callable[[np.random.Generator, TextureBank], Made]:
-    """One maker of a weighted table."""
+def pick(rng: np.random.Generator, table: tuple[tuple[float, Maker], ...]) -> Maker:
+    """One stock of a weighted table."""
     weights = np.array([weight for weight, _ in table])
     return table[int(rng.choice(len(table), p=weights / weights.sum()))][1]

@@ -7,7 +7,6 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 from dense_perception.core.errors import InputError
 
@@ -15,7 +14,9 @@ HELP = "generate training images with exact metric depth (furnished rooms, Doom 
 EXAMPLES = """examples:
   dense-perception synthesize rooms --out corpora/rooms --frames 12000 --workers 2
   dense-perception synthesize rooms --out corpora/val --frames 600 --seed 9001 --split val
-"""
+  dense-perception synthesize doom --out corpora/doom --frames 4000
+
+A run that was stopped goes on where it ended; more --frames enlarge a corpus."""
 
 
 def default_cache() -> Path:
@@ -36,7 +37,7 @@ def _size(text: str) -> tuple[int, int]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
-    parser.add_argument("generator", choices=("rooms",), help="what to generate")
+    parser.add_argument("generator", choices=("rooms", "doom"), help="what to generate")
     parser.add_argument("--out", type=Path, required=True, help="folder of the corpus")
     parser.add_argument("--frames", type=int, default=2000, help="number of frames (%(default)s)")
     parser.add_argument("--size", type=_size, default=(320, 240), help="WxH (320x240)")
@@ -63,19 +64,18 @@ def main(args: argparse.Namespace) -> int:
 
     if args.frames < 1:
         raise InputError(f"--frames is {args.frames}, expected at least 1")
-    options: dict[str, Any] = {
-        "command": " ".join(["dense-perception", *map(shlex.quote, sys.argv[1:])]),
-        "cache": args.cache or default_cache(),
-        "furniture": args.furniture,
-    }
-    generate.corpus(
-        args.generator,
-        args.out,
-        args.frames,
-        args.size,
-        args.seed,
-        args.split,
-        max(1, args.workers),
-        **options,
-    )
+    cache = args.cache or default_cache()
+    source: generate.Generator
+    if args.generator == "rooms":
+        from dense_perception.training.synthetic.rooms import RoomGenerator
+
+        source = RoomGenerator.prepare(cache, args.furniture, args.split)
+    else:
+        from dense_perception.training.synthetic.doom import DoomGenerator
+
+        source = DoomGenerator.prepare(args.split)
+    command = shlex.join(["dense-perception", *sys.argv[1:]])
+    workers = max(1, args.workers)
+    generate.corpus(source, args.out, args.frames, args.size, args.seed, workers, command)
+    print(f"{args.out}: {args.frames} frames")
     return 0

@@ -15,18 +15,15 @@ import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from dense_perception.core.errors import InputError
+from dense_perception.training.synthetic import meshes
 from dense_perception.training.synthetic.taxonomy import classify
 
 SYSTEM_FOLDER = Path("/usr/share/sweethome3d/furniture")
-CACHE_VERSION = 4
-MAX_FACES = 40_000
-MAX_FACES_SMALL = 10_000
-TEXTURE_SIZE = 128
+CACHE_VERSION = 7
 _PROPERTIES = "PluginFurnitureCatalog.properties"
 _LICENCES = {
     "BlendSwap-CC-0": ("CC0-1.0", "BlendSwap contributors"),
@@ -58,21 +55,6 @@ class Model:
     licence: str
     creator: str
     source: str
-
-
-@dataclass(frozen=True)
-class Part:
-    """One material of a model: a mesh with either a texture or one colour per vertex.
-
-    ``vertices_n3`` float32 metres, ``faces_m3`` int32, ``uv_n2`` float32 or None,
-    ``texture_hwc`` uint8 RGB or None, ``rgb_n3`` uint8 vertex colours or None.
-    """
-
-    vertices_n3: np.ndarray
-    faces_m3: np.ndarray
-    uv_n2: np.ndarray | None
-    texture_hwc: np.ndarray | None
-    rgb_n3: np.ndarray | None
 
 
 def read_properties(text: str) -> list[dict[str, str]]:
@@ -165,15 +147,19 @@ def _convert_entry(
     if not path.is_relative_to(scratch.resolve()):
         raise InputError(f"model path {entry['model']!r} leaves the library")
     rotation = [float(value) for value in entry.get("modelRotation", "").split()]
-    parts = _load_parts(path, np.array(rotation).reshape(3, 3) if len(rotation) == 9 else None)
+    parts = meshes.load_parts(
+        path, np.array(rotation).reshape(3, 3) if len(rotation) == 9 else None
+    )
     if kind.label in ("window", "door"):  # what is behind a pane is painted on the wall
-        parts = [part for part in parts if part["alpha"] > 0.6] or parts
-    parts = _to_room_axes(parts, size_m)
-    faces = sum(len(part["faces"]) for part in parts)
-    if not parts or faces > (MAX_FACES_SMALL if max(size_m) < 0.4 else MAX_FACES):
+        parts = [part for part in parts if part.alpha > 0.6] or parts
+    parts = meshes.to_room_axes(parts, size_m)
+    budget = meshes.FACES if max(size_m) >= 0.5 else meshes.FACES_SMALL
+    packed = meshes.simplify(meshes.merge_plain(parts), budget)
+    faces = sum(len(part.faces_m3) for part in packed)
+    if not packed or faces > 3 * budget:  # what does not simplify costs more than it shows
         return None
     key = f"{library.stem}_{entry['index']}"
-    _save_parts(folder / f"{key}.npz", parts)
+    meshes.save_parts(folder / f"{key}.npz", packed)
     drop = float(entry.get("dropOnTopElevation") or 0) / 100
     licence, holder = _LICENCES.get(library.stem, ("see the library's LICENSE.TXT", "unknown"))
     return Model(
@@ -193,103 +179,8 @@ def _convert_entry(
     )
 
 
-def _load_parts(path: Path, rotation_33: np.ndarray | None) -> list[dict[str, Any]]:
-    """The meshes of an OBJ (y up, any unit), by material."""
-    import trimesh
-
-    scene = trimesh.load_scene(str(path), process=False)
-    parts = []
-    for mesh in scene.dump():
-        vertices = np.asarray(mesh.vertices, np.float64)
-        if rotation_33 is not None:
-            vertices = vertices @ rotation_33.T
-        material = getattr(mesh.visual, "material", None)
-        image = getattr(material, "image", None)
-        uv = getattr(mesh.visual, "uv", None)
-        diffuse = np.asarray(getattr(material, "diffuse", (180, 180, 180, 255)), np.float64)
-        texture = None
-        if image is not None and uv is not None:
-            side = min(TEXTURE_SIZE, max(16, max(image.size)))
-            texture = np.asarray(image.convert("RGB").resize((side, side)), np.uint8)
-        parts.append(
-            {
-                "vertices": vertices,
-                "faces": np.asarray(mesh.faces, np.int64),
-                "uv": None if texture is None else np.asarray(uv, np.float32),
-                "texture": texture,
-                "rgb": diffuse[:3].astype(np.uint8),
-                "alpha": float(diffuse[3]) / 255 if len(diffuse) > 3 else 1.0,
-            }
-        )
-    return parts
-
-
-def _to_room_axes(
-    parts: list[dict[str, Any]], size_m: tuple[float, float, float]
-) -> list[dict[str, Any]]:
-    """Scale to the catalogue's size; z up, front to +y, centred, standing on z = 0."""
-    if not parts:
-        return []
-    every = np.concatenate([part["vertices"] for part in parts])
-    low, high = every.min(0), every.max(0)
-    width, depth, height = size_m
-    scale = np.array([width, height, depth]) / np.maximum(high - low, 1e-6)
-    kept = []
-    for part in parts:
-        v = (part["vertices"] - (low + high) / 2) * scale
-        v = np.stack([-v[:, 0], v[:, 2], v[:, 1] + height / 2], 1)
-        corners = v[part["faces"]]
-        area = np.linalg.norm(
-            np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1
-        )
-        faces = part["faces"][area > 1e-9]
-        if len(faces) >= 2:
-            kept.append({**part, "vertices": v, "faces": faces})
-    return kept
-
-
-def _save_parts(path: Path, parts: list[dict[str, Any]]) -> None:
-    """Textured parts one by one; all the plain ones merged into one mesh with vertex colours."""
-    arrays: dict[str, np.ndarray] = {}
-    count = 0
-    plain: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    offset = 0
-    for part in parts:
-        if part["texture"] is not None:
-            used, faces = np.unique(part["faces"], return_inverse=True)
-            arrays[f"v{count}"] = part["vertices"][used].astype(np.float32)
-            arrays[f"f{count}"] = faces.reshape(-1, 3).astype(np.int32)
-            arrays[f"uv{count}"] = part["uv"][used]
-            arrays[f"tex{count}"] = part["texture"]
-            count += 1
-            continue
-        corners = np.round(part["vertices"][part["faces"]].reshape(-1, 3), 5)
-        vertices, inverse = np.unique(corners, axis=0, return_inverse=True)
-        colours = np.broadcast_to(part["rgb"], (len(vertices), 3))
-        plain.append((vertices, inverse.reshape(-1, 3) + offset, colours))
-        offset += len(vertices)
-    if plain:
-        arrays[f"v{count}"] = np.concatenate([p[0] for p in plain]).astype(np.float32)
-        arrays[f"f{count}"] = np.concatenate([p[1] for p in plain]).astype(np.int32)
-        arrays[f"rgb{count}"] = np.concatenate([p[2] for p in plain]).astype(np.uint8)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-    os.replace(file.name, path)
-
-
-def load_model(model: Model, cache: Path) -> list[Part]:
+def load_model(model: Model, cache: Path) -> list[meshes.Part]:
     """The parts of a converted model."""
     stem = Path(model.source).stem
-    path = Path(cache) / f"furniture_v{CACHE_VERSION}" / stem / f"{model.key}.npz"
-    with np.load(path, allow_pickle=False) as arrays:
-        count = sum(name.startswith("v") for name in arrays.files)
-        return [
-            Part(
-                arrays[f"v{i}"],
-                arrays[f"f{i}"],
-                arrays[f"uv{i}"] if f"uv{i}" in arrays else None,
-                arrays[f"tex{i}"] if f"tex{i}" in arrays else None,
-                arrays[f"rgb{i}"] if f"rgb{i}" in arrays else None,
-            )
-            for i in range(count)
-        ]
+    folder = Path(cache) / f"furniture_v{CACHE_VERSION}" / stem
+    return meshes.load_packed(folder / f"{model.key}.npz")

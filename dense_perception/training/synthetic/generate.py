@@ -2,74 +2,113 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import multiprocessing
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from dense_perception.core.errors import InputError
-from dense_perception.training.synthetic import furniture, rooms, shards, textures
-from dense_perception.training.synthetic.renderer import load_mujoco
-from dense_perception.training.synthetic.taxonomy import CLASSES
+import numpy as np
+
+from dense_perception.core.errors import InputError, TrainingError
+from dense_perception.training.synthetic import shards
 
 NICENESS = 10
 
 
+class Generator(Protocol):
+    """A source of frames. Instances travel to worker processes, so they must be picklable."""
+
+    @property
+    def name(self) -> str:
+        """Its name on the command line."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names of the label images; 0 is void."""
+
+    @property
+    def frames_per_shard(self) -> int:
+        """How many frames a full shard holds."""
+
+    def settings(self) -> dict[str, Any]:
+        """What must be equal for a corpus to be continued; JSON types."""
+
+    def assets(self) -> list[dict[str, str]]:
+        """Name, licence and source of the material."""
+
+    def make_shard(
+        self, seed: int, index: int, frames: int, width: int, height: int
+    ) -> list[shards.Sample]:
+        """The first ``frames`` frames of a shard: a pure function of its arguments."""
+
+
 def corpus(
-    generator: str,
+    generator: Generator,
     out: Path,
     frames: int,
     size: tuple[int, int],
     seed: int,
-    split: str,
-    workers: int,
-    *,
-    command: str,
-    cache: Path,
-    furniture: Path | None = None,
+    workers: int = 1,
+    command: str = "",
 ) -> None:
     """Generate a corpus of ``frames`` frames of ``size`` (width, height) into ``out``.
 
+    Finished shards are kept; a corpus can be continued, or enlarged with more ``frames``.
+
     :raises InputError: when ``out`` holds a corpus made with other settings.
+    :raises TrainingError: when a worker process dies.
     """
     from tqdm import tqdm
 
     out = Path(out)
     settings = {
-        "generator": generator,
+        "generator": generator.name,
         "width": size[0],
         "height": size[1],
         "seed": seed,
-        "split": split,
-        "frames_per_shard": rooms.FRAMES_PER_SHARD,
+        "frames_per_shard": generator.frames_per_shard,
+        **generator.settings(),
     }
     _check_settings(out, settings)
-    assets, libraries = _prepare_rooms(Path(cache), furniture)
-    counts = shard_sizes(frames, rooms.FRAMES_PER_SHARD)
-    todo = [i for i, _ in enumerate(counts) if not shards.shard_path(out, i).exists()]
     for leftover in out.glob(".shard_*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    jobs = [(out, Path(cache), libraries, split, seed, i, counts[i], *size) for i in todo]
-    with tqdm(total=frames, initial=frames - sum(counts[i] for i in todo), unit="frame") as bar:
+    counts = shard_sizes(frames, generator.frames_per_shard)
+    todo = [i for i, count in enumerate(counts) if _frames_in(out, i) < count]
+    done = frames - sum(counts[i] for i in todo)
+    with tqdm(total=frames, initial=done, unit="frame") as bar:
         if workers == 1:
-            for job in jobs:
-                bar.update(_room_job(job))
-        elif jobs:
+            for i in todo:
+                bar.update(_job(generator, out, seed, i, counts[i], size))
+        elif todo:
             context = multiprocessing.get_context("spawn")
-            with context.Pool(min(workers, len(jobs)), _start_worker) as pool:
-                for made in pool.imap_unordered(_room_job, jobs):
-                    bar.update(made)
+            with concurrent.futures.ProcessPoolExecutor(
+                min(workers, len(todo)), context, _start_worker
+            ) as pool:
+                jobs = [pool.submit(_job, generator, out, seed, i, counts[i], size) for i in todo]
+                try:
+                    for job in concurrent.futures.as_completed(jobs):
+                        bar.update(job.result())
+                except concurrent.futures.BrokenExecutor as error:
+                    raise TrainingError(
+                        f"a worker process died ({error}): finished shards are kept, run the same "
+                        "command again, with fewer --workers if memory was short"
+                    ) from error
+                except BaseException:
+                    for job in jobs:
+                        job.cancel()
+                    raise
     shards.write_description(
         out,
         {
             "name": out.name,
             **settings,
             "frames": frames,
-            "classes": list(CLASSES),
+            "classes": list(generator.classes),
             "command": command,
-            "assets": assets,
+            "assets": generator.assets(),
         },
     )
 
@@ -80,16 +119,28 @@ def shard_sizes(frames: int, per_shard: int) -> list[int]:
     return [per_shard] * whole + ([rest] if rest else [])
 
 
+def _frames_in(out: Path, index: int) -> int:
+    """Frames of a finished shard, 0 where there is none or it cannot be read."""
+    try:
+        scenes = np.load(shards.shard_path(out, index) / "scene.npy", mmap_mode="r")
+    except (OSError, ValueError):
+        return 0
+    return len(scenes)
+
+
 def _check_settings(out: Path, settings: dict[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     path = out / "settings.json"
     if path.exists():
-        found = json.loads(path.read_text())
+        try:
+            found = json.loads(path.read_text())
+        except ValueError:
+            found = {}
         if found != settings:
             different = sorted(k for k in settings if found.get(k) != settings[k])
             raise InputError(
-                f"{out} was begun with other settings ({', '.join(different)}): give those again "
-                "to go on, or another --out"
+                f"{out} was begun with other settings ({', '.join(different)}): give those of "
+                f"{path} to go on, or another --out"
             )
         return
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
@@ -97,40 +148,12 @@ def _check_settings(out: Path, settings: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
-def _prepare_rooms(
-    cache: Path, folder: Path | None
-) -> tuple[list[dict[str, str]], tuple[Path, ...]]:
-    """Fetch and convert the assets once, before the workers start; returns their licences too."""
-    load_mujoco()
-    cache.mkdir(parents=True, exist_ok=True)
-    libraries = tuple(furniture.find_libraries(folder or furniture.SYSTEM_FOLDER))
-    print("preparing furniture (once, about a minute) ...", flush=True)
-    models = furniture.load_catalogue(libraries, cache)
-    textures.fetch_wheels(cache)
-    assets = [
-        {"name": wheel.requirement, "licence": wheel.licence, "source": "textures (PyPI)"}
-        for wheel in textures.WHEELS
-    ]
-    for library in libraries:
-        mine = [m for m in models if m.source == library.name]
-        creators = ", ".join(sorted({m.creator for m in mine}))
-        assets.append(
-            {
-                "name": f"{library.name} ({len(mine)} models by {creators})",
-                "licence": mine[0].licence if mine else "unknown",
-                "source": "Sweet Home 3D furniture libraries (Debian sweethome3d-furniture)",
-            }
-        )
-    return assets, libraries
-
-
 def _start_worker() -> None:
     os.nice(NICENESS)
 
 
-def _room_job(job: tuple[Any, ...]) -> int:
-    out, cache, libraries, split, seed, index, frames, width, height = job
-    maker = rooms.furnisher(cache, libraries, split)
-    samples = rooms.make_shard(maker, cache, seed, index, frames, width, height)
-    shards.write_shard(out, index, samples)
-    return len(samples)
+def _job(
+    generator: Generator, out: Path, seed: int, index: int, frames: int, size: tuple[int, int]
+) -> int:
+    shards.write_shard(out, index, generator.make_shard(seed, index, frames, *size))
+    return frames

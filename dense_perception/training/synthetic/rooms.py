@@ -3,73 +3,141 @@
 from __future__ import annotations
 
 import functools
+import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dense_perception.core.errors import BackendError
 from dense_perception.training.synthetic import furniture, surfaces
-from dense_perception.training.synthetic.cameras import draw_camera, is_useful
-from dense_perception.training.synthetic.layout import Furnisher
-from dense_perception.training.synthetic.renderer import Pose, RoomRenderer
+from dense_perception.training.synthetic.bank import WHEELS, TextureBank, fetch_wheels, held_out
+from dense_perception.training.synthetic.cameras import (
+    draw_camera,
+    is_promising,
+    is_useful,
+    preview,
+)
+from dense_perception.training.synthetic.layout import draw_room
+from dense_perception.training.synthetic.renderer import Pose, RoomRenderer, load_mujoco
 from dense_perception.training.synthetic.shading import finish_picture
 from dense_perception.training.synthetic.shards import Sample
-from dense_perception.training.synthetic.textures import TextureBank, fetch_wheels, held_out
+from dense_perception.training.synthetic.stock import Stock
+from dense_perception.training.synthetic.taxonomy import CLASSES
 
 VIEWS_PER_ROOM = 24
 ROOMS_PER_SHARD = 4
 FRAMES_PER_SHARD = VIEWS_PER_ROOM * ROOMS_PER_SHARD
 
 
+@dataclass(frozen=True)
+class RoomGenerator:
+    """Furnished rooms of one split ("train", "val" or "all"); see :class:`.generate.Generator`."""
+
+    cache: Path
+    libraries: tuple[Path, ...]
+    split: str = "train"
+
+    name = "rooms"
+    classes = CLASSES
+    frames_per_shard = FRAMES_PER_SHARD
+
+    @classmethod
+    def prepare(cls, cache: Path, folder: Path | None, split: str) -> RoomGenerator:
+        """Fetch and convert the assets, which takes some minutes the first time.
+
+        :raises InputError: when furniture or textures are not to be had.
+        :raises BackendError: when nothing can be rendered here.
+        """
+        load_mujoco()
+        cache = Path(cache)
+        cache.mkdir(parents=True, exist_ok=True)
+        libraries = tuple(furniture.find_libraries(folder or furniture.SYSTEM_FOLDER))
+        fetch_wheels(cache)
+        furniture.load_catalogue(libraries, cache, say)
+        return cls(cache, libraries, split)
+
+    def settings(self) -> dict[str, Any]:
+        """What must be equal for a corpus to be continued."""
+        return {"split": self.split, "libraries": [path.name for path in self.libraries]}
+
+    def assets(self) -> list[dict[str, str]]:
+        """Name, licence and source of everything the pictures are made of."""
+        assets = [
+            {"name": wheel.requirement, "licence": wheel.licence, "source": "textures (PyPI)"}
+            for wheel in WHEELS
+        ]
+        models = furniture.load_catalogue(self.libraries, self.cache)
+        for library in self.libraries:
+            mine = [m for m in models if m.source == library.name]
+            creators = ", ".join(sorted({m.creator for m in mine}))
+            assets.append(
+                {
+                    "name": f"{library.name} ({len(mine)} models by {creators})",
+                    "licence": mine[0].licence if mine else "unknown",
+                    "source": "Sweet Home 3D furniture libraries (Debian sweethome3d-furniture)",
+                }
+            )
+        return assets
+
+    def make_shard(
+        self, seed: int, index: int, frames: int, width: int, height: int
+    ) -> list[Sample]:
+        """The frames of one shard, ``VIEWS_PER_ROOM`` at most of each room."""
+        stock = load_stock(self.cache, self.libraries, self.split)
+        samples: list[Sample] = []
+        rooms = np.random.SeedSequence([seed, index])
+        failures = 0
+        while len(samples) < frames:
+            scene_seed = int(rooms.spawn(1)[0].generate_state(1)[0] & 0x7FFFFFFF)
+            wanted = min(VIEWS_PER_ROOM, frames - len(samples))
+            made = make_room(stock, self.cache, scene_seed, wanted, width, height)
+            failures = 0 if made else failures + 1
+            if failures > 20:
+                raise BackendError(
+                    "twenty rooms in a row gave no usable view: the renderer returns no depth "
+                    "here; try MUJOCO_GL=osmesa"
+                )
+            samples += made
+        return samples
+
+
 @functools.lru_cache(maxsize=2)
-def furnisher(cache: Path, libraries: tuple[Path, ...], split: str) -> Furnisher:
+def load_stock(cache: Path, libraries: tuple[Path, ...], split: str) -> Stock:
     """The models and textures of a split: "train", "val" or "all"."""
     models = furniture.load_catalogue(libraries, cache)
     if split != "all":
         models = [m for m in models if held_out(m.key) == (split == "val")]
-    return Furnisher(models, TextureBank(fetch_wheels(cache), split))
+    return Stock(models, TextureBank(fetch_wheels(cache), split))
 
 
-def make_shard(
-    maker: Furnisher, cache: Path, seed: int, index: int, frames: int, width: int, height: int
-) -> list[Sample]:
-    """The frames of one shard, ``VIEWS_PER_ROOM`` at most of each room."""
-    samples: list[Sample] = []
-    rooms = np.random.SeedSequence([seed, index])
-    failures = 0
-    while len(samples) < frames:
-        scene_seed = int(rooms.spawn(1)[0].generate_state(1)[0] & 0x7FFFFFFF)
-        wanted = min(VIEWS_PER_ROOM, frames - len(samples))
-        made = make_room(maker, cache, scene_seed, wanted, width, height)
-        failures = 0 if made else failures + 1
-        if failures > 20:
-            raise BackendError(
-                "twenty rooms in a row gave no usable view: the renderer returns no depth here; "
-                "try MUJOCO_GL=osmesa"
-            )
-        samples += made
-    return samples
+def say(line: str) -> None:
+    """Progress that goes to the terminal without hurting a progress bar."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def make_room(
-    maker: Furnisher, cache: Path, scene_seed: int, views: int, width: int, height: int
+    stock: Stock, cache: Path, scene_seed: int, views: int, width: int, height: int
 ) -> list[Sample]:
     """Up to ``views`` useful frames of the room of that seed."""
     rng = np.random.default_rng(scene_seed)
-    scene = maker.room(rng)
-    surfaces.finish(rng, scene, maker.bank)
+    scene = draw_room(rng, stock)
+    surfaces.finish(rng, scene, stock.bank)
     samples: list[Sample] = []
     with RoomRenderer(scene, width, height, cache) as renderer:
-        for _ in range(views * 4):
+        for _ in range(views * 12):
             if len(samples) == views:
                 break
             camera = draw_camera(rng, scene, width, height)
             if camera is None:
                 continue
             pose, intrinsics = camera
+            if not is_promising(rng, *preview(scene, pose, intrinsics)):
+                continue
             renderer.aim(pose, intrinsics)
             depth_m = renderer.depth()
-            if not is_useful(rng, depth_m):
+            if not is_useful(depth_m):
                 continue
             samples.append(
                 Sample(

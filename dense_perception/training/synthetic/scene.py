@@ -7,7 +7,7 @@ Yaw turns counter-clockwise seen from above; at yaw 0 the front of an object fac
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -38,6 +38,35 @@ class Primitive:
     texture_hwc: np.ndarray | None = None
     emission: float = 0.0
     specular: float = 0.1
+
+    def moved(self, x: float, y: float, z: float, yaw: float) -> Primitive:
+        """Turned by ``yaw`` about the z axis, then shifted."""
+        c, s = math.cos(yaw), math.sin(yaw)
+        px, py, pz = self.position
+        position = (x + c * px - s * py, y + s * px + c * py, z + pz)
+        return replace(self, position=position, yaw=self.yaw + yaw)
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something to place: a catalogue model or drawn primitives, standing on z = 0, front to +y.
+
+    ``size`` is width, depth, height in metres; ``surface_m`` the height of a top that small things
+    may lie on, None where there is none.
+    """
+
+    size: tuple[float, float, float]
+    model: Model | None = None
+    made: tuple[Primitive, ...] = ()
+    scale: float = 1.0
+    surface_m: float | None = None
+
+    @classmethod
+    def of(cls, model: Model, scale: float = 1.0) -> Item:
+        """A catalogue model, scaled."""
+        w, d, h = model.size_m
+        top = model.surface_m * scale if model.is_surface else None
+        return cls((w * scale, d * scale, h * scale), model, (), scale, top)
 
 
 @dataclass(frozen=True)
@@ -142,20 +171,45 @@ class Scene:
     ambient: tuple[float, float, float] = (0.4, 0.4, 0.4)
     occupied: list[Box] = field(default_factory=list)
 
-    def fits(self, box: Box, margin: float = 0.0) -> bool:
-        """Whether the box lies inside the room and overlaps nothing."""
+    def fits(self, box: Box, ignore: Box | None = None) -> bool:
+        """Whether the box lies inside the room and overlaps nothing but ``ignore``."""
         x, y, z = self.size
         inside = (
             box.x0 >= -1e-6
             and box.y0 >= -1e-6
+            and box.z0 >= -1e-6
             and box.x1 <= x + 1e-6
             and box.y1 <= y + 1e-6
             and box.z1 <= z + 1e-6
         )
-        if not inside:
-            return False
-        if margin:
-            box = Box(
-                box.x0 - margin, box.y0 - margin, box.z0, box.x1 + margin, box.y1 + margin, box.z1
-            )
-        return not any(box.overlaps(other) for other in self.occupied)
+        return inside and not any(
+            box.overlaps(other) for other in self.occupied if other is not ignore
+        )
+
+    def put(
+        self, item: Item, x: float, y: float, z: float, yaw: float, seed: int, shrink: float = 1.0
+    ) -> Box:
+        """Add an item standing at (x, y, z); returns the volume it occupies.
+
+        ``shrink`` scales the occupied footprint, for things that may stand close.
+        """
+        width, depth, height = item.size
+        box = footprint(x, y, width * shrink, depth * shrink, yaw, z, z + height)
+        self.occupied.append(box)
+        if item.model is not None:
+            self.instances.append(Instance(item.model, (x, y, z), yaw, item.scale, seed))
+        self.primitives += [primitive.moved(x, y, z, yaw) for primitive in item.made]
+        return box
+
+    def clip(self, box: Box) -> Box:
+        """The part of a box inside the room."""
+        x, y, z = self.size
+        return replace(
+            box,
+            x0=max(box.x0, 0.0),
+            y0=max(box.y0, 0.0),
+            z0=max(box.z0, 0.0),
+            x1=min(box.x1, x),
+            y1=min(box.y1, y),
+            z1=min(box.z1, z),
+        )

@@ -51,7 +51,7 @@ def shard_path(corpus: Path, index: int) -> Path:
 
 
 def write_shard(corpus: Path, index: int, samples: list[Sample]) -> Path:
-    """Write one shard under a temporary name, then rename it."""
+    """Write one shard under a temporary name, then rename it over an older one, if any."""
     final = shard_path(corpus, index)
     temporary = final.with_name(f".{final.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -66,10 +66,13 @@ def write_shard(corpus: Path, index: int, samples: list[Sample]) -> Path:
     }
     for name, dtype in ARRAYS.items():
         np.save(temporary / f"{name}.npy", np.asarray(columns[name]).astype(dtype))
-    if final.exists():
-        shutil.rmtree(temporary)
-        return final
-    os.replace(temporary, final)
+    if final.exists():  # a folder cannot be replaced in one step: move the old one aside first
+        old = final.with_name(f".{final.name}.old.{os.getpid()}")
+        os.replace(final, old)
+        os.replace(temporary, final)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(temporary, final)
     return final
 
 

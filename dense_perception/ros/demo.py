@@ -1,0 +1,302 @@
+"""``dense-perception demo``: a bag through depth_node in real ROS 2 processes, answers as pictures.
+
+Three processes: the player publishes the bag, depth_node answers, this one records. They meet in a
+ROS domain of their own and are ended whatever happens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dense_perception.core.errors import BackendError, InputError
+from dense_perception.core.files import atomic_write, prepare_output_folder
+from dense_perception.ros.domain import local_environment, reserved_domain
+from dense_perception.ros.processes import ChildProcess, interrupt_on_signals, resident_mb
+from dense_perception.ros.transport import transport_environment
+
+HELP = "play a small bag through depth_node in real ROS 2 processes, and show the answers"
+EXAMPLES = """examples:
+  dense-perception demo --output out/demo
+  dense-perception demo --bag my_bag --model dpt_tiny_indoor --output out/mine
+
+Writes pictures/ (camera, depth and legend side by side), bag/ (a rosbag2 MCAP bag with input and
+answers) and logs/. The exit code is 1 if a frame was not answered."""
+
+EMBEDDED_BAG = Path(__file__).resolve().parents[1] / "demo"
+NODE = "/depth_node"
+_OUTPUTS = ("depth/image", "depth/camera_info", "depth/color", "points")
+_START_S, _LAST_ANSWER_S = 60.0, 10.0
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """Milliseconds from the arrival of a picture at the recorder to that of its depth."""
+
+    frames_in: int
+    answered: int
+    latency_median_ms: float
+    latency_p95_ms: float
+    model: str
+    backend: str
+    node_memory_mb: float
+    pictures: str
+    bag: str
+    problems: tuple[str, ...] = ()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", type=Path, required=True, help="folder for the answers")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo there")
+    parser.add_argument("--bag", type=Path, default=EMBEDDED_BAG, help="default: the embedded one")
+    parser.add_argument("--model", default="dpt_tiny_indoor", help="name or ONNX file")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=0.5,
+        help="speed of the player; by default slow enough for a small machine to answer every frame",
+    )
+    parser.add_argument("--topic", help="image topic, where the bag has several")
+    parser.add_argument("--json", action="store_true")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Returns 0, or 1 if a frame was not answered."""
+    # The ROS 2 wheels restart the interpreter at this import: there must be no child by then.
+    import rclpy  # noqa: F401
+
+    report = run(args)
+    if args.json:
+        print(json.dumps(asdict(report), indent=2))
+    else:
+        print(as_text(report))
+    for problem in report.problems:
+        print(problem, file=sys.stderr)
+    return int(report.answered < report.frames_in or bool(report.problems))
+
+
+def run(args: argparse.Namespace) -> DemoReport:
+    """Play, answer, record, draw.
+
+    :raises InputError: if the bag cannot be used or the output folder is not empty.
+    :raises BackendError: if a process does not come up; the message ends with its log.
+    """
+    image_topic, info_topic, compressed = _input_topics(args.bag, args.topic)
+    output: Path = args.output
+    prepare_output_folder(output, overwrite=args.overwrite)
+    for name in ("pictures", "bag", "logs"):
+        shutil.rmtree(output / name, ignore_errors=True)
+    (output / "logs").mkdir()
+    topics = [image_topic, *([info_topic] if info_topic else [])]
+    interrupt_on_signals()
+    with reserved_domain() as domain:
+        environment = {**local_environment(domain), **transport_environment()}
+        os.environ.update(environment)
+        remaps = {"camera_info": info_topic or "camera_info"}
+        if compressed:
+            remaps["image/compressed"] = image_topic
+        else:
+            remaps["image"] = image_topic
+        arguments = ["--ros-args", "-p", f"model:={args.model}"]
+        arguments += ["-p", f"image_transport:={'compressed' if compressed else 'raw'}"]
+        for source, target in remaps.items():
+            arguments += ["-r", f"{source}:={target}"]
+        with ChildProcess(
+            "dense_perception.ros.depth_node",
+            arguments,
+            log=output / "logs" / "depth_node.log",
+            environment=environment,
+        ) as node:
+            _wait_until_active(node)
+            played, memory_mb, problems = _play_and_record(args, topics, output, environment, node)
+    return _report(args, output, image_topic, played, memory_mb, problems)
+
+
+def _input_topics(path: Path, wanted: str | None) -> tuple[str, str, bool]:
+    from dense_perception.runtime.bag_images import camera_info_topic, choose_topic
+    from dense_perception.runtime.bag_reader import BagReader
+
+    with BagReader(path) as bag:
+        image = choose_topic(bag, wanted, "picture", "--topic")
+        kinds = {topic.name: topic.msgtype for topic in bag.topics}
+    info = camera_info_topic(image)
+    return image, info if info in kinds else "", kinds[image].endswith("/CompressedImage")
+
+
+def _wait_until_active(node: ChildProcess) -> None:
+    deadline = time.monotonic() + _START_S
+    while "waiting for images" not in node.log():
+        if "cannot configure" in node.log() or node.returncode is not None:
+            raise BackendError(f"depth_node did not start:\n{node.log()[-2000:]}")
+        if time.monotonic() > deadline:
+            raise BackendError(f"depth_node is not active after {_START_S:g} s:\n{node.log()}")
+        time.sleep(0.02)
+
+
+def _play_and_record(
+    args: argparse.Namespace,
+    topics: list[str],
+    output: Path,
+    environment: dict[str, str],
+    node: ChildProcess,
+) -> tuple[dict[str, Any], float, list[str]]:
+    """The player's report, the node's memory at the end, and what went wrong."""
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+
+    from dense_perception.ros.allocator import keep_freed_memory
+    from dense_perception.ros.record import Recorder
+
+    keep_freed_memory()
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    listener = rclpy.create_node("demo_recorder", start_parameter_services=False)
+    answers = [f"{NODE}/{name}" for name in _OUTPUTS]
+    recorder = Recorder(listener, output / "bag", [*topics, *answers, "/diagnostics"])
+
+    executor = SingleThreadedExecutor()
+    executor.add_node(listener)
+
+    def spin_until(condition: Callable[[], bool], seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                return False
+            executor.spin_once(timeout_sec=0.05)
+        return True
+
+    player_arguments = ["replay", str(args.bag), "--json", f"--rate={args.rate}"]
+    player_arguments += ["--wait-for-subscribers=30", "--subscribers=2", "--delay=1"]
+    player_arguments += ["--topics", *topics]
+    try:
+        with ChildProcess(
+            "dense_perception.cli",
+            player_arguments,
+            log=output / "logs" / "replay.log",
+            environment=environment,
+        ) as player:
+            spin_until(lambda: player.returncode is not None, float("inf"))
+            if player.returncode not in (0, 1):
+                raise BackendError(f"the bag could not be played:\n{player.log()[-2000:]}")
+            played, problems = _player_report(player)
+        sent = played["published"][topics[0]]
+        spin_until(lambda: all(recorder.counts[topic] >= sent for topic in answers), _LAST_ANSWER_S)
+        spin_until(lambda: False, 1.1)  # one more message on /diagnostics
+        return played, resident_mb(node.pid), problems
+    finally:
+        executor.shutdown()
+        recorder.close()
+        listener.destroy_node()
+        rclpy.try_shutdown()
+
+
+def _player_report(player: ChildProcess) -> tuple[dict[str, Any], list[str]]:
+    text = player.log()
+    start, end = text.find("{"), text.rfind("}")
+    if start < 0:
+        raise BackendError(f"the player said nothing of use:\n{text[-2000:]}")
+    played: dict[str, Any] = json.loads(text[start : end + 1])
+    return played, list(played["problems"])
+
+
+def _report(
+    args: argparse.Namespace,
+    output: Path,
+    image_topic: str,
+    played: dict[str, Any],
+    memory_mb: float,
+    problems: list[str],
+) -> DemoReport:
+    from dense_perception.runtime.bag_images import header_stamp_ns, message_depth_m, message_rgb
+    from dense_perception.runtime.bag_reader import BagReader
+
+    came: dict[int, int] = {}
+    answered: dict[int, int] = {}
+    waiting: dict[int, dict[str, np.ndarray]] = {}
+    diagnostics: dict[str, str] = {}
+    drawing = _Drawing(output / "pictures")
+    with BagReader(output / "bag") as bag:
+        for message in bag.messages():
+            value = bag.deserialize(message)
+            if message.topic == image_topic:
+                stamp = header_stamp_ns(value)
+                came[stamp] = message.time_ns
+                parts = waiting.setdefault(stamp, {})
+                parts["rgb_hwc"] = message_rgb(value, message.msgtype)
+            elif message.topic == f"{NODE}/depth/image":
+                stamp = header_stamp_ns(value)
+                answered[stamp] = message.time_ns
+                parts = waiting.setdefault(stamp, {})
+                parts["depth_m"] = message_depth_m(value, message.msgtype)
+            else:
+                parts = {}
+            if len(parts) == 2:  # the answer may be recorded just before its picture
+                drawing.draw(**waiting.pop(stamp))
+            if message.topic == "/diagnostics":
+                diagnostics = {each.key: each.value for each in value.status[0].values}
+    both = [stamp for stamp in answered if stamp in came]
+    times = [(answered[stamp] - came[stamp]) / 1e6 for stamp in both] or [float("nan")]
+    return DemoReport(
+        frames_in=int(played["published"][image_topic]),
+        answered=len(both),
+        latency_median_ms=float(np.median(times)),
+        latency_p95_ms=float(np.percentile(times, 95)),
+        model=diagnostics.get("model", str(args.model)),
+        backend=diagnostics.get("backend chosen because", ""),
+        node_memory_mb=memory_mb,
+        pictures=str(output / "pictures"),
+        bag=str(output / "bag"),
+        problems=tuple(problems),
+    )
+
+
+class _Drawing:
+    """Writes numbered side-by-side pictures with steady colours."""
+
+    def __init__(self, folder: Path) -> None:
+        from dense_perception.imaging.colorize import DepthColorizer
+
+        folder.mkdir()
+        self._folder = folder
+        self._colorize = DepthColorizer()
+        self._count = 0
+
+    def draw(self, rgb_hwc: np.ndarray, depth_m: np.ndarray) -> None:
+        import cv2
+
+        from dense_perception.imaging.colorize import side_by_side
+
+        color_hwc = self._colorize(depth_m)
+        near_m, far_m = self._colorize.limits_m or (0.5, 5.0)
+        picture = side_by_side(rgb_hwc, color_hwc, near_m, far_m)
+        done, data = cv2.imencode(".jpg", picture[..., ::-1])
+        if not done:
+            raise InputError(f"OpenCV cannot write a picture of shape {picture.shape}")
+        with atomic_write(self._folder / f"{self._count:04d}.jpg") as stream:
+            stream.write(data.tobytes())
+        self._count += 1
+
+
+def as_text(report: DemoReport) -> str:
+    """The table for a terminal."""
+    rows = {
+        "frames in": str(report.frames_in),
+        "answered": str(report.answered),
+        "latency": f"{report.latency_median_ms:.1f} ms median, {report.latency_p95_ms:.1f} ms p95",
+        "model": report.model,
+        "backend": report.backend,
+        "node memory": f"{report.node_memory_mb:.0f} MB",
+        "pictures": report.pictures,
+        "result bag": report.bag,
+    }
+    return "\n".join(f"{name:<14}{value}" for name, value in rows.items())

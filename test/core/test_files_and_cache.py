@@ -1,0 +1,78 @@
+"""Whole files or none, and a cache that may be missing, damaged or unwritable."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from dense_perception.core.cache import cache_dir, read_json, write_json
+from dense_perception.core.errors import InputError
+from dense_perception.core.files import atomic_write, prepare_output_folder
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def fail_half_way() -> None:
+        with atomic_write(path) as stream:
+            stream.write(b"half of the n")
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        fail_half_way()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+    with atomic_write(path) as stream:
+        stream.write(b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_written_files_have_ordinary_permissions(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with atomic_write(tmp_path / "file") as stream:
+            stream.write(b"x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
+
+
+def test_output_folder(tmp_path: Path) -> None:
+    prepare_output_folder(tmp_path / "a/b", overwrite=False)
+    prepare_output_folder(tmp_path / "a/b", overwrite=False)
+    with pytest.raises(InputError, match="--overwrite"):
+        prepare_output_folder(tmp_path / "a", overwrite=False)
+    prepare_output_folder(tmp_path / "a", overwrite=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"):
+        prepare_output_folder(tmp_path / "file", overwrite=True)
+
+
+def test_cache_folder_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / "dense_perception"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative/paths/are/invalid")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_dir() == tmp_path / "home/.cache/dense_perception"
+
+
+def test_nobody_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert not write_json(cache_dir() / "a.json", {"a": 1})
+    assert read_json(cache_dir() / "a.json") == {}
+    assert not Path("~").exists()
+
+
+def test_round_trip_and_damage(tmp_path: Path) -> None:
+    path = tmp_path / "deep/er/a.json"
+    assert write_json(path, {"a": 1.5})
+    assert read_json(path) == {"a": 1.5}
+    for junk in (b"", b"{", b"[1]", b"\xff\xfe", b"null"):
+        path.write_bytes(junk)
+        assert read_json(path) == {}

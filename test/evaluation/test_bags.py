@@ -1,0 +1,168 @@
+"""Evaluation on a bag whose depth is what the model answers, changed in known ways."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dense_perception import cli
+from dense_perception.evaluation.bags import row_prior_metrics
+from test.support import recordings as bags
+from test.support.artefacts import red_depth, write_red_artefact
+
+FOCAL = 64.0
+COUNT = 5
+STEP_NS = 100_000_000
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    path = tmp_path / "red_depth.onnx"
+    write_red_artefact(path)
+    return str(path)
+
+
+def picture(index: int) -> np.ndarray:
+    return np.random.default_rng(index).integers(0, 256, (48, 64, 3), np.uint8)
+
+
+def depth_bag(
+    folder: Path,
+    change: Any = lambda depth: depth,
+    *,
+    delay_ns: int = 0,
+    depth_focal: float = FOCAL,
+    encoding: str = "32FC1",
+) -> Path:
+    messages: list[tuple[str, int, Any]] = []
+    for index in range(COUNT):
+        stamp = (index + 1) * STEP_NS
+        true_m = change(red_depth(picture(index), FOCAL))
+        if encoding == "16UC1":
+            stored = np.rint(np.nan_to_num(true_m) * 1000).astype(np.uint16)
+        else:
+            stored = true_m.astype(np.float32)
+        messages += [
+            ("/cam/color/camera_info", stamp, bags.camera_info(64, 48, FOCAL, stamp)),
+            ("/cam/color/image_raw", stamp, bags.image(picture(index), "rgb8", stamp)),
+            ("/cam/depth/camera_info", stamp, bags.camera_info(64, 48, depth_focal, stamp)),
+            ("/cam/depth/image_raw", stamp + 1, bags.image(stored, encoding, stamp + delay_ns)),
+        ]
+    return bags.write_bag(folder, messages)
+
+
+def evaluate(
+    model: str, bag: Path, capsys: pytest.CaptureFixture[str], *options: str, code: int = 0
+) -> dict[str, Any]:
+    words = ["evaluate", model, "--bag", str(bag), "--backend", "onnxruntime", "--json"]
+    assert cli.main([*words, "--threads", "1", *options]) == code
+    report: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return report
+
+
+@pytest.mark.parametrize(("encoding", "tolerance"), [("32FC1", 1e-5), ("16UC1", 6e-4)])
+def test_a_perfect_model_has_no_error(
+    tmp_path: Path, model: str, capsys: Any, encoding: str, tolerance: float
+) -> None:
+    bag = depth_bag(tmp_path / "bag", encoding=encoding)
+    report = evaluate(model, bag, capsys, "--per-frame")
+    assert report["frames"] == COUNT
+    assert report["unmatched"] == report["intrinsics_assumed"] == 0
+    means = report["means"]
+    assert means["abs_rel"] <= tolerance
+    assert means["aligned_abs_rel"] <= tolerance
+    assert means["d1"] == means["aligned_d1"] == means["coverage"] == 1
+    # Red is noise: the pixel row says nothing about it.
+    assert report["row_prior"]["aligned_abs_rel"] > 0.2
+    assert [frame["stamp_ns"] for frame in report["per_frame"]] == [
+        (index + 1) * STEP_NS for index in range(COUNT)
+    ]
+
+
+def test_wrong_scale_is_seen_and_aligned_away(tmp_path: Path, model: str, capsys: Any) -> None:
+    bag = depth_bag(tmp_path / "bag", lambda depth: depth * 1.5)
+    means = evaluate(model, bag, capsys)["means"]
+    assert means["abs_rel"] == pytest.approx(1 / 3, abs=1e-3)
+    assert means["d1"] == 0
+    assert means["aligned_abs_rel"] < 1e-4
+
+
+def test_shift_in_inverse_depth_is_aligned_away(tmp_path: Path, model: str, capsys: Any) -> None:
+    bag = depth_bag(tmp_path / "bag", lambda depth: 1 / (0.7 / depth + 0.05))
+    means = evaluate(model, bag, capsys)["means"]
+    assert means["abs_rel"] > 0.05
+    assert means["aligned_abs_rel"] < 1e-4
+
+
+def test_holes_and_far_truth_do_not_count(tmp_path: Path, model: str, capsys: Any) -> None:
+    def spoil(depth: np.ndarray) -> np.ndarray:
+        depth[:10] = np.nan
+        depth[10:20] = 50.0
+        return depth
+
+    means = evaluate(model, depth_bag(tmp_path / "bag", spoil), capsys)["means"]
+    assert means["abs_rel"] < 1e-5
+
+
+def test_stamps_may_differ_by_the_tolerance(tmp_path: Path, model: str, capsys: Any) -> None:
+    bag = depth_bag(tmp_path / "bag", delay_ns=4_000_000)
+    assert evaluate(model, bag, capsys)["frames"] == COUNT
+    late = depth_bag(tmp_path / "late", delay_ns=40_000_000)
+    assert cli.main(["evaluate", model, "--bag", str(late)]) == 2
+    assert "raise --tolerance-ms" in capsys.readouterr().err
+    report = evaluate(model, late, capsys, "--tolerance-ms", "45")
+    assert report["frames"] == COUNT
+    assert report["means"]["abs_rel"] < 1e-5
+
+
+def test_depth_of_another_view_is_said(tmp_path: Path, model: str, capsys: Any) -> None:
+    bag = depth_bag(tmp_path / "bag", depth_focal=80.0)
+    report = evaluate(model, bag, capsys, code=1)
+    assert report["frames"] == COUNT
+    assert "not aligned with the picture" in report["problems"][0]
+
+
+def test_bag_cut_in_half(tmp_path: Path, model: str, capsys: Any) -> None:
+    file = bags.storage_file(depth_bag(tmp_path / "bag"))
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    report = evaluate(model, tmp_path / "bag", capsys, code=1)
+    assert 1 <= report["frames"] < COUNT
+    assert report["means"]["abs_rel"] < 1e-5
+    assert "cut off" in report["problems"][-1]
+
+
+def test_table_for_eyes(tmp_path: Path, model: str, capsys: Any) -> None:
+    bag = depth_bag(tmp_path / "bag")
+    assert cli.main(["evaluate", model, "--bag", str(bag), "--limit", "2"]) == 0
+    out = capsys.readouterr().out
+    for words in ("2 frames of /cam/color/image_raw", "row prior", "abs_rel", "d1"):
+        assert words in out
+
+
+def test_bag_without_depth(tmp_path: Path, model: str, capsys: Any) -> None:
+    bag = bags.write_bag(tmp_path / "bag", [("/image", 1, bags.image(picture(0), "rgb8", 1))])
+    assert cli.main(["evaluate", model, "--bag", str(bag)]) == 2
+    assert "no depth topic" in capsys.readouterr().err
+
+
+def test_row_prior_knows_rows_and_nothing_else() -> None:
+    rows = np.linspace(1, 5, 12)[:, None]
+    floor = np.repeat(rows, 16, axis=1)
+    truths = [floor, floor * 2, 1 / (0.5 / floor + 0.02)]
+    for metrics in row_prior_metrics(truths):
+        assert metrics["aligned_abs_rel"] < 1e-6
+    columns = [truth.T.copy() for truth in truths]
+    for metrics in row_prior_metrics(columns):
+        assert metrics["aligned_abs_rel"] > 0.2
+    holed = [np.where(np.arange(12)[:, None] < 3, np.nan, truth) for truth in truths]
+    for metrics in row_prior_metrics(holed):
+        assert metrics["aligned_abs_rel"] < 1e-6

@@ -1,0 +1,241 @@
+"""The loop end to end on a miniature corpus: it learns, resumes exactly and refuses nonsense."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dense_perception.core.card import ModelCard
+from dense_perception.core.errors import TrainingError
+from dense_perception.nets.zoo import build, default_network
+from dense_perception.training import checkpoint, command, loop
+from dense_perception.training.batches import Batches
+from dense_perception.training.config import AugmentConfig, StageConfig, TrainingConfig
+from dense_perception.training.datasets.corpus import Corpus
+from dense_perception.training.loop import Task, fit
+from test.support.corpora import write_corpus
+
+SMALL = {"features": 16, "head_features": [8, 8], "dim": 32, "depth": 1, "heads": 2}
+NETWORK = {**default_network("dpt_tiny_indoor"), **SMALL, "width": 64, "height": 64}
+CONFIG = TrainingConfig(
+    name="tiny_test",
+    summary="A test.",
+    network=NETWORK,
+    width=64,
+    height=64,
+    steps=11,
+    learning_rate=3e-3,
+    warmup=0.1,
+    ema_decay=0.9,
+    rates={"stem": 0},
+    fixed_statistics=("stem",),
+    feature_mix=("stem.stages.1",),
+    stages=(StageConfig(0.5, 64, 32, 4), StageConfig(1.0, 64, 64, 4)),
+    save_minutes=100,
+)
+MILD = AugmentConfig(
+    texture_p=0, light_field_p=0, noise_p=0, erase_p=0, blur_p=0, gray_p=0, roll_p=0, zoom_p=0
+)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    torch.set_num_threads(1)
+    return Corpus(write_corpus(tmp_path_factory.mktemp("data") / "rooms", frames=16))
+
+
+def task(corpus: Corpus, out: Path, config: TrainingConfig = CONFIG, **changes: Any) -> Task:
+    out.mkdir(exist_ok=True)
+    return Task(config, corpus, corpus, [0, 5], out, {"data": "test"}, **changes)
+
+
+def test_the_loss_falls_and_the_checkpoint_carries_a_card(corpus: Corpus, tmp_path: Path) -> None:
+    config = replace(
+        CONFIG, steps=30, augment=MILD, feature_mix_p=0.0, stages=(StageConfig(1.0, 64, 64, 4),)
+    )
+    records: list[dict[str, Any]] = []
+    results = fit(task(corpus, tmp_path / "run", config), records.append)
+    losses = [record["loss"] for record in records if record["kind"] == "train"]
+    assert losses[-1] < 0.7 * losses[0]
+    assert results["aligned_abs_rel"] < 0.35
+    content = checkpoint.load(tmp_path / "run" / checkpoint.MODEL_FILE)
+    card = ModelCard.from_dict(content["card"], "the checkpoint")
+    assert (card.name, card.input.width, card.input.focal) == ("tiny_test", 64, True)
+    assert card.provenance["initialisation"]["licence"] == "Apache-2.0"
+    measured = card.results["generated_validation_rooms"]["aligned_abs_rel"]
+    assert measured == pytest.approx(results["aligned_abs_rel"], abs=1e-4)
+    build(card.network).load_state_dict(content["model"])
+    log = (tmp_path / "run" / checkpoint.LOG_FILE).read_text().splitlines()
+    assert [json.loads(line)["kind"] for line in log].count("validation") == 1
+
+
+def test_an_interrupted_run_resumes_to_the_same_weights(corpus: Corpus, tmp_path: Path) -> None:
+    fit(task(corpus, tmp_path / "whole"))
+
+    def interrupt(record: dict[str, Any]) -> None:
+        if record["step"] > 1:
+            raise KeyboardInterrupt
+
+    often = replace(CONFIG, save_minutes=0.001)
+    with pytest.raises(KeyboardInterrupt):
+        fit(task(corpus, tmp_path / "cut", often), interrupt)
+    state = checkpoint.load(tmp_path / "cut" / checkpoint.STATE_FILE)
+    assert 0 < state["training"]["step"] < 11
+    fit(task(corpus, tmp_path / "cut", resume=True))
+    whole = checkpoint.load(tmp_path / "whole" / checkpoint.STATE_FILE)
+    cut = checkpoint.load(tmp_path / "cut" / checkpoint.STATE_FILE)
+    assert cut["training"]["samples"] == whole["training"]["samples"] == 44
+    for which in (lambda c: c["model"], lambda c: c["resume"]["weights"]):
+        for key, value in which(whole).items():
+            assert torch.equal(value, which(cut)[key]), key
+
+
+def test_frozen_weights_stay_and_the_average_is_delivered(corpus: Corpus, tmp_path: Path) -> None:
+    config = replace(CONFIG, steps=2)
+    fit(task(corpus, tmp_path, config))
+    content = checkpoint.load(tmp_path / checkpoint.STATE_FILE)
+    pretrained = build(NETWORK)
+    loop.load_pretrained_stem(pretrained)
+    for key, value in pretrained.state_dict().items():
+        if key.startswith("stem."):
+            assert torch.equal(content["model"][key], value), key
+    raw, averaged = content["resume"]["weights"], content["model"]
+    assert not torch.equal(raw["head_conv1.weight"], averaged["head_conv1.weight"])
+
+
+def test_resuming_another_run_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    fit(task(corpus, tmp_path, replace(CONFIG, steps=1)))
+    changed = replace(CONFIG, steps=2, learning_rate=0.5)
+    with pytest.raises(TrainingError, match=r"other \['learning_rate'\].*--init"):
+        fit(task(corpus, tmp_path, changed, resume=True))
+    with pytest.raises(TrainingError, match=r"cannot read the checkpoint .*state\.pt"):
+        fit(task(corpus, tmp_path / "empty", resume=True))
+
+
+def test_starting_from_another_model(corpus: Corpus, tmp_path: Path) -> None:
+    fit(task(corpus, tmp_path / "first", replace(CONFIG, steps=1)))
+    initial = tmp_path / "first" / checkpoint.MODEL_FILE
+    fit(task(corpus, tmp_path / "second", replace(CONFIG, steps=1), initial=initial))
+    training = checkpoint.load(tmp_path / "second" / checkpoint.MODEL_FILE)["training"]
+    assert training["initialisation"]["from"] == "model.pt"
+    assert training["initialisation"]["initialisation"]["licence"] == "Apache-2.0"
+    wider = replace(CONFIG, network={**NETWORK, "features": 24})
+    with pytest.raises(TrainingError, match="do not fit the configured network"):
+        fit(task(corpus, tmp_path / "third", wider, initial=initial))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "total_loss", lambda log, *rest: (log.sum() * float("nan"), {}))
+    with pytest.raises(TrainingError, match="loss is nan at step 0: lower learning_rate"):
+        fit(task(corpus, tmp_path))
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (f"{os.environ['DENSE_PERCEPTION_TEST_DIR']}/executed",)
+
+
+def test_a_checkpoint_never_executes_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DENSE_PERCEPTION_TEST_DIR", str(tmp_path))
+    torch.save({"model": Malicious(), "card": {}, "training": {}}, tmp_path / "evil.pt")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Malicious()))
+    for name in ("evil.pt", "plain.pt"):
+        with pytest.raises(TrainingError, match="cannot read the checkpoint"):
+            checkpoint.load(tmp_path / name)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_checkpoint_cut_short_or_of_something_else(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "a.pt", {"model": {"w": torch.ones(1000)}})
+    with pytest.raises(TrainingError, match=r"lacks \['card', 'training'\]"):
+        checkpoint.load(tmp_path / "a.pt")
+    (tmp_path / "b.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:-300])
+    with pytest.raises(TrainingError, match="cannot read the checkpoint"):
+        checkpoint.load(tmp_path / "b.pt")
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".partial"] == []
+
+
+def test_batches_depend_on_the_position_alone(corpus: Corpus) -> None:
+    stage = StageConfig(1.0, 64, 32, 4)
+    first, second = Batches(corpus, CONFIG), Batches(corpus, CONFIG)
+    for position in (0, 4, 8):
+        first.take(position, stage)
+    expected, got = first.take(12, stage), second.take(12, stage)
+    assert torch.equal(expected.rgb_nhwc, got.rgb_nhwc)
+    assert torch.equal(expected.depth_m, got.depth_m)
+    assert torch.equal(expected.focal_px, got.focal_px)
+    assert got.rgb_nhwc.shape == (4, 32, 64, 3)
+    first.close()
+    second.close()
+
+
+def test_an_epoch_visits_every_frame_once(corpus: Corpus) -> None:
+    seen: list[int] = []
+
+    class Watched:
+        def __len__(self) -> int:
+            return len(corpus)
+
+        def __getitem__(self, index: int, /) -> Any:
+            seen.append(index)
+            return corpus[index]
+
+    batches = Batches(Watched(), CONFIG)
+    stage = StageConfig(1.0, 32, 32, 8)
+    orders = []
+    for epoch in range(2):
+        batches._make(16 * epoch, stage)
+        batches._make(16 * epoch + 8, stage)
+        orders.append(seen[-16:])
+    batches.close()
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(16))
+    assert orders[0] != orders[1]
+
+
+def test_images_are_normalised_as_the_network_expects(corpus: Corpus) -> None:
+    batches = Batches(corpus, CONFIG)
+    batch = batches.take(0, StageConfig(1.0, 32, 32, 2))
+    batches.close()
+    image = batch.image_nchw((0.5, 0.4, 0.3), (0.5, 0.25, 0.2))
+    expected = (batch.rgb_nhwc.numpy() / 255 - [0.5, 0.4, 0.3]) / [0.5, 0.25, 0.2]
+    np.testing.assert_allclose(image.permute(0, 2, 3, 1).numpy(), expected, atol=1e-5)
+    assert image.is_contiguous(memory_format=torch.channels_last)
+
+
+def arguments(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_the_command_trains_and_does_not_overwrite(
+    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import yaml
+
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(CONFIG.to_dict()), encoding="utf-8")
+    words = (str(path), "--data", str(corpus.root), "--out", str(tmp_path / "run"), "--threads=1")
+    assert command.main(arguments(*words, "--steps", "1", "--json")) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert records[-1]["kind"] == "validation"
+    with pytest.raises(TrainingError, match="already holds a run"):
+        command.main(arguments(*words, "--steps", "1"))
+    assert command.main(arguments(*words, "--steps", "2", "--resume")) == 0
+    assert "aligned_abs_rel" in capsys.readouterr().out
+    card = checkpoint.load(tmp_path / "run" / checkpoint.MODEL_FILE)["card"]
+    assert "--data rooms" in card["provenance"]["command"]
+    assert str(tmp_path) not in json.dumps(card)
