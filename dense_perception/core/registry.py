@@ -84,6 +84,16 @@ def exported_dir() -> Path:
     return cache_dir() / "models"
 
 
+def checkpoint_path(card: ModelCard) -> Path | None:
+    """Where ``fetch`` puts the published weights of ``card``, not necessarily there; None if none.
+
+    The model's name is a folder of its own: publishers reuse file names.
+    """
+    if card.source is None:
+        return None
+    return cache_dir() / "checkpoints" / card.name / card.source.file
+
+
 def search_path() -> list[Path]:
     """Existing folders of models, the first of which wins.
 
@@ -133,6 +143,9 @@ def find_model(model: str | Path) -> Model:
     known = list_models()
     if text not in known:
         raise ModelNotFoundError(_unknown(text, known))
+    exported = exported_dir() / f"{text}.yaml"
+    if exported.is_file() and not ModelCard.from_yaml(known[text]).files:
+        return _from_yaml(exported)
     return _from_yaml(known[text])
 
 
@@ -213,6 +226,7 @@ def _searched() -> Iterator[str]:
 __all__ = [
     "MODELS_VARIABLE",
     "Model",
+    "checkpoint_path",
     "exported_dir",
     "file_sha256",
     "find_card",

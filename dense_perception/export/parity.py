@@ -40,12 +40,12 @@ class Difference:
 
 def torch_outputs(network: nn.Module, card: ModelCard, feeds: Arrays) -> dict[str, np.ndarray]:
     """What eager fp32 PyTorch says, through the same pre- and post-processing as the file."""
-    from dense_perception.export.graph import Corridor
+    from dense_perception.export.graph import Corridor, output_names
 
     corridor = Corridor(network, card).eval()
     with torch.no_grad():
-        depth = corridor(*(torch.from_numpy(feeds[name]) for name in feed_names(card)))
-    return {"depth": depth.numpy()}
+        outputs = corridor(*(torch.from_numpy(feeds[name]) for name in feed_names(card)))
+    return {name: output.numpy() for name, output in zip(output_names(card), outputs, strict=True)}
 
 
 def runtime_outputs(backend_name: str, path: Path, feeds: Arrays) -> dict[str, np.ndarray]:
@@ -63,10 +63,14 @@ def runtime_outputs(backend_name: str, path: Path, feeds: Arrays) -> dict[str, n
 def compare_runtimes(
     path: Path, want: Arrays, card: ModelCard, feeds: Arrays | None = None
 ) -> dict[str, Difference]:
-    """Every installed runtime against ``want``, on the card's reference frames by default."""
+    """Every installed runtime against ``want``, on the card's reference frames by default.
+
+    Compared is the depth, or the confidence: labels of two equally good classes differ by rounding.
+    """
     feeds = feeds or card_feeds(card)
+    output = "depth" if card.depth is not None else "confidence"
     return {
-        name: Difference.between(runtime_outputs(name, path, feeds)["depth"], want["depth"])
+        name: Difference.between(runtime_outputs(name, path, feeds)[output], want[output])
         for name in installed_backends()
     }
 

@@ -39,22 +39,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from dense_perception.core.errors import InputError, ModelNotFoundError
-    from dense_perception.core.registry import find_card
-    from dense_perception.hub.checkpoints import checkpoint_path, licence_notice
+    from dense_perception.core.registry import checkpoint_path, find_card
     from dense_perception.hub.download import MIRROR_VARIABLE, download, sha256
+    from dense_perception.hub.licence import licence_notice
 
     if options.retries < 0:
         raise InputError(f"--retries is {options.retries}, expected 0 or more")
     card = find_card(options.name)
-    if card.source is None:
+    target = checkpoint_path(card)
+    if card.source is None or target is None:
         if card.files:
             print(f"{card.name} needs no download: its files are part of the package")
             return 0
-        raise ModelNotFoundError(f"the weights of {card.name} are not published anywhere")
+        how = card.provenance.get("weights", "not published anywhere")
+        raise ModelNotFoundError(
+            f"the weights of {card.name} cannot be fetched: {how}; where you have them, name the "
+            "file to `dense-perception export`"
+        )
     notice = licence_notice(card)
     if notice:
         print(notice, file=sys.stderr)
-    folder = options.output or checkpoint_path(card).parent
+    folder = options.output or target.parent
     mirror = options.mirror if options.mirror is not None else os.environ.get(MIRROR_VARIABLE, "")
     path = download(
         card.source, folder, mirror=mirror, retries=options.retries, progress=not options.json

@@ -229,6 +229,33 @@ def dpt_hf(hybrid: bool, segmentation: bool) -> Table:
     ]
 
 
+def _upernet_heads() -> Table:
+    numbered = [
+        (r"decode_head\.psp_modules\.(\d)\.1", r"head.pool.project.\1"),
+        (r"decode_head\.lateral_convs\.(\d)", r"head.lateral.\1"),
+        (r"decode_head\.fpn_convs\.(\d)", r"head.smooth.\1"),
+    ]
+    single = [
+        (r"decode_head\.bottleneck", "head.pool.fuse"),
+        (r"decode_head\.fpn_bottleneck", "head.fuse"),
+        (r"auxiliary_head\.convs\.0", "auxiliary.conv"),
+    ]
+    table: list[tuple[str, str | None]] = [
+        (rf"decode_head\.conv_seg\.{_LEAF}", r"head.classify.\1"),
+        (rf"auxiliary_head\.conv_seg\.{_LEAF}", r"auxiliary.classify.\1"),
+    ]
+    for modules, leaf in ((numbered, r"\2"), (single, r"\1")):
+        for theirs, ours in modules:
+            table += [
+                (rf"{theirs}\.conv\.weight", rf"{ours}.0.weight"),
+                (rf"{theirs}\.bn\.{_BATCH_NORM}", rf"{ours}.1.{leaf}"),
+            ]
+    return table
+
+
+UPERNET_HEADS: Table = _upernet_heads()
+"""OpenMMLab's UperNet without its backbone."""
+
 BACKBONES: dict[str, Table] = {
     "timm, DeiT or DINOv2": vit("", ""),
     "Hugging Face": [

@@ -98,8 +98,11 @@ class MaskDecoder(nn.Module):
 
     def forward(self, tokens_bnc: Tensor) -> Tensor:
         patches_bnc = self.embed(tokens_bnc)
-        classes_bkc = self.class_embeddings_1kc.expand(patches_bnc.shape[0], -1, -1)
-        both_bmc = torch.cat([patches_bnc, classes_bkc], dim=1)
+        # Zero tokens plus the classes: joining them per frame would need the batch's size in the
+        # exported graph.
+        count = patches_bnc.shape[1]
+        both_bmc = F.pad(patches_bnc, (0, 0, 0, self.classes))
+        both_bmc = both_bmc + F.pad(self.class_embeddings_1kc, (0, 0, count, 0))
         for block in self.blocks:
             both_bmc = block(both_bmc)
         both_bmc = self.norm(both_bmc)
@@ -118,6 +121,9 @@ class Segmenter(nn.Module):
     is with grey after the normalisation, and the scores are cropped again. Positions are resized
     bilinearly for another size than the configuration's.
     """
+
+    needs_focal = False
+    depth_kind = None
 
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__()
@@ -148,8 +154,7 @@ class Segmenter(nn.Module):
             image_nchw = F.pad(image_nchw, (0, pad_w, 0, pad_h))
         (tokens_bnc,), grid_hw = self.encoder(image_nchw)
         scores_bnk = self.decoder(tokens_bnc[:, self.encoder.prefix :])
-        b, _, k = scores_bnk.shape
-        return scores_bnk.transpose(1, 2).reshape(b, k, *grid_hw)
+        return scores_bnk.transpose(1, 2).unflatten(2, grid_hw)
 
     def forward(self, image_nchw: Tensor) -> dict[str, Tensor]:
         height, width = image_nchw.shape[-2:]

@@ -1,7 +1,7 @@
-"""How the authors' UperNet, Swin and ViT-CoMer checkpoints call what our modules hold.
+"""How the published Swin and ViT-CoMer backbones call what our modules hold.
 
-Tables as in ``checkpoint_names``. ViT-CoMer: Traffic-X/ViT-CoMer, commit b57f386. UperNet: the
-names of OpenMMLab's mmsegmentation. Swin: mmsegmentation and microsoft/Swin-Transformer.
+Tables as in ``checkpoint_names``. ViT-CoMer: Traffic-X/ViT-CoMer, commit b57f386.
+Swin: microsoft/Swin-Transformer, and OpenMMLab's mmsegmentation.
 """
 
 from __future__ import annotations
@@ -110,22 +110,3 @@ def _ffn(theirs: str, ours: str) -> Table:
         (rf"{theirs}ffn\.{source}{_ANY}", rf"{ours}body.{target}\1") for source, target in _FFN
     ]
     return [*table, (rf"{theirs}ffn_norm\.{_ANY}", rf"{ours}norm.\1")]
-
-
-def upernet(backbone: Table) -> Table:
-    """UperNet around ``backbone``, a table under the prefix ``backbone.`` on both sides."""
-    table = list(backbone)
-    parts = {
-        r"decode_head\.psp_modules\.(\d)\.1": r"head.pool.project.\1",
-        r"decode_head\.lateral_convs\.(\d)": r"head.lateral.\1",
-        r"decode_head\.fpn_convs\.(\d)": r"head.smooth.\1",
-        r"decode_head\.(bottleneck)": "head.pool.fuse",
-        r"decode_head\.(fpn_bottleneck)": "head.fuse",
-        r"auxiliary_head\.convs\.(0)": "auxiliary.conv",
-    }
-    for theirs, ours in parts.items():
-        table.append((rf"{theirs}\.conv\.{_ANY}", rf"{ours}.0.\2"))
-        table.append((rf"{theirs}\.bn\.{_ANY}", rf"{ours}.1.\2"))
-    for theirs, ours in (("decode_head", "head"), ("auxiliary_head", "auxiliary")):
-        table.append((rf"{theirs}\.conv_seg\.{_ANY}", rf"{ours}.classify.\1"))
-    return table

@@ -283,8 +283,9 @@ class VisionTransformer(nn.Module):
         grid_hw = (height // self.patch, width // self.patch)
         tokens_bnc = self.patch_embed(image_bchw).flatten(2).transpose(1, 2)
         position_1nc = self.position(grid_hw)
-        tokens = (self.class_token_11c, self.distillation_token_11c)
-        extra: list[Tensor] = [token for token in tokens if token is not None]
+        extra: list[Tensor] = [
+            t for t in (self.class_token_11c, self.distillation_token_11c) if t is not None
+        ]
         if extra:
             # Zero tokens plus the extra ones: joining them per frame would need the batch's size
             # in the graph, and with it shape arithmetic on the byte input.

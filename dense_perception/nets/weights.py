@@ -125,18 +125,20 @@ def load_checkpoint(module: nn.Module, path: Path) -> LoadReport:
     return _load(module, read_checkpoint(path), _layouts(module), path, backbone=False)
 
 
-def load_backbone(transformer: VisionTransformer, path: Path) -> LoadReport:
-    """Fill a transformer from ImageNet or DINOv2 weights, for fine-tuning.
+def load_backbone(backbone: VisionTransformer | SwinTransformer, path: Path) -> LoadReport:
+    """Fill a backbone from ImageNet or DINOv2 weights, for fine-tuning.
 
     Besides the positions, the patch embedding is resampled bicubically to another patch size
     (DINOv2's 14 to 16, say), blocks after the last tap and tokens that the transformer does not
-    have are ignored, and a final norm that only the checkpoint has is, too.
+    have are ignored, and a final norm that only the checkpoint has is, too. A Swin's norms of the
+    shallower stages, which classification does not have, keep their values.
 
     :raises ArtefactError: as :func:`load_checkpoint`.
     """
-    return _load(
-        transformer, read_checkpoint(path), checkpoint_names.BACKBONES, path, backbone=True
-    )
+    layouts: Mapping[str, Table] = checkpoint_names.BACKBONES
+    if isinstance(backbone, SwinTransformer):
+        layouts = {"Swin": upernet_names.swin("", "")}
+    return _load(backbone, read_checkpoint(path), layouts, path, backbone=True)
 
 
 def _layouts(module: nn.Module) -> Mapping[str, Table]:
@@ -153,13 +155,19 @@ def _layouts(module: nn.Module) -> Mapping[str, Table]:
             "DPT": checkpoint_names.dpt(*kind),
             "Hugging Face": checkpoint_names.dpt_hf(*kind),
         }
-    if isinstance(module, UperNet) and isinstance(module.backbone, ViTCoMer):
-        table = upernet_names.vit_comer(module.backbone.config, r"backbone\.", "backbone.")
-        return {"ViT-CoMer": upernet_names.upernet(table)}
-    if isinstance(module, UperNet) and isinstance(module.backbone, SwinTransformer):
-        table = upernet_names.swin(r"backbone\.", "backbone.")
-        return {"UperNet": upernet_names.upernet(table)}
+    if isinstance(module, UperNet):
+        body = _upernet_body(module.backbone)
+        return {"OpenMMLab": [*body, *checkpoint_names.UPERNET_HEADS]} if body else {}
     return {}
+
+
+def _upernet_body(backbone: nn.Module) -> Table:
+    """The table of OpenMMLab's and the authors' backbones; empty for one nobody published."""
+    if isinstance(backbone, ViTCoMer):
+        return upernet_names.vit_comer(backbone.config, r"backbone\.", "backbone.")
+    if isinstance(backbone, SwinTransformer):
+        return upernet_names.swin(r"backbone\.", "backbone.")
+    return []
 
 
 def _load(
@@ -172,12 +180,17 @@ def _load(
 ) -> LoadReport:
     ours = module.state_dict()
     renamed = _rename(theirs, ours, layouts)
+    kept: list[str] = []
     if backbone:
         _drop_unused(renamed, module, ours)
+        if isinstance(module, SwinTransformer):
+            kept = sorted(k for k in ours if k.startswith("norms.") and k not in renamed.tensors)
     resized = _resize(module, renamed.tensors, ours, backbone)
     missing = sorted(set(ours) - set(renamed.tensors))
     # Checkpoints from before PyTorch 0.4.1 have no such counter, and nothing reads it here.
-    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    missing = [
+        key for key in missing if not key.endswith("num_batches_tracked") and key not in kept
+    ]
     unknown = sorted(set(renamed.tensors) - set(ours)) + sorted(renamed.unexpected)
     wrong = [
         f"{key} is {_shape(value)}, expected {_shape(ours[key])}"
@@ -203,12 +216,18 @@ def _load(
         raise ArtefactError(f"{path} has NaN or infinite weights in {_some(broken)}: get it again")
     module.load_state_dict(renamed.tensors, strict=False)
     return LoadReport(
-        renamed.layout, len(renamed.tensors), tuple(resized), tuple(sorted(renamed.ignored))
+        renamed.layout,
+        len(renamed.tensors),
+        tuple(resized),
+        tuple(sorted(renamed.ignored)),
+        tuple(kept),
     )
 
 
 def _rename(
-    theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor], layouts: Mapping[str, Table]
+    theirs: Mapping[str, Tensor],
+    ours: Mapping[str, Tensor],
+    layouts: Mapping[str, Table],
 ) -> _Renamed:
     """By the layout that knows most of the names; our own names come first."""
     own = _Renamed("dense_perception", {})
@@ -217,7 +236,9 @@ def _rename(
             own.tensors[key] = value
         else:
             own.unexpected.append(key)
-    candidates = [own, *(_by_table(theirs, *layout) for layout in layouts.items())]
+    candidates = [own]
+    for name, layout in layouts.items():
+        candidates.append(_by_table(theirs, name, layout))
     return min(candidates, key=lambda candidate: len(candidate.unexpected))
 
 
@@ -248,10 +269,13 @@ def _by_table(theirs: Mapping[str, Tensor], layout: str, table: Table) -> _Renam
 
 
 def _drop_unused(renamed: _Renamed, module: nn.Module, ours: Mapping[str, Tensor]) -> None:
-    """What a backbone's checkpoint may have and the transformer not."""
+    """What a backbone's checkpoint may have and ours not."""
     blocks = len(module.blocks) if isinstance(module, VisionTransformer) else 0
+    classifier = [key for key in renamed.unexpected if re.fullmatch(r"head\.(weight|bias)", key)]
+    renamed.unexpected = [key for key in renamed.unexpected if key not in classifier]
+    renamed.ignored += classifier
     for key in sorted(set(renamed.tensors) - set(ours)):
-        block = re.match(r"blocks\.(\d+)\.", key)
+        block = re.match(r"blocks\.(\d+)\.", key) if blocks else None
         if (block and int(block[1]) >= blocks) or key.startswith(
             ("class_token", "distillation_token", "norm.")
         ):

@@ -26,7 +26,7 @@ DIGEST = hashlib.sha256(BODY).hexdigest()
 
 
 class Server:
-    """Serves BODY as /weights.pth; ``mood`` chooses the mischief, ``requests`` is what was asked."""
+    """Serves BODY as /weights.pth; ``mood`` is the mischief, ``requests`` what was asked."""
 
     def __init__(self) -> None:
         self.mood = "good"
@@ -187,7 +187,7 @@ def test_a_damaged_file_on_disk_is_named(server: Server, tmp_path: Path) -> None
 
 
 def test_no_network_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ArtefactError, match="the connection failed.*without a network"):
+    with pytest.raises(ArtefactError, match=r"the connection failed.*without a network"):
         download(source(None), tmp_path, progress=False, retries=1)
     assert names(tmp_path) == []
 

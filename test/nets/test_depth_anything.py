@@ -107,10 +107,10 @@ def test_wrong_configuration_is_named(change: dict[str, object], complaint: str)
 
 
 def test_wrong_size_is_named() -> None:
-    with pytest.raises(InputError, match="60x56, expected multiples of the patch of 14"):
+    with pytest.raises(InputError, match="60x56, expected multiples of the patch"):
         zoo.build(DEPTH_ANYTHING)(image(1, 56, 60))
 
 
 def test_segmentation_excludes_metric_scale() -> None:
-    with pytest.raises(CardError, match="classes is 5 and scale 0.1"):
+    with pytest.raises(CardError, match=r"classes is 5 and scale 0\.1"):
         zoo.build({**DPT_SEGMENTATION, "scale": 0.1})

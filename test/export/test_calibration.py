@@ -1,0 +1,104 @@
+"""Calibration frames from disk, and statistics against NumPy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dense_perception.core.errors import InputError
+from dense_perception.export.calibration import Statistics, calibration_frames, observe
+from test.export.conftest import tiny_card
+from test.export.test_quantize import frames, run, toy
+
+
+def test_statistics_are_numpys() -> None:
+    found = observe(toy(), ["x", "r1", "t"], frames(), histograms=False)
+    feeds = {"x": np.concatenate([f["x"] for f in frames()])}
+    relu = np.maximum(run(toy(), feeds)["c1"], 0)
+    assert found["r1"].largest == pytest.approx(relu.max(), rel=1e-6)
+    np.testing.assert_allclose(found["r1"].channel_mean, relu.mean((0, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(found["x"].channel_mean, feeds["x"].mean((0, 2, 3)), rtol=1e-5)
+
+
+def statistics_of(array: np.ndarray) -> Statistics:
+    statistics = Statistics()
+    statistics.add(array)
+    statistics.add_histogram(array)
+    return statistics
+
+
+def test_limits() -> None:
+    random = np.random.RandomState(0)
+    spread = random.uniform(-1, 1, (1, 4, 100, 100))
+    peaked = random.laplace(0, 0.1, (1, 4, 100, 100))
+    peaked[0, 0, 0, 0] = -20
+    uniform, outlier = statistics_of(spread), statistics_of(peaked)
+    assert uniform.limit("minmax", 0) == pytest.approx(1, abs=1e-3)
+    assert uniform.limit("percentile", 90) == pytest.approx(0.9, abs=0.01)
+    assert uniform.limit("mse", 0) == pytest.approx(1, abs=0.02)
+    assert outlier.limit("minmax", 0) == 20
+    # 99.9 % of a Laplace distribution's magnitudes lie below 6.9 scales.
+    assert outlier.limit("percentile", 99.9) == pytest.approx(0.69, abs=0.05)
+    assert statistics_of(np.zeros((1, 2, 3, 3))).limit("mse", 0) == 1
+
+
+def test_mse_limit_is_as_good_as_the_best() -> None:
+    random = np.random.RandomState(0)
+    array = random.standard_t(3, (1, 4, 100, 100))
+
+    def error(limit: float) -> float:
+        step = limit / 127
+        return float(np.square(np.rint(array / step).clip(-127, 127) * step - array).mean())
+
+    statistics = statistics_of(array)
+    limits = statistics.largest * np.linspace(0.05, 1, 100)
+    best = min(error(limit) for limit in limits)
+    assert error(statistics.limit("mse", 0)) < 1.1 * best
+    assert error(statistics.largest) > 1.15 * best
+
+
+def test_no_frames() -> None:
+    with pytest.raises(InputError, match="no calibration frames"):
+        observe(toy(), ["r1"], [], histograms=False)
+
+
+def test_corpus_is_sampled_evenly(tmp_path: Path) -> None:
+    for shard in range(3):
+        folder = tmp_path / f"shard_{shard:05d}"
+        folder.mkdir()
+        values = np.arange(10 * shard, 10 * shard + 10, dtype=np.uint8)
+        images = np.broadcast_to(values[:, None, None, None], (10, 64, 96, 3))
+        np.save(folder / "rgb.npy", np.ascontiguousarray(images))
+    found = calibration_frames(tmp_path, tiny_card(), 4)
+    assert [int(f["image"][0, 0, 0, 0]) for f in found] == [0, 10, 19, 29]
+    assert found[0]["image"].shape == (1, 64, 96, 3)
+    np.testing.assert_array_equal(found[0]["focal_px"], [96.0])
+    assert len(calibration_frames(tmp_path, tiny_card(), 1000)) == 30
+
+
+def test_pictures_are_rgb_and_resized(tmp_path: Path) -> None:
+    red_bgr = np.zeros((30, 40, 3), np.uint8)
+    red_bgr[..., 2] = 255
+    cv2.imwrite(str(tmp_path / "red.png"), red_bgr)
+    (frame,) = calibration_frames(tmp_path, tiny_card())
+    assert frame["image"].shape == (1, 64, 96, 3)
+    assert (frame["image"][0, 5, 5] == [255, 0, 0]).all()
+
+
+def test_unusable_folders(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no pictures and no corpus"):
+        calibration_frames(tmp_path, tiny_card())
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 not a picture")
+    with pytest.raises(InputError, match=r"broken\.jpg cannot be read"):
+        calibration_frames(tmp_path, tiny_card())
+    shard = tmp_path / "shard_00000"
+    shard.mkdir()
+    np.save(shard / "rgb.npy", np.zeros((2, 3), np.float32))
+    with pytest.raises(InputError, match=r"float32 \(2, 3\), expected uint8"):
+        calibration_frames(tmp_path, tiny_card())
+    np.save(shard / "rgb.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match="cannot read the frames"):
+        calibration_frames(tmp_path, tiny_card())

@@ -1,0 +1,114 @@
+"""From a checkpoint to a model folder that the rest of the package takes as it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from dense_perception import cli
+from dense_perception.core.card import ModelCard
+from dense_perception.core.reference_frames import reference_feeds
+from dense_perception.core.registry import find_model
+from dense_perception.export import package
+from dense_perception.export.parity import Difference, runtime_outputs
+from dense_perception.export.quantize import quantized_layers
+from test.export.conftest import VIT, random_network, vit_card
+
+CARD = vit_card(VIT)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("run") / "model.pt"
+    torch.save({"model": random_network(CARD).state_dict(), "card": CARD.to_dict()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for index, rgb_hwc in enumerate(reference_feeds(CARD, 6, seed=5)["image"]):
+        cv2.imwrite(str(folder / f"{index}.png"), rgb_hwc[..., ::-1])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(checkpoint: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("models")
+    words = ["export", str(checkpoint), "--output", str(output), "--calibration", str(pictures)]
+    assert cli.main([*words, "--quiet", "--json"]) == 0
+    return output
+
+
+def test_folder_is_a_model(folder: Path) -> None:
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "vit.yaml",
+        "vit_fp32.onnx",
+        "vit_int8.onnx",
+    ]
+    model = find_model(folder / "vit.yaml")
+    assert model.precisions == ("fp32", "int8")
+    for precision in model.precisions:
+        path, inside = model.artefact(precision)
+        assert inside.precision == precision
+        assert inside.network == CARD.network
+        assert 0 < inside.parity["mean_of_range"] < inside.parity["max_of_range"]
+        onnx.checker.check_model(str(path), full_check=True)
+
+
+def test_int8_is_smaller_and_close(folder: Path) -> None:
+    fp32, int8 = folder / "vit_fp32.onnx", folder / "vit_int8.onnx"
+    assert int8.stat().st_size < 0.45 * fp32.stat().st_size
+    assert len(quantized_layers(onnx.load(int8))) > 20
+    feeds = reference_feeds(CARD, 2, seed=9)
+    want = runtime_outputs("onnxruntime", fp32, feeds)["depth"]
+    got = runtime_outputs("onnxruntime", int8, feeds)["depth"]
+    assert Difference.between(got, want).mean_of_range < 0.05
+
+
+def test_nothing_is_replaced_unasked(
+    folder: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert cli.main(["export", str(checkpoint), "--output", str(folder), "--quiet"]) == 2
+    assert "already holds vit_fp32.onnx, vit.yaml" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_disagreement_leaves_nothing_behind(
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(package, "FP32_LIMIT", Difference(0.0, 0.0))
+    output = tmp_path / "models"
+    assert cli.main(["export", str(checkpoint), "--output", str(output), "--quiet"]) == 2
+    assert "differs from PyTorch by" in capsys.readouterr().err
+    assert list(output.iterdir()) == []
+
+
+def test_without_calibration_only_fp32(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["export", str(checkpoint), "--output", str(tmp_path), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert {row["file"] for row in report["files"]} == {"vit_fp32.onnx"}
+    assert {row["runtime"] for row in report["files"]} == {"onnxruntime", "openvino"}
+    assert list(ModelCard.from_yaml(Path(report["card"])).files) == ["fp32"]
+
+
+def test_difference_by_hand() -> None:
+    want = np.array([1.0, 2.0, 5.0])
+    found = Difference.between(np.array([1.0, 2.4, 5.2]), want)
+    assert found.max_of_range == pytest.approx(0.1)
+    assert found.mean_of_range == pytest.approx(0.05)
+    assert Difference.between(np.array([1.0, np.nan, 5.0]), want).max_of_range == float("inf")
+    assert Difference.between(np.ones(3), np.ones(3)) == Difference(0.0, 0.0)
+    assert Difference.between(np.ones(3), np.zeros(3)).mean_of_range == float("inf")
