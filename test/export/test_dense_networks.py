@@ -17,7 +17,16 @@ from test.support.randomise import randomise
 
 SWIN = {"dim": 8, "depths": [1, 2, 1, 1], "heads": [1, 2, 2, 2], "window": 3}
 HEAD = {"classes": 5, "channels": 8, "auxiliary_channels": 4}
-COMER = {"deform_heads": 2, "stem": 6, "extra": 1, **HEAD}
+# One deformable attention in each direction: their export is what takes the time.
+COMER = {
+    "deform_heads": 2,
+    "stem": 6,
+    "extra": 1,
+    "to_v": [False, True, False, False],
+    "to_c": [False, False, True, False],
+    "interaction": [False, False, True, False],
+    **HEAD,
+}
 NETWORKS: dict[str, dict[str, Any]] = {
     "upernet": {"family": "upernet", "variant": "swin_tiny", **SWIN, **HEAD},
     "vit_comer": {
@@ -28,7 +37,6 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "depth": 4,
         "heads": 2,
         "window": 3,
-        "to_v": [True, False, True, True],
     },
     "x_comer": {"family": "vit_comer", "variant": "swin_tiny", **COMER, **SWIN, "width": 12},
     "mult": {
