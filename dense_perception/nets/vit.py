@@ -173,6 +173,28 @@ class PositionEmbedding(nn.Module):
         return resize_positions(self.table_1nc, self.grid_hw, grid_hw, self.prefix, self.method)
 
 
+def fix_positions(network: nn.Module, *inputs: Tensor) -> None:
+    """Store all positions for the grids that ``inputs`` of ``network`` lead to, in place.
+
+    For export at one size: no runtime needs to resize a table that never changes.
+    """
+    seen: dict[PositionEmbedding, tuple[int, int]] = {}
+    hooks = [
+        module.register_forward_pre_hook(lambda part, args: seen.update({part: args[0]}))
+        for module in network.modules()
+        if isinstance(module, PositionEmbedding)
+    ]
+    try:
+        with torch.no_grad():
+            network(*inputs)
+            for part, grid_hw in list(seen.items()):
+                part.table_1nc = nn.Parameter(part(grid_hw).clone())
+                part.grid_hw = grid_hw
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 class VisionTransformer(nn.Module):
     """Patch embedding, positions, transformer blocks; returns the tokens after ``taps``.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import pickle
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dense_perception.core.errors import ArtefactError
-from dense_perception.nets import checkpoint_names
+from dense_perception.nets import checkpoint_names, upernet_names
 from dense_perception.nets.checkpoint_names import Table
-from dense_perception.nets.comer_weights import rename_swin, rename_vit_comer
 from dense_perception.nets.depth_anything import DepthAnything
 from dense_perception.nets.dpt import DPT
 from dense_perception.nets.segmenter import Segmenter
@@ -29,9 +28,6 @@ from dense_perception.nets.swin import SwinTransformer
 from dense_perception.nets.upernet import UperNet
 from dense_perception.nets.vit import PositionEmbedding, VisionTransformer, resize_positions
 from dense_perception.nets.vit_comer import ViTCoMer
-
-Renaming = Callable[[Mapping[str, Tensor]], tuple[dict[str, Tensor], list[str]]]
-"""Their tensors to ours, and the names that it does not know."""
 
 # Where a training script's dictionary keeps the network's weights.
 _WRAPPERS = ("model", "state_dict")
@@ -139,13 +135,13 @@ def load_backbone(backbone: VisionTransformer | SwinTransformer, path: Path) -> 
 
     :raises ArtefactError: as :func:`load_checkpoint`.
     """
-    layouts: Mapping[str, Table | Renaming] = checkpoint_names.BACKBONES
+    layouts: Mapping[str, Table] = checkpoint_names.BACKBONES
     if isinstance(backbone, SwinTransformer):
-        layouts = {"Swin": rename_swin}
+        layouts = {"Swin": upernet_names.swin("", "")}
     return _load(backbone, read_checkpoint(path), layouts, path, backbone=True)
 
 
-def _layouts(module: nn.Module) -> Mapping[str, Table | Renaming]:
+def _layouts(module: nn.Module) -> Mapping[str, Table]:
     if isinstance(module, Segmenter):
         return {"Segmenter": checkpoint_names.SEGMENTER}
     if isinstance(module, DepthAnything):
@@ -160,32 +156,24 @@ def _layouts(module: nn.Module) -> Mapping[str, Table | Renaming]:
             "Hugging Face": checkpoint_names.dpt_hf(*kind),
         }
     if isinstance(module, UperNet):
-        rename = {ViTCoMer: rename_vit_comer, SwinTransformer: rename_swin}.get(
-            type(module.backbone)
-        )
-        return {"OpenMMLab": _upernet(rename)} if rename else {}
+        body = _upernet_body(module.backbone)
+        return {"OpenMMLab": [*body, *checkpoint_names.UPERNET_HEADS]} if body else {}
     return {}
 
 
-def _upernet(rename_backbone: Renaming) -> Renaming:
-    """OpenMMLab's segmentor: a backbone with names of its own, and UperNet's heads."""
-
-    def rename(theirs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-        prefix = "backbone."
-        inner = {k.removeprefix(prefix): v for k, v in theirs.items() if k.startswith(prefix)}
-        heads = {key: value for key, value in theirs.items() if not key.startswith(prefix)}
-        ours, unknown = rename_backbone(inner)
-        renamed = _by_table(heads, "OpenMMLab", checkpoint_names.UPERNET_HEADS)
-        tensors = {f"{prefix}{key}": value for key, value in ours.items()} | renamed.tensors
-        return tensors, [*(f"{prefix}{key}" for key in unknown), *renamed.unexpected]
-
-    return rename
+def _upernet_body(backbone: nn.Module) -> Table:
+    """The table of OpenMMLab's and the authors' backbones; empty for one nobody published."""
+    if isinstance(backbone, ViTCoMer):
+        return upernet_names.vit_comer(backbone.config, r"backbone\.", "backbone.")
+    if isinstance(backbone, SwinTransformer):
+        return upernet_names.swin(r"backbone\.", "backbone.")
+    return []
 
 
 def _load(
     module: nn.Module,
     theirs: Mapping[str, Tensor],
-    layouts: Mapping[str, Table | Renaming],
+    layouts: Mapping[str, Table],
     path: Path,
     *,
     backbone: bool,
@@ -239,7 +227,7 @@ def _load(
 def _rename(
     theirs: Mapping[str, Tensor],
     ours: Mapping[str, Tensor],
-    layouts: Mapping[str, Table | Renaming],
+    layouts: Mapping[str, Table],
 ) -> _Renamed:
     """By the layout that knows most of the names; our own names come first."""
     own = _Renamed("dense_perception", {})
@@ -250,11 +238,7 @@ def _rename(
             own.unexpected.append(key)
     candidates = [own]
     for name, layout in layouts.items():
-        if callable(layout):
-            tensors, unknown = layout(theirs)
-            candidates.append(_Renamed(name, tensors, unknown))
-        else:
-            candidates.append(_by_table(theirs, name, layout))
+        candidates.append(_by_table(theirs, name, layout))
     return min(candidates, key=lambda candidate: len(candidate.unexpected))
 
 
@@ -313,7 +297,7 @@ def _resize(
             continue
         count = table.shape[1]
         prefix = part.prefix
-        if backbone:
+        if backbone or math.isqrt(max(count - prefix, 0)) ** 2 != count - prefix:
             # The checkpoint's extra tokens may be more or fewer than ours; a grid is square.
             prefix = next((p for p in (0, 1, 2) if math.isqrt(count - p) ** 2 == count - p), prefix)
         side = math.isqrt(max(count - prefix, 0))

@@ -12,11 +12,21 @@ from torch import nn
 
 from dense_perception.core.errors import CardError
 from dense_perception.nets import zoo
+from dense_perception.nets.vit import fix_positions
 from test.support.randomise import randomise
 
 SWIN = {"dim": 8, "depths": [1, 2, 1, 1], "heads": [1, 2, 2, 2], "window": 3}
 HEAD = {"classes": 5, "channels": 8, "auxiliary_channels": 4}
-COMER = {"deform_heads": 2, "stem": 6, "extra": 1, **HEAD}
+# One deformable attention in each direction: their export is what takes the time.
+COMER = {
+    "deform_heads": 2,
+    "stem": 6,
+    "extra": 1,
+    "to_v": [False, True, False, False],
+    "to_c": [False, False, True, False],
+    "interaction": [False, False, True, False],
+    **HEAD,
+}
 NETWORKS: dict[str, dict[str, Any]] = {
     "upernet": {"family": "upernet", "variant": "swin_tiny", **SWIN, **HEAD},
     "vit_comer": {
@@ -27,7 +37,6 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "depth": 4,
         "heads": 2,
         "window": 3,
-        "to_v": [True, False, True, True],
     },
     "x_comer": {"family": "vit_comer", "variant": "swin_tiny", **COMER, **SWIN, "width": 12},
     "mult": {
@@ -67,6 +76,7 @@ def test_an_exported_network_computes_what_eager_computes(name: str, tmp_path: P
     image = torch.randn(3, 3, HEIGHT, WIDTH)
     with torch.no_grad():
         expected = network(image)
+    fix_positions(network, image[:1])
     names = list(expected)
     path = tmp_path / "network.onnx"
     with torch.no_grad():
