@@ -20,6 +20,7 @@ from dense_perception.core.errors import DensePerceptionError
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("dense_perception.runtime.run_command", "depth from pictures, videos, cameras or bags"),
     "models": ("dense_perception.runtime.models_command", "list the models found on this machine"),
+    "fetch": ("dense_perception.hub.fetch_command", "download the published weights of a model"),
     "evaluate": ("dense_perception.evaluation.bags_command", "compare with a bag's recorded depth"),
     "benchmark": ("dense_perception.evaluation.benchmark", "measure speed end to end"),
     "demo": ("dense_perception.ros.demo", "a small bag through depth_node, answers as pictures"),

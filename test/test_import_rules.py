@@ -21,6 +21,7 @@ ALLOWED = {
     "runtime": {"core", "imaging", "backends"},
     "ros": {"core", "imaging", "backends", "runtime"},
     "nets": {"core"},
+    "hub": {"core"},
     "training": {"core", "imaging", "nets", "evaluation.metrics"},
     "export": {"core", "imaging", "backends", "nets"},
     "evaluation": {"core", "imaging", "backends", "runtime"},

@@ -11,7 +11,8 @@ def check_graph(card: ModelCard, backend: Backend, where: str) -> None:
     """Compare the graph's real inputs and outputs with the card's.
 
     Inputs: ``image`` uint8 (N, height, width, 3) and, for a focal-aware model, ``focal_px``
-    float32 (N,). Output ``depth``: float32 (N, height, width). N is free or 1.
+    float32 (N,). Outputs of (N, height, width): ``depth`` float32, or ``labels`` and
+    ``confidence`` uint8. N is free or 1.
 
     :raises CardError: naming the tensor, what the graph has and what the card promises.
     """
@@ -22,6 +23,8 @@ def check_graph(card: ModelCard, backend: Backend, where: str) -> None:
     wanted_outputs: dict[str, tuple[str, tuple[int, ...]]] = {}
     if card.depth is not None:
         wanted_outputs["depth"] = ("float32", size)
+    if card.segmentation is not None:
+        wanted_outputs["labels"] = wanted_outputs["confidence"] = ("uint8", size)
     _compare("input", wanted_inputs, backend.inputs, where, exact=True)
     _compare("output", wanted_outputs, backend.outputs, where, exact=False)
 

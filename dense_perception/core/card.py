@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from dense_perception.core.errors import CardError
+from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.onnx_metadata import read_onnx_metadata
 from dense_perception.core.prediction import DepthKind
 
@@ -28,6 +29,8 @@ PRECISIONS = ("fp32", "fp16", "int8")
 _NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.onnx")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_CHECKPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(pt|pth|safetensors)")
+_PUBLISHED_SHA256 = re.compile(r"([0-9a-f]{8,64})?")
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,33 @@ class DepthSpec:
 
 
 @dataclass(frozen=True)
+class SegmentationSpec:
+    """The graph outputs ``labels`` and ``confidence``; ``labels`` names a set of core/labels.py.
+
+    ``window`` and ``stride`` are in pixels: the network looks through square windows that overlap
+    and their scores are averaged. A window of 0 is the whole image.
+    """
+
+    labels: str
+    window: int = 0
+    stride: int = 0
+
+
+@dataclass(frozen=True)
+class CheckpointSource:
+    """Where the published weights are: ``url``, and the bare ``file`` name they are kept under.
+
+    ``sha256`` is the file's digest or its published beginning (8 to 64 hex digits), empty where its
+    publisher states none.
+    """
+
+    url: str
+    file: str
+    sha256: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class ModelFile:
     """One precision of the model on disk: file name beside the card, SHA-256, bytes."""
 
@@ -64,7 +94,10 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """One model; ``network``, ``licence``, ``provenance``, ``results`` are free-form data."""
+    """One model; ``network``, ``licence``, ``provenance``, ``results`` are free-form data.
+
+    ``cost`` holds ``parameters`` and ``gflops`` (2 per multiply-add, one image of the input size).
+    """
 
     name: str
     family: str
@@ -73,8 +106,11 @@ class ModelCard:
     summary: str
     input: InputSpec
     depth: DepthSpec | None = None
+    segmentation: SegmentationSpec | None = None
+    source: CheckpointSource | None = None
     precision: str = "fp32"
     network: Mapping[str, Any] = field(default_factory=dict)
+    cost: Mapping[str, Any] = field(default_factory=dict)
     licence: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
@@ -123,12 +159,12 @@ class ModelCard:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for YAML or JSON; the inverse of :meth:`from_dict`."""
         data: dict[str, Any] = {"schema": SCHEMA, **asdict(self)}
-        if self.depth is None:
-            del data["depth"]
-        else:
+        if self.depth is not None:
             data["depth"]["kind"] = self.depth.kind.value
             if self.depth.max_m == float("inf"):
                 del data["depth"]["max_m"]
+        if self.source is not None:
+            data["source"] = {key: value for key, value in data["source"].items() if value}
         return {key: value for key, value in data.items() if value not in ({}, None)}
 
     def embedded_json(self) -> str:
@@ -167,6 +203,11 @@ class _CardReader:
         depth = self.depth()
         if task == "depth" and depth is None:
             raise CardError(f"{self.where}: task is 'depth' but there is no 'depth' entry")
+        segmentation = self.segmentation()
+        if task == "segmentation" and segmentation is None:
+            raise CardError(
+                f"{self.where}: task is 'segmentation' but there is no 'segmentation' entry"
+            )
         return ModelCard(
             name=name,
             family=self.text("family"),
@@ -175,11 +216,13 @@ class _CardReader:
             summary=self.text("summary"),
             input=self.input(),
             depth=depth,
+            segmentation=segmentation,
+            source=self.source(),
             precision=self.choice("precision", self.data.get("precision", "fp32"), PRECISIONS),
             files=self.files(),
             **{
                 key: self.mapping(key)
-                for key in ("network", "licence", "provenance", "results", "parity")
+                for key in ("network", "cost", "licence", "provenance", "results", "parity")
             },
         )
 
@@ -233,6 +276,34 @@ class _CardReader:
         low = self.number("depth.min_m", entry.get("min_m", 0.0), 0.0, 1e6)
         high = self.number("depth.max_m", entry.get("max_m", float("inf")), low, float("inf"))
         return DepthSpec(DepthKind(kind), float(low), float(high))
+
+    def segmentation(self) -> SegmentationSpec | None:
+        if "segmentation" not in self.data:
+            return None
+        entry = self.mapping("segmentation")
+        labels = self.choice("segmentation.labels", entry.get("labels"), tuple(LABEL_SETS))
+        window = int(self.number("segmentation.window", entry.get("window", 0), 0, 8192))
+        stride = int(self.number("segmentation.stride", entry.get("stride", 0), 0, max(window, 0)))
+        if window and not stride:
+            raise CardError(f"{self.where}: segmentation.stride is 0, expected 1 to {window}")
+        return SegmentationSpec(labels, window, stride)
+
+    def source(self) -> CheckpointSource | None:
+        if "source" not in self.data:
+            return None
+        entry = self.mapping("source")
+        texts = {key: entry.get(key, "") for key in ("url", "file", "sha256", "note")}
+        for key, pattern, expected in (
+            ("url", re.compile(r"https?://\S+"), "an http or https address"),
+            ("file", _CHECKPOINT, "a bare file name ending in .pt, .pth or .safetensors"),
+            ("sha256", _PUBLISHED_SHA256, "8 to 64 hex digits, or nothing"),
+            ("note", re.compile(r".*", re.DOTALL), "a text"),
+        ):
+            if not (isinstance(texts[key], str) and pattern.fullmatch(texts[key])):
+                raise CardError(
+                    f"{self.where}: source.{key} is {texts[key]!r}, expected {expected}"
+                )
+        return CheckpointSource(**texts)
 
     def files(self) -> dict[str, ModelFile]:
         files = {}

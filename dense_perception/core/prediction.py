@@ -11,6 +11,7 @@ import numpy as np
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
+from dense_perception.core.labels import LabelSet
 
 
 class DepthKind(str, Enum):
@@ -55,6 +56,32 @@ class DepthMap:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class LabelMap:
+    """HxW ``uint8`` labels of ``labels``, and the confidence in each.
+
+    ``confidence_hw`` is HxW ``uint8``: the label's probability in units of 1/255.
+
+    :raises InputError: for another dtype or rank, or maps of different sizes.
+    """
+
+    values_hw: np.ndarray
+    confidence_hw: np.ndarray
+    labels: LabelSet
+
+    def __post_init__(self) -> None:
+        for name, array in (("labels", self.values_hw), ("confidence", self.confidence_hw)):
+            if array.dtype != np.uint8 or array.ndim != 2 or array.shape != self.values_hw.shape:
+                raise InputError(
+                    f"{name} are {array.dtype} of shape {array.shape}, expected uint8 of shape "
+                    f"(height, width) {self.values_hw.shape}"
+                )
+
+    def colored(self) -> np.ndarray:
+        """The labels' colours: HxWx3 ``uint8`` RGB."""
+        return self.labels.colors()[self.values_hw]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
     """The answer to one :class:`~dense_perception.core.frame.Frame`.
 
@@ -70,6 +97,7 @@ class Prediction:
     stamp_ns: int = 0
     frame_id: str = ""
     depth: DepthMap | None = None
+    labels: LabelMap | None = None
     timings_ms: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
@@ -78,8 +106,9 @@ class Prediction:
                 f"prediction is {self.width}x{self.height} but its intrinsics are for "
                 f"{self.intrinsics.width}x{self.intrinsics.height}"
             )
-        if self.depth is not None and self.depth.values_hw.shape != (self.height, self.width):
-            raise InputError(
-                f"prediction is {self.width}x{self.height} but its depth has shape "
-                f"{self.depth.values_hw.shape}"
-            )
+        for name, entry in (("depth", self.depth), ("labels", self.labels)):
+            if entry is not None and entry.values_hw.shape != (self.height, self.width):
+                raise InputError(
+                    f"prediction is {self.width}x{self.height} but its {name} has shape "
+                    f"{entry.values_hw.shape}"
+                )

@@ -69,7 +69,7 @@ class Model:
                     "again"
                 )
         embedded = ModelCard.from_onnx(path)
-        for entry in ("name", "input", "depth"):
+        for entry in ("name", "input", "depth", "segmentation"):
             inside, beside = getattr(embedded, entry), getattr(self.card, entry)
             if inside != beside:
                 raise CardError(
@@ -79,11 +79,30 @@ class Model:
         return path, embedded
 
 
+def exported_dir() -> Path:
+    """Where models go that were exported from fetched checkpoints; not created."""
+    return cache_dir() / "models"
+
+
+def checkpoint_path(card: ModelCard) -> Path | None:
+    """Where ``fetch`` puts the published weights of ``card``, not necessarily there; None if none.
+
+    The model's name is a folder of its own: publishers reuse file names.
+    """
+    if card.source is None:
+        return None
+    return cache_dir() / "checkpoints" / card.name / card.source.file
+
+
 def search_path() -> list[Path]:
-    """Existing folders of models: $DENSE_PERCEPTION_MODELS, the source checkout, installations."""
+    """Existing folders of models, the first of which wins.
+
+    $DENSE_PERCEPTION_MODELS, models exported on this machine, the source checkout, installations.
+    """
     folders = [
         Path(entry) for entry in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if entry
     ]
+    folders.append(exported_dir())
     folders.append(Path(__file__).resolve().parents[2] / "models")
     prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
     for prefix in [sys.prefix, *filter(None, prefixes)]:
@@ -124,7 +143,22 @@ def find_model(model: str | Path) -> Model:
     known = list_models()
     if text not in known:
         raise ModelNotFoundError(_unknown(text, known))
+    exported = exported_dir() / f"{text}.yaml"
+    if exported.is_file() and not ModelCard.from_yaml(known[text]).files:
+        return _from_yaml(exported)
     return _from_yaml(known[text])
+
+
+def find_card(name: str) -> ModelCard:
+    """The card of a known model, whether or not its files are on this machine.
+
+    :raises ModelNotFoundError: naming the known models and the closest ones.
+    :raises CardError: if the card is malformed.
+    """
+    known = list_models()
+    if name not in known:
+        raise ModelNotFoundError(_unknown(name, known))
+    return ModelCard.from_yaml(known[name])
 
 
 def file_sha256(path: Path) -> str:
@@ -162,6 +196,11 @@ def _from_yaml(path: Path) -> Model:
     card = ModelCard.from_yaml(path)
     if card.name != path.stem:
         raise CardError(f"{path} describes the model {card.name!r}: name the file {card.name}.yaml")
+    if not card.files and card.source is not None:
+        raise ModelNotFoundError(
+            f"model {card.name} is known but not on this machine: run `dense-perception fetch "
+            f"{card.name}`, then `dense-perception export {card.name}`"
+        )
     if not card.files:
         raise CardError(f"{path} lists no files: export the model, or download its files")
     files = {precision: path.parent / entry.file for precision, entry in card.files.items()}
@@ -187,7 +226,10 @@ def _searched() -> Iterator[str]:
 __all__ = [
     "MODELS_VARIABLE",
     "Model",
+    "checkpoint_path",
+    "exported_dir",
     "file_sha256",
+    "find_card",
     "find_model",
     "list_models",
     "search_path",

@@ -51,6 +51,7 @@ def main(options: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
+    from dense_perception.core.errors import InputError
     from dense_perception.evaluation.bags import PairSource, evaluate_pairs
     from dense_perception.runtime.perceiver import Perceiver
 
@@ -70,6 +71,10 @@ def main(options: argparse.Namespace) -> int:
             default_hfov_deg=options.hfov,
             max_output_side=8192,
         ) as perceiver:
+            if perceiver.card.depth is None:
+                raise InputError(
+                    f"model {perceiver.card.name} gives labels, no depth: choose a depth model"
+                )
             pairs = itertools.islice(source, options.limit)
             bar = tqdm(pairs, total=source.total, unit="frame", disable=None, file=sys.stderr)
             report = evaluate_pairs(perceiver, source, iter(bar), options.max_depth)

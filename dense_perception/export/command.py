@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from dense_perception.core.card import ModelCard
     from dense_perception.export.package import Row
 
 HELP = "turn a checkpoint into fp32 and int8 ONNX files with their model card"
@@ -17,15 +20,24 @@ examples:
   dense-perception export runs/tiny/model.pt --output models
   dense-perception export runs/tiny/model.pt --output models --calibration corpora/rooms
   dense-perception export runs/tiny/model.pt --output models --calibration photos/ --method mse
+  dense-perception export depth_anything_v2_small
 
 writes NAME_fp32.onnx, with --calibration also NAME_int8.onnx, and NAME.yaml. Each file is compared
 with eager PyTorch (fp32) or across the runtimes installed (int8) before anything is written.
+The name of a model whose weights were fetched exports it to where models are looked for.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, help="model.pt of `dense-perception train`")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to write")
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT|NAME",
+        help="model.pt of `dense-perception train`, or a model of `dense-perception models`",
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where to write")
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="with NAME: its checkpoint, if not fetched"
+    )
     parser.add_argument(
         "--card", type=Path, metavar="YAML", help="use this card, not the one in the checkpoint"
     )
@@ -57,6 +69,7 @@ def main(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from dense_perception.core.errors import InputError
+    from dense_perception.core.registry import exported_dir, list_models
     from dense_perception.export.calibration import calibration_frames
     from dense_perception.export.checkpoint import load_checkpoint
     from dense_perception.export.package import export_model
@@ -65,7 +78,14 @@ def main(args: argparse.Namespace) -> int:
     if args.frames < 1:
         raise InputError(f"got --frames {args.frames}, expected 1 or more")
     options = QuantizeOptions(method=args.method, percentile=args.percentile)
-    network, card = load_checkpoint(args.checkpoint, args.card)
+    if args.weights is not None or args.checkpoint in list_models():
+        network, card = _published(args)
+        output = args.output or exported_dir()
+    elif args.output is None:
+        raise InputError(f"name a folder for the model of {args.checkpoint} with --output")
+    else:
+        network, card = load_checkpoint(Path(args.checkpoint), args.card)
+        output = args.output
     frames = None
     if args.calibration is not None:
         frames = calibration_frames(args.calibration, card, args.frames)
@@ -78,7 +98,7 @@ def main(args: argparse.Namespace) -> int:
         exported = export_model(
             network,
             card,
-            args.output,
+            output,
             frames,
             options,
             overwrite=args.overwrite,
@@ -86,6 +106,17 @@ def main(args: argparse.Namespace) -> int:
         )
     _report(exported.card_path, exported.rows, args.json)
     return 0
+
+
+def _published(args: argparse.Namespace) -> tuple[nn.Module, ModelCard]:
+    from dense_perception.core.card import ModelCard
+    from dense_perception.core.registry import find_card
+    from dense_perception.export.published import load_published
+
+    card = ModelCard.from_yaml(args.card) if args.card else find_card(args.checkpoint)
+    network, card, report = load_published(card, args.weights)
+    print(report, file=sys.stderr)
+    return network, card
 
 
 def _report(card_path: Path, rows: list[Row], as_json: bool) -> None:

@@ -1,7 +1,8 @@
 """A module and its card become one ONNX file with pre- and post-processing inside.
 
-Inputs ``image`` uint8 (N, H, W, 3) RGB and, for a focal-aware model, ``focal_px`` float32 (N,);
-output ``depth`` float32 (N, H, W). N is free, H and W are the card's.
+Inputs ``image`` uint8 (N, H, W, 3) RGB and, for a focal-aware model, ``focal_px`` float32 (N,).
+Outputs ``depth`` float32 (N, H, W), or ``labels`` and ``confidence`` uint8 (N, H, W): the best
+class and its probability in units of 1/255. N is free, H and W are the card's.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from torch import Tensor, nn
 
 from dense_perception.core.card import METADATA_KEY, ModelCard
 from dense_perception.core.errors import ArtefactError, CardError
+from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.prediction import DepthKind
+from dense_perception.nets.sliding_window import SlidingWindow
 from dense_perception.nets.zoo import normalisation
 
 OPSET = 18
@@ -36,7 +39,7 @@ class Corridor(nn.Module):
 
     def __init__(self, network: nn.Module, card: ModelCard) -> None:
         super().__init__()
-        self.network = network
+        self.network = _windowed(network, card)
         self.focal = card.input.focal
         mean, std = normalisation(card.network)
         self.register_buffer("gain", torch.tensor([1 / (255 * s) for s in std]))
@@ -46,12 +49,26 @@ class Corridor(nn.Module):
         self.gain: Tensor
         self.offset: Tensor
 
-    def forward(self, image: Tensor, focal_px: Tensor | None = None) -> Tensor:
+    def forward(self, image: Tensor, focal_px: Tensor | None = None) -> tuple[Tensor, ...]:
         # TensorRT takes a byte input only if the cast comes first: a transpose of bytes is refused.
         image_nhwc = image.to(torch.float32) * self.gain + self.offset
         image_nchw = image_nhwc.permute(0, 3, 1, 2)
         outputs = self.network(image_nchw, focal_px) if self.focal else self.network(image_nchw)
-        return outputs["depth"]
+        if "logits" in outputs:
+            return _classified(outputs["logits"])
+        return (outputs["depth"],)
+
+
+def _classified(logits_nkhw: Tensor) -> tuple[Tensor, Tensor]:
+    """Labels and confidence in bytes; the softmax of the best class alone, without the others'."""
+    best_nhw, label_nhw = logits_nkhw.max(dim=1)
+    certainty_nhw = 1 / torch.exp(logits_nkhw - best_nhw.unsqueeze(1)).sum(dim=1)
+    return label_nhw.to(torch.uint8), torch.round(certainty_nhw * 255).to(torch.uint8)
+
+
+def output_names(card: ModelCard) -> list[str]:
+    """The graph's outputs in their order."""
+    return ["labels", "confidence"] if card.segmentation is not None else ["depth"]
 
 
 def to_onnx(network: nn.Module, card: ModelCard) -> onnx.ModelProto:
@@ -79,7 +96,7 @@ def to_onnx(network: nn.Module, card: ModelCard) -> onnx.ModelProto:
             dynamo=True,
             opset_version=OPSET,
             input_names=names,
-            output_names=["depth"],
+            output_names=output_names(card),
             dynamic_shapes={name: {0: batch} for name in names},
             external_data=False,
             verbose=False,
@@ -152,6 +169,9 @@ def _check(network: nn.Module, card: ModelCard) -> None:
             f"card {card.name}: input.focal is {card.input.focal}, the network "
             f"{'needs' if needs_focal else 'takes no'} focal length: correct the card"
         )
+    if card.segmentation is not None:
+        _check_labels(network, card)
+        return
     if card.depth is None:
         raise CardError(f"card {card.name} has no depth entry: add its kind and range")
     kind: DepthKind | None = getattr(network, "depth_kind", None)
@@ -168,6 +188,26 @@ def _check(network: nn.Module, card: ModelCard) -> None:
                 f"card {card.name}: depth.{name} is {getattr(card.depth, name)}, the network "
                 f"clamps at {theirs}: correct the card"
             )
+
+
+def _check_labels(network: nn.Module, card: ModelCard) -> None:
+    assert card.segmentation is not None
+    classes = getattr(getattr(network, "config", None), "classes", 0)
+    named = len(LABEL_SETS[card.segmentation.labels].labels)
+    if classes != named:
+        raise CardError(
+            f"card {card.name}: the labels {card.segmentation.labels} are {named} classes, the "
+            f"network has {classes}: correct the card"
+        )
+
+
+def _windowed(network: nn.Module, card: ModelCard) -> nn.Module:
+    """With the card's sliding window around it, if the image is larger than one window."""
+    entry = card.segmentation
+    height, width = card.input.height, card.input.width
+    if entry is None or not entry.window or (height, width) == (entry.window, entry.window):
+        return network
+    return SlidingWindow(network, height, width, entry.window, entry.stride)
 
 
 def _folded(network: nn.Module) -> nn.Module:

@@ -26,8 +26,13 @@ class Difference:
 
     @classmethod
     def between(cls, got: np.ndarray, want: np.ndarray) -> Difference:
-        """NaN anywhere, or a range of nothing with a difference, counts as infinitely far."""
+        """NaN anywhere, or a range of nothing with a difference, counts as infinitely far.
+
+        Of whole numbers a difference of one is rounding, and counts as none.
+        """
         error = np.abs(got.astype(np.float64) - want.astype(np.float64))
+        if np.issubdtype(want.dtype, np.integer):
+            error = np.maximum(error - 1, 0)
         span = float(np.ptp(want.astype(np.float64)))
         largest, mean = float(error.max()), float(error.mean())
         if not np.isfinite(largest) or (span == 0 and largest > 0):
@@ -40,12 +45,12 @@ class Difference:
 
 def torch_outputs(network: nn.Module, card: ModelCard, feeds: Arrays) -> dict[str, np.ndarray]:
     """What eager fp32 PyTorch says, through the same pre- and post-processing as the file."""
-    from dense_perception.export.graph import Corridor
+    from dense_perception.export.graph import Corridor, output_names
 
     corridor = Corridor(network, card).eval()
     with torch.no_grad():
-        depth = corridor(*(torch.from_numpy(feeds[name]) for name in feed_names(card)))
-    return {"depth": depth.numpy()}
+        outputs = corridor(*(torch.from_numpy(feeds[name]) for name in feed_names(card)))
+    return {name: output.numpy() for name, output in zip(output_names(card), outputs, strict=True)}
 
 
 def runtime_outputs(backend_name: str, path: Path, feeds: Arrays) -> dict[str, np.ndarray]:
@@ -63,10 +68,14 @@ def runtime_outputs(backend_name: str, path: Path, feeds: Arrays) -> dict[str, n
 def compare_runtimes(
     path: Path, want: Arrays, card: ModelCard, feeds: Arrays | None = None
 ) -> dict[str, Difference]:
-    """Every installed runtime against ``want``, on the card's reference frames by default."""
+    """Every installed runtime against ``want``, on the card's reference frames by default.
+
+    Compared is the depth, or the confidence: labels of two equally good classes differ by rounding.
+    """
     feeds = feeds or card_feeds(card)
+    output = "depth" if card.depth is not None else "confidence"
     return {
-        name: Difference.between(runtime_outputs(name, path, feeds)["depth"], want["depth"])
+        name: Difference.between(runtime_outputs(name, path, feeds)[output], want[output])
         for name in installed_backends()
     }
 

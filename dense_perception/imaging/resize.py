@@ -68,6 +68,19 @@ def restore(depth_hw: np.ndarray, width: int, height: int) -> np.ndarray:
     return result
 
 
+def restore_labels(labels_hw: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Resize an HxW ``uint8`` map to ``width`` x ``height`` by the nearest pixel; a fresh array.
+
+    Labels have no values in between; the confidence that belongs to them goes the same way.
+    """
+    if labels_hw.shape == (height, width):
+        return labels_hw.copy()
+    # Not OpenCV's INTER_NEAREST, which rounds down and so shifts by half a pixel.
+    rows = ((np.arange(height) + 0.5) * (labels_hw.shape[0] / height)).astype(np.intp)
+    columns = ((np.arange(width) + 0.5) * (labels_hw.shape[1] / width)).astype(np.intp)
+    return labels_hw[rows[:, None], columns]
+
+
 def fit_within(width: int, height: int, max_side: int) -> tuple[int, int]:
     """``(width, height)`` scaled down, aspect kept, so that no side exceeds ``max_side``."""
     longest = max(width, height)

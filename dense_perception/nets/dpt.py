@@ -1,4 +1,4 @@
-"""DPT, the dense prediction transformer (Ranftl 2021, arXiv:2103.13413), for depth.
+"""DPT, the dense prediction transformer (Ranftl 2021, arXiv:2103.13413): depth, segmentation.
 
 Five parts in order: backbone (a ViT, or ResNetV2 + ViT in the hybrid), reassemble, fusion, head,
 and for the metric variants the fixed map from the head's inverse depth to metres.
@@ -6,6 +6,7 @@ and for the metric variants the fixed map from the head's inverse depth to metre
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -30,6 +31,8 @@ class DPTConfig:
     :param channels: of the four reassembled levels, finest first.
     :param scale: with ``shift``, turns the head's output into metres:
         ``1 / max(scale * y + shift, 1e-8)``. 0 leaves the relative inverse depth as it is.
+    :param classes: 0 for depth, else a segmentation head of so many classes, and batch norm in the
+        fusion.
     """
 
     height: int = 384
@@ -49,6 +52,7 @@ class DPTConfig:
     non_negative: bool = True
     scale: float = 0.0
     shift: float = 0.0
+    classes: int = 0
 
     def __post_init__(self) -> None:
         for name, side in (("height", self.height), ("width", self.width)):
@@ -73,17 +77,24 @@ class DPTConfig:
             raise InputError(
                 f"scale is {self.scale}, expected a positive number, or 0 and no shift"
             )
+        if self.classes < 0 or (self.classes and self.scale):
+            raise InputError(
+                f"classes is {self.classes} and scale {self.scale}, expected 0 classes for depth, "
+                "or some and no scale"
+            )
 
 
 LARGE = DPTConfig(dim=1024, heads=16, taps=(5, 11, 17, 23), channels=(256, 512, 1024, 1024))
 BASE = DPTConfig()
 HYBRID = DPTConfig(taps=(8, 11), stem_depths=(3, 4, 9), channels=(256, 512, 768, 768))
 
+VARIANTS: Mapping[str, DPTConfig] = {"large": LARGE, "base": BASE, "hybrid": HYBRID}
+
 
 class DepthHead(nn.Module):
     """3x3 to half the channels, x2, 3x3 to ``hidden``, ReLU, 1x1 to one (supplement of the paper).
 
-    (B, features, H, W) to (B, 2H, 2W).
+    (B, features, H, W) to (B, 2H, 2W), or to (B, *size_hw).
     """
 
     def __init__(self, features: int, hidden: int = 32, non_negative: bool = True) -> None:
@@ -93,14 +104,32 @@ class DepthHead(nn.Module):
         self.conv3 = nn.Conv2d(hidden, 1, 1)
         self.non_negative = non_negative
 
-    def forward(self, x_bchw: Tensor) -> Tensor:
-        x_bchw = upsample_bilinear(self.conv1(x_bchw), align_corners=True)
+    def forward(self, x_bchw: Tensor, size_hw: tuple[int, int] | None = None) -> Tensor:
+        x_bchw = upsample_bilinear(self.conv1(x_bchw), size_hw, align_corners=True)
         y_bhw = self.conv3(F.relu(self.conv2(x_bchw))).squeeze(1)
         return F.relu(y_bhw) if self.non_negative else y_bhw
 
 
+class SegmentationHead(nn.Module):
+    """3x3 with batch norm and ReLU, dropout, 1x1 to the classes, x2 (supplement of the paper).
+
+    (B, features, H, W) to (B, classes, 2H, 2W).
+    """
+
+    def __init__(self, features: int, classes: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(features, features, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(features)
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Conv2d(features, classes, 1)
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        x_bchw = self.dropout(F.relu(self.norm(self.conv(x_bchw))))
+        return upsample_bilinear(self.classify(x_bchw), align_corners=True)
+
+
 class DPT(nn.Module):
-    """(N, 3, H, W) normalised RGB, H and W multiples of 32, to depth of that size."""
+    """(N, 3, H, W) normalised RGB, H and W multiples of 32, to depth or logits of that size."""
 
     needs_focal = False
 
@@ -128,11 +157,20 @@ class DPT(nn.Module):
             Reassemble(config.dim, channels, scale, config.readout)
             for channels, scale in zip(config.channels[first:], SCALES[first:], strict=True)
         )
-        self.decoder = FusionDecoder(config.channels, config.features)
-        self.head = DepthHead(config.features, config.head_hidden, config.non_negative)
+        self.decoder = FusionDecoder(
+            config.channels, config.features, batch_norm=bool(config.classes)
+        )
+        self.head: nn.Module
+        if config.classes:
+            self.head = SegmentationHead(config.features, config.classes)
+        else:
+            self.head = DepthHead(config.features, config.head_hidden, config.non_negative)
 
     @property
-    def depth_kind(self) -> DepthKind:
+    def depth_kind(self) -> DepthKind | None:
+        """None for a segmentation network."""
+        if self.config.classes:
+            return None
         return DepthKind.METRIC if self.config.scale else DepthKind.RELATIVE_INVERSE
 
     def features(self, image_nchw: Tensor) -> Tensor:
@@ -155,7 +193,12 @@ class DPT(nn.Module):
         return self.decoder(maps)
 
     def forward(self, image_nchw: Tensor) -> dict[str, Tensor]:
-        """``{"depth": (N, H, W)}``: metres, or inverse depth up to scale and shift."""
+        """``{"depth": (N, H, W)}``, metres or inverse depth up to scale and shift; or logits.
+
+        With classes it is ``{"logits": (N, classes, H, W)}``.
+        """
+        if self.config.classes:
+            return {"logits": self.head(self.features(image_nchw))}
         inverse_nhw = self.head(self.features(image_nchw))
         if not self.config.scale:
             return {"depth": inverse_nhw}

@@ -1,7 +1,9 @@
-"""The vision transformer as DPT uses it (Dosovitskiy 2020, arXiv:2010.11929; DPT section 3.1).
+"""The vision transformer that DPT, Segmenter and Depth Anything share (Dosovitskiy 2020,
+arXiv:2010.11929; DPT section 3.1).
 
-Tokens are float32 (B, N, C): one per patch in row-major order, after the class token if there is
-one. Nothing after the tapped blocks is kept: DPT reads raw block outputs, not the final norm.
+Tokens are float32 (B, N, C): one per patch in row-major order, after the class token (and DeiT's
+distillation token) if there is one. Nothing after the last tapped block is built. DPT reads raw
+block outputs; Segmenter and DINOv2's users read them through the final norm.
 """
 
 from __future__ import annotations
@@ -13,8 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dense_perception.core.errors import InputError
+from dense_perception.nets.drop_path import DropPath, linear_rates
+from dense_perception.nets.windows import WindowLayout
 
 LAYER_NORM_EPS = 1e-6
+POSITION_RESIZES = ("bilinear", "bicubic", "bicubic_offset")
+# DINOv2 enlarges the wanted grid by this before it computes the factor of its bicubic resize.
+_DINOV2_OFFSET = 0.1
 
 
 class SelfAttention(nn.Module):
@@ -36,9 +43,21 @@ class SelfAttention(nn.Module):
         self.key_norm = nn.LayerNorm(dim // heads, eps) if qk_norm else nn.Identity()
         self.project = nn.Linear(dim, dim)
 
-    def forward(self, tokens_bnc: Tensor) -> Tensor:
-        b, n, c = tokens_bnc.shape
-        q_bnc, k_bnc, v_bnc = self.qkv(tokens_bnc).chunk(3, dim=-1)
+    def forward(self, tokens_bnc: Tensor, layout: WindowLayout | None = None) -> Tensor:
+        """All tokens attend to all, or within the windows of ``layout`` (ViTDet's, unshifted).
+
+        A grid padded to whole windows is padded after the projection, so the padding's queries,
+        keys and values are zero, and it is attended to.
+        """
+        qkv_bnc = self.qkv(tokens_bnc)
+        if layout is None:
+            return self.project(self._mix(qkv_bnc))
+        qkv_bhwc = qkv_bnc.reshape(-1, *layout.grid_hw, qkv_bnc.shape[-1])
+        return self.project(layout.join(self._mix(layout.cut(qkv_bhwc))).flatten(1, 2))
+
+    def _mix(self, qkv_bnc: Tensor) -> Tensor:
+        b, n, c = qkv_bnc.shape[0], qkv_bnc.shape[1], qkv_bnc.shape[2] // 3
+        q_bnc, k_bnc, v_bnc = qkv_bnc.chunk(3, dim=-1)
         d = c // self.heads
         shape = (b, n, self.heads, d)
         q_bhnd = self.query_norm(q_bnc.reshape(shape)).permute(0, 2, 1, 3)
@@ -46,7 +65,7 @@ class SelfAttention(nn.Module):
         v_bhnd = v_bnc.reshape(shape).permute(0, 2, 1, 3)
         # Written out: the fused operator exports to a dozen nodes of shape arithmetic.
         attention_bhnn = torch.softmax((q_bhnd * d**-0.5) @ k_bhdn, dim=-1)
-        return self.project((attention_bhnn @ v_bhnd).permute(0, 2, 1, 3).reshape(b, n, c))
+        return (attention_bhnn @ v_bhnd).permute(0, 2, 1, 3).reshape(b, n, c)
 
 
 class MLP(nn.Module):
@@ -61,8 +80,19 @@ class MLP(nn.Module):
         return self.fc2(F.gelu(self.fc1(tokens_bnc)))
 
 
+class LayerScale(nn.Module):
+    """One learned factor per channel on a residual branch (Touvron 2021, arXiv:2103.17239)."""
+
+    def __init__(self, dim: int, initial: float = 1e-5) -> None:
+        super().__init__()
+        self.gamma_c = nn.Parameter(torch.full((dim,), initial))
+
+    def forward(self, tokens_bnc: Tensor) -> Tensor:
+        return tokens_bnc * self.gamma_c
+
+
 class TransformerBlock(nn.Module):
-    """Pre-norm: x + attention(norm(x)), then x + mlp(norm(x))."""
+    """Pre-norm: x + attention(norm(x)), then x + mlp(norm(x)), each branch scaled if asked."""
 
     def __init__(
         self,
@@ -71,41 +101,98 @@ class TransformerBlock(nn.Module):
         mlp_ratio: float = 4.0,
         qk_norm: bool = False,
         eps: float = LAYER_NORM_EPS,
+        layer_scale: bool = False,
+        drop_path: float = 0.0,
+        window: int = 0,
     ) -> None:
         super().__init__()
+        self.window = window
         self.norm1 = nn.LayerNorm(dim, eps)
         self.attention = SelfAttention(dim, heads, qk_norm, eps)
         self.norm2 = nn.LayerNorm(dim, eps)
         self.mlp = MLP(dim, int(dim * mlp_ratio))
+        self.scale1: nn.Module = LayerScale(dim) if layer_scale else nn.Identity()
+        self.scale2: nn.Module = LayerScale(dim) if layer_scale else nn.Identity()
+        self.drop_path = DropPath(drop_path)
 
-    def forward(self, tokens_bnc: Tensor) -> Tensor:
-        tokens_bnc = tokens_bnc + self.attention(self.norm1(tokens_bnc))
-        return tokens_bnc + self.mlp(self.norm2(tokens_bnc))
+    def forward(self, tokens_bnc: Tensor, grid_hw: tuple[int, int] | None = None) -> Tensor:
+        """``grid_hw`` is the patch grid, needed for a block with windows alone."""
+        layout = WindowLayout(grid_hw, self.window) if self.window and grid_hw else None
+        attended_bnc = self.attention(self.norm1(tokens_bnc), layout)
+        tokens_bnc = tokens_bnc + self.drop_path(self.scale1(attended_bnc))
+        return tokens_bnc + self.drop_path(self.scale2(self.mlp(self.norm2(tokens_bnc))))
+
+
+def resize_positions(
+    table_1nc: Tensor,
+    old_hw: tuple[int, int],
+    new_hw: tuple[int, int],
+    prefix: int,
+    method: str = "bilinear",
+) -> Tensor:
+    """A position table (1, prefix + rows * columns, C) for another grid; the prefix is kept.
+
+    :param method: ``bilinear`` (DPT, Segmenter), ``bicubic`` (DINOv2 as ``transformers`` has it) or
+        ``bicubic_offset`` (DINOv2 itself, whose factor is (new + 0.1) / old).
+    """
+    if old_hw == new_hw:
+        return table_1nc
+    prefix_1pc, patches_1nc = table_1nc.split([prefix, old_hw[0] * old_hw[1]], dim=1)
+    grid_1chw = patches_1nc.transpose(1, 2).unflatten(2, old_hw)
+    if method == "bicubic_offset":
+        factors = [(n + _DINOV2_OFFSET) / o for n, o in zip(new_hw, old_hw, strict=True)]
+        grid_1chw = F.interpolate(grid_1chw, scale_factor=factors, mode="bicubic")
+    else:
+        grid_1chw = F.interpolate(grid_1chw, size=new_hw, mode=method, align_corners=False)
+    return torch.cat([prefix_1pc, grid_1chw.flatten(2).transpose(1, 2)], dim=1)
 
 
 class PositionEmbedding(nn.Module):
-    """Learned positions, stored for one grid and resized bilinearly for any other.
+    """Learned positions, stored for one grid and resized for any other.
 
     :param grid_hw: rows and columns the embedding is stored for.
-    :param class_token: whether a first embedding, never resized, belongs to the class token.
+    :param prefix: how many first embeddings, never resized, belong to extra tokens.
+    :param method: one of :data:`POSITION_RESIZES`; see :func:`resize_positions`.
     """
 
-    def __init__(self, dim: int, grid_hw: tuple[int, int], class_token: bool) -> None:
+    def __init__(
+        self, dim: int, grid_hw: tuple[int, int], prefix: int, method: str = "bilinear"
+    ) -> None:
         super().__init__()
+        if method not in POSITION_RESIZES:
+            raise InputError(
+                f"position resize is {method!r}, expected one of {list(POSITION_RESIZES)}"
+            )
         self.grid_hw = grid_hw
-        self.prefix = int(class_token)
+        self.prefix = int(prefix)
+        self.method = method
         self.table_1nc = nn.Parameter(torch.zeros(1, self.prefix + grid_hw[0] * grid_hw[1], dim))
 
     def forward(self, grid_hw: tuple[int, int]) -> Tensor:
         """The table for ``grid_hw``: (1, N, C)."""
-        if grid_hw == self.grid_hw:
-            return self.table_1nc
-        prefix_1pc, patches_1nc = self.table_1nc.split(
-            [self.prefix, self.grid_hw[0] * self.grid_hw[1]], dim=1
-        )
-        grid_1chw = patches_1nc.transpose(1, 2).unflatten(2, self.grid_hw)
-        grid_1chw = F.interpolate(grid_1chw, size=grid_hw, mode="bilinear", align_corners=False)
-        return torch.cat([prefix_1pc, grid_1chw.flatten(2).transpose(1, 2)], dim=1)
+        return resize_positions(self.table_1nc, self.grid_hw, grid_hw, self.prefix, self.method)
+
+
+def fix_positions(network: nn.Module, *inputs: Tensor) -> None:
+    """Store all positions for the grids that ``inputs`` of ``network`` lead to, in place.
+
+    For export at one size: no runtime needs to resize a table that never changes.
+    """
+    seen: dict[PositionEmbedding, tuple[int, int]] = {}
+    hooks = [
+        module.register_forward_pre_hook(lambda part, args: seen.update({part: args[0]}))
+        for module in network.modules()
+        if isinstance(module, PositionEmbedding)
+    ]
+    try:
+        with torch.no_grad():
+            network(*inputs)
+            for part, grid_hw in list(seen.items()):
+                part.table_1nc = nn.Parameter(part(grid_hw).clone())
+                part.grid_hw = grid_hw
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class VisionTransformer(nn.Module):
@@ -113,8 +200,13 @@ class VisionTransformer(nn.Module):
 
     In a hybrid the "image" is a convolutional stem's deepest map and ``patch`` is 1.
 
-    :param taps: zero-based indices of the blocks whose raw outputs are returned; later blocks are
-        not built.
+    :param taps: zero-based indices of the blocks whose outputs are returned; later blocks are not
+        built.
+    :param distilled: DeiT's second extra token, after the class token.
+    :param final_norm: a LayerNorm on every returned map; without it the outputs are raw.
+    :param drop_path: the last block's rate of stochastic depth.
+    :param windows: side in patches of each block's attention windows, 0 for global attention;
+        empty for global attention everywhere. Windows exclude extra tokens.
     """
 
     def __init__(
@@ -129,23 +221,56 @@ class VisionTransformer(nn.Module):
         mlp_ratio: float = 4.0,
         qk_norm: bool = False,
         eps: float = LAYER_NORM_EPS,
+        *,
+        distilled: bool = False,
+        layer_scale: bool = False,
+        final_norm: bool = False,
+        position_resize: str = "bilinear",
+        drop_path: float = 0.0,
+        windows: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        if any(windows) and (class_token or len(windows) != taps[-1] + 1):
+            raise InputError(
+                f"windows are {list(windows)}, expected one side per block and no class token"
+            )
+        if distilled and not class_token:
+            raise InputError("a distillation token needs a class token before it")
         if not taps or list(taps) != sorted(set(taps)) or taps[0] < 0:
             raise InputError(f"taps are {list(taps)}, expected increasing block indices from 0")
         self.taps = tuple(taps)
         self.patch = patch
         self.patch_embed = nn.Conv2d(channels_in, dim, patch, patch)
         self.class_token_11c = nn.Parameter(torch.zeros(1, 1, dim)) if class_token else None
-        self.position = PositionEmbedding(dim, grid_hw, class_token)
+        self.distillation_token_11c = nn.Parameter(torch.zeros(1, 1, dim)) if distilled else None
+        self.prefix = int(class_token) + int(distilled)
+        self.position = PositionEmbedding(dim, grid_hw, self.prefix, position_resize)
+        rates = linear_rates(drop_path, taps[-1] + 1)
         self.blocks = nn.ModuleList(
-            TransformerBlock(dim, heads, mlp_ratio, qk_norm, eps) for _ in range(taps[-1] + 1)
+            TransformerBlock(dim, heads, mlp_ratio, qk_norm, eps, layer_scale, rate, window)
+            for rate, window in zip(rates, windows or [0] * len(rates), strict=True)
         )
+        self.norm: nn.Module = nn.LayerNorm(dim, eps) if final_norm else nn.Identity()
         self.apply(_initialise)
         nn.init.trunc_normal_(self.position.table_1nc, std=0.02)
 
     def forward(self, image_bchw: Tensor) -> tuple[list[Tensor], tuple[int, int]]:
         """(B, C, H, W) to the tapped tokens, each (B, N, C), and the patch grid (rows, columns).
+
+        The first ``prefix`` tokens are the extra ones.
+
+        :raises InputError: if H or W is not a multiple of the patch.
+        """
+        tokens_bnc, grid_hw = self.embed(image_bchw)
+        tapped = []
+        for index, block in enumerate(self.blocks):
+            tokens_bnc = block(tokens_bnc, grid_hw)
+            if index in self.taps:
+                tapped.append(self.norm(tokens_bnc))
+        return tapped, grid_hw
+
+    def embed(self, image_bchw: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """What enters the first block: tokens with their positions, and the patch grid.
 
         :raises InputError: if H or W is not a multiple of the patch.
         """
@@ -158,19 +283,16 @@ class VisionTransformer(nn.Module):
         grid_hw = (height // self.patch, width // self.patch)
         tokens_bnc = self.patch_embed(image_bchw).flatten(2).transpose(1, 2)
         position_1nc = self.position(grid_hw)
-        if self.class_token_11c is not None:
-            # A zero token plus the class token: joining one per frame would need the batch's size
+        extra: list[Tensor] = [
+            t for t in (self.class_token_11c, self.distillation_token_11c) if t is not None
+        ]
+        if extra:
+            # Zero tokens plus the extra ones: joining them per frame would need the batch's size
             # in the graph, and with it shape arithmetic on the byte input.
-            tokens_bnc = F.pad(tokens_bnc, (0, 0, 1, 0))
-            class_1nc = F.pad(self.class_token_11c, (0, 0, 0, tokens_bnc.shape[1] - 1))
-            position_1nc = position_1nc + class_1nc
-        tokens_bnc = tokens_bnc + position_1nc
-        tapped = []
-        for index, block in enumerate(self.blocks):
-            tokens_bnc = block(tokens_bnc)
-            if index in self.taps:
-                tapped.append(tokens_bnc)
-        return tapped, grid_hw
+            patches = tokens_bnc.shape[1]
+            tokens_bnc = F.pad(tokens_bnc, (0, 0, len(extra), 0))
+            position_1nc = position_1nc + F.pad(torch.cat(extra, dim=1), (0, 0, 0, patches))
+        return tokens_bnc + position_1nc, grid_hw
 
 
 def _initialise(module: nn.Module) -> None:

@@ -9,7 +9,14 @@ from typing import Any, TypeVar
 from torch import nn
 
 from dense_perception.core.errors import CardError, ModelNotFoundError
-from dense_perception.nets import dpt, efficientnet_lite
+from dense_perception.nets import (
+    depth_anything,
+    dpt,
+    efficientnet_lite,
+    mult,
+    segmenter,
+    upernet_models,
+)
 from dense_perception.nets.dpt_lite import DPTLite, DPTLiteConfig
 
 # How the pixels (0 to 1) are normalised before the network; not the module's business.
@@ -59,10 +66,10 @@ def build(network: Mapping[str, Any]) -> nn.Module:
 
     :raises CardError: naming an unknown family, variant or entry, or a value that does not fit.
     """
-    builders = _builders()
+    networks = _networks()
     kind = (network.get("family"), network.get("variant"))
-    if kind not in builders:
-        known = sorted("/".join(pair) for pair in builders)
+    if kind not in networks:
+        known = sorted("/".join(pair) for pair in networks)
         raise CardError(f"network is {kind[0]!r}/{kind[1]!r}, expected one of {known}")
     options = {
         key: value
@@ -70,7 +77,8 @@ def build(network: Mapping[str, Any]) -> nn.Module:
         if key not in ("family", "variant", *NORMALISATION)
     }
     try:
-        return builders[kind](options)
+        module, preset = networks[kind]
+        return module(_changed(preset, options))
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, CardError):
             raise
@@ -111,12 +119,21 @@ def load_pretrained_stem(module: nn.Module) -> str:
     return efficientnet_lite.load_pretrained(stem)
 
 
-def _builders() -> dict[tuple[Any, Any], Callable[[Mapping[str, Any]], nn.Module]]:
+def _networks() -> dict[tuple[Any, Any], tuple[Callable[[Any], nn.Module], Any]]:
+    """Family and variant to the module's class and the variant's configuration."""
+    families: list[tuple[str, Callable[[Any], nn.Module], Mapping[str, Any]]] = [
+        ("dpt", DPTLite, {"hybrid_lite0": DPTLiteConfig()}),
+        ("dpt", dpt.DPT, dpt.VARIANTS),
+        ("segmenter", segmenter.Segmenter, segmenter.VARIANTS),
+        ("depth_anything", depth_anything.DepthAnything, depth_anything.VARIANTS),
+        ("upernet", upernet_models.swin_upernet, upernet_models.UPERNET_VARIANTS),
+        ("vit_comer", upernet_models.comer_upernet, upernet_models.COMER_UPERNET_VARIANTS),
+        ("mult", mult.MulT, mult.VARIANTS),
+    ]
     return {
-        ("dpt", "hybrid_lite0"): lambda options: DPTLite(_changed(DPTLiteConfig(), options)),
-        ("dpt", "large"): lambda options: dpt.DPT(_changed(dpt.LARGE, options)),
-        ("dpt", "base"): lambda options: dpt.DPT(_changed(dpt.BASE, options)),
-        ("dpt", "hybrid"): lambda options: dpt.DPT(_changed(dpt.HYBRID, options)),
+        (family, variant): (module, preset)
+        for family, module, variants in families
+        for variant, preset in variants.items()
     }
 
 
@@ -131,11 +148,13 @@ def _changed(preset: _Config, options: Mapping[str, Any]) -> _Config:
 
 
 def _like(key: str, value: Any, example: Any) -> Any:
-    """``value`` in the type of ``example``: whole numbers widened, lists of numbers frozen."""
+    """``value`` in the type of ``example``: whole numbers widened, lists of one kind frozen."""
     if isinstance(example, tuple):
-        if isinstance(value, (list, tuple)) and all(type(item) is int for item in value):
+        kind = type(example[0]) if example else int
+        if isinstance(value, (list, tuple)) and all(type(item) is kind for item in value):
             return tuple(value)
-        raise CardError(f"network.{key} is {value!r}, expected whole numbers like {list(example)}")
+        what = {int: "whole numbers", bool: "truth values", str: "names"}.get(kind, kind.__name__)
+        raise CardError(f"network.{key} is {value!r}, expected {what} like {list(example)}")
     if isinstance(example, float) and type(value) in (int, float):
         return float(value)
     if type(value) is type(example):

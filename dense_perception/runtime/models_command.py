@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-HELP = "List the models found on this machine, with their files checked."
+HELP = "List the models: those ready on this machine, checked, and those that can be fetched."
 EXAMPLES = """\
 examples:
   dense-perception models
@@ -30,29 +30,69 @@ def main(options: argparse.Namespace) -> int:
         folders = ", ".join(map(str, search_path())) or "no folder"
         print(f"no models found in {folders}; set DENSE_PERCEPTION_MODELS to a folder of models")
     else:
-        for row in rows:
-            print(f"{row['name']}: {row['summary']}")
-            for file in row["files"]:
-                print(f"  {file['precision']:<5} {file['megabytes']:7.1f} MB  {file['state']}")
-            print(f"  {row['details']}\n  {row['card']}")
+        _print_here([row for row in rows if row["files"] or row["problem"]])
+        _print_published([row for row in rows if not (row["files"] or row["problem"])])
     broken = any(row["problem"] or any(not f["whole"] for f in row["files"]) for row in rows)
     return 1 if broken else 0
 
 
+def _print_here(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        print(f"{row['name']}: {row['summary']}")
+        for file in row["files"]:
+            print(f"  {file['precision']:<5} {file['megabytes']:7.1f} MB  {file['state']}")
+        print(f"  {row['details']}\n  {row['card']}")
+
+
+def _print_published(rows: list[dict[str, Any]]) -> None:
+    """One line each: there may be dozens."""
+    if not rows:
+        return
+    print("\nnot part of the package; `dense-perception fetch NAME`, then `... export NAME`:")
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        million, gflops = (row["parameters"] or 0) / 1e6, row["gflops"] or 0
+        size = "{}x{}".format(*row["size"])
+        state = row["on_disk"] if row["obtainable"] else "by hand"
+        print(
+            f"  {row['name']:<{width}}  {row['task']:<12}  {size:>9}  {million:6.1f} M "
+            f"{gflops:7.0f} GFLOP  {state:<9}  {row['weights_licence']}"
+        )
+
+
 def _row(name: str, path: Path) -> dict[str, Any]:
+    from dense_perception.core.card import ModelCard
     from dense_perception.core.errors import DensePerceptionError
-    from dense_perception.core.registry import find_model
+    from dense_perception.core.registry import checkpoint_path, find_model
 
     row: dict[str, Any] = {"name": name, "card": str(path), "files": [], "problem": ""}
     try:
-        model = find_model(path)
+        card = ModelCard.from_yaml(path)
+        elsewhere = card.source is not None or "weights" in card.provenance
+        model = None if elsewhere and not card.files else find_model(path)
     except DensePerceptionError as error:
         return {**row, "summary": "not usable", "details": str(error), "problem": str(error)}
-    card = model.card
     licence = card.licence.get("weights") or card.licence.get("spdx") or "not stated"
-    row["summary"] = card.summary
-    row["details"] = f"{card.input.width}x{card.input.height}, {card.task}, licence {licence}"
+    checkpoint = checkpoint_path(card)
+    fetched = checkpoint is not None and checkpoint.is_file()
+    row |= {
+        "family": card.family,
+        "variant": card.variant,
+        "task": card.task,
+        "size": [card.input.width, card.input.height],
+        "parameters": card.cost.get("parameters"),
+        "gflops": card.cost.get("gflops"),
+        "licence": card.licence.get("code") or card.licence.get("spdx") or "not stated",
+        "weights_licence": licence,
+        "commercial": card.licence.get("commercial"),
+        "source": card.source.url if card.source else None,
+        "on_disk": "ready" if model else "fetched" if fetched else "no",
+        "obtainable": bool(card.files or card.source),
+        "summary": card.summary,
+        "details": f"{card.input.width}x{card.input.height}, {card.task}, licence {licence}",
+    }
     for precision, entry in card.files.items():
+        assert model is not None
         try:
             model.artefact(precision)
             state, whole = "ok", True

@@ -1,9 +1,9 @@
-"""The corridor: a frame goes in, metric depth comes out."""
+"""The corridor: a frame goes in, metric depth or labels come out."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -17,9 +17,10 @@ from dense_perception.core.camera import Intrinsics
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import CardError, InputError
 from dense_perception.core.frame import Frame
-from dense_perception.core.prediction import DepthKind, DepthMap, Prediction
+from dense_perception.core.labels import LABEL_SETS
+from dense_perception.core.prediction import DepthKind, DepthMap, LabelMap, Prediction
 from dense_perception.core.registry import find_model
-from dense_perception.imaging.resize import fit_within, prepare, restore
+from dense_perception.imaging.resize import fit_within, prepare, restore, restore_labels
 
 OUTPUT_SIZES = ("input", "network")
 # Half precision rounds by up to one part in 2048: a saturated output may sit just past its limit.
@@ -51,15 +52,15 @@ class Perceiver:
         """Most callers want :meth:`load`.
 
         :raises InputError: if a setting is out of range.
-        :raises CardError: if the card promises no depth or contradicts the graph.
+        :raises CardError: if the card promises no output or contradicts the graph.
         """
         Intrinsics.from_fov(16, 16, default_hfov_deg)
         if output_size not in OUTPUT_SIZES:
             raise InputError(f"output_size is {output_size!r}, expected one of {OUTPUT_SIZES}")
         if max_output_side < 16:
             raise InputError(f"max_output_side is {max_output_side}, expected at least 16 pixels")
-        if card.depth is None:
-            raise CardError(f"model {card.name} has no depth output: choose a depth model")
+        if card.depth is None and card.segmentation is None:
+            raise CardError(f"model {card.name} promises neither depth nor labels: export it again")
         check_graph(card, backend, f"model {card.name}")
         self.card = card
         self.backend = backend
@@ -69,11 +70,12 @@ class Perceiver:
         self.max_output_side = max_output_side
         self._images_nhwc = np.empty((1, card.input.height, card.input.width, 3), np.uint8)
         self._fixed_batch = backend.inputs[0].shape[0] == 1
-        self._metric = card.depth.kind is DepthKind.METRIC
-        self._limits = (
-            card.depth.min_m * (1 - _LIMIT_SLACK),
-            card.depth.max_m * (1 + _LIMIT_SLACK),
-        )
+        self._limits = (-np.inf, np.inf)
+        if card.depth is not None and card.depth.kind is DepthKind.METRIC:
+            self._limits = (
+                card.depth.min_m * (1 - _LIMIT_SLACK),
+                card.depth.max_m * (1 + _LIMIT_SLACK),
+            )
 
     @classmethod
     def load(
@@ -120,7 +122,7 @@ class Perceiver:
     def __call__(
         self, image: np.ndarray | Frame, *, intrinsics: Intrinsics | None = None
     ) -> Prediction:
-        """Depth of one image: HxWx3 ``uint8`` RGB, or a :class:`Frame`.
+        """Depth or labels of one image: HxWx3 ``uint8`` RGB, or a :class:`Frame`.
 
         ``intrinsics`` are of the image's size and replace the frame's own.
 
@@ -134,7 +136,7 @@ class Perceiver:
         return self.perceive([frame])[0]
 
     def perceive(self, frames: Sequence[Frame]) -> list[Prediction]:
-        """Depth of several frames in one batch, in their order; sizes may differ.
+        """Depth or labels of several frames in one batch, in their order; sizes may differ.
 
         ``timings_ms`` of each prediction are the batch's stages.
 
@@ -156,11 +158,11 @@ class Perceiver:
             focals = [camera.resized(width, height).mean_focal_px for camera in cameras]
             feeds["focal_px"] = np.array(focals, np.float32)
         prepared = time.perf_counter()
-        depths_nhw = self.backend.infer(feeds)["depth"]
+        outputs = self.backend.infer(feeds)
         inferred = time.perf_counter()
         answers = [
-            (camera, self._restore(depth_hw, frame))
-            for frame, camera, depth_hw in zip(frames, cameras, depths_nhw, strict=True)
+            self._restore({name: array[index] for name, array in outputs.items()}, frame)
+            for index, frame in enumerate(frames)
         ]
         restored = time.perf_counter()
         timings = MappingProxyType(
@@ -171,8 +173,8 @@ class Perceiver:
             }
         )
         return [
-            self._prediction(frame, camera, depth_hw, timings)
-            for frame, (camera, depth_hw) in zip(frames, answers, strict=True)
+            self._prediction(frame, camera, answer, timings)
+            for frame, camera, answer in zip(frames, cameras, answers, strict=True)
         ]
 
     def close(self) -> None:
@@ -200,27 +202,44 @@ class Perceiver:
             return frame.intrinsics
         return Intrinsics.from_fov(frame.width, frame.height, self.default_hfov_deg)
 
-    def _restore(self, depth_hw: np.ndarray, frame: Frame) -> np.ndarray:
-        """Invalid values to NaN, then to the output size; never a view of the runtime's memory."""
-        low, high = self._limits if self._metric else (-np.inf, np.inf)
-        valid = (depth_hw >= low) & (depth_hw <= high) & np.isfinite(depth_hw)
-        if not valid.all():
-            depth_hw = np.where(valid, depth_hw, np.float32(np.nan))
+    def _restore(
+        self, maps: Mapping[str, np.ndarray], frame: Frame
+    ) -> tuple[DepthMap | None, LabelMap | None]:
+        """To the output size; never a view of the runtime's memory."""
         if self.output_size == "network":
-            height, width = depth_hw.shape
+            width, height = self.card.input.width, self.card.input.height
         else:
             width, height = frame.width, frame.height
-        return restore(depth_hw, *fit_within(width, height, self.max_output_side))
+        size = fit_within(width, height, self.max_output_side)
+        depth = labels = None
+        if self.card.depth is not None:
+            valid_hw = self._only_valid(maps["depth"])
+            depth = DepthMap(restore(valid_hw, *size), self.card.depth.kind)
+        if self.card.segmentation is not None:
+            labels = LabelMap(
+                restore_labels(maps["labels"], *size),
+                restore_labels(maps["confidence"], *size),
+                LABEL_SETS[self.card.segmentation.labels],
+            )
+        return depth, labels
+
+    def _only_valid(self, depth_hw: np.ndarray) -> np.ndarray:
+        """Infinite values and metres out of the card's range become NaN."""
+        low, high = self._limits
+        valid = (depth_hw >= low) & (depth_hw <= high) & np.isfinite(depth_hw)
+        return depth_hw if valid.all() else np.where(valid, depth_hw, np.float32(np.nan))
 
     def _prediction(
         self,
         frame: Frame,
         camera: Intrinsics,
-        depth_hw: np.ndarray,
+        answer: tuple[DepthMap | None, LabelMap | None],
         timings: MappingProxyType[str, float],
     ) -> Prediction:
-        assert self.card.depth is not None
-        height, width = depth_hw.shape
+        depth, labels = answer
+        entry = depth if depth is not None else labels
+        assert entry is not None
+        height, width = entry.values_hw.shape
         return Prediction(
             width=width,
             height=height,
@@ -228,6 +247,7 @@ class Perceiver:
             intrinsics_assumed=frame.intrinsics is None,
             stamp_ns=frame.stamp_ns,
             frame_id=frame.frame_id,
-            depth=DepthMap(depth_hw, self.card.depth.kind),
+            depth=depth,
+            labels=labels,
             timings_ms=timings,
         )

@@ -199,11 +199,18 @@ def _answer_all(
 
 
 def _open_sink(perceiver: Perceiver, options: argparse.Namespace) -> Any:
+    from dense_perception.core.errors import InputError
+    from dense_perception.core.prediction import DepthKind
     from dense_perception.runtime.bag_sink import BagSink
     from dense_perception.runtime.sinks import FolderSink
 
-    assert perceiver.card.depth is not None
-    kind = perceiver.card.depth.kind
+    depth = perceiver.card.depth
+    if depth is None and (options.bag or options.ply):
+        raise InputError(
+            f"model {perceiver.card.name} gives labels, no depth: leave --bag and --ply out, or "
+            "choose a depth model"
+        )
+    kind = depth.kind if depth else DepthKind.METRIC
     if options.bag:
         return BagSink(options.output, points=options.ply, kind=kind, overwrite=options.overwrite)
     forms = ["png", "npy"]

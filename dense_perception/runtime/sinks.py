@@ -10,7 +10,7 @@ import numpy as np
 
 from dense_perception.core.errors import DensePerceptionError
 from dense_perception.core.files import atomic_write, prepare_output_folder
-from dense_perception.core.prediction import DepthKind, Prediction
+from dense_perception.core.prediction import DepthKind, LabelMap, Prediction
 from dense_perception.imaging.colorize import DepthColorizer, side_by_side
 from dense_perception.imaging.points import organised_xyz, write_ply
 from dense_perception.runtime.sources import Item
@@ -63,7 +63,10 @@ class FolderSink:
         return
 
     def _write(self, item: Item, prediction: Prediction) -> None:
-        assert prediction.depth is not None
+        if prediction.labels is not None:
+            self._write_labels(item, prediction.labels)
+        if prediction.depth is None:
+            return
         values_hw = prediction.depth.values_hw
         if "png" in self.forms:
             self._save("depth", f"{item.name}.png", _png(millimetres(values_hw)))
@@ -87,6 +90,20 @@ class FolderSink:
             rgb = cv2.resize(item.frame.rgb_hwc, size, interpolation=cv2.INTER_AREA)
             target = self._subfolder("points") / f"{item.name}.ply"
             write_ply(target, xyz, rgb, overwrite=True)
+
+    def _write_labels(self, item: Item, labels: LabelMap) -> None:
+        """Numbers and confidence as 8-bit PNG, colours, and the colours over the picture."""
+        if "png" in self.forms:
+            self._save("labels", f"{item.name}.png", _png(labels.values_hw))
+            self._save("confidence", f"{item.name}.png", _png(labels.confidence_hw))
+        colour_hwc = labels.colored()
+        if "color" in self.forms:
+            self._save("labels_color", f"{item.name}.png", _png(colour_hwc[..., ::-1]))
+        if "side_by_side" in self.forms:
+            height, width = labels.values_hw.shape
+            rgb = cv2.resize(item.frame.rgb_hwc, (width, height), interpolation=cv2.INTER_AREA)
+            picture = np.concatenate([rgb, cv2.addWeighted(rgb, 0.4, colour_hwc, 0.6, 0)], axis=1)
+            self._save("overlay", f"{item.name}.jpg", _jpeg(picture))
 
     def _save(self, subfolder: str, name: str, data: bytes) -> None:
         with atomic_write(self._subfolder(subfolder) / name) as stream:

@@ -1,0 +1,141 @@
+"""Multi-scale deformable attention (Zhu 2020, arXiv:2010.04159) with sampling by gather.
+
+GridSample is miscompiled by some inference compilers; rows picked by an index and weighted are not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dense_perception.core.errors import InputError
+
+Shapes = Sequence[tuple[int, int]]
+"""Rows and columns of each level, in the order in which their tokens are concatenated."""
+
+
+class MultiScaleDeformableAttention(nn.Module):
+    """Each query mixes ``points`` samples per head and level around its reference point.
+
+    :param ratio: width of the values relative to ``dim``.
+    """
+
+    def __init__(
+        self, dim: int, heads: int, levels: int, points: int = 4, ratio: float = 1.0
+    ) -> None:
+        super().__init__()
+        value_dim = int(dim * ratio)
+        if value_dim < 1 or value_dim % heads:
+            raise InputError(
+                f"{heads} heads do not divide {value_dim} value channels: choose a divisor"
+            )
+        self.heads = heads
+        self.levels = levels
+        self.points = points
+        self.sampling_offsets = nn.Linear(dim, heads * levels * points * 2)
+        self.attention_weights = nn.Linear(dim, heads * levels * points)
+        self.value_proj = nn.Linear(dim, value_dim)
+        self.output_proj = nn.Linear(value_dim, dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Appendix A.4: each head looks in its own direction, its points 1, 2, ... pixels away."""
+        nn.init.zeros_(self.sampling_offsets.weight)
+        angle_h = torch.arange(self.heads) * (2 * math.pi / self.heads)
+        direction_h2 = torch.stack([angle_h.cos(), angle_h.sin()], dim=-1)
+        direction_h2 = direction_h2 / direction_h2.abs().amax(dim=-1, keepdim=True)
+        distance_p = torch.arange(1, self.points + 1)
+        offsets_hp2 = direction_h2[:, None] * distance_p[:, None]
+        offsets_hlp2 = offsets_hp2[:, None].expand(-1, self.levels, -1, -1)
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(offsets_hlp2.reshape(-1))
+        nn.init.zeros_(self.attention_weights.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        for linear in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(
+        self, query_bqc: Tensor, reference_q2: Tensor, input_bnc: Tensor, shapes: Shapes
+    ) -> Tensor:
+        """Attend from ``query_bqc`` to the levels in ``input_bnc``; (B, Q, C).
+
+        :param reference_q2: (Q, 2) x and y of each query in units of the image, 0 to 1.
+        :param shapes: of the levels whose tokens ``input_bnc`` concatenates.
+        """
+        queries = query_bqc.shape[1]
+        tokens = input_bnc.shape[1]
+        value_bnhd = self.value_proj(input_bnc).reshape(
+            -1, tokens, self.heads, self.value_proj.out_features // self.heads
+        )
+        layout = (-1, queries, self.heads, self.levels, self.points)
+        offsets = self.sampling_offsets(query_bqc).reshape(*layout, 2)
+        weights = torch.softmax(
+            self.attention_weights(query_bqc).reshape(
+                -1, queries, self.heads, self.levels * self.points
+            ),
+            dim=-1,
+        ).reshape(layout)
+        # A position of 64 pixels has five fractional bits in half precision: too few to sample.
+        wide = torch.promote_types(offsets.dtype, torch.float32)
+        sizes_l2 = torch.tensor([(w, h) for h, w in shapes], dtype=wide, device=offsets.device)
+        reference = reference_q2.to(wide)[:, None, None, None]
+        locations = reference + offsets.to(wide) / sizes_l2[:, None]
+        return self.output_proj(deformable_attention(value_bnhd, shapes, locations, weights))
+
+
+def deformable_attention(
+    value_bnhd: Tensor, shapes: Shapes, locations_bqhlp2: Tensor, weights_bqhlp: Tensor
+) -> Tensor:
+    """The sum over levels and points of weight times value at the location: (B, Q, heads * d).
+
+    :param value_bnhd: (B, N, heads, d), N the sum of rows * columns over ``shapes``.
+    :param locations_bqhlp2: x and y in units of the image, 0 to 1; pixel centres lie at
+        (i + 0.5) / size and what lies outside is zero.
+    :raises InputError: if the tokens are not those of ``shapes``.
+    """
+    tokens, heads, d = value_bnhd.shape[1:]
+    queries, points = weights_bqhlp.shape[1], weights_bqhlp.shape[-1]
+    if tokens != sum(height * width for height, width in shapes):
+        raise InputError(f"got {tokens} tokens for levels of shapes {list(shapes)}")
+    batch = value_bnhd.shape[0]
+    rows_bhn_d = value_bnhd.permute(0, 2, 1, 3).reshape(-1, d)
+    first_bh11 = (torch.arange(batch * heads, device=value_bnhd.device) * tokens).reshape(
+        -1, heads, 1, 1
+    )
+    locations = locations_bqhlp2.permute(0, 2, 1, 3, 4, 5)
+    weights = weights_bqhlp.permute(0, 2, 1, 3, 4)
+    start = 0
+    mixed_bhq1d = None
+    for level, (height, width) in enumerate(shapes):
+        x, right = _neighbours(locations[:, :, :, level, :, 0] * width - 0.5, width)
+        y, below = _neighbours(locations[:, :, :, level, :, 1] * height - 0.5, height)
+        # Four corners of each point: (B, heads, Q, points * 4).
+        share = torch.cat([wy * wx for wy in below for wx in right], dim=-1)
+        index = torch.cat([row * width + column for row in y for column in x], dim=-1)
+        index = index + first_bh11 + start
+        share = share.to(weights.dtype) * torch.cat([weights[:, :, :, level]] * 4, dim=-1)
+        picked = rows_bhn_d.index_select(0, index.reshape(-1)).reshape(
+            -1, heads, queries, 4 * points, d
+        )
+        part = share.unsqueeze(-2) @ picked
+        mixed_bhq1d = part if mixed_bhq1d is None else mixed_bhq1d + part
+        start += height * width
+    if mixed_bhq1d is None:
+        raise InputError("got no levels, expected one or more")
+    return mixed_bhq1d.squeeze(-2).permute(0, 2, 1, 3).reshape(-1, queries, heads * d)
+
+
+def _neighbours(position: Tensor, size: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The two pixels around a position in pixels, clamped, and their shares, zero if outside."""
+    low = torch.floor(position)
+    upper = position - low
+    indices, shares = [], []
+    for pixel, share in ((low, 1 - upper), (low + 1, upper)):
+        clamped = pixel.clamp(0, size - 1)
+        indices.append(clamped.to(torch.int64))
+        shares.append(share * (pixel == clamped).to(share.dtype))
+    return tuple(indices), tuple(shares)

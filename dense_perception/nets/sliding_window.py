@@ -1,0 +1,115 @@
+"""Looking at an image larger than the network's window (Strudel 2021, section 4.1).
+
+Square windows in overlapping positions go through the network as one batch; where they overlap,
+their scores are averaged before any softmax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dense_perception.core.errors import InputError
+
+# The scales of the paper's multi-scale evaluation.
+SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+
+
+def window_starts(side: int, window: int, stride: int) -> list[int]:
+    """First pixels of the windows along a side; the last window ends with the image.
+
+    :raises InputError: if the window is larger than the side, or the stride is not in 1 to window.
+    """
+    if window > side:
+        raise InputError(
+            f"the window of {window} pixels is larger than the image's side of {side}: enlarge "
+            "the image first"
+        )
+    if not 1 <= stride <= window:
+        raise InputError(f"stride is {stride}, expected 1 to {window}")
+    return [start for start in range(0, side, stride) if start < side - window] + [side - window]
+
+
+class SlidingWindow(nn.Module):
+    """A segmentation network over a fixed larger image: (N, 3, height, width) to its logits.
+
+    Fixed sizes make a graph without control flow; the windows of all N images are one batch.
+    """
+
+    needs_focal = False
+    depth_kind = None
+
+    def __init__(
+        self, network: nn.Module, height: int, width: int, window: int, stride: int
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.size_hw = (height, width)
+        self.window = window
+        self.corners = [
+            (top, left)
+            for top in window_starts(height, window, stride)
+            for left in window_starts(width, window, stride)
+        ]
+        count_hw = torch.zeros(height, width)
+        for top, left in self.corners:
+            count_hw[top : top + window, left : left + window] += 1
+        self.register_buffer("share_hw", 1 / count_hw, persistent=False)
+        self.share_hw: Tensor
+
+    def forward(self, image_nchw: Tensor) -> dict[str, Tensor]:
+        """``{"logits": (N, classes, height, width)}``.
+
+        :raises InputError: if the image has another size.
+        """
+        if tuple(image_nchw.shape[-2:]) != self.size_hw:
+            raise InputError(
+                f"image is {image_nchw.shape[-1]}x{image_nchw.shape[-2]}, expected "
+                f"{self.size_hw[1]}x{self.size_hw[0]}"
+            )
+        side, (height, width) = self.window, self.size_hw
+        windows = [image_nchw[..., y : y + side, x : x + side] for y, x in self.corners]
+        logits = self.network(torch.cat(windows))["logits"].chunk(len(windows))
+        summed = torch.zeros((), dtype=image_nchw.dtype, device=image_nchw.device)
+        for (y, x), part in zip(self.corners, logits, strict=True):
+            summed = summed + F.pad(part, (x, width - x - side, y, height - y - side))
+        return {"logits": summed * self.share_hw}
+
+
+@torch.no_grad()
+def multi_scale_probabilities(
+    network: nn.Module,
+    image_nchw: Tensor,
+    window: int,
+    stride: int,
+    *,
+    scales: Sequence[float] = SCALES,
+    flip: bool = True,
+) -> Tensor:
+    """Class probabilities (N, classes, H, W), averaged over scales and mirror images.
+
+    Each scaled image is enlarged until its short side is at least the window; its averaged logits
+    are resized to the original size before the softmax. An evaluation option: it costs a dozen
+    forward passes and more.
+    """
+    height, width = image_nchw.shape[-2:]
+    total = torch.zeros((), dtype=image_nchw.dtype, device=image_nchw.device)
+    views = 0
+    for scale in scales:
+        factor = max(scale, window / min(height, width))
+        rows, columns = (max(window, round(side * factor)) for side in (height, width))
+        scaled = F.interpolate(
+            image_nchw, size=(rows, columns), mode="bilinear", align_corners=False
+        )
+        whole = SlidingWindow(network, rows, columns, window, stride).to(image_nchw)
+        for mirrored in (False, True) if flip else (False,):
+            logits = whole(scaled.flip(-1) if mirrored else scaled)["logits"]
+            logits = F.interpolate(
+                logits, size=(height, width), mode="bilinear", align_corners=False
+            )
+            total = total + torch.softmax(logits.flip(-1) if mirrored else logits, dim=1)
+            views += 1
+    return total / views

@@ -1,0 +1,46 @@
+"""The table of docs/model_zoo.md is the cards'."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from dense_perception.core.card import ModelCard
+
+ROOT = Path(__file__).parents[2]
+_SHOWN = {
+    "miou_percent": "mIoU {}",
+    "absrel": "AbsRel {}",
+    "nyu_d125_percent": "NYU d>1.25 {} %",
+}
+
+
+def table() -> Iterator[str]:
+    """The page's table, a line at a time."""
+    yield "| model | output | size | parameters | GFLOP | weights' licence | published |"
+    yield "|---|---|---|---:|---:|---|---|"
+    for path in sorted((ROOT / "models").glob("*.yaml")):
+        card = ModelCard.from_yaml(path)
+        if card.source is None:
+            continue
+        if card.segmentation is not None:
+            output = f"{card.segmentation.labels} labels"
+        else:
+            assert card.depth is not None
+            output = f"{card.depth.kind.value.replace('_', ' ')} depth"
+        use = {True: "", False: " (NC)", None: " (unclear)"}[card.licence["commercial"]]
+        licence = card.licence["weights"].split(",")[0]
+        result = next(
+            (text.format(card.results[key]) for key, text in _SHOWN.items() if key in card.results),
+            "",
+        )
+        yield (
+            f"| `{card.name}` | {output} | {card.input.width}x{card.input.height} "
+            f"| {card.cost['parameters'] / 1e6:.1f} M | {card.cost['gflops']:.0f} "
+            f"| {licence}{use} | {result} |"
+        )
+
+
+def test_the_page_is_up_to_date() -> None:
+    page = (ROOT / "docs/model_zoo.md").read_text(encoding="utf-8").splitlines()
+    assert [line for line in page if line.startswith("|")] == list(table())
