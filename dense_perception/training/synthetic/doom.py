@@ -153,7 +153,7 @@ class Tour:
         game.send_game_command(f"warp {x:.2f} {y:.2f}")
         game.make_action([float(rng.uniform(-180, 180))], 1)
         game.make_action([0.0], 4)
-        state = game.get_state()
+        state: Any = game.get_state()
         if state is None:
             return None
         px, py, pz, angle = (float(value) for value in state.game_variables)
