@@ -11,6 +11,8 @@ import numpy as np
 
 from dense_perception.core.errors import InputError
 
+_LINEAR_UP_TO = 4 / 3
+
 
 def prepare(
     rgb_hwc: np.ndarray, width: int, height: int, out_hwc: np.ndarray | None = None
@@ -29,6 +31,7 @@ def prepare(
         raise InputError(
             f"the buffer is {out_hwc.dtype} {out_hwc.shape}, expected contiguous uint8 {shape}"
         )
+    rgb_hwc = _reduced(rgb_hwc, width, height)
     source_height, source_width = rgb_hwc.shape[:2]
     if (source_height, source_width) == (height, width):
         np.copyto(out_hwc, rgb_hwc)
@@ -37,12 +40,27 @@ def prepare(
         rgb_hwc = cv2.resize(rgb_hwc, (source_width, height), interpolation=cv2.INTER_AREA)
     elif height > source_height and width < source_width:
         rgb_hwc = cv2.resize(rgb_hwc, (width, source_height), interpolation=cv2.INTER_AREA)
-    shrinks = width <= rgb_hwc.shape[1] and height <= rgb_hwc.shape[0]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    shrink = max(rgb_hwc.shape[1] / width, rgb_hwc.shape[0] / height)
+    # Up to a third, two neighbours cover the area nearly as well, in a tenth of the time.
+    method = cv2.INTER_AREA if shrink > _LINEAR_UP_TO else cv2.INTER_LINEAR
     result = cv2.resize(rgb_hwc, (width, height), dst=out_hwc, interpolation=method)
     if result is not out_hwc:
         np.copyto(out_hwc, result)
     return out_hwc
+
+
+def _reduced(rgb_hwc: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The image averaged over whole blocks of pixels, as far as its sides divide evenly.
+
+    Exact and several times faster than averaging over fractions of pixels, which is left with a
+    smaller image to do.
+    """
+    source_height, source_width = rgb_hwc.shape[:2]
+    for factor in range(min(source_width // width, source_height // height), 1, -1):
+        if source_width % factor == 0 and source_height % factor == 0:
+            size = (source_width // factor, source_height // factor)
+            return cv2.resize(rgb_hwc, size, interpolation=cv2.INTER_AREA)
+    return rgb_hwc
 
 
 def restore(depth_hw: np.ndarray, width: int, height: int) -> np.ndarray:
