@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import math
+import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,7 +132,15 @@ class Tour:
         game.add_game_args("-nomonsters +sv_cheats 1 +viz_nocheat 0 +con_midtime 0")
         game.set_seed(seed)
         game.set_episode_timeout(0)
-        game.init()
+        # The engine writes its settings and saves where it is started: give it a place of its own.
+        self._scratch = tempfile.TemporaryDirectory(prefix="vizdoom_")
+        game.set_doom_config_path(str(Path(self._scratch.name) / "vizdoom.ini"))
+        here = os.getcwd()
+        os.chdir(self._scratch.name)
+        try:
+            game.init()
+        finally:
+            os.chdir(here)
         game.send_game_command("god")
         game.send_game_command("notarget")
         self._game = game
@@ -140,6 +150,7 @@ class Tour:
 
     def __exit__(self, *_: object) -> None:
         self._game.close()
+        self._scratch.cleanup()
 
     def view(self, rng: np.random.Generator, width: int, height: int, scene: int) -> Sample | None:
         """One frame from a random place, or None when the place or the view will not do."""

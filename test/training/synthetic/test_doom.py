@@ -198,7 +198,8 @@ def test_pixels_become_square() -> None:
     assert height == pytest.approx(480)
 
 
-def test_frames_of_a_real_game() -> None:
+def test_frames_of_a_real_game(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     generator = doom.DoomGenerator.prepare("val")
     first = generator.make_shard(3, 0, 2, 64, 48)
     again = generator.make_shard(3, 0, 2, 64, 48)
@@ -210,5 +211,6 @@ def test_frames_of_a_real_game() -> None:
         assert np.isfinite(a.depth_m).all()
         assert a.depth_m.min() >= 0
         assert ((a.depth_m == 0) == np.isin(a.labels_hw, (0, doom_depth.SKY))).mean() > 0.7
+    assert not list(tmp_path.iterdir()), "the engine leaves nothing behind"
     assert not np.array_equal(first[0].rgb_hwc, first[1].rgb_hwc)
     assert set(doom._maps("val")).isdisjoint(doom._maps("train"))
