@@ -72,7 +72,9 @@ class SlidingWindow(nn.Module):
             )
         side, (height, width) = self.window, self.size_hw
         windows = [image_nchw[..., y : y + side, x : x + side] for y, x in self.corners]
-        logits = self.network(torch.cat(windows))["logits"].chunk(len(windows))
+        together = self.network(torch.cat(windows))["logits"]
+        # A reshape rather than a chunk, which would fix the number of images at export.
+        logits = together.reshape(len(windows), -1, *together.shape[1:]).unbind()
         summed = torch.zeros((), dtype=image_nchw.dtype, device=image_nchw.device)
         for (y, x), part in zip(self.corners, logits, strict=True):
             summed = summed + F.pad(part, (x, width - x - side, y, height - y - side))

@@ -164,9 +164,10 @@ def jpeg(rgb_hwc: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Compress and decompress at quality 25-90."""
     quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 91))]
     done, packed = cv2.imencode(".jpg", rgb_hwc[..., ::-1], quality)
-    if not done:  # pragma: no cover - OpenCV always carries a JPEG encoder
+    decoded = cv2.imdecode(packed, cv2.IMREAD_COLOR) if done else None
+    if decoded is None:  # pragma: no cover - OpenCV always carries a JPEG codec
         return rgb_hwc
-    return np.ascontiguousarray(cv2.imdecode(packed, cv2.IMREAD_COLOR)[..., ::-1])
+    return np.ascontiguousarray(decoded[..., ::-1])
 
 
 def erase(rgb_hwc: np.ndarray, rng: np.random.Generator) -> np.ndarray:

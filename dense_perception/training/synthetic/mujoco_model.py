@@ -135,7 +135,9 @@ class RoomModel:
             ]
         )
         mesh = self._mesh(vertices, faces, uv)
-        material = self._material(surface.texture_hwc, specular=surface.specular)
+        material = self._material(
+            surface.texture_hwc, specular=surface.specular, emission=surface.emission
+        )
         self._geom(
             surface.label,
             type=self.mujoco.mjtGeom.mjGEOM_MESH,

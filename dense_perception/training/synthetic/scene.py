@@ -75,6 +75,7 @@ class Surface:
 
     The visible side is the one ``cross(edge_u, edge_v)`` points to. Texture row 0 lies along
     ``origin + t * edge_u``; rows run along ``edge_v``. ``texture_hwc`` uint8 RGB.
+    ``emission`` stands for light thrown back from the rest of the room.
     """
 
     origin: np.ndarray
@@ -83,6 +84,7 @@ class Surface:
     label: str
     texture_hwc: np.ndarray
     specular: float = 0.0
+    emission: float = 0.0
 
 
 @dataclass(frozen=True)

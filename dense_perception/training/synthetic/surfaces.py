@@ -40,12 +40,13 @@ def finish(rng: np.random.Generator, scene: Scene, bank: TextureBank) -> None:
         width_m, height_m = float(np.linalg.norm(edge_u)), float(np.linalg.norm(edge_v))
         scale = min(PIXELS_PER_M, MAX_SIDE / max(width_m, height_m))
         w, h = max(16, round(width_m * scale)), max(16, round(height_m * scale))
-        specular = 0.0
+        specular = emission = 0.0
         if label == "floor":
             image = _floor_material(rng, bank)(h, w, scale)
             specular = float(rng.choice([0.0, rng.uniform(0, 0.5)]))
         elif label == "ceiling":
             image = _ceiling_material(rng, bank)(h, w, scale)
+            emission = rng.uniform(0.05, 0.4)  # lamps point down: only the floor's light gets here
         else:
             if accent and rng.random() < 0.3:
                 image = _wall_material(rng, bank)(h, w, scale)
@@ -57,7 +58,7 @@ def finish(rng: np.random.Generator, scene: Scene, bank: TextureBank) -> None:
         if index >= 0:
             image = _window_views(rng, scene, index, image, scale)
         texture = textures.to_uint8(image)
-        scene.surfaces.append(Surface(origin, edge_u, edge_v, label, texture, specular))
+        scene.surfaces.append(Surface(origin, edge_u, edge_v, label, texture, specular, emission))
 
 
 def wall_rectangle(run: WallRun, height_m: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
