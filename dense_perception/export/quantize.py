@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -219,8 +220,8 @@ class _Rewriter:
     def _constant(self, name: str, value: np.ndarray) -> None:
         self.graph.initializer.append(numpy_helper.from_array(value, name))
 
-    def _node(self, kind: str, inputs: Sequence[str], output: str, **attributes: int) -> None:
-        self.added.append(helper.make_node(kind, inputs, [output], output, **attributes))
+    def _node(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> None:
+        self.added.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
 
 
 def quantize_weight(
