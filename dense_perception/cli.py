@@ -26,7 +26,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("dense_perception.ros.demo", "a small bag through depth_node, answers as pictures"),
     "stream-benchmark": ("dense_perception.ros.stream_benchmark", "measure depth_node on a stream"),
     "replay": ("dense_perception.ros.replay_command", "publish a bag on its ROS 2 topics"),
-    "synthesize": ("dense_perception.training.synthetic.command", "generate training rooms"),
+    "synthesize": (
+        "dense_perception.training.synthetic.command",
+        "generate training pictures: rooms, Doom maps",
+    ),
     "train": ("dense_perception.training.command", "train a model"),
     "export": ("dense_perception.export.command", "turn a checkpoint into ONNX files"),
 }
@@ -41,6 +44,7 @@ _EXTRAS = {
     "openvino": "openvino",
     "mujoco": "synthetic",
     "trimesh": "synthetic",
+    "fast_simplification": "synthetic",
     "vizdoom": "synthetic",
     "numba": "synthetic",
     "PIL": "synthetic",

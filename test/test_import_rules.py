@@ -45,7 +45,7 @@ NEEDED = {
 }
 OPTIONAL = {
     "cv2", "tqdm", "torch", "onnx", "onnxruntime", "openvino", "rclpy", "rosbags", "transformers",
-    "mujoco", "trimesh", "PIL", "vizdoom", "numba", "onnxscript",
+    "mujoco", "trimesh", "PIL", "vizdoom", "numba", "onnxscript", "fast_simplification",
 }  # fmt: skip
 
 
