@@ -11,7 +11,8 @@ import pytest
 from sensor_msgs.msg import CameraInfo, Image
 
 from dense_perception.ros.convert import image_message
-from dense_perception.ros.params import DepthParameters, table
+from dense_perception.ros.parameter_table import table
+from dense_perception.ros.params import DepthParameters
 from dense_perception.ros.processes import ChildProcess
 from test.support.launch_standin import declared_arguments, resolve
 from test.support.ros_probe import Probe, header, random_rgb

@@ -11,15 +11,15 @@ import yaml
 
 from dense_perception.backends.select import BACKENDS
 from dense_perception.core.errors import InputError
-from dense_perception.ros.parameter_text import as_markdown, as_yaml
-from dense_perception.ros.params import (
+from dense_perception.ros.parameter_table import (
     Changes,
-    DepthParameters,
     changed,
     from_overrides,
     table,
     unknown_names,
 )
+from dense_perception.ros.parameter_text import as_markdown, as_yaml
+from dense_perception.ros.params import DepthParameters
 
 CONFIG = Path(__file__).parents[2] / "config"
 
