@@ -7,7 +7,10 @@ from setuptools import find_packages, setup
 PACKAGE = "dense_perception"
 SHARE = f"share/{PACKAGE}"
 
-NODES = ["depth_node = dense_perception.ros.depth_node:main"]
+NODES = [
+    f"{name} = dense_perception.ros.{name}:main"
+    for name in ("depth_node", "segmentation_node", "multitask_node")
+]
 ROS_WHEELS = [
     "rclpy",
     "rmw-fastrtps-cpp",

@@ -120,7 +120,7 @@ NODES: Mapping[str, NodePage] = {
     "segmentation_node": NodePage(
         "Images to labels, their confidence and, where the model gives depth too, a labelled cloud.",
         SegmentationParameters,
-        IMAGE_INPUTS,
+        (*IMAGE_INPUTS, *SCALE_INPUTS),
         (*topics.SEGMENTATION_TOPICS, *topics.POINT_TOPICS),
     ),
     "multitask_node": NodePage(

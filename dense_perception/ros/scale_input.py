@@ -18,7 +18,8 @@ from dense_perception.imaging.encodings import decode_depth
 from dense_perception.ros.convert import stamp_ns
 from dense_perception.ros.transforms import TransformListener
 from dense_perception.runtime.scale.known import KnownDepths
-from dense_perception.runtime.scale.metric import MEASURED_SOURCES, MetricScale, ScaleSettings
+from dense_perception.runtime.scale.metric import MetricScale, ScaleSettings
+from dense_perception.runtime.scale.sources import MEASURED_SOURCES
 
 _KEPT = 4
 _LARGEST_AGE_NS = 200_000_000
@@ -45,13 +46,18 @@ class ScaleInput:
             own = source == "depth" and camera
             topic = f"{camera}/scale/depth" if own else f"scale/{source}"
             self._subscription = node.create_subscription(
-                _KINDS[source], topic, self._messages.append, qos_profile_sensor_data
+                _KINDS[source], topic, self._on_message, qos_profile_sensor_data
             )
         if source in ("points", "scan"):
             try:
                 self._transforms = TransformListener(node)
             except InputError as error:
                 node.get_logger().warning(f"scale_source {source}: {error}")
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the last frame's scale was not known."""
+        return self._scale.is_unknown
 
     @property
     def status(self) -> str:
@@ -82,6 +88,9 @@ class ScaleInput:
         if self._transforms is not None:
             self._transforms.close()
             self._transforms = None
+
+    def _on_message(self, message: Any) -> None:
+        self._messages.append(message)
 
     def _nearest(self, wanted_ns: int) -> Any:
         ages = [(abs(stamp_ns(each.header) - wanted_ns), each) for each in list(self._messages)]

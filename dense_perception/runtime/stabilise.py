@@ -29,16 +29,18 @@ class DepthStabiliser:
 
     def __init__(self) -> None:
         self._cuts = CutDetector()
-        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._flow = cv2.DISOpticalFlow_create(  # type: ignore[attr-defined]
+            cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST
+        )
         self._grey: np.ndarray | None = None
         self._log_hw: np.ndarray | None = None
 
     def apply(self, frame: Frame, depth: DepthMap, strength: float) -> DepthMap:
         """The stabilised map, NaN exactly where ``depth`` has it; other kinds than metric as is."""
-        is_cut = self._cuts.is_cut(frame.rgb_hwc, frame.stamp_ns)
         if strength <= 0 or depth.kind is not DepthKind.METRIC:
             self._grey = self._log_hw = None
             return depth
+        is_cut = self._cuts.is_cut(frame.rgb_hwc, frame.stamp_ns)
         grey = _small_grey(frame.rgb_hwc)
         with np.errstate(divide="ignore", invalid="ignore"):
             log_hw = np.log(depth.values_hw)
@@ -66,7 +68,7 @@ class DepthStabiliser:
         changed = np.abs(moved_grey.astype(np.float32) - grey) > _MOST_GREY_DIFFERENCE
         height, width = log_hw.shape
         flow_hw2 = cv2.resize(flow_hw2, (width, height), interpolation=cv2.INTER_LINEAR)
-        flow_hw2 *= np.float32([width / grey.shape[1], height / grey.shape[0]])
+        flow_hw2 *= np.array([width / grey.shape[1], height / grey.shape[0]], np.float32)
         changed_hw = cv2.resize(
             changed.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST
         )

@@ -54,9 +54,9 @@ def test_a_running_node_has_the_topics_of_its_page(live: Live) -> None:
     """Of a metric model without a scale source: names, types and QoS as the graph shows them."""
     node = live.probe.node
     page = NODES["depth_node"]
-    published = wait_until(
-        lambda: dict(node.get_publisher_names_and_types_by_node("depth_node", "/")), "the node"
-    )
+    wait_until(lambda: ("depth_node", "/") in node.get_node_names_and_namespaces(), "the node")
+    wait_until(lambda: node.get_publishers_info_by_topic("/depth_node/points"), "its publishers")
+    published = dict(node.get_publisher_names_and_types_by_node("depth_node", "/"))
     own = {name: types for name, types in published.items() if name.startswith("/depth_node/")}
     own.pop("/depth_node/transition_event")
     outputs = [spec for spec in page.outputs if spec.name != "depth/relative"]

@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
 from dense_perception.backends.select import BACKENDS
 from dense_perception.core.errors import InputError
-from dense_perception.ros.parameter_text import as_markdown, as_yaml
-from dense_perception.ros.params import (
+from dense_perception.ros.parameter_table import (
     Changes,
-    DepthParameters,
     changed,
     from_overrides,
     table,
     unknown_names,
 )
-
-CONFIG = Path(__file__).parents[2] / "config"
-
-
-def test_the_committed_yaml_is_the_table() -> None:
-    path = CONFIG / "depth_node.yaml"
-    assert path.read_text(encoding="utf-8") == as_yaml("depth_node", DepthParameters)
-
-
-def test_the_documented_table_is_the_table() -> None:
-    page = (CONFIG.parent / "docs" / "depth_node.md").read_text(encoding="utf-8")
-    assert page.endswith(as_markdown(DepthParameters))
+from dense_perception.ros.parameter_text import as_markdown, as_yaml
+from dense_perception.ros.params import DepthParameters
 
 
 def test_yaml_gives_every_parameter_its_default_in_the_right_type() -> None:
