@@ -165,8 +165,12 @@ class _Run:
     def predict_log(self, batch: Batch) -> Tensor:
         """Log metric depth; unclamped, so that pixels outside the output range still teach."""
         image_nchw = batch.image_nchw(self.mean, self.std)
-        canonical: Tensor = self.network.canonical(image_nchw)  # type: ignore[operator]
-        return canonical + (batch.focal_px / image_nchw.shape[-1]).log()[:, None, None]
+        with torch.autocast(
+            image_nchw.device.type, torch.bfloat16, enabled=self.config.arithmetic == "bf16"
+        ):
+            canonical: Tensor = self.network.canonical(image_nchw)  # type: ignore[operator]
+        # The losses are taken in fp32: bf16 resolves 0.4 %.
+        return canonical.float() + (batch.focal_px / image_nchw.shape[-1]).log()[:, None, None]
 
     def validate(self) -> None:
         self.averaged.load_state_dict(self.average.state)
