@@ -52,7 +52,9 @@ def draw_table_camera(
         position = np.array(
             [middle[0] + away * math.cos(bearing), middle[1] + away * math.sin(bearing), z]
         )
-        inside = (position[:2] > 0.12).all() and (position[:2] < np.array(scene.size[:2]) - 0.12).all()
+        inside = (position[:2] > 0.12).all() and (
+            position[:2] < np.array(scene.size[:2]) - 0.12
+        ).all()
         if not inside or not is_free(position, solid, CLEARANCE_M):
             continue
         yaw = bearing + math.pi + rng.normal(0, 0.2)

@@ -100,9 +100,7 @@ class RoomGenerator:
         while len(samples) < frames:
             scene_seed = int(rooms.spawn(1)[0].generate_state(1)[0] & 0x7FFFFFFF)
             wanted = min(VIEWS_PER_ROOM, frames - len(samples))
-            made = make_room(
-                stock, self.cache, scene_seed, wanted, width, height, self.views
-            )
+            made = make_room(stock, self.cache, scene_seed, wanted, width, height, self.views)
             failures = 0 if made else failures + 1
             if failures > 60:
                 raise BackendError(
