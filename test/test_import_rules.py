@@ -23,7 +23,7 @@ ALLOWED = {
     "nets": {"core"},
     "hub": {"core"},
     "training": {"core", "imaging", "nets", "evaluation.metrics"},
-    "export": {"core", "imaging", "backends", "nets"},
+    "export": {"core", "imaging", "backends", "runtime", "nets"},
     "evaluation": {"core", "imaging", "backends", "runtime"},
 }
 # Heavy packages and the only rooms that may name them, at module level or inside a function.

@@ -22,7 +22,8 @@ def naive_area(image: np.ndarray, width: int, height: int) -> np.ndarray:
         return matrix * target / source
 
     rows, columns = weights(image.shape[0], height), weights(image.shape[1], width)
-    return np.einsum("yr,rcd,xc->yxd", rows, image.astype(np.float64), columns)
+    # In two steps: the sum over both axes at once takes a minute.
+    return np.einsum("yr,rcd,xc->yxd", rows, image.astype(np.float64), columns, optimize=True)
 
 
 def naive_linear(plane: np.ndarray, width: int, height: int) -> np.ndarray:
