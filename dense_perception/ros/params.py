@@ -214,7 +214,7 @@ class DepthParameters(PerceptionParameters):
         if not self.min_depth_m < self.max_depth_m:
             raise InputError(
                 f"min_depth_m is {self.min_depth_m} and max_depth_m is {self.max_depth_m}, "
-                "expected the first to be smaller: set both in one request"
+                "expected the first to be smaller: widen the range before you narrow it"
             )
 
 
