@@ -112,6 +112,10 @@ class PerceptionParameters:
     )
     device: str = parameter("cpu", "Device of the backend, such as cpu, gpu or cuda.")
     threads: int = parameter(0, "Threads of the backend; 0 means all cores.", low=0, high=256)
+    trust_engine: bool = parameter(
+        False,
+        "Run the backend without comparing it with the reference first; /diagnostics warns.",
+    )
     autostart: bool = parameter(
         True,
         "Configure and activate at start; false leaves that to a lifecycle manager.",
