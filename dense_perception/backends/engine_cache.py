@@ -108,7 +108,7 @@ def obtain_engine(key: EngineKey, build: Callable[[], bytes]) -> Engine:
 
 
 def store_engine(key: EngineKey, payload: bytes) -> tuple[str, str]:
-    """Write a whole file or none; returns the payload's SHA-256 and what went wrong, if any"""
+    """Write a whole file or none; returns the payload's SHA-256 and the problem, if any."""
     digest = hashlib.sha256(payload).hexdigest()
     header = {"magic": _MAGIC, "sha256": digest, "bytes": len(payload), "key": asdict(key)}
     try:

@@ -74,10 +74,7 @@ def _measure(card: ModelCard, path: Path, backend: Backend) -> Difference:
     worst = Difference(0.0, 0.0)
     try:
         for index in range(frames):
-            one = {
-                name: np.ascontiguousarray(array[index : index + 1])
-                for name, array in feeds.items()
-            }
+            one = {name: array[index : index + 1].copy() for name, array in feeds.items()}
             got = backend.infer(one)[output].copy()
             between = Difference.between(got, reference.infer(one)[output])
             worst = Difference(
