@@ -45,6 +45,11 @@ class PerceptionParameters(ParameterTable):
         low=0,
         high=256,
     )
+    trust_engine: bool = parameter(
+        False,
+        "Run the backend without comparing it with the reference first; /diagnostics warns.",
+        changes=Changes.RELOADS,
+    )
     autostart: bool = parameter(
         True,
         "Configure and activate at start; false leaves that to a lifecycle manager.",
@@ -191,7 +196,7 @@ class CloudParameters(ScaleParameters):
         if not self.min_depth_m < self.max_depth_m:
             raise InputError(
                 f"min_depth_m is {self.min_depth_m} and max_depth_m is {self.max_depth_m}, "
-                "expected the first to be smaller: set both in one request"
+                "expected the first to be smaller: widen the range before you narrow it"
             )
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from dense_perception.ros.parameter_table import from_overrides, table
 
 from dense_perception.ros import node_pages
 from dense_perception.ros.node_pages import NODES
+from dense_perception.ros.parameter_table import from_overrides, table
 from test.ros.conftest import Live
 from test.support.ros_probe import wait_until
 
