@@ -21,7 +21,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "run": ("dense_perception.runtime.run_command", "depth from pictures, videos, cameras or bags"),
     "models": ("dense_perception.runtime.models_command", "list the models found on this machine"),
     "fetch": ("dense_perception.hub.fetch_command", "download the published weights of a model"),
-    "evaluate": ("dense_perception.evaluation.bags_command", "compare with a bag's recorded depth"),
+    "evaluate": (
+        "dense_perception.evaluation.command",
+        "depth against a bag's, labels against PNGs",
+    ),
     "benchmark": ("dense_perception.evaluation.benchmark", "measure speed end to end"),
     "parity": ("dense_perception.evaluation.parity_command", "compare precisions and backends"),
     "demo": ("dense_perception.ros.demo", "a small bag through depth_node, answers as pictures"),
