@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "generate training pictures: rooms, Doom maps",
     ),
     "train": ("dense_perception.training.command", "train a model"),
+    "compile": ("dense_perception.export.compile_command", "compile to checked engines"),
     "export": ("dense_perception.export.command", "turn a checkpoint into ONNX files"),
 }
 """Verb: its module (``HELP``, ``EXAMPLES``, ``add_arguments``, ``main``) and a line for --help."""

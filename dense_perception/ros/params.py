@@ -103,7 +103,7 @@ class PerceptionParameters:
     backend: str = parameter(
         "auto",
         "What runs the graph; auto measures what is installed and says what it picked and why.",
-        choices=("auto", "onnxruntime", "openvino"),
+        choices=("auto", "onnxruntime", "openvino", "tensorrt"),
     )
     precision: str = parameter(
         "auto",
