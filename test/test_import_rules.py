@@ -32,6 +32,8 @@ ONLY_IN = {
     "torch": {"nets", "training", "export", "evaluation"},
     "onnxruntime": {"backends", "export"},
     "openvino": {"backends", "export"},
+    "tensorrt": {"backends"},
+    "tensorrt_rtx": {"backends"},
     "mujoco": {"training"},
     "transformers": {"evaluation"},
 }

@@ -65,6 +65,7 @@ class OnnxRuntimeBackend(Backend):
                 "again, or export it with this version of the package"
             ) from error
         self._session: Any = session
+        self.is_reference = provider == _PROVIDERS["cpu"]
         self.inputs = tuple(_spec(node) for node in session.get_inputs())
         self.outputs = tuple(_spec(node) for node in session.get_outputs())
         self._output_names = [spec.name for spec in self.outputs]

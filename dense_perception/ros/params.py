@@ -112,6 +112,10 @@ class PerceptionParameters:
     )
     device: str = parameter("cpu", "Device of the backend, such as cpu, gpu or cuda.")
     threads: int = parameter(0, "Threads of the backend; 0 means all cores.", low=0, high=256)
+    trust_engine: bool = parameter(
+        False,
+        "Run the backend without comparing it with the reference first; /diagnostics warns.",
+    )
     autostart: bool = parameter(
         True,
         "Configure and activate at start; false leaves that to a lifecycle manager.",
@@ -214,7 +218,7 @@ class DepthParameters(PerceptionParameters):
         if not self.min_depth_m < self.max_depth_m:
             raise InputError(
                 f"min_depth_m is {self.min_depth_m} and max_depth_m is {self.max_depth_m}, "
-                "expected the first to be smaller: set both in one request"
+                "expected the first to be smaller: widen the range before you narrow it"
             )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dense_perception.core.errors import TrainingError
 from dense_perception.nets.zoo import build, load_pretrained_stem, normalisation
 from dense_perception.training import checkpoint
+from dense_perception.training.artefact import load_artefact
 from dense_perception.training.batches import Batch, Batches, Frames
 from dense_perception.training.config import TrainingConfig
 from dense_perception.training.feature_mixing import FeatureMixing
@@ -220,6 +221,10 @@ class _Run:
 
 def _initialise(network: nn.Module, task: Task) -> dict[str, Any]:
     """Weights before the first step, and where they came from."""
+    if task.initial is not None and task.initial.suffix == ".onnx":
+        made = load_artefact(network, task.initial).provenance
+        before = {key: made[key] for key in _INHERITED if key in made}
+        return {"from": task.initial.name, **before}
     if task.initial is not None:
         content = checkpoint.load(task.initial)
         checkpoint.load_weights(network, content["model"], str(task.initial))

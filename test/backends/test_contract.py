@@ -164,7 +164,7 @@ class TestOpenVino(BackendContract):
     def test_damaged_compilation_cache_is_rebuilt(self, artefact: Path, tmp_path: Path) -> None:
         feeds = feeds_of(1)
         open_backend(self.name, artefact).close()
-        blobs = list((tmp_path / "cache").rglob("*.blob"))
+        blobs = list((tmp_path / "cache").rglob("*.engine"))
         assert blobs, "nothing was cached"
         for blob in blobs:
             blob.write_bytes(blob.read_bytes()[: blob.stat().st_size // 2])
