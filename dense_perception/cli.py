@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("dense_perception.evaluation.bags_command", "compare with a bag's recorded depth"),
     "benchmark": ("dense_perception.evaluation.benchmark", "measure speed end to end"),
     "parity": ("dense_perception.evaluation.parity_command", "compare precisions and backends"),
+    "plan": ("dense_perception.export.plan_command", "predict the speed on another device"),
     "demo": ("dense_perception.ros.demo", "a small bag through depth_node, answers as pictures"),
     "stream-benchmark": ("dense_perception.ros.stream_benchmark", "measure depth_node on a stream"),
     "replay": ("dense_perception.ros.replay_command", "publish a bag on its ROS 2 topics"),

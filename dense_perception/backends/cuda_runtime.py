@@ -60,7 +60,7 @@ class Cuda:
         self._pinned.append(pointer)
         memory = (ctypes.c_uint8 * size).from_address(pointer.value or 0)
         count = int(np.prod(shape))
-        array: np.ndarray = np.frombuffer(memory, np.uint8)[: count * dtype.itemsize]
+        array = np.ctypeslib.as_array(memory)[: count * dtype.itemsize]
         return array.view(dtype).reshape(shape)
 
     def upload(self, address: int, array: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -163,10 +164,9 @@ class _Plan:
         self._enqueue()
         cuda.synchronize()
         self._graph: Any = None
-        try:
+        # Some layers cannot be captured: then they are enqueued one by one.
+        with contextlib.suppress(BackendError):
             self._graph = cuda.capture(self._enqueue)
-        except BackendError:
-            pass  # some layers cannot be captured: they are enqueued one by one
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         for name in self._inputs:
