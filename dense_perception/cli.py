@@ -27,6 +27,7 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "benchmark": ("dense_perception.evaluation.benchmark", "measure speed end to end"),
     "parity": ("dense_perception.evaluation.parity_command", "compare precisions and backends"),
+    "plan": ("dense_perception.export.plan_command", "predict the speed on another device"),
     "demo": ("dense_perception.ros.demo", "a small bag through depth_node, answers as pictures"),
     "stream-benchmark": ("dense_perception.ros.stream_benchmark", "measure depth_node on a stream"),
     "replay": ("dense_perception.ros.replay_command", "publish a bag on its ROS 2 topics"),
@@ -35,6 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "generate training pictures: rooms, Doom maps",
     ),
     "train": ("dense_perception.training.command", "train a model"),
+    "compile": ("dense_perception.export.compile_command", "compile to checked engines"),
     "export": ("dense_perception.export.command", "turn a checkpoint into ONNX files"),
 }
 """Verb: its module (``HELP``, ``EXAMPLES``, ``add_arguments``, ``main``) and a line for --help."""

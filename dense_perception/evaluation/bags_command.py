@@ -32,6 +32,7 @@ def main(options: argparse.Namespace) -> int:
             precision=options.precision,
             device=options.device,
             threads=options.threads,
+            trust_engine=options.trust_engine,
             default_hfov_deg=options.hfov,
             max_output_side=8192,
         ) as perceiver:

@@ -64,7 +64,7 @@ def main(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="parity-") as scratch:
         frames = Path(scratch) / "frames.npz"
         feeds = _feeds(options.frames, model.card, options.limit)
-        np.savez(frames, **feeds)
+        np.savez(frames, **feeds)  # type: ignore[arg-type]
         bag = _bag_with_depth(options.frames, model.card)
         for backend, precision in tqdm(cells, unit="cell", disable=None, file=sys.stderr):
             row, answers = _cell(model, backend, precision, frames, bag, Path(scratch), options)

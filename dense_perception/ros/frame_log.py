@@ -90,7 +90,7 @@ class FrameLog:
             seconds_since_image=None if self._last_image is None else now - self._last_image,
             seconds_active=now - self._active_since,
             last_error=self.last_error,
-            notes=self._notes(),
+            notes=(*known.notes, *self._notes()),
         )
         self._answered_before, self._failed_before = answered, failed
         return health

@@ -103,7 +103,7 @@ class PerceptionParameters:
     backend: str = parameter(
         "auto",
         "What runs the graph; auto measures what is installed and says what it picked and why.",
-        choices=("auto", "onnxruntime", "openvino"),
+        choices=("auto", "onnxruntime", "openvino", "tensorrt"),
     )
     precision: str = parameter(
         "auto",
@@ -112,6 +112,10 @@ class PerceptionParameters:
     )
     device: str = parameter("cpu", "Device of the backend, such as cpu, gpu or cuda.")
     threads: int = parameter(0, "Threads of the backend; 0 means all cores.", low=0, high=256)
+    trust_engine: bool = parameter(
+        False,
+        "Run the backend without comparing it with the reference first; /diagnostics warns.",
+    )
     autostart: bool = parameter(
         True,
         "Configure and activate at start; false leaves that to a lifecycle manager.",
