@@ -79,6 +79,7 @@ def _labeller(options: argparse.Namespace) -> Iterator[tuple[ModelCard, Labeller
         device=options.device,
         threads=options.threads,
         max_output_side=8192,
+        trust_engine=options.trust_engine,
     ) as perceiver:
         card = _segmenting(perceiver.card)
 
