@@ -18,6 +18,7 @@ _PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "gpu": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
 }
 _DTYPES = {
     "tensor(float)": np.float32,
