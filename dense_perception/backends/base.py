@@ -42,6 +42,10 @@ class Backend(ABC):
     description: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    identity: str = ""
+    """Names the engine that runs, where there is one: its key and its bytes."""
+    is_reference: bool = False
+    """Whether the others are compared with this one."""
 
     def infer(
         self, feeds: Mapping[str, np.ndarray], wanted: Collection[str] | None = None

@@ -18,6 +18,7 @@ _PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "gpu": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
 }
 _DTYPES = {
     "tensor(float)": np.float32,
@@ -65,6 +66,7 @@ class OnnxRuntimeBackend(Backend):
                 "again, or export it with this version of the package"
             ) from error
         self._session: Any = session
+        self.is_reference = provider == _PROVIDERS["cpu"]
         self.inputs = tuple(_spec(node) for node in session.get_inputs())
         self.outputs = tuple(_spec(node) for node in session.get_outputs())
         # Without it a run computes every output and drops those that were not asked for.

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from dense_perception.backends.base import Backend, TensorSpec
-from dense_perception.core.cache import cache_dir
+from dense_perception.backends.device import cpu_with_features
+from dense_perception.backends.engine_cache import EngineKey, obtain_engine
 from dense_perception.core.errors import BackendError
+from dense_perception.core.registry import file_sha256
 
 PACKAGE = "openvino"
 # A static batch is faster than a free one; the last two sizes stay compiled.
@@ -40,6 +42,7 @@ class OpenVinoBackend(Backend):
         self._threads = threads
         version = ov.__version__.split("-")[0]
         self._version = version
+        self._full_version = str(ov.__version__)
         self._core: Any = ov.Core()
         self._requests: OrderedDict[int, Any] = OrderedDict()
         self._check_device()
@@ -97,6 +100,7 @@ class OpenVinoBackend(Backend):
     def _compile(self, model: Any, batch: int) -> Any:
         config: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
+            "CACHE_DIR": "",  # ours is checked byte by byte
             # The artefact alone decides the precision: no silent bf16.
             "INFERENCE_PRECISION_HINT": "f32",
         }
@@ -107,17 +111,38 @@ class OpenVinoBackend(Backend):
         try:
             if self._free_batch:
                 model.reshape({spec.name: _with_batch(spec.shape, batch) for spec in self.inputs})
-            return self._compile_cached(model, config).create_infer_request()
+            return self._compile_cached(model, config, batch).create_infer_request()
         except Exception as error:
             raise self._refused(error) from error
 
-    def _compile_cached(self, model: Any, config: dict[str, Any]) -> Any:
+    def _compile_cached(self, model: Any, config: dict[str, Any], batch: int) -> Any:
         """Compile, or load what was compiled before; a disk that takes no cache does no harm."""
-        cached = {**config, "CACHE_DIR": os.fspath(cache_dir() / "openvino")}
+        compiled: Any = None
+
+        def build() -> bytes:
+            nonlocal compiled
+            compiled = self._core.compile_model(model, self._device, config)
+            exported = compiled.export_model()
+            return exported if isinstance(exported, bytes) else exported.getvalue()
+
+        key = EngineKey(
+            graph=file_sha256(self._path),
+            runtime=PACKAGE,
+            version=self._full_version,
+            device=f"{self._device}, {cpu_with_features()}",
+            precision="of the graph",
+            profile=f"batch {batch}",
+            options=f"{self._threads} threads",
+        )
         try:
-            return self._core.compile_model(model, self._device, cached)
-        except Exception:
-            return self._core.compile_model(model, self._device, {**config, "CACHE_DIR": ""})
+            engine = obtain_engine(key, build)
+            if compiled is None:
+                compiled = self._core.import_model(engine.payload, self._device, config)
+        except Exception:  # this device cannot export, or not import what it exported
+            return compiled or self._core.compile_model(model, self._device, config)
+        if batch == 1:
+            self.identity = engine.identity
+        return compiled
 
     def _batch(self, feeds: Mapping[str, np.ndarray]) -> int:
         if not self._free_batch:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
-import platform
+import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,14 +17,18 @@ import numpy as np
 
 from dense_perception.backends.base import Backend
 from dense_perception.backends.contract import check_graph
+from dense_perception.backends.device import cpu_name
+from dense_perception.backends.self_check import self_check
+from dense_perception.backends.tensorrt_module import installed_runtimes
 from dense_perception.core.cache import cache_dir, read_json, write_json
 from dense_perception.core.card import ModelCard
-from dense_perception.core.errors import BackendError, DensePerceptionError
+from dense_perception.core.errors import BackendError, DensePerceptionError, EngineRefusedError
 from dense_perception.core.registry import Model, file_sha256
 
 BACKENDS: dict[str, tuple[str, str, str]] = {
     "onnxruntime": ("dense_perception.backends.onnxruntime", "OnnxRuntimeBackend", "onnxruntime"),
     "openvino": ("dense_perception.backends.openvino", "OpenVinoBackend", "openvino"),
+    "tensorrt": ("dense_perception.backends.tensorrt", "TensorRtBackend", "tensorrt"),
 }
 """Name: our module, its class, and the runtime package it needs."""
 
@@ -36,6 +39,7 @@ BUDGET_S = 0.8
 
 # The likely fastest first, so that a start that runs out of time has a good one already.
 _PRECISION_ORDER = ("int8", "fp16", "fp32")
+_NVIDIA = ("gpu", "cuda", "dla")
 _MIN_RUNS, _MAX_RUNS = 3, 20
 _MEMORY = "speeds.json"
 _REMEMBERED = 200
@@ -64,6 +68,8 @@ class Selection:
     device: str
     reason: str
     considered: tuple[Outcome, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What somebody should look at: an engine that was refused, a check that was skipped."""
 
     def summary(self) -> str:
         """One line for a log: the choice, the reason, and what was passed over."""
@@ -73,12 +79,16 @@ class Selection:
             if (outcome.backend, outcome.precision) != (self.backend, self.precision)
         ]
         passed = f"; passed over: {', '.join(others)}" if others else ""
-        return f"{self.backend}/{self.precision} on {self.device}: {self.reason}{passed}"
+        warned = f"; WARNING: {'; '.join(self.warnings)}" if self.warnings else ""
+        return f"{self.backend}/{self.precision} on {self.device}: {self.reason}{passed}{warned}"
 
 
-def installed_backends() -> tuple[str, ...]:
-    """Names of the backends whose runtime package is importable here."""
-    return tuple(name for name, (_, _, package) in BACKENDS.items() if find_spec(package))
+def installed_backends(device: str = "cpu") -> tuple[str, ...]:
+    """Names of the backends that are importable here and know that kind of device."""
+    names = [name for name in ("onnxruntime", "openvino") if find_spec(BACKENDS[name][2])]
+    if device.lower().split(":")[0] in _NVIDIA and installed_runtimes():
+        names.insert(0, "tensorrt")
+    return tuple(names)
 
 
 def open_backend(name: str, path: Path, *, device: str = "cpu", threads: int = 0) -> Backend:
@@ -101,8 +111,13 @@ def select_backend(
     precision: str = "auto",
     device: str = "cpu",
     threads: int = 0,
+    trust_engine: bool = False,
 ) -> tuple[Backend, ModelCard, Selection]:
     """Open ``model`` in the wished or the fastest backend and precision.
+
+    Whatever is opened must agree with ONNX Runtime on the card's reference frames, unless
+    ``trust_engine`` skips that. If the wished backend does not, the next one is taken; the
+    selection's ``warnings`` say so.
 
     What ``auto`` leaves open is measured here for a moment per candidate and remembered in the
     cache directory, keyed by the file's hash, the runtime's version, the CPU and the threads.
@@ -111,25 +126,40 @@ def select_backend(
     :raises ArtefactError: if the only candidate's file is missing or damaged.
     :raises CardError: if there is no such precision or the card contradicts the file.
     """
-    names = installed_backends() if backend == "auto" else (backend,)
+    names = installed_backends(device) if backend == "auto" else (backend,)
     if not names:
         raise BackendError(f"no backend is installed: pip install {' or '.join(BACKENDS)}")
     if precision == "auto":
         precisions = tuple(sorted(model.precisions, key=_PRECISION_ORDER.index))
     else:
         precisions = (precision,)
-    contest = _Contest(model, device, threads)
+    contest = _Contest(model, device, threads, trust_engine)
     candidates = [(name, kind) for kind in precisions for name in names]
-    if len(candidates) == 1:
-        return contest.open_only(*candidates[0])
-    return contest.open_fastest(candidates)
+    try:
+        if len(candidates) == 1:
+            opened, card, selection = contest.open_only(*candidates[0])
+        else:
+            opened, card, selection = contest.open_fastest(candidates)
+    except BackendError:
+        others = [
+            (n, kind) for kind in precisions for n in installed_backends(device) if n not in names
+        ]
+        if not contest.refusals or not others:
+            raise
+        opened, card, selection = contest.open_fastest(others)
+    warnings = list(dict.fromkeys(contest.refusals))
+    if trust_engine:
+        warnings.append("trust_engine is set: the answers were not compared with the reference")
+    return opened, card, replace(selection, warnings=tuple(warnings))
 
 
 class _Contest:
     """Opens candidates of one model on one device, measures them and keeps the fastest open."""
 
-    def __init__(self, model: Model, device: str, threads: int) -> None:
+    def __init__(self, model: Model, device: str, threads: int, trust_engine: bool) -> None:
         self.model = model
+        self.trust_engine = trust_engine
+        self.refusals: list[str] = []
         self.device = device
         self.threads = threads
         self.memory_path = cache_dir() / _MEMORY
@@ -141,6 +171,13 @@ class _Contest:
         backend = open_backend(name, path, device=self.device, threads=self.threads)
         try:
             check_graph(card, backend, str(path))
+            if not self.trust_engine and not backend.is_reference:
+                key = hashlib.sha256(self._key((name, precision)).encode()).hexdigest()[:24]
+                self_check(card, path, backend, f"{name}_{backend.identity or key}")
+        except EngineRefusedError as error:
+            self.refusals.append(str(error))
+            backend.close()
+            raise
         except BaseException:
             backend.close()
             raise
@@ -294,18 +331,3 @@ def _version(package: str) -> str:
         except metadata.PackageNotFoundError:
             continue
     return "unknown"
-
-
-def cpu_name() -> str:
-    """CPU model and the number of cores this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    model = platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as stream:
-            for line in stream:
-                if line.startswith(("model name", "Model")):
-                    model = line.split(":", 1)[1].strip()
-                    break
-    except OSError:
-        pass
-    return f"{model} x{cores}"

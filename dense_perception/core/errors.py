@@ -31,5 +31,9 @@ class BackendError(DensePerceptionError, RuntimeError):
     """A runtime is not installed, refuses the graph or fails while running it."""
 
 
+class EngineRefusedError(BackendError):
+    """A runtime or an engine gives other answers than the reference."""
+
+
 class TrainingError(DensePerceptionError, RuntimeError):
     """A corpus, a checkpoint or a training configuration cannot be used."""

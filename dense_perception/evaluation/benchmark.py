@@ -13,19 +13,24 @@ import numpy as np
 
 if TYPE_CHECKING:
     from dense_perception.core.card import ModelCard
+    from dense_perception.runtime.perceiver import Perceiver
 
 HELP = "Measure a model end to end: uint8 image in memory to metric depth of the image's size."
 EXAMPLES = """\
 examples:
   dense-perception benchmark dpt_tiny_indoor
+  dense-perception export dpt/base --random --size 384x384 --output /tmp/base --precision fp32 int8
+  dense-perception benchmark /tmp/base/dpt_base_untrained.yaml --against transformers
   dense-perception benchmark dpt_tiny_indoor --image-size 1280x720 --threads 1 --json
   dense-perception benchmark dpt_tiny_indoor --against transformers
 
-Contestants take turns, so that a busy machine troubles all of them alike. With --against
-transformers, DPT-Hybrid of the `transformers` library with random weights in fp32 PyTorch runs in
-the same turns, prepared and restored by this package's own code: once with its standard widths,
-once with this model's transformer and decoder widths. It takes square inputs only: the multiple of
-32 whose area is nearest to the model's.
+Contestants take turns, so that a busy machine troubles all of them alike. `auto` is what a node
+chooses once it has measured everything, which may take a big model several starts. With --against
+transformers, DPT of the `transformers` library with random weights in fp32 PyTorch runs in the same
+turns, prepared and restored by this package's own code: for a DPT-Base or DPT-Large the same
+network; for other models DPT-Hybrid, once with its standard widths, once with this model's
+transformer and decoder widths. It takes square inputs only: those whose area is nearest to the
+model's.
 """
 
 _Call = Callable[[], object]
@@ -129,15 +134,39 @@ def _ours(options: argparse.Namespace, rgb_hwc: np.ndarray) -> tuple[dict[str, _
                 notes.append(f"{name}: {error}")
                 continue
             contestants[name] = lambda perceiver=perceiver: perceiver(rgb_hwc)  # type: ignore[misc]
+    if options.backend == options.precision == "auto" and len(contestants) > 1:
+        chosen = _chosen(options)
+        selection = chosen.selection
+        name = f"auto ({selection.backend}/{selection.precision})"
+        contestants[name] = lambda: chosen(rgb_hwc)
     if not contestants:
         raise BackendError(f"nothing can run {options.model}: {'; '.join(notes)}")
     return contestants, notes
 
 
+def _chosen(options: argparse.Namespace) -> Perceiver:
+    """What ``auto`` settles for: started again while it leaves candidates for a later start."""
+    from dense_perception.runtime.perceiver import Perceiver
+
+    for _ in range(8):
+        chosen = Perceiver.load(options.model, device=options.device, threads=options.threads)
+        if not any("later start" in outcome.note for outcome in chosen.selection.considered):
+            break
+        chosen.close()
+    else:
+        chosen = Perceiver.load(options.model, device=options.device, threads=options.threads)
+    return chosen
+
+
 def _transformers(card: ModelCard, threads: int, rgb_hwc: np.ndarray) -> dict[str, _Call]:
-    from dense_perception.evaluation.transformers_reference import hybrid_dpt
+    from dense_perception.evaluation.transformers_reference import hybrid_dpt, plain_dpt
 
     network = card.network
+    if card.family == "dpt" and card.variant in ("base", "large"):
+        side = 16 * max(1, round((card.input.width * card.input.height) ** 0.5 / 16))
+        large = card.variant == "large"
+        name = f"transformers DPT-{card.variant.title()} {side}x{side} fp32"
+        return {name: plain_dpt(side, rgb_hwc, threads, large=large)}
     width = int(network.get("dim", 192))
     depth = int(network.get("depth", 4))
     heads = int(network.get("heads", 4))

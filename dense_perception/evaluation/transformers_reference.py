@@ -1,13 +1,36 @@
-"""DPT-Hybrid of the ``transformers`` library in fp32 PyTorch: the yardstick of the benchmark."""
+"""DPT of the ``transformers`` library in fp32 PyTorch: the yardstick of the benchmark."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from dense_perception.imaging.resize import prepare, restore
+
+
+def plain_dpt(
+    side: int, rgb_hwc: np.ndarray, threads: int = 0, *, large: bool = False
+) -> Callable[[], np.ndarray]:
+    """A call that takes ``rgb_hwc`` to a depth map of its size: DPT-Base or -Large, random weights.
+
+    ``side``: the square input. ``threads`` 0 means all usable cores.
+    """
+    from transformers import DPTConfig
+
+    config = DPTConfig(
+        image_size=side,
+        hidden_size=1024 if large else 768,
+        num_hidden_layers=24 if large else 12,
+        num_attention_heads=16 if large else 12,
+        intermediate_size=4096 if large else 3072,
+        backbone_out_indices=[5, 11, 17, 23] if large else [2, 5, 8, 11],
+        neck_hidden_sizes=[256, 512, 1024, 1024] if large else [96, 192, 384, 768],
+        readout_type="project",
+    )
+    return _call(config, side, rgb_hwc, threads)
 
 
 def hybrid_dpt(
@@ -25,11 +48,8 @@ def hybrid_dpt(
     ``side``: the square input; ``dim``, ``layers``, ``heads``: the transformer (DPT-Hybrid's own by
     default); ``features``: the decoder's channels. ``threads`` 0 means all usable cores.
     """
-    import torch
-    from transformers import DPTConfig, DPTForDepthEstimation
+    from transformers import DPTConfig
 
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-    torch.set_num_threads(threads or usable or torch.get_num_threads())
     config = DPTConfig(
         is_hybrid=True,
         image_size=side,
@@ -45,6 +65,15 @@ def hybrid_dpt(
         fusion_hidden_size=features,
         readout_type="project",
     )
+    return _call(config, side, rgb_hwc, threads)
+
+
+def _call(config: Any, side: int, rgb_hwc: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
+    import torch
+    from transformers import DPTForDepthEstimation
+
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    torch.set_num_threads(threads or usable or torch.get_num_threads())
     network = DPTForDepthEstimation(config).eval()
     height, width = rgb_hwc.shape[:2]
 

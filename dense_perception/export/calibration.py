@@ -13,19 +13,22 @@ from onnx import helper
 
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import InputError
+from dense_perception.imaging.resize import prepare
+from dense_perception.runtime.sources import IMAGE_SUFFIXES, is_bag, open_source
 
 _BINS = 2048
-_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
 class Statistics:
     """Magnitudes and channel means of one activation over all frames.
 
-    Channels are axis 1 of maps (rank 4) and the last axis of tokens.
+    ``channel_axis`` says which axis the channels are: 1 of NCHW maps, -1 of tokens.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channel_axis: int = -1) -> None:
+        self.channel_axis = channel_axis
         self.largest = 0.0
+        self.channel_largest = np.zeros(1)
         self.counts = np.zeros(_BINS, np.int64)
         self._sum: np.ndarray | float = 0.0
         self._frames = 0
@@ -36,9 +39,10 @@ class Statistics:
         return np.asarray(self._sum) / max(self._frames, 1)
 
     def add(self, array: np.ndarray) -> None:
-        self.largest = max(self.largest, float(np.abs(array).max()))
-        channel = 1 if array.ndim == 4 else array.ndim - 1
+        channel = self.channel_axis % array.ndim
         others = tuple(axis for axis in range(array.ndim) if axis != channel)
+        self.channel_largest = np.maximum(self.channel_largest, np.abs(array).max(axis=others))
+        self.largest = max(self.largest, float(self.channel_largest.max()))
         self._sum = self._sum + len(array) * array.mean(axis=others, dtype=np.float64)
         self._frames += len(array)
 
@@ -47,10 +51,19 @@ class Statistics:
             counts, _ = np.histogram(np.abs(array), _BINS, (0.0, self.largest))
             self.counts += counts
 
+    def divide_channels(self, factors: np.ndarray) -> None:
+        """As if each channel had been divided by its positive factor; histograms start anew."""
+        self.channel_largest = self.channel_largest / factors
+        self.largest = float(self.channel_largest.max())
+        self._sum = self._sum / factors
+        self.counts[:] = 0
+
     def limit(self, method: str, percentile: float) -> float:
         """The magnitude that becomes 127; see :class:`~..quantize.QuantizeOptions`."""
         if self.largest == 0:
             return 1.0
+        if not self.counts.any():
+            return self.largest
         if method == "percentile":
             return self._percentile(percentile)
         if method == "mse":
@@ -77,17 +90,17 @@ class Statistics:
 
 def observe(
     model: onnx.ModelProto,
-    names: Iterable[str],
+    channel_axes: Mapping[str, int],
     frames: Iterable[Mapping[str, np.ndarray]],
     histograms: bool,
 ) -> dict[str, Statistics]:
-    """Run the graph in ONNX Runtime and watch the tensors ``names``.
+    """Run the graph in ONNX Runtime and watch tensors: name to the axis of its channels.
 
     :raises InputError: if there are no frames.
     """
     import onnxruntime
 
-    names = list(names)
+    names = list(channel_axes)
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     del watched.graph.output[:]
@@ -100,7 +113,7 @@ def observe(
     session = onnxruntime.InferenceSession(
         watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    found = {name: Statistics() for name in names}
+    found = {name: Statistics(axis) for name, axis in channel_axes.items()}
     kept = list(frames)
     if not kept:
         raise InputError("there are no calibration frames: give a folder with pictures or a corpus")
@@ -123,33 +136,59 @@ def _run(
 
 
 def calibration_frames(
-    folder: Path, card: ModelCard, count: int = 64
+    source: Path, card: ModelCard, count: int = 64, topic: str | None = None
 ) -> list[dict[str, np.ndarray]]:
-    """``count`` frames evenly spread over a folder of pictures or a generated corpus.
+    """``count`` frames evenly spread over pictures, a generated corpus, a video or a bag.
 
-    A corpus is a folder with ``shard_*/rgb.npy`` (frames, height, width, 3) uint8. Frames are
-    resized as at run time; the focal length is one image width, which no activation depends on.
+    A corpus is a folder with ``shard_*/rgb.npy`` (frames, height, width, 3) uint8; ``topic`` is a
+    bag's colour topic, by default the only one. Frames are resized as at run time; the focal length
+    is one image width, which no activation depends on.
 
-    :raises InputError: if the folder holds neither, or a file cannot be read.
+    :raises InputError: if it is none of these, or a file cannot be read.
     """
-    folder = Path(folder)
-    shards = sorted(folder.glob("shard_*/rgb.npy"))
-    pictures = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _PICTURES)
+    source = Path(source)
+    if not source.exists():
+        raise InputError(f"there is no {source}: give a folder of pictures, a video or a bag")
+    folder = source.is_dir() and not is_bag(source)
+    shards = sorted(source.glob("shard_*/rgb.npy")) if folder else []
+    pictures = sorted(p for p in source.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if shards:
         images = _from_shards(shards, count)
-    elif pictures:
+    elif folder and pictures:
         images = _from_pictures(pictures, count)
-    else:
+    elif folder:
         raise InputError(
-            f"{folder} holds no pictures and no corpus: give a folder with {', '.join(_PICTURES)} "
-            "or one with shard_*/rgb.npy"
+            f"{source} holds no pictures and no corpus: give a folder with "
+            f"{', '.join(IMAGE_SUFFIXES)}, one with shard_*/rgb.npy, a video or a bag"
         )
+    else:
+        return _from_stream(source, card, count, topic)
     return [_feeds(rgb_hwc, card) for rgb_hwc in images]
 
 
-def _feeds(rgb_hwc: np.ndarray, card: ModelCard) -> dict[str, np.ndarray]:
-    from dense_perception.imaging.resize import prepare
+def _from_stream(
+    source: Path, card: ModelCard, count: int, topic: str | None
+) -> list[dict[str, np.ndarray]]:
+    """Reads once, whatever the length: where too many are kept, every second one goes."""
+    stream = open_source(str(source), topic=topic)
+    kept: list[dict[str, np.ndarray]] = []
+    stride = 1
+    try:
+        for index, item in enumerate(stream):
+            if index % stride:
+                continue
+            kept.append(_feeds(item.frame.rgb_hwc, card))
+            if len(kept) == 4 * count:
+                kept, stride = kept[::2], 2 * stride
+        if not kept:
+            reason = f": {stream.problems[0]}" if stream.problems else ""
+            raise InputError(f"no frame of {source} could be read{reason}")
+    finally:
+        stream.close()
+    return [kept[index] for index in _spread(len(kept), count)]
 
+
+def _feeds(rgb_hwc: np.ndarray, card: ModelCard) -> dict[str, np.ndarray]:
     feeds = {"image": prepare(rgb_hwc, card.input.width, card.input.height)[None]}
     if card.input.focal:
         feeds["focal_px"] = np.array([card.input.width], np.float32)

@@ -28,6 +28,7 @@ from dense_perception.core.errors import ArtefactError, CardError
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.prediction import GRAY_MAPS, DepthKind
 from dense_perception.nets.sliding_window import SlidingWindow
+from dense_perception.nets.vit import fix_positions
 from dense_perception.nets.zoo import normalisation
 
 OPSET = 18
@@ -107,8 +108,9 @@ def to_onnx(network: nn.Module, card: ModelCard) -> onnx.ModelProto:
         names.append("focal_px")
     batch = torch.export.Dim("N", min=1, max=_LARGEST_BATCH)
     with _quiet(), torch.no_grad():
-        # Errors that name a cure must not drown in the exporter's report.
-        corridor(*(tensor[:1] for tensor in example))
+        # Errors that name a cure must not drown in the exporter's report; and no runtime needs to
+        # resize a position table that never changes.
+        fix_positions(corridor, *(tensor[:1] for tensor in example))
         program = torch.onnx.export(
             corridor,
             tuple(example),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,9 @@ import yaml
 from torch import nn
 
 from dense_perception.core.card import ModelCard, ModelFile
-from dense_perception.core.errors import ArtefactError
+from dense_perception.core.errors import ArtefactError, InputError
 from dense_perception.export.graph import embed_card, to_onnx, write_onnx
+from dense_perception.export.half import half_candidates, rounded, to_half
 from dense_perception.export.parity import (
     Arrays,
     Difference,
@@ -25,11 +26,16 @@ from dense_perception.export.parity import (
     runtime_outputs,
     torch_outputs,
 )
-from dense_perception.export.quantize import QuantizeOptions, quantize
+from dense_perception.export.quantize import QuantizeOptions, Quantizer
+from dense_perception.export.sensitivity import Found, Judge, search
 
 FP32_LIMIT = Difference(1e-4, 1e-5)
 """How far a runtime may be from eager PyTorch; more is a wrong graph, not rounding."""
-_INT8_FLOOR = Difference(0.05, 0.005)
+FP16_DROP = 0.002
+INT8_DROP = 0.02
+"""What a precision may cost by default; see :class:`~dense_perception.export.sensitivity.Judge`."""
+_FLOORS = {"int8": Difference(0.05, 0.005), "fp16": Difference(0.02, 0.002)}
+_JUDGED = 8
 _FP32_TOLERANCE = Difference(1e-3, 1e-4)
 _MARGIN = 3.0
 
@@ -54,26 +60,50 @@ class Exported:
     rows: list[Row]
 
 
+@dataclass(frozen=True)
+class Plan:
+    """Which files to make besides fp32, and how.
+
+    :param precisions: some of ``fp16`` and ``int8``.
+    :param frames: graph inputs, one frame each, to calibrate on; needed for int8. The last eighth,
+        at most 8, is kept aside to measure the drop on. Without frames the card's reference frames
+        measure it.
+    :param source: what the frames are, for the card.
+    :param max_drop: for int8; see :class:`~dense_perception.export.sensitivity.Judge`.
+    :param fp16_drop: the same for fp16.
+    """
+
+    precisions: Sequence[str] = ()
+    frames: Sequence[Arrays] = ()
+    source: str = ""
+    options: QuantizeOptions = field(default_factory=QuantizeOptions)
+    max_drop: float = INT8_DROP
+    fp16_drop: float = FP16_DROP
+
+
 def export_model(
     network: nn.Module,
     card: ModelCard,
     output: Path,
-    calibration: Iterable[Mapping[str, np.ndarray]] | None = None,
-    options: QuantizeOptions | None = None,
+    plan: Plan | None = None,
     *,
     overwrite: bool = False,
-    on_step: Callable[[str], None] = lambda step: None,
+    on_step: Callable[[str, int], None] = lambda step, more: None,
 ) -> Exported:
-    """Write ``NAME_fp32.onnx``, with ``calibration`` ``NAME_int8.onnx``, and ``NAME.yaml``.
+    """Write ``NAME_fp32.onnx``, what ``plan`` wants beside it, and ``NAME.yaml``.
 
     Everything is made and compared in a temporary folder first; a failure leaves ``output`` as it
-    was.
+    was. ``on_step`` is told each step, and how many more have turned out to be needed.
 
     :raises ArtefactError: if a file exists and ``overwrite`` is false, a runtime disagrees with
-        eager PyTorch, or something cannot be written.
+        eager PyTorch, no coarse graph is within its drop, or something cannot be written.
     :raises CardError: if the card contradicts the network.
+    :raises InputError: if int8 is wanted without frames.
     """
-    precisions = ["fp32"] if calibration is None else ["fp32", "int8"]
+    plan = plan or Plan()
+    if "int8" in plan.precisions and not plan.frames:
+        raise InputError("int8 needs frames to calibrate on: give pictures, a video or a bag")
+    precisions = ["fp32", *(kind for kind in ("fp16", "int8") if kind in plan.precisions)]
     targets = [output / f"{card.name}_{kind}.onnx" for kind in precisions]
     card_path = output / f"{card.name}.yaml"
     existing = [path.name for path in (*targets, card_path) if path.exists()]
@@ -86,8 +116,7 @@ def export_model(
         with tempfile.TemporaryDirectory(dir=output, prefix=".export-") as temporary:
             maker = _Maker(network, card, Path(temporary), on_step)
             maker.fp32()
-            if calibration is not None:
-                maker.int8(calibration, options)
+            maker.coarse(plan)
             for path in targets:
                 os.replace(maker.folder / path.name, path)
             text = yaml.safe_dump(maker.card.to_dict(), sort_keys=False, allow_unicode=True)
@@ -103,10 +132,11 @@ class _Maker:
     """Makes and compares the files of one model in a scratch folder."""
 
     def __init__(
-        self, network: nn.Module, card: ModelCard, folder: Path, on_step: Callable[[str], None]
+        self, network: nn.Module, card: ModelCard, folder: Path, on_step: Callable[[str, int], None]
     ) -> None:
         self.network = network
-        self.card = replace(card, precision="fp32", files={})
+        provenance = {key: v for key, v in card.provenance.items() if key != "precision"}
+        self.card = replace(card, precision="fp32", files={}, provenance=provenance)
         self.folder = folder
         self.on_step = on_step
         self.rows: list[Row] = []
@@ -114,10 +144,10 @@ class _Maker:
         self.model = onnx.ModelProto()
 
     def fp32(self) -> None:
-        self.on_step("fp32 graph")
+        self.on_step("fp32 graph", 0)
         self.model = to_onnx(self.network, _with_tolerance(self.card, _FP32_TOLERANCE))
         path = self._write(self.model, "fp32")
-        self.on_step("fp32 against PyTorch")
+        self.on_step("fp32 against PyTorch", 0)
         want = torch_outputs(self.network, self.card, self.feeds)
         for name, difference in self._compare(path, want, "PyTorch").items():
             if not difference.within(FP32_LIMIT):
@@ -129,30 +159,80 @@ class _Maker:
                 )
         self._list(path, "fp32")
 
-    def int8(
-        self, calibration: Iterable[Mapping[str, np.ndarray]], options: QuantizeOptions | None
-    ) -> None:
-        self.on_step("calibrate")
-        model = quantize(self.model, calibration, options)
-        self.on_step("int8 across runtimes")
-        path = self._write(model, "int8")
-        # The file's own meaning is what ONNX Runtime computes; the others are held to it.
+    def coarse(self, plan: Plan) -> None:
+        """The files of ``plan``."""
+        frames = list(plan.frames)
+        aside = min(_JUDGED, len(frames) // 8)
+        judged = frames[len(frames) - aside :]
+        if not judged:
+            count = len(self.feeds["image"])
+            judged = [
+                {name: array[index : index + 1] for name, array in self.feeds.items()}
+                for index in range(count)
+            ]
+        judge = Judge(self.model, self.card, judged)
+        if "fp16" in plan.precisions:
+            self.on_step("fp16", 0)
+            found = search(
+                half_candidates(self.model),
+                lambda keep: rounded(self.model, keep),
+                judge,
+                plan.fp16_drop,
+                self.on_step,
+            )
+            found = replace(found, model=to_half(self.model, found.kept))
+            self._publish("fp16", found, {"max_drop": plan.fp16_drop})
+        if "int8" in plan.precisions:
+            self.on_step("calibrate", 0)
+            kept = frames[: len(frames) - aside]
+            quantizer = Quantizer(self.model, kept, plan.options)
+            found = search(quantizer.layers, quantizer.build, judge, plan.max_drop, self.on_step)
+            record = {
+                "max_drop": plan.max_drop,
+                "calibration": plan.source,
+                "frames": len(kept),
+                "ranges": plan.options.method,
+                "smooth": plan.options.smooth,
+                "layers": len(quantizer.layers),
+            }
+            self._publish("int8", found, record)
+
+    def _publish(self, precision: str, found: Found, record: Mapping[str, object]) -> None:
+        """Hold every runtime to what ONNX Runtime says the file means, and put the card in."""
+        self.on_step(f"{precision} across runtimes", 0)
+        path = self._write(found.model, precision)
         own = runtime_outputs("onnxruntime", path, self.feeds)
-        found = self._compare(path, own, "ONNX Runtime")
-        largest = max((d.max_of_range for d in found.values()), default=0.0)
-        mean = max((d.mean_of_range for d in found.values()), default=0.0)
+        differences = self._compare(path, own, "ONNX Runtime")
+        floor = _FLOORS[precision]
+        largest = max((d.max_of_range for d in differences.values()), default=0.0)
+        mean = max((d.mean_of_range for d in differences.values()), default=0.0)
         tolerance = Difference(
-            max(_INT8_FLOOR.max_of_range, round(_MARGIN * largest, 4)),
-            max(_INT8_FLOOR.mean_of_range, round(_MARGIN * mean, 4)),
+            max(floor.max_of_range, round(_MARGIN * largest, 4)),
+            max(floor.mean_of_range, round(_MARGIN * mean, 4)),
         )
-        embed_card(
-            model, _with_tolerance(replace(self.card, precision="int8", files={}), tolerance)
+        entry = {
+            **record,
+            "drop": round(found.drop, 5),
+            "drop_if_all": round(found.full_drop, 5),
+            "kept_fp32": list(found.kept),
+        }
+        if not np.isfinite(found.full_drop):
+            entry["drop_if_all"] = "not finite"
+        made = {**self.card.provenance.get("precision", {}), precision: entry}
+        provenance = {**self.card.provenance, "precision": made}
+        self.card = replace(self.card, provenance=provenance)
+        inside = replace(
+            self.card,
+            precision=precision,
+            files={},
+            provenance={**provenance, "precision": {precision: entry}},
         )
-        path = self._write(model, "int8")
-        self.on_step("int8 against fp32")
+        embed_card(found.model, _with_tolerance(inside, tolerance))
+        path = self._write(found.model, precision)
+        self.on_step(f"{precision} against fp32", 0)
         fp32 = runtime_outputs("onnxruntime", self.folder / self._name("fp32"), self.feeds)
         self._compare(path, fp32, "fp32")
-        self._list(path, "int8")
+        self._list(path, precision)
 
     def _name(self, precision: str) -> str:
         return f"{self.card.name}_{precision}.onnx"

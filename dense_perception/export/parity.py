@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,35 +11,10 @@ from torch import nn
 
 from dense_perception.backends.select import installed_backends, open_backend
 from dense_perception.core.card import ModelCard
+from dense_perception.core.difference import Difference
 from dense_perception.core.reference_frames import reference_feeds
 
 Arrays = Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Largest and mean absolute difference over the reference's range (its max - min)."""
-
-    max_of_range: float
-    mean_of_range: float
-
-    @classmethod
-    def between(cls, got: np.ndarray, want: np.ndarray) -> Difference:
-        """NaN anywhere, or a range of nothing with a difference, counts as infinitely far.
-
-        Of whole numbers a difference of one is rounding, and counts as none.
-        """
-        error = np.abs(got.astype(np.float64) - want.astype(np.float64))
-        if np.issubdtype(want.dtype, np.integer):
-            error = np.maximum(error - 1, 0)
-        span = float(np.ptp(want.astype(np.float64)))
-        largest, mean = float(error.max()), float(error.mean())
-        if not np.isfinite(largest) or (span == 0 and largest > 0):
-            return cls(float("inf"), float("inf"))
-        return cls(largest / span, mean / span) if span else cls(0.0, 0.0)
-
-    def within(self, other: Difference) -> bool:
-        return self.max_of_range <= other.max_of_range and self.mean_of_range <= other.mean_of_range
 
 
 def torch_outputs(network: nn.Module, card: ModelCard, feeds: Arrays) -> dict[str, np.ndarray]:

@@ -1,17 +1,17 @@
 """An fp32 graph becomes an int8 graph with explicit Q/DQ that every runtime reads alike.
 
-Signed, symmetric (zero point 0): per-tensor activations, per-channel weights; only Conv, MatMul and
-Gemm with constant weights; biases stay float. That is what TensorRT's parser accepts, and ONNX
-Runtime and OpenVINO run it too. Quantisation follows Nagel 2021 (arXiv:2106.08295): ranges from
-calibration frames, then bias correction, which takes the systematic part of the weights' rounding
-error out of each layer.
+ONNX Runtime's quantiser places the pairs, set to what TensorRT's parser accepts and what ONNX
+Runtime and OpenVINO run too: signed, symmetric (zero point 0), per-tensor activations, per-channel
+weights, float biases, only Conv, MatMul and Gemm with constant weights. Before it comes SmoothQuant
+(:mod:`~dense_perception.export.smooth`), after it bias correction (Nagel 2021, arXiv:2106.08295),
+which takes the systematic part of the weights' rounding error out of each convolution.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,10 @@ from onnx import helper, numpy_helper
 
 from dense_perception.core.errors import ArtefactError, InputError
 from dense_perception.export.calibration import Statistics, observe
+from dense_perception.export.smooth import smooth
 
 QUANTISED = ("Conv", "MatMul", "Gemm")
 METHODS = ("minmax", "percentile", "mse")
-_LEVELS = 127
 
 
 @dataclass(frozen=True)
@@ -32,19 +32,22 @@ class QuantizeOptions:
 
     :param method: what an activation's range is: the largest magnitude seen, the ``percentile`` of
         magnitudes, or the clip that minimises the mean squared error.
-    :param keep_float: how many of the first and last layers stay in floating point. The first few
-        of the default model cost most of the accuracy and hardly any of the time.
+    :param keep_float: how many of the first and last layers stay in floating point whatever the
+        search says. The first few of the default model cost most of the accuracy and hardly any of
+        the time.
     :param bias_correction: see the module.
-    :param weight_levels: largest integer of a weight. 127 would use all of int8, but x86 without
-        VNNI adds pairs of byte products in saturating 16 bits: with it OpenVINO was wrong by 10 %
-        of the depth on such a processor, with 63 by 2 %, and ONNX Runtime lost nothing.
+    :param smooth: SmoothQuant's alpha, 0 to 1; None leaves the graph as it is.
+    :param full_range: weights use -127..127 instead of -64..63. x86 without VNNI adds pairs of byte
+        products in saturating 16 bits: with it OpenVINO was wrong by 10 % of the depth on such a
+        processor, with 63 by 2 %, and ONNX Runtime lost nothing.
     """
 
     method: str = "minmax"
     percentile: float = 99.99
-    keep_float: tuple[int, int] = (6, 1)
+    keep_float: tuple[int, int] = (0, 0)
     bias_correction: bool = True
-    weight_levels: int = 63
+    smooth: float | None = 0.5
+    full_range: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -53,49 +56,88 @@ class QuantizeOptions:
             raise InputError(f"percentile is {self.percentile}, expected 50 to 100")
         if min(self.keep_float) < 0:
             raise InputError(f"keep_float is {self.keep_float}, expected numbers from 0")
-        if not 1 <= self.weight_levels <= _LEVELS:
-            raise InputError(f"weight_levels is {self.weight_levels}, expected 1 to {_LEVELS}")
+        if self.smooth is not None and not 0 <= self.smooth <= 1:
+            raise InputError(f"smooth is {self.smooth}, expected 0 to 1")
 
 
-@dataclass
-class _Layer:
-    """A node to quantise, its constant weight, and the axis of its output channels."""
+class Quantizer:
+    """Calibrates once, then builds int8 versions of one graph that differ in what stays float.
 
-    node: onnx.NodeProto
-    weight: np.ndarray
-    axis: int
-    bias: str | None = field(default=None)
-
-    @property
-    def activation(self) -> str:
-        return self.node.input[0]
-
-
-def quantize(
-    model: onnx.ModelProto,
-    frames: Iterable[Mapping[str, np.ndarray]],
-    options: QuantizeOptions | None = None,
-) -> onnx.ModelProto:
-    """The int8 version of ``model``, calibrated on ``frames`` (graph inputs, batches welcome).
-
-    The card inside is left as it is.
+    ``layers`` are the names of the nodes that can be quantised, in the graph's order. The given
+    model is left alone; the card inside is copied as it is.
 
     :raises InputError: if there are no frames.
     :raises ArtefactError: if the graph has nothing to quantise.
     """
-    options = options or QuantizeOptions()
-    model = copy.deepcopy(model)
-    layers = _layers(model, options.keep_float)
-    if not layers:
-        raise ArtefactError("the graph has no layer left to quantise: keep fewer in float")
-    names = list(dict.fromkeys(layer.activation for layer in layers))
-    statistics = observe(model, names, frames, histograms=options.method != "minmax")
-    graph = _Rewriter(model, options)
-    for layer in layers:
-        graph.quantize_layer(layer, statistics[layer.activation])
-    graph.finish()
-    onnx.checker.check_model(model, full_check=True)
-    return model
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        frames: Iterable[Mapping[str, np.ndarray]],
+        options: QuantizeOptions | None = None,
+    ) -> None:
+        self.options = options or QuantizeOptions()
+        self._model = copy.deepcopy(model)
+        _name_nodes(self._model)
+        found = _layers(self._model)
+        first, last = self.options.keep_float
+        found = found[first : len(found) - last]
+        if not found:
+            raise ArtefactError("the graph has no layer left to quantise: keep fewer in float")
+        self.layers = [node.name for node in found]
+        activations: dict[str, int] = {}
+        for node in found:
+            axis = 1 if node.op_type == "Conv" else -1
+            activations[node.input[0]] = max(axis, activations.get(node.input[0], -1))
+        self.statistics = observe(
+            self._model, activations, frames, histograms=self.options.method != "minmax"
+        )
+        if self.options.smooth is not None:
+            smooth(self._model, self.layers, self.statistics, self.options.smooth)
+
+    def build(self, keep: Collection[str] = ()) -> onnx.ModelProto:
+        """The int8 graph with the layers ``keep`` in floating point.
+
+        :raises ArtefactError: if that leaves none.
+        """
+        from onnxruntime.quantization import QuantType
+        from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
+        from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+        chosen = [name for name in self.layers if name not in keep]
+        if not chosen:
+            raise ArtefactError("the graph has no layer left to quantise: keep fewer in float")
+        ranges = {}
+        for name, statistics in self.statistics.items():
+            limit = np.float32(statistics.limit(self.options.method, self.options.percentile))
+            ranges[name] = (-limit, limit)
+        quantizer = QDQQuantizer(
+            copy.deepcopy(self._model),
+            True,
+            not self.options.full_range,
+            QuantType.QInt8,
+            QuantType.QInt8,
+            TensorsData(CalibrationMethod.MinMax, ranges),
+            chosen,
+            [],
+            list(QUANTISED),
+            {
+                "ActivationSymmetric": True,
+                "WeightSymmetric": True,
+                "QuantizeBias": False,
+                "MatMulConstBOnly": True,
+                "OpTypesToExcludeOutputQuantization": list(QUANTISED),
+            },
+        )
+        quantizer.quantize_model()
+        # The new nodes are at the end; TensorRT and the checker want them before their users.
+        quantizer.model.topological_sort()
+        model: onnx.ModelProto = quantizer.model.model
+        _as_before(model, self._model)
+        if self.options.bias_correction:
+            _correct_biases(model, self._model, set(chosen), self.statistics)
+        onnx.checker.check_model(model, full_check=True)
+        return model
 
 
 def quantized_layers(model: onnx.ModelProto) -> list[str]:
@@ -108,139 +150,84 @@ def quantized_layers(model: onnx.ModelProto) -> list[str]:
     ]
 
 
-def _layers(model: onnx.ModelProto, keep_float: Sequence[int]) -> list[_Layer]:
+def _layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     found = []
     for node in model.graph.node:
         # Products of two activations (attention) are small and stay in floating point.
         if node.op_type not in QUANTISED or node.input[1] not in constants:
             continue
-        weight = numpy_helper.to_array(constants[node.input[1]])
-        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        axis = 0 if node.op_type == "Conv" or attributes.get("transB") else 1
-        bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
-        if weight.ndim >= 2 and weight.dtype == np.float32 and not attributes.get("transA"):
-            found.append(_Layer(node, weight, axis, bias if bias in constants else None))
-    first, last = keep_float
-    return found[first : len(found) - last]
+        weight = constants[node.input[1]]
+        turned = any(a.name == "transA" and a.i for a in node.attribute)
+        if len(weight.dims) >= 2 and weight.data_type == onnx.TensorProto.FLOAT and not turned:
+            found.append(node)
+    return found
 
 
-class _Rewriter:
-    """Inserts the Q/DQ nodes; one pair per activation, one int8 tensor per weight."""
+def _name_nodes(model: onnx.ModelProto) -> None:
+    """The quantiser chooses layers by name, which must be there and be unique."""
+    taken: set[str] = set()
+    for index, node in enumerate(model.graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.op_type}_{index}"
+        taken.add(node.name)
 
-    def __init__(self, model: onnx.ModelProto, options: QuantizeOptions) -> None:
-        self.graph = model.graph
-        self.options = options
-        self.activations: dict[str, str] = {}
-        self.weights: dict[tuple[str, int], str] = {}
-        self.added: list[onnx.NodeProto] = []
 
-    def quantize_layer(self, layer: _Layer, statistics: Statistics) -> None:
-        options = self.options
-        scales, integers = quantize_weight(layer.weight, layer.axis, options.weight_levels)
-        if options.bias_correction and layer.node.op_type == "Conv":
-            lost = layer.weight - _times(integers, scales, layer.axis)
-            self._correct_bias(layer, lost, statistics)
-        name = layer.node.input[1]
-        layer.node.input[0] = self._activation(layer.activation, statistics)
-        layer.node.input[1] = self._weight(name, layer.axis, scales, integers)
+def _as_before(model: onnx.ModelProto, before: onnx.ModelProto) -> None:
+    """Undo what the quantiser writes about itself; drop the weights nobody uses any more."""
+    model.producer_name, model.producer_version = before.producer_name, before.producer_version
+    model.ir_version = before.ir_version
+    del model.opset_import[:]
+    model.opset_import.extend(before.opset_import)
+    del model.metadata_props[:]
+    model.metadata_props.extend(before.metadata_props)
+    used = {name for node in model.graph.node for name in node.input}
+    used |= {output.name for output in model.graph.output}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    del model.graph.value_info[:]
 
-    def finish(self) -> None:
-        """Put the new nodes before their users and drop the weights nobody uses any more."""
-        nodes = list(self.graph.node)
-        del self.graph.node[:]
-        produced_by = {output: node for node in self.added for output in node.output}
-        placed: set[str] = set()
-        for node in nodes:
-            for name in node.input:
-                self._place(name, produced_by, placed)
-            self.graph.node.append(node)
-        used = {name for node in self.graph.node for name in node.input}
-        kept = [tensor for tensor in self.graph.initializer if tensor.name in used]
-        del self.graph.initializer[:]
-        self.graph.initializer.extend(kept)
 
-    def _place(
-        self, name: str, produced_by: Mapping[str, onnx.NodeProto], placed: set[str]
-    ) -> None:
-        node = produced_by.get(name)
-        if node is None or name in placed:
-            return
-        placed.add(name)
-        for below in node.input:
-            self._place(below, produced_by, placed)
-        self.graph.node.append(node)
-
-    def _activation(self, name: str, statistics: Statistics) -> str:
-        if name not in self.activations:
-            limit = statistics.limit(self.options.method, self.options.percentile)
-            scale, zero = f"{name}_scale", self._zero()
-            self._constant(scale, np.array(limit / _LEVELS, np.float32))
-            self._node("QuantizeLinear", [name, scale, zero], f"{name}_int8")
-            self._node("DequantizeLinear", [f"{name}_int8", scale, zero], f"{name}_dequantized")
-            self.activations[name] = f"{name}_dequantized"
-        return self.activations[name]
-
-    def _weight(self, name: str, axis: int, scales: np.ndarray, integers: np.ndarray) -> str:
-        if (name, axis) not in self.weights:
-            stem = f"{name}_axis{axis}"
-            self._constant(f"{stem}_int8", integers)
-            self._constant(f"{stem}_scale", scales)
-            self._constant(f"{stem}_zero", np.zeros(len(scales), np.int8))
-            inputs = [f"{stem}_int8", f"{stem}_scale", f"{stem}_zero"]
-            self._node("DequantizeLinear", inputs, f"{stem}_dequantized", axis=axis)
-            self.weights[name, axis] = f"{stem}_dequantized"
-        return self.weights[name, axis]
-
-    def _correct_bias(self, layer: _Layer, lost: np.ndarray, statistics: Statistics) -> None:
-        """Give the bias what the rounded weights lose on the average input of each channel."""
-        node = layer.node
-        per_channel = lost.reshape(*lost.shape[:2], -1).sum(-1)
+def _correct_biases(
+    model: onnx.ModelProto,
+    before: onnx.ModelProto,
+    names: set[str],
+    statistics: Mapping[str, Statistics],
+) -> None:
+    """Give each bias what the rounded weights lose on the average input of each channel."""
+    constants = {t.name: t for t in model.graph.initializer}
+    floats = {t.name: t for t in before.graph.initializer}
+    original = {node.name: node for node in before.graph.node}
+    made_by = {output: node for node in model.graph.node for output in node.output}
+    for node in list(model.graph.node):
+        if node.op_type != "Conv" or node.name not in names:
+            continue
+        source = original[node.name]
+        rounded = _dequantised(made_by[node.input[1]], constants)
+        lost = numpy_helper.to_array(floats[source.input[1]]) - rounded
         groups = next((a.i for a in node.attribute if a.name == "group"), 1)
         outputs = lost.shape[0]
-        means = statistics.channel_mean.reshape(groups, -1).repeat(outputs // groups, axis=0)
+        means = statistics[source.input[0]].channel_mean.reshape(groups, -1)
+        means = means.repeat(outputs // groups, axis=0)
+        per_channel = lost.reshape(*lost.shape[:2], -1).sum(-1)
         correction = (per_channel * means).sum(1).astype(np.float32)
         bias = np.zeros(outputs, np.float32)
-        if layer.bias is not None:
-            bias = next(
-                numpy_helper.to_array(t) for t in self.graph.initializer if t.name == layer.bias
-            )
-        elif len(node.input) > 2 and node.input[2]:
-            return  # a computed bias cannot be corrected
+        if len(source.input) > 2 and source.input[2]:
+            if source.input[2] not in floats:
+                continue  # a computed bias cannot be corrected
+            bias = numpy_helper.to_array(floats[source.input[2]])
         name = f"{node.output[0]}_bias"
-        self._constant(name, bias + correction)
+        model.graph.initializer.append(numpy_helper.from_array(bias + correction, name))
         del node.input[2:]
         node.input.append(name)
 
-    def _zero(self) -> str:
-        if not any(tensor.name == "int8_zero" for tensor in self.graph.initializer):
-            self._constant("int8_zero", np.array(0, np.int8))
-        return "int8_zero"
 
-    def _constant(self, name: str, value: np.ndarray) -> None:
-        self.graph.initializer.append(numpy_helper.from_array(value, name))
-
-    def _node(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> None:
-        self.added.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
-
-
-def quantize_weight(
-    weight: np.ndarray, axis: int, levels: int = _LEVELS
-) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric per-channel int8: scales (channels,) float32 and integers of the weight's shape."""
-    others = tuple(a for a in range(weight.ndim) if a != axis)
-    limits = np.abs(weight).max(axis=others)
-    # A channel of zeros gets a scale that no runtime rounds to nothing.
-    scales = (np.where(limits > 0, limits, 1.0) / levels).astype(np.float32)
-    integers = np.rint(weight / _along(scales, weight.ndim, axis)).clip(-levels, levels)
-    return scales, integers.astype(np.int8)
-
-
-def _times(integers: np.ndarray, scales: np.ndarray, axis: int) -> np.ndarray:
-    return integers.astype(np.float32) * _along(scales, integers.ndim, axis)
-
-
-def _along(values: np.ndarray, ndim: int, axis: int) -> np.ndarray:
-    shape = [1] * ndim
+def _dequantised(node: onnx.NodeProto, constants: Mapping[str, Any]) -> np.ndarray:
+    """What a DequantizeLinear of a constant gives, float32."""
+    integers, scales = (numpy_helper.to_array(constants[name]) for name in node.input[:2])
+    axis = next((helper.get_attribute_value(a) for a in node.attribute if a.name == "axis"), 1)
+    shape = [1] * integers.ndim
     shape[axis] = -1
-    return values.reshape(shape)
+    product: np.ndarray = integers.astype(np.float32) * scales.reshape(shape)
+    return product

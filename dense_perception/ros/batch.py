@@ -66,6 +66,7 @@ def answer_batch(
             begun_s = time.perf_counter()
             header = each.received.message.header
             try:
+                prediction = each.camera.refined(each.image.frame, prediction)
                 each.camera.publish(Answer(each.image.frame, prediction, header, each.image.info))
             except Exception as error:
                 each.camera.failed(error)

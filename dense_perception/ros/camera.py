@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dense_perception.core.card import ModelCard
+from dense_perception.core.frame import Frame
+from dense_perception.core.prediction import Prediction
 from dense_perception.ros.camera_input import CameraFrame, CameraInput
+from dense_perception.ros.depth_refinement import DepthRefinement
 from dense_perception.ros.frame_log import FrameLog
 from dense_perception.ros.outputs import Answer, OutputGroup, OutputTopics
 from dense_perception.ros.topics import TopicSpec
@@ -31,6 +34,7 @@ class Camera:
         self._node = node
         self._topics = OutputTopics(node, name)
         self._groups: list[OutputGroup] = []
+        self._refinement: DepthRefinement | None = None
 
     def offer(
         self,
@@ -47,8 +51,12 @@ class Camera:
         self._topics.keep(specs)
 
     def listen(self, on_image: Callable[[str, Any], None]) -> None:
-        """Subscribe; ``on_image`` gets the camera's name and each message."""
+        """Subscribe, also to what the scale comes from.
+
+        ``on_image`` gets the camera's name and each message.
+        """
         wish = self._node.parameters
+        self._refinement = DepthRefinement(self._node, self.name, wish.scale_source)
         self.input = CameraInput(
             self._node,
             self.name,
@@ -62,6 +70,9 @@ class Camera:
         if self.input is not None:
             self.input.close()
             self.input = None
+        if self._refinement is not None:
+            self._refinement.close()
+            self._refinement = None
 
     def close(self) -> None:
         """Unsubscribe and destroy the publishers."""
@@ -70,8 +81,10 @@ class Camera:
         self._topics.close()
 
     def wanted(self) -> frozenset[str]:
-        """The entries of a Prediction that somebody subscribes to."""
-        return self._topics.wanted()
+        """The entries of a Prediction that somebody subscribes to, and what those need."""
+        entries = self._topics.wanted()
+        by_floor = self._node.parameters.scale_source == "camera_height"
+        return entries | {"labels"} if by_floor and "depth" in entries else entries
 
     def announce(self) -> None:
         """Publish what does not belong to a frame."""
@@ -100,6 +113,15 @@ class Camera:
                 throttle_duration_sec=_LOG_PERIOD_S,
             )
         return image
+
+    def refined(self, frame: Frame, prediction: Prediction) -> Prediction:
+        """The prediction with its depth scaled and stabilised, as the parameters wish."""
+        refinement = self._refinement
+        if refinement is None or prediction.depth is None:
+            return prediction
+        answer = refinement.apply(frame, prediction, self._node.parameters)
+        self.log.scale_problem = refinement.problem
+        return answer
 
     def failed(self, error: Exception) -> None:
         """Count and log a frame that could not be answered."""

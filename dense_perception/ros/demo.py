@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from dense_perception.core.errors import BackendError, InputError
 from dense_perception.core.files import atomic_write, prepare_output_folder
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> DemoReport:
     :raises InputError: if the bag cannot be used or the output folder is not empty.
     :raises BackendError: if a process does not come up; the message ends with its log.
     """
-    image_topic, info_topic, compressed = _input_topics(args.bag, args.topic)
+    image_topic, info_topic, compressed, count = _input_topics(args.bag, args.topic)
     output: Path = args.output
     prepare_output_folder(output, overwrite=args.overwrite)
     for name in ("pictures", "bag", "logs"):
@@ -117,20 +118,26 @@ def run(args: argparse.Namespace) -> DemoReport:
             log=output / "logs" / "depth_node.log",
             environment=environment,
         ) as node:
+            print(f"starting depth_node, its log is {node.log_path}", file=sys.stderr)
             node.wait_for_text("waiting for images", _START_S, failure="cannot configure")
-            played, memory_mb, problems = _play_and_record(args, topics, output, environment, node)
+            with tqdm(total=count, unit="frame", desc="answered", disable=None) as bar:
+                played, memory_mb, problems = _play_and_record(
+                    args, topics, output, environment, node, bar
+                )
     return _report(args, output, image_topic, played, memory_mb, problems)
 
 
-def _input_topics(path: Path, wanted: str | None) -> tuple[str, str, bool]:
+def _input_topics(path: Path, wanted: str | None) -> tuple[str, str, bool, int | None]:
+    """The image topic, its camera_info (perhaps empty), is it compressed, how many pictures."""
     from dense_perception.runtime.bag_images import camera_info_topic, choose_topic
     from dense_perception.runtime.bag_reader import BagReader
 
     with BagReader(path) as bag:
         image = choose_topic(bag, wanted, "picture", "--topic")
-        kinds = {topic.name: topic.msgtype for topic in bag.topics}
+        topics = {topic.name: topic for topic in bag.topics}
     info = camera_info_topic(image)
-    return image, info if info in kinds else "", kinds[image].endswith("/CompressedImage")
+    compressed = topics[image].msgtype.endswith("/CompressedImage")
+    return image, info if info in topics else "", compressed, topics[image].count
 
 
 def _play_and_record(
@@ -139,6 +146,7 @@ def _play_and_record(
     output: Path,
     environment: dict[str, str],
     node: ChildProcess,
+    bar: Any,
 ) -> tuple[dict[str, Any], float, list[str]]:
     """The player's report, the node's memory at the end, and what went wrong."""
     import rclpy
@@ -163,6 +171,7 @@ def _play_and_record(
             if time.monotonic() > deadline:
                 return False
             executor.spin_once(timeout_sec=0.05)
+            bar.update(recorder.counts[answers[0]] - bar.n)
         return True
 
     player_arguments = ["replay", str(args.bag), "--json", f"--rate={args.rate}"]
@@ -284,7 +293,7 @@ def as_text(report: DemoReport) -> str:
         "answered": str(report.answered),
         "latency": f"{report.latency_median_ms:.1f} ms median, {report.latency_p95_ms:.1f} ms p95",
         "model": report.model,
-        "backend": report.backend,
+        "backend": report.backend.partition(";")[0],  # what was passed over is in the node's log
         "node memory": f"{report.node_memory_mb:.0f} MB",
         "pictures": report.pictures,
         "result bag": report.bag,

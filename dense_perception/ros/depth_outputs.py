@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 
 class DepthOutputs(OutputGroup):
-    """A metric model fills ``~/depth/image``, a relative one ``~/depth/relative``: its numbers are
-    no metres. Both have ``~/depth/camera_info`` and ``~/depth/color``.
+    """Metric depth goes to ``~/depth/image``, relative to ``~/depth/relative``: its numbers are no
+    metres. A scale source makes the second the first, frame by frame. Both have
+    ``~/depth/camera_info`` and ``~/depth/color``.
     """
 
     def __init__(
@@ -41,9 +42,12 @@ class DepthOutputs(OutputGroup):
     def specs(cls, card: ModelCard, parameters: Any) -> tuple[topics.TopicSpec, ...]:
         if card.depth is None:
             return ()
-        metric = card.depth.kind is DepthKind.METRIC
-        image = topics.DEPTH_IMAGE if metric else topics.DEPTH_RELATIVE
-        return image, topics.DEPTH_CAMERA_INFO, topics.DEPTH_COLOR
+        images = []
+        if becomes_metric(card, parameters):
+            images.append(topics.DEPTH_IMAGE)
+        if card.depth.kind is not DepthKind.METRIC:
+            images.append(topics.DEPTH_RELATIVE)
+        return *images, topics.DEPTH_CAMERA_INFO, topics.DEPTH_COLOR
 
     def publish(self, answer: Answer) -> None:
         depth, header, send = answer.prediction.depth, answer.header, self._topics.send
@@ -51,8 +55,10 @@ class DepthOutputs(OutputGroup):
             return
         wish = self._node.parameters
         depth_hw = limited(depth, wish)
-        send(topics.DEPTH_IMAGE, lambda: depth_message(depth_hw, header, wish.depth_encoding))
-        send(topics.DEPTH_RELATIVE, lambda: image_message(depth_hw, header, "32FC1"))
+        if depth.kind is DepthKind.METRIC:
+            send(topics.DEPTH_IMAGE, lambda: depth_message(depth_hw, header, wish.depth_encoding))
+        else:
+            send(topics.DEPTH_RELATIVE, lambda: image_message(depth_hw, header, "32FC1"))
         send(
             topics.DEPTH_CAMERA_INFO,
             lambda: camera_info_message(answer.info, answer.prediction.intrinsics, header),
@@ -80,12 +86,11 @@ class PointOutputs(OutputGroup):
 
     @classmethod
     def specs(cls, card: ModelCard, parameters: Any) -> tuple[topics.TopicSpec, ...]:
-        metric = card.depth is not None and card.depth.kind is DepthKind.METRIC
-        return (topics.POINTS,) if metric else ()
+        return (topics.POINTS,) if becomes_metric(card, parameters) else ()
 
     def publish(self, answer: Answer) -> None:
         depth = answer.prediction.depth
-        if depth is not None:
+        if depth is not None and depth.kind is DepthKind.METRIC:
             self._topics.send(topics.POINTS, lambda: self._cloud(depth, answer, None))
 
     def _cloud(self, depth: DepthMap, answer: Answer, labels_hw: np.ndarray | None) -> PointCloud2:
@@ -117,13 +122,20 @@ class LabelledPointOutputs(PointOutputs):
 
     def publish(self, answer: Answer) -> None:
         depth, labels = answer.prediction.depth, answer.prediction.labels
-        if depth is None:
+        if depth is None or depth.kind is not DepthKind.METRIC:
             return
         labels_hw = None
         if labels is not None and self._node.parameters.points_label:
             mapping = self._relabeller(labels.labels, self._node.parameters)
             labels_hw = relabel(labels.values_hw, mapping)
         self._topics.send(topics.POINTS, lambda: self._cloud(depth, answer, labels_hw))
+
+
+def becomes_metric(card: ModelCard, parameters: Any) -> bool:
+    """Whether the model's depth is metric, or is made so by a scale source."""
+    if card.depth is None:
+        return False
+    return card.depth.kind is DepthKind.METRIC or parameters.scale_source != "none"
 
 
 def limited(depth: DepthMap, wish: Any) -> np.ndarray:

@@ -20,6 +20,7 @@ class FrameLog:
     def __init__(self) -> None:
         self.last_error = ""
         self.info_problem = ""
+        self.scale_problem = ""
         self._times = StageTimer()
         self.restart()
 
@@ -90,12 +91,17 @@ class FrameLog:
             seconds_since_image=None if self._last_image is None else now - self._last_image,
             seconds_active=now - self._active_since,
             last_error=self.last_error,
-            notes=self._notes(),
+            notes=(*known.notes, *self._notes()),
         )
         self._answered_before, self._failed_before = answered, failed
         return health
 
     def _notes(self) -> tuple[str, ...]:
+        if self.scale_problem:
+            return (self.scale_problem, *self._calibration_notes())
+        return self._calibration_notes()
+
+    def _calibration_notes(self) -> tuple[str, ...]:
         if self.info_problem:
             return (f"camera_info is not used: {self.info_problem}",)
         if self._intrinsics.startswith("assumed"):

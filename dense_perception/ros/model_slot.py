@@ -89,6 +89,7 @@ def load_model(wish: Any, log: Callable[[str], Any]) -> Perceiver:
         precision=wish.precision,
         device=wish.device,
         threads=wish.threads,
+        trust_engine=wish.trust_engine,
         default_hfov_deg=wish.default_hfov_deg,
         output_size=wish.output_size,
         max_output_side=wish.max_output_side,

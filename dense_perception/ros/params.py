@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dense_perception.core.errors import InputError
 from dense_perception.core.relabel import AUTOMATIC_VOID
 from dense_perception.ros.parameter_table import Changes, ParameterTable, parameter
+from dense_perception.runtime.scale.sources import SCALE_SOURCES
 
 _CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _MOST_CAMERAS = 16
@@ -26,7 +27,7 @@ class PerceptionParameters(ParameterTable):
         "auto",
         "What runs the graph; auto measures what is installed and says what it picked and why.",
         changes=Changes.RELOADS,
-        choices=("auto", "onnxruntime", "openvino"),
+        choices=("auto", "onnxruntime", "openvino", "tensorrt"),
     )
     precision: str = parameter(
         "auto",
@@ -43,6 +44,11 @@ class PerceptionParameters(ParameterTable):
         changes=Changes.RELOADS,
         low=0,
         high=256,
+    )
+    trust_engine: bool = parameter(
+        False,
+        "Run the backend without comparing it with the reference first; /diagnostics warns.",
+        changes=Changes.RELOADS,
     )
     autostart: bool = parameter(
         True,
@@ -120,7 +126,49 @@ class PerceptionParameters(ParameterTable):
 
 
 @dataclass(frozen=True)
-class CloudParameters(PerceptionParameters):
+class ScaleParameters(PerceptionParameters):
+    """Where metres come from, and how calm they are."""
+
+    scale_source: str = parameter(
+        "none",
+        "What makes relative depth metric, or corrects metric depth: a factor, the camera's height "
+        "over the floor, or depths measured by another sensor (scale/depth, scale/points or "
+        "scale/scan). Nothing goes to ~/depth/image until the scale is known.",
+        choices=SCALE_SOURCES,
+    )
+    scale_factor: float = parameter(
+        1.0,
+        "Metres per unit of the model, for scale_source factor.",
+        changes=Changes.ANY_TIME,
+        low=1e-6,
+        high=1e6,
+    )
+    camera_height_m: float = parameter(
+        1.0,
+        "Metres from the floor to the camera, for scale_source camera_height.",
+        changes=Changes.ANY_TIME,
+        low=0.01,
+        high=100.0,
+    )
+    camera_pitch_deg: float = parameter(
+        0.0,
+        "Degrees that the camera looks down from level, for scale_source camera_height.",
+        changes=Changes.ANY_TIME,
+        low=-60.0,
+        high=80.0,
+    )
+    temporal_smoothing: float = parameter(
+        0.0,
+        "Weight of the past in metric depth where it agrees with the present, against flicker; 0 "
+        "is off, 0.7 calms well. Depth of a fast approach lags by a few frames.",
+        changes=Changes.ANY_TIME,
+        low=0.0,
+        high=0.95,
+    )
+
+
+@dataclass(frozen=True)
+class CloudParameters(ScaleParameters):
     """What the nodes with a cloud have besides."""
 
     min_depth_m: float = parameter(
@@ -148,7 +196,7 @@ class CloudParameters(PerceptionParameters):
         if not self.min_depth_m < self.max_depth_m:
             raise InputError(
                 f"min_depth_m is {self.min_depth_m} and max_depth_m is {self.max_depth_m}, "
-                "expected the first to be smaller: set both in one request"
+                "expected the first to be smaller: widen the range before you narrow it"
             )
 
 

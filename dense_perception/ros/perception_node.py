@@ -279,6 +279,7 @@ class PerceptionNode(LifecycleNode, Generic[Parameters]):
                 model=self.parameters.model,
                 backend=perceiver.backend.description if perceiver else "",
                 backend_reason=perceiver.selection.summary() if perceiver else "",
+                notes=perceiver.selection.warnings if perceiver else (),
                 input_topic=camera.input.topic if camera.input is not None else "",
                 wanted=bool(camera.wanted()),
                 enabled=self._enabled,

@@ -33,7 +33,7 @@ DEPTH_IMAGE = TopicSpec(
     "Depth along the optical axis (REP 118): metres with NaN for invalid pixels, or millimetres "
     "with 0 for them.",
     ("depth",),
-    only="with a metric model",
+    only="with a metric model, or one made metric by scale_source",
 )
 DEPTH_RELATIVE = TopicSpec(
     "depth/relative",
@@ -41,7 +41,7 @@ DEPTH_RELATIVE = TopicSpec(
     "32FC1",
     "Depth or inverse depth up to an unknown scale, as the model's card says; NaN is invalid.",
     ("depth",),
-    only="with a relative model",
+    only="with a relative model, while its scale is not known",
 )
 DEPTH_CAMERA_INFO = TopicSpec(
     "depth/camera_info",
@@ -65,7 +65,7 @@ POINTS = TopicSpec(
     "there is no depth. It assumes a rectified image. rgb only with points_rgb; label only in "
     "nodes that publish labels, with points_label.",
     ("depth",),
-    only="with a metric model",
+    only="with a metric model, or one made metric by scale_source",
 )
 LABELS = TopicSpec(
     "segmentation/labels",

@@ -102,6 +102,7 @@ class Perceiver:
         precision: str = "auto",
         device: str = "cpu",
         threads: int = 0,
+        trust_engine: bool = False,
         default_hfov_deg: float = 60.0,
         output_size: str = "input",
         max_output_side: int = 1280,
@@ -113,6 +114,7 @@ class Perceiver:
         :param precision: ``auto``, ``fp32``, ``fp16`` or ``int8``.
         :param device: handed to the backend: ``cpu``, ``cuda``, ``gpu``, ...
         :param threads: CPU threads; 0 means all cores.
+        :param trust_engine: run a backend without comparing it with the reference first.
         :param default_hfov_deg: horizontal field of view where an image has no intrinsics.
         :param output_size: ``input`` gives outputs of the image's size, ``network`` of the
             network's, with no resampling.
@@ -120,7 +122,12 @@ class Perceiver:
         :raises DensePerceptionError: a subclass that says what is wrong and how to cure it.
         """
         opened, artefact_card, selection = select_backend(
-            find_model(model), backend=backend, precision=precision, device=device, threads=threads
+            find_model(model),
+            backend=backend,
+            precision=precision,
+            device=device,
+            threads=threads,
+            trust_engine=trust_engine,
         )
         try:
             return cls(

@@ -79,6 +79,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--precision", default="auto", help="auto, fp32, fp16 or int8")
     group.add_argument("--device", default="cpu", help="cpu, cuda, gpu, ... (default: cpu)")
     group.add_argument("--threads", type=int, default=0, help="CPU threads (default 0: all cores)")
+    group.add_argument(
+        "--trust-engine",
+        action="store_true",
+        help="do not compare the backend with the reference before it is used",
+    )
 
 
 def main(options: argparse.Namespace) -> int:
@@ -102,6 +107,7 @@ def main(options: argparse.Namespace) -> int:
             precision=options.precision,
             device=options.device,
             threads=options.threads,
+            trust_engine=options.trust_engine,
             default_hfov_deg=options.hfov,
             output_size=options.size,
             max_output_side=options.max_side,

@@ -234,7 +234,7 @@ def open_source(
         raise InputError(
             f"there is no {text}: give a picture, a folder, a video, a bag or a camera's number"
         )
-    if _is_bag(path):
+    if is_bag(path):
         return BagSource(path, intrinsics, topic=topic, info_topic=info_topic)
     if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
         return PictureSource(path, intrinsics)
@@ -246,7 +246,8 @@ def open_source(
     )
 
 
-def _is_bag(path: Path) -> bool:
+def is_bag(path: Path) -> bool:
+    """Whether a file or folder is named and laid out like a ROS 2 bag."""
     if path.is_dir():
         return (path / "metadata.yaml").is_file() or any(
             file.name.endswith((".mcap", ".db3", ".mcap.zstd", ".db3.zstd"))

@@ -18,6 +18,8 @@ examples:
       --data corpora/rooms --validation corpora/rooms_val --out runs/tiny --minutes 60
   dense-perception train config/training/dpt_tiny_indoor.yaml \\
       --data corpora/rooms --validation corpora/rooms_val --out runs/tiny --minutes 60 --resume
+  dense-perception train config/training/dpt_tiny_indoor.yaml \\
+      --init models/dpt_tiny_indoor_fp32.onnx --data corpora/mine --out runs/mine --minutes 30
 """
 # Held out of the training corpora where no validation corpus is given.
 _HELD_OUT = 0.05
@@ -39,7 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="run folder")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument(
-        "--init", type=Path, metavar="FILE", help="start from the weights of another model.pt"
+        "--init",
+        type=Path,
+        metavar="FILE",
+        help="start from the weights of another model.pt, or of an exported fp32 ONNX file",
     )
     parser.add_argument("--minutes", type=float, help="length of the run, over the configuration's")
     parser.add_argument("--steps", type=int, help="length in steps, over the configuration's")

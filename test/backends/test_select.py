@@ -11,7 +11,7 @@ import pytest
 from dense_perception.backends import select
 from dense_perception.backends.base import Backend, TensorSpec
 from dense_perception.backends.select import select_backend
-from dense_perception.core.errors import ArtefactError, BackendError, CardError
+from dense_perception.core.errors import ArtefactError, BackendError, CardError, EngineRefusedError
 from dense_perception.core.registry import Model, find_model
 from test.support.models import write_model
 
@@ -45,9 +45,13 @@ class Bench:
         self.speeds: dict[tuple[str, str], float | Exception] = {}
         self.opened: list[FakeBackend] = []
         self.measured: list[tuple[str, str]] = []
-        monkeypatch.setattr(select, "installed_backends", lambda: ("onnxruntime", "openvino"))
+        monkeypatch.setattr(
+            select, "installed_backends", lambda device="cpu": ("onnxruntime", "openvino")
+        )
         monkeypatch.setattr(select, "open_backend", self.open)
         monkeypatch.setattr(select, "measure_ms", self.measure)
+        monkeypatch.setattr(select, "self_check", self.check)
+        self.wrong: set[str] = set()
 
     def open(self, name: str, path: Path, *, device: str, threads: int) -> FakeBackend:
         backend = FakeBackend(name, path)
@@ -56,6 +60,10 @@ class Bench:
             raise speed
         self.opened.append(backend)
         return backend
+
+    def check(self, card: object, path: Path, backend: FakeBackend, identity: str) -> None:
+        if backend.name in self.wrong:
+            raise EngineRefusedError(f"{backend.name} differs by 0.3")
 
     def measure(self, backend: FakeBackend) -> float:
         key = (backend.name, backend.precision)
@@ -222,3 +230,31 @@ def test_real_runtimes(model: Model) -> None:
         assert selection.backend == backend.name
     finally:
         backend.close()
+
+
+@pytest.mark.parametrize("wish", ["openvino", "auto"])
+def test_a_backend_that_is_wrong_gives_way_with_a_warning(
+    bench: Bench, model: Model, wish: str
+) -> None:
+    bench.speeds = dict(FOUR)
+    bench.wrong = {"openvino"}
+    backend, _, selection = select_backend(model, backend=wish, precision="fp32")
+    assert backend.name == selection.backend == "onnxruntime"
+    assert selection.warnings == ("openvino differs by 0.3",)
+    assert "WARNING: openvino differs by 0.3" in selection.summary()
+    assert [fake for fake in bench.opened if not fake.closed] == [backend]
+
+
+def test_nothing_is_left_when_all_are_wrong(bench: Bench, model: Model) -> None:
+    bench.speeds = dict(FOUR)
+    bench.wrong = {"openvino", "onnxruntime"}
+    with pytest.raises(BackendError, match=r"differs by 0\.3"):
+        select_backend(model, backend="openvino", precision="fp32")
+
+
+def test_trusted_engines_are_not_checked_and_that_is_said(bench: Bench, model: Model) -> None:
+    bench.speeds = dict(FOUR)
+    bench.wrong = {"openvino"}
+    _, _, selection = select_backend(model, backend="openvino", precision="fp32", trust_engine=True)
+    assert selection.backend == "openvino"
+    assert "trust_engine is set" in selection.summary()

@@ -15,7 +15,7 @@ from test.export.test_quantize import frames, run, toy
 
 
 def test_statistics_are_numpys() -> None:
-    found = observe(toy(), ["x", "r1", "t"], frames(), histograms=False)
+    found = observe(toy(), {"x": 1, "r1": 1, "t": -1}, frames(), histograms=False)
     feeds = {"x": np.concatenate([f["x"] for f in frames()])}
     relu = np.maximum(run(toy(), feeds)["c1"], 0)
     assert found["r1"].largest == pytest.approx(relu.max(), rel=1e-6)
@@ -24,7 +24,7 @@ def test_statistics_are_numpys() -> None:
 
 
 def statistics_of(array: np.ndarray) -> Statistics:
-    statistics = Statistics()
+    statistics = Statistics(1)
     statistics.add(array)
     statistics.add_histogram(array)
     return statistics
@@ -62,7 +62,7 @@ def test_mse_limit_is_as_good_as_the_best() -> None:
 
 def test_no_frames() -> None:
     with pytest.raises(InputError, match="no calibration frames"):
-        observe(toy(), ["r1"], [], histograms=False)
+        observe(toy(), {"r1": 1}, [], histograms=False)
 
 
 def test_corpus_is_sampled_evenly(tmp_path: Path) -> None:
@@ -86,6 +86,22 @@ def test_pictures_are_rgb_and_resized(tmp_path: Path) -> None:
     (frame,) = calibration_frames(tmp_path, tiny_card())
     assert frame["image"].shape == (1, 64, 96, 3)
     assert (frame["image"][0, 5, 5] == [255, 0, 0]).all()
+
+
+def test_a_video_and_a_bag_are_sampled_evenly(tmp_path: Path) -> None:
+    images = [np.full((48, 64, 3), 8 * index, np.uint8) for index in range(30)]
+    video = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for image in images:
+        video.write(image)
+    video.release()
+    found = calibration_frames(tmp_path / "v.avi", tiny_card(), 4)
+    shades = [float(frame["image"].mean()) for frame in found]
+    assert len(found) == 4
+    assert shades[0] == pytest.approx(0, abs=6)
+    assert shades[-1] > 190
+    assert np.diff(shades).min() > 40
+    with pytest.raises(InputError, match="there is no"):
+        calibration_frames(tmp_path / "no.mp4", tiny_card())
 
 
 def test_unusable_folders(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from dense_perception.core.reference_frames import reference_feeds
 from dense_perception.core.registry import find_model
 from dense_perception.export import package
 from dense_perception.export.graph import embed_card
+from dense_perception.export.half import fp16_nodes
 from dense_perception.export.parity import Difference, runtime_outputs
 from dense_perception.export.quantize import quantized_layers
 from test.export.conftest import VIT, random_network, vit_card
@@ -43,18 +44,20 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(checkpoint: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("models")
     words = ["export", str(checkpoint), "--output", str(output), "--calibration", str(pictures)]
-    assert cli.main([*words, "--quiet", "--json"]) == 0
+    precisions = ["--precision", "fp32", "fp16", "int8", "--max-drop", "0.05"]
+    assert cli.main([*words, *precisions, "--quiet", "--json"]) == 0
     return output
 
 
 def test_folder_is_a_model(folder: Path) -> None:
     assert sorted(p.name for p in folder.iterdir()) == [
         "vit.yaml",
+        "vit_fp16.onnx",
         "vit_fp32.onnx",
         "vit_int8.onnx",
     ]
     model = find_model(folder / "vit.yaml")
-    assert model.precisions == ("fp32", "int8")
+    assert model.precisions == ("fp32", "fp16", "int8")
     for precision in model.precisions:
         path, inside = model.artefact(precision)
         assert inside.precision == precision
@@ -71,6 +74,44 @@ def test_int8_is_smaller_and_close(folder: Path) -> None:
     want = runtime_outputs("onnxruntime", fp32, feeds)["depth"]
     got = runtime_outputs("onnxruntime", int8, feeds)["depth"]
     assert Difference.between(got, want).mean_of_range < 0.05
+
+
+def test_the_card_says_what_was_done(folder: Path) -> None:
+    card = find_model(folder / "vit.yaml").card
+    made = card.provenance["precision"]
+    assert set(made) == {"fp16", "int8"}
+    for precision, limit in (("fp16", 0.002), ("int8", 0.05)):
+        assert 0 < made[precision]["drop"] <= made[precision]["max_drop"] == limit
+        inside = ModelCard.from_onnx(folder / f"vit_{precision}.onnx").provenance["precision"]
+        assert inside == {precision: made[precision]}
+    assert made["int8"]["calibration"].startswith("pictures")
+
+
+def test_fp16_is_half_the_size(folder: Path) -> None:
+    path = folder / "vit_fp16.onnx"
+    assert path.stat().st_size < 0.6 * (folder / "vit_fp32.onnx").stat().st_size
+    model = onnx.load(path)
+    assert len(fp16_nodes(model)) > 100
+    assert {value.type.tensor_type.elem_type for value in model.graph.output} == {1}
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--precision", "int8"], "int8 needs frames"),
+        (["--max-drop", "0"], "got --max-drop 0.0, expected more than 0"),
+        (["--size", "64x64"], "--size goes with --random"),
+    ],
+)
+def test_wrong_options_are_named(
+    words: list[str],
+    complaint: str,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["export", str(checkpoint), "--output", str(tmp_path), *words]) == 2
+    assert complaint in capsys.readouterr().err
 
 
 def test_nothing_is_replaced_unasked(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ def domain() -> Iterator[int]:
 @pytest.fixture(scope="module")
 def ros_environment(domain: int) -> Iterator[dict[str, str]]:
     """Also set in this process, whose probes need the same transport."""
+    # A background job of a shell ignores SIGINT, and so would the nodes that are ended with it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     variables = {**local_environment(domain), **transport_environment()}
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

@@ -93,7 +93,8 @@ def test_stream_benchmark(red_model: Path) -> None:
     assert result["depth"]["answered"] > 10
     assert result["points"]["answered"] > 10
     assert 0 < result["start_to_active_s"] < 60
-    assert result["depth"]["added_median_ms"] < result["depth"]["median_ms"]
+    for topic in (result["depth"], result["points"]):
+        assert topic["added_median_ms"] < topic["median_ms"] <= topic["callback_median_ms"]
     assert result["memory_start_mb"] > 20
     assert result["node_cpu_percent"] > 0
 

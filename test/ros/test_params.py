@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -26,25 +25,11 @@ from dense_perception.ros.params import (
     SegmentationParameters,
 )
 
-CONFIG = Path(__file__).parents[2] / "config"
-
-
 NODES = {
     "depth_node": DepthParameters,
     "segmentation_node": SegmentationParameters,
     "multitask_node": MultitaskParameters,
 }
-
-
-@pytest.mark.parametrize("node", NODES)
-def test_the_committed_yaml_is_the_table(node: str) -> None:
-    path = CONFIG / f"{node}.yaml"
-    assert path.read_text(encoding="utf-8") == as_yaml(node, NODES[node])
-
-
-def test_the_documented_table_is_the_table() -> None:
-    page = (CONFIG.parent / "docs" / "depth_node.md").read_text(encoding="utf-8")
-    assert page.endswith(as_markdown(DepthParameters))
 
 
 @pytest.mark.parametrize("kind", NODES.values())

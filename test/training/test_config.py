@@ -53,6 +53,7 @@ def test_plain_data_round_trip(tmp_path: Path) -> None:
         ({"rates": {"stem": "slow"}}, "rates.stem is 'slow'"),
         ({"fixed_statistics": "stem"}, "expected a list of texts"),
         ({"min_m": 30.0}, "min_m 30.0 is not below max_m"),
+        ({"arithmetic": "fp16"}, "arithmetic is .fp16., expected one of"),
         ({"minutes": 0}, "no length"),
         ({"name": ""}, "name is ''"),
     ],

@@ -58,9 +58,17 @@ def task(corpus: Corpus, out: Path, config: TrainingConfig = CONFIG, **changes: 
     return Task(config, corpus, corpus, [0, 5], out, {"data": "test"}, **changes)
 
 
-def test_the_loss_falls_and_the_checkpoint_carries_a_card(corpus: Corpus, tmp_path: Path) -> None:
+@pytest.mark.parametrize("arithmetic", ["fp32", "bf16"])
+def test_the_loss_falls_and_the_checkpoint_carries_a_card(
+    corpus: Corpus, tmp_path: Path, arithmetic: str
+) -> None:
     config = replace(
-        CONFIG, steps=30, augment=MILD, feature_mix_p=0.0, stages=(StageConfig(1.0, 64, 64, 4),)
+        CONFIG,
+        steps=30,
+        arithmetic=arithmetic,
+        augment=MILD,
+        feature_mix_p=0.0,
+        stages=(StageConfig(1.0, 64, 64, 4),),
     )
     records: list[dict[str, Any]] = []
     results = fit(task(corpus, tmp_path / "run", config), records.append)

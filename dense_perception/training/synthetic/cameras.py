@@ -32,6 +32,45 @@ def draw_camera(
     return None
 
 
+def draw_table_camera(
+    rng: np.random.Generator, scene: Scene, width: int, height: int
+) -> tuple[Pose, Intrinsics] | None:
+    """A pose of someone who stands before a table, a desk or a low cupboard and looks down on it;
+    None when the room has none or no free spot is found.
+    """
+    tops = [box for box in scene.occupied if _is_table(box)]
+    if not tops:
+        return None
+    intrinsics = Intrinsics.from_fov(width, height, _field_of_view(rng))
+    solid = [box for box in scene.occupied if box.solid]
+    for _ in range(30):
+        top = tops[int(rng.integers(len(tops)))]
+        middle = np.array([rng.uniform(top.x0, top.x1), rng.uniform(top.y0, top.y1), top.z1])
+        away = rng.uniform(0.5, 2.0)
+        bearing = rng.uniform(-math.pi, math.pi)
+        z = min(top.z1 + rng.uniform(0.25, 0.95), scene.size[2] - 0.2)
+        position = np.array(
+            [middle[0] + away * math.cos(bearing), middle[1] + away * math.sin(bearing), z]
+        )
+        inside = (position[:2] > 0.12).all() and (
+            position[:2] < np.array(scene.size[:2]) - 0.12
+        ).all()
+        if not inside or not is_free(position, solid, CLEARANCE_M):
+            continue
+        yaw = bearing + math.pi + rng.normal(0, 0.2)
+        # From the table's middle upwards: it fills the lower half, the room is behind it.
+        down = math.degrees(math.atan2(z - top.z1, away))
+        pitch = -down * rng.uniform(0.3, 1.1) + rng.normal(0, 3)
+        pitch = math.radians(float(np.clip(pitch, -55, 5)))
+        return Pose.look(position, yaw, pitch, math.radians(rng.normal(0, 3))), intrinsics
+    return None
+
+
+def _is_table(box: Box) -> bool:
+    area = (box.x1 - box.x0) * (box.y1 - box.y0)
+    return box.solid and box.z0 < 0.01 and 0.4 < box.z1 < 1.1 and area > 0.4
+
+
 def is_free(position: np.ndarray, boxes: list[Box], clearance_m: float) -> bool:
     """Whether a point keeps its distance from every box."""
     x, y, z = position

@@ -14,6 +14,7 @@ HELP = "generate training images with exact metric depth (furnished rooms, Doom 
 EXAMPLES = """examples:
   dense-perception synthesize rooms --out corpora/rooms --frames 12000 --workers 2
   dense-perception synthesize rooms --out corpora/val --frames 600 --seed 9001 --split val
+  dense-perception synthesize rooms --out corpora/tables --frames 3000 --views tables
   dense-perception synthesize doom --out corpora/doom --frames 4000
 
 A run that was stopped goes on where it ended; more --frames enlarge a corpus."""
@@ -50,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which fifth of models and textures is held out (%(default)s)",
     )
     parser.add_argument(
+        "--views",
+        choices=("mixed", "tables"),
+        default="mixed",
+        help="rooms: cameras anywhere, or looking down on tables and their clutter (%(default)s)",
+    )
+    parser.add_argument(
         "--furniture",
         type=Path,
         default=None,
@@ -69,7 +76,7 @@ def main(args: argparse.Namespace) -> int:
     if args.generator == "rooms":
         from dense_perception.training.synthetic.rooms import RoomGenerator
 
-        source = RoomGenerator.prepare(cache, args.furniture, args.split)
+        source = RoomGenerator.prepare(cache, args.furniture, args.split, args.views)
     else:
         from dense_perception.training.synthetic.doom import DoomGenerator
 

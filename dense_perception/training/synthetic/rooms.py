@@ -15,6 +15,7 @@ from dense_perception.training.synthetic import furniture, surfaces
 from dense_perception.training.synthetic.bank import WHEELS, TextureBank, fetch_wheels, held_out
 from dense_perception.training.synthetic.cameras import (
     draw_camera,
+    draw_table_camera,
     is_promising,
     is_useful,
     preview,
@@ -29,6 +30,8 @@ from dense_perception.training.synthetic.taxonomy import CLASSES
 VIEWS_PER_ROOM = 24
 ROOMS_PER_SHARD = 4
 FRAMES_PER_SHARD = VIEWS_PER_ROOM * ROOMS_PER_SHARD
+VIEWS = {"mixed": draw_camera, "tables": draw_table_camera}
+"""Where cameras stand: anywhere, or before tables and low cupboards, looking down on them."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,16 @@ class RoomGenerator:
     cache: Path
     libraries: tuple[Path, ...]
     split: str = "train"
+    views: str = "mixed"
 
     name = "rooms"
     classes = CLASSES
     frames_per_shard = FRAMES_PER_SHARD
 
     @classmethod
-    def prepare(cls, cache: Path, folder: Path | None, split: str) -> RoomGenerator:
+    def prepare(
+        cls, cache: Path, folder: Path | None, split: str, views: str = "mixed"
+    ) -> RoomGenerator:
         """Fetch and convert the assets, which takes some minutes the first time.
 
         :raises InputError: when furniture or textures are not to be had.
@@ -56,11 +62,13 @@ class RoomGenerator:
         libraries = tuple(furniture.find_libraries(folder or furniture.SYSTEM_FOLDER))
         fetch_wheels(cache)
         furniture.load_catalogue(libraries, cache, say)
-        return cls(cache, libraries, split)
+        return cls(cache, libraries, split, views)
 
     def settings(self) -> dict[str, Any]:
         """What must be equal for a corpus to be continued."""
-        return {"split": self.split, "libraries": [path.name for path in self.libraries]}
+        settings = {"split": self.split, "libraries": [path.name for path in self.libraries]}
+        # Corpora older than the choice of views go on as they began.
+        return settings if self.views == "mixed" else {**settings, "views": self.views}
 
     def assets(self) -> list[dict[str, str]]:
         """Name, licence and source of everything the pictures are made of."""
@@ -92,11 +100,11 @@ class RoomGenerator:
         while len(samples) < frames:
             scene_seed = int(rooms.spawn(1)[0].generate_state(1)[0] & 0x7FFFFFFF)
             wanted = min(VIEWS_PER_ROOM, frames - len(samples))
-            made = make_room(stock, self.cache, scene_seed, wanted, width, height)
+            made = make_room(stock, self.cache, scene_seed, wanted, width, height, self.views)
             failures = 0 if made else failures + 1
-            if failures > 20:
+            if failures > 60:
                 raise BackendError(
-                    "twenty rooms in a row gave no usable view: the renderer returns no depth "
+                    "sixty rooms in a row gave no usable view: the renderer returns no depth "
                     "here; try MUJOCO_GL=osmesa"
                 )
             samples += made
@@ -118,18 +126,24 @@ def say(line: str) -> None:
 
 
 def make_room(
-    stock: Stock, cache: Path, scene_seed: int, views: int, width: int, height: int
+    stock: Stock,
+    cache: Path,
+    scene_seed: int,
+    count: int,
+    width: int,
+    height: int,
+    views: str = "mixed",
 ) -> list[Sample]:
-    """Up to ``views`` useful frames of the room of that seed."""
+    """Up to ``count`` useful frames of the room of that seed, from the places of ``VIEWS``."""
     rng = np.random.default_rng(scene_seed)
     scene = draw_room(rng, stock)
     surfaces.finish(rng, scene, stock.bank)
     samples: list[Sample] = []
     with RoomRenderer(scene, width, height, cache) as renderer:
-        for _ in range(views * 12):
-            if len(samples) == views:
+        for _ in range(count * 12):
+            if len(samples) == count:
                 break
-            camera = draw_camera(rng, scene, width, height)
+            camera = VIEWS[views](rng, scene, width, height)
             if camera is None:
                 continue
             pose, intrinsics = camera

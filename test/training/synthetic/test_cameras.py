@@ -124,6 +124,32 @@ def test_drawn_cameras() -> None:
     assert 44.9 <= min(fovs) <= max(fovs) <= 90.1
 
 
+def test_cameras_that_look_down_on_tables() -> None:
+    """The one table of a bare room fills a good part of the lower half of the picture."""
+    rng = np.random.default_rng(2)
+    scene = Scene((5.0, 4.0, 2.6), "office")
+    table = Box(2.0, 1.5, 0.0, 3.4, 2.3, 0.74)
+    scene.occupied = [table, Box(0.0, 0.0, 0.0, 0.5, 0.5, 2.0)]
+    lower, upper = [], []
+    for _ in range(60):
+        drawn = cameras.draw_table_camera(rng, scene, 320, 240)
+        assert drawn is not None
+        pose, intrinsics = drawn
+        assert 0.98 <= pose.position[2] <= 1.7
+        assert cameras.is_free(pose.position, scene.occupied, cameras.CLEARANCE_M)
+        seen = cameras.preview(scene, pose, intrinsics)[1] == 6
+        lower.append(seen[9:].mean())
+        upper.append(seen[:9].mean())
+    assert np.mean(np.array(lower) > 0.15) > 0.8
+    assert np.mean(lower) > 2 * np.mean(upper)
+
+
+def test_no_table_no_camera() -> None:
+    scene = Scene((5.0, 4.0, 2.6), "office")
+    scene.occupied = [Box(0, 0, 0, 0.5, 0.5, 2.0), Box(2, 2, 1.2, 4, 4, 1.3)]
+    assert cameras.draw_table_camera(np.random.default_rng(0), scene, 32, 24) is None
+
+
 def test_a_full_room_has_no_camera() -> None:
     scene = Scene((2.0, 2.0, 2.5), "office")
     scene.occupied = [Box(0, 0, 0, 2, 2, 2.5)]

@@ -1,0 +1,195 @@
+"""Compiled engines on disk: what an engine was built for is part of the file, and checked.
+
+A file is one line of JSON (the key, the payload's SHA-256 and size) and the payload. It may be
+damaged, belong to another device or vanish at any time: then it is as if it had never been.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from dense_perception.core.cache import cache_dir, read_json, write_json
+from dense_perception.core.files import atomic_write
+
+_MAGIC = "dense_perception engine 1"
+_MAX_HEADER = 1 << 16
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """Everything an engine depends on; all but the precision decide whether it may be used.
+
+    ``graph`` is the SHA-256 of the ONNX file, ``device`` the GPU's name, compute capability and
+    driver, or the CPU with its features, ``profile`` the shapes it takes, ``options`` the rest.
+    """
+
+    graph: str
+    runtime: str
+    version: str
+    device: str
+    precision: str
+    profile: str
+    options: str = ""
+
+    @property
+    def digest(self) -> str:
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def path(self) -> Path:
+        return engines_dir() / f"{self.graph[:12]}_{self.runtime}_{self.digest}.engine"
+
+    def differences(self, other: EngineKey) -> list[str]:
+        """Which entries differ, in words."""
+        pairs = [(f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self)]
+        return [f"{name} {got!r} instead of {want!r}" for name, got, want in pairs if got != want]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A whole engine for ``key``. ``reason`` says why it was built anew, or that it was found."""
+
+    key: EngineKey
+    payload: bytes
+    sha256: str
+    built: bool
+    reason: str
+    problem: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What a self-check of exactly these bytes on this device is remembered under."""
+        return f"{self.key.digest}-{self.sha256[:16]}"
+
+
+def engines_dir() -> Path:
+    """Where engines are kept; not created."""
+    return cache_dir() / "engines"
+
+
+def find_engine(key: EngineKey) -> Engine | str:
+    """The engine for ``key``, or why there is none that may be used."""
+    if not key.path.is_file():
+        return _nearest(key)
+    try:
+        found, payload, digest = _read(key.path)
+    except ValueError as error:
+        return f"{key.path.name} is damaged ({error})"
+    except OSError as error:
+        return f"{key.path.name} cannot be read ({error.strerror})"
+    if found != key:
+        return f"{key.path.name} was built for another: {', '.join(found.differences(key))}"
+    return Engine(key, payload, digest, built=False, reason="found in the cache")
+
+
+def obtain_engine(key: EngineKey, build: Callable[[], bytes]) -> Engine:
+    """The engine for ``key`` from the cache, else a new one, stored for the next start.
+
+    Of two processes that want the same engine one builds and the other waits for it. A cache that
+    cannot be written costs only the next start's time: ``problem`` says what was wrong.
+
+    :raises BackendError: what ``build`` raises.
+    """
+    with _only_one(key.path):
+        found = find_engine(key)
+        if isinstance(found, Engine):
+            return found
+        payload = build()
+        digest, problem = store_engine(key, payload)
+        return Engine(key, payload, digest, built=True, reason=found, problem=problem)
+
+
+def store_engine(key: EngineKey, payload: bytes) -> tuple[str, str]:
+    """Write a whole file or none; returns the payload's SHA-256 and the problem, if any."""
+    digest = hashlib.sha256(payload).hexdigest()
+    header = {"magic": _MAGIC, "sha256": digest, "bytes": len(payload), "key": asdict(key)}
+    try:
+        # Loading an engine runs its code: nobody else may write here.
+        engines_dir().mkdir(parents=True, exist_ok=True, mode=0o700)
+        with atomic_write(key.path) as stream:
+            stream.write(json.dumps(header).encode() + b"\n")
+            stream.write(payload)
+    except OSError as error:
+        return digest, f"the engine was not stored in {engines_dir()}: {error.strerror or error}"
+    return digest, ""
+
+
+def stored_keys(graph: str = "", runtime: str = "") -> Iterator[EngineKey]:
+    """What the engines in the cache were built for, from their headers alone."""
+    for path in sorted(engines_dir().glob(f"{graph[:12] or '*'}_{runtime or '*'}_*.engine")):
+        with contextlib.suppress(OSError, ValueError), open(path, "rb") as stream:
+            yield _key(_header(stream.readline(_MAX_HEADER)))
+
+
+def remembered_check(identity: str) -> dict[str, Any]:
+    """What the self-check of that engine found; empty if it was never checked."""
+    return read_json(engines_dir() / f"{identity}.check.json")
+
+
+def remember_check(identity: str, found: dict[str, Any]) -> bool:
+    """Keep what a self-check found; ``False`` where the cache cannot be written."""
+    return write_json(engines_dir() / f"{identity}.check.json", found)
+
+
+def _read(path: Path) -> tuple[EngineKey, bytes, str]:
+    with open(path, "rb") as stream:
+        header = _header(stream.readline(_MAX_HEADER))
+        payload = stream.read()
+    if len(payload) != header.get("bytes"):
+        raise ValueError(f"{len(payload)} bytes, expected {header.get('bytes')}")
+    digest = hashlib.sha256(payload).hexdigest()
+    if digest != header.get("sha256"):
+        raise ValueError("its checksum is wrong")
+    return _key(header), payload, digest
+
+
+def _header(line: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(line)
+    except ValueError as error:
+        raise ValueError("its header is unreadable") from error
+    if not isinstance(header, dict) or header.get("magic") != _MAGIC:
+        raise ValueError("its header is not one of this version")
+    return header
+
+
+def _key(header: dict[str, Any]) -> EngineKey:
+    try:
+        return EngineKey(**{name: str(value) for name, value in header["key"].items()})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError("its header names no key") from error
+
+
+def _nearest(key: EngineKey) -> str:
+    """How the most similar engine of this runtime differs."""
+    others = [other.differences(key) for other in stored_keys(key.graph, key.runtime)]
+    if not others:
+        return "no engine of this graph and runtime is in the cache"
+    return f"the cached engine has {', '.join(sorted(others, key=lambda entries: len(entries))[0])}"
+
+
+@contextlib.contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """One process at a time; a disk or a system without locks is no reason to stop."""
+    handle = None
+    try:
+        import fcntl
+
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except (ImportError, OSError):
+        pass
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)

@@ -1,0 +1,129 @@
+"""Which parts of a graph must stay precise for the answer to stay within a budget? Measured.
+
+Each unit (a layer, or a few neighbours in a big graph) is made coarse alone and the answer compared
+with fp32 on frames kept out of calibration. The units that hurt most stay precise, as few of them
+as the budget allows, found by bisection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from dense_perception.core.card import ModelCard
+from dense_perception.core.errors import ArtefactError
+from dense_perception.core.prediction import DepthKind
+
+Arrays = Mapping[str, np.ndarray]
+MOST_UNITS = 48
+"""A graph with more layers is searched in units of several, so that a big one takes minutes."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The graph that was chosen, what stayed precise in it, its drop, and the drop without that."""
+
+    model: onnx.ModelProto
+    kept: tuple[str, ...]
+    drop: float
+    full_drop: float
+
+
+class Judge:
+    """How far a graph's answers are from the fp32 graph's on the given frames.
+
+    The drop is, for metric depth, the mean of |d - d32| / d32, for other depth the mean of
+    |d - d32| over the range of d32, for labels the share of changed pixels: 0 is no drop.
+    """
+
+    def __init__(self, model: onnx.ModelProto, card: ModelCard, frames: Sequence[Arrays]) -> None:
+        self.card = card
+        self.frames = list(frames)
+        self.want = self._run(model)
+
+    def drop(self, model: onnx.ModelProto) -> float:
+        """Infinite where an answer is not finite."""
+        found = [
+            self._between(got, want) for got, want in zip(self._run(model), self.want, strict=True)
+        ]
+        return float(np.mean(found))
+
+    def _run(self, model: onnx.ModelProto) -> list[dict[str, np.ndarray]]:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        names = [output.name for output in session.get_outputs()]
+        return [
+            dict(zip(names, session.run(names, dict(feeds)), strict=True)) for feeds in self.frames
+        ]
+
+    def _between(self, got: Arrays, want: Arrays) -> float:
+        drops = []
+        if self.card.depth is not None:
+            error = np.abs(got["depth"].astype(np.float64) - want["depth"])
+            metric = self.card.depth.kind is DepthKind.METRIC
+            scale = want["depth"] if metric else np.ptp(want["depth"])
+            drop = float(np.mean(error / np.maximum(scale, 1e-9)))
+            drops.append(drop if np.isfinite(drop) else float("inf"))
+        if self.card.segmentation is not None:
+            drops.append(float(np.mean(got["labels"] != want["labels"])))
+        return max(drops)
+
+
+def search(
+    layers: Sequence[str],
+    build: Callable[[Collection[str]], onnx.ModelProto],
+    judge: Judge,
+    budget: float,
+    on_step: Callable[[str, int], None] = lambda what, steps: None,
+) -> Found:
+    """The coarsest graph within ``budget``; ``build`` takes the layers that stay precise.
+
+    ``on_step`` is told what was done and how many more steps have turned out to be needed.
+
+    :raises ArtefactError: if no graph with a coarse layer is within the budget.
+    """
+    model = build(())
+    full = judge.drop(model)
+    if full <= budget:
+        on_step(f"everything coarse: drop {full:.4f}", 0)
+        return Found(model, (), full, full)
+    units = _units(layers)
+    bisections = len(units).bit_length()
+    on_step(f"everything coarse: drop {full:.4f}, more than {budget:g}", len(units) + bisections)
+    harm = []
+    for index, unit in enumerate(units):
+        others = [name for name in layers if name not in unit]
+        harm.append(judge.drop(build(others)))
+        on_step(f"unit {index + 1} of {len(units)}: drop {harm[-1]:.4f}", 0)
+    order = sorted(range(len(units)), key=lambda index: -harm[index])
+    best: Found | None = None
+    low, high = 1, len(units) - 1
+    while low <= high:
+        count = (low + high) // 2
+        kept = tuple(name for index in sorted(order[:count]) for name in units[index])
+        model = build(kept)
+        drop = judge.drop(model)
+        on_step(f"{len(kept)} layers precise: drop {drop:.4f}", 0)
+        if drop <= budget:
+            best, high = Found(model, kept, drop, full), count - 1
+        else:
+            low = count + 1
+    if best is None:
+        raise ArtefactError(
+            f"nothing but fp32 stays within a drop of {budget:g} (everything coarse: {full:.4f}): "
+            "allow more with --max-drop, or calibrate on more and other frames"
+        )
+    return best
+
+
+def _units(layers: Sequence[str]) -> list[tuple[str, ...]]:
+    size = -(-len(layers) // MOST_UNITS)
+    return [tuple(layers[start : start + size]) for start in range(0, len(layers), size)]

@@ -1,0 +1,99 @@
+"""A network with random weights under a card of its own: to measure speed before training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from dense_perception.core.card import DepthSpec, InputSpec, ModelCard, SegmentationSpec
+from dense_perception.core.errors import InputError
+from dense_perception.core.labels import LABEL_SETS
+from dense_perception.core.prediction import DepthKind
+from dense_perception.core.registry import find_card, list_models
+from dense_perception.nets import zoo
+
+_HALF = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+
+
+def untrained(name: str, size: str | None = None) -> tuple[nn.Module, ModelCard]:
+    """The network of a known model's card, or of ``FAMILY/VARIANT``, with seeded random weights.
+
+    ``size`` is WIDTHxHEIGHT in pixels, by default the card's, or 384x384.
+
+    :raises InputError: if the size is not one.
+    :raises CardError: if there is no such network or it cannot take the size.
+    """
+    card = find_card(name) if "/" not in name and name in list_models() else None
+    if card is None:
+        family, _, variant = name.partition("/")
+        if not variant:
+            raise InputError(f"there is no model {name!r}: name one, or FAMILY/VARIANT (dpt/base)")
+        card = _card(family, variant)
+    width, height = _size(size) if size else (card.input.width, card.input.height)
+    network = dict(card.network)
+    for key, side in (("height", height), ("width", width)):
+        if key in network and (size or card.source is None):
+            network[key] = side
+    card = replace(
+        card,
+        name=card.name.removesuffix("_untrained") + "_untrained",
+        summary="Random weights, for measuring speed only.",
+        input=replace(card.input, height=height, width=width),
+        network=network,
+        source=None,
+        files={},
+        provenance={"weights": "random, seed 0"},
+        results={},
+    )
+    torch.manual_seed(0)
+    module = zoo.build(card.network).eval()
+    _spread(module)
+    return module, card
+
+
+def _card(family: str, variant: str) -> ModelCard:
+    network: dict[str, Any] = {"family": family, "variant": variant, **_HALF}
+    probe = zoo.build(network)
+    fields = getattr(getattr(probe, "config", None), "__dataclass_fields__", {})
+    if "height" in fields:
+        network |= {"height": 384, "width": 384}
+    kind = getattr(probe, "depth_kind", None)
+    segmentation = None
+    if kind is None:
+        classes = getattr(getattr(probe, "config", None), "classes", 0)
+        fitting = [key for key, labels in LABEL_SETS.items() if len(labels.labels) == classes]
+        segmentation = SegmentationSpec(fitting[0] if fitting else "ade20k")
+    config = getattr(probe, "config", None)
+    limits = {
+        key: float(getattr(config, key)) for key in ("min_m", "max_m") if hasattr(config, key)
+    }
+    return ModelCard(
+        name=f"{family}_{variant}",
+        family=family,
+        variant=variant,
+        task="depth" if kind else "segmentation",
+        summary="Random weights.",
+        input=InputSpec(384, 384, focal=bool(getattr(probe, "needs_focal", False))),
+        depth=DepthSpec(DepthKind(kind), **limits) if kind else None,
+        segmentation=segmentation,
+        network=network,
+    )
+
+
+def _spread(module: nn.Module) -> None:
+    """The last layers of depth heads start so small that a ReLU may hide every difference."""
+    last = [m for m in module.modules() if isinstance(m, nn.Conv2d) and m.out_channels == 1]
+    for convolution in last:
+        nn.init.normal_(convolution.weight, std=0.1)
+        if convolution.bias is not None:
+            nn.init.constant_(convolution.bias, 1.0)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise InputError(f"--size is {text!r}, expected WIDTHxHEIGHT such as 384x384")
+    return int(width), int(height)

@@ -1,0 +1,1 @@
+"""Relative depth to metres: robust fits to what is known, followed over time."""

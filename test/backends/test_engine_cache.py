@@ -1,0 +1,170 @@
+"""Engines on disk: damaged, foreign, half-written, wanted twice at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dense_perception.backends.engine_cache import (
+    Engine,
+    EngineKey,
+    engines_dir,
+    find_engine,
+    obtain_engine,
+    remember_check,
+    remembered_check,
+    store_engine,
+    stored_keys,
+)
+
+KEY = EngineKey(
+    graph="a" * 64,
+    runtime="tensorrt",
+    version="10.3",
+    device="Orin, 8.7, driver 12.6",
+    precision="fp16",
+    profile="batch 1..1",
+)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def never() -> bytes:
+    raise AssertionError("built although it was there")
+
+
+def test_built_once_then_found() -> None:
+    first = obtain_engine(KEY, lambda: b"engine")
+    assert (first.payload, first.built, first.problem) == (b"engine", True, "")
+    second = obtain_engine(KEY, never)
+    assert (second.payload, second.built) == (b"engine", False)
+    assert first.identity == second.identity
+    assert list(stored_keys()) == [KEY]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"graph": "b" * 64},
+        {"version": "10.4"},
+        {"device": "Orin, 8.7, driver 13.0"},
+        {"precision": "int8"},
+        {"profile": "batch 1..4"},
+        {"options": "dla 0"},
+    ],
+)
+def test_anything_that_changed_builds_anew_and_is_named(change: dict[str, str]) -> None:
+    obtain_engine(KEY, lambda: b"old")
+    wanted = replace(KEY, **change)
+    engine = obtain_engine(wanted, lambda: b"new")
+    assert (engine.payload, engine.built) == (b"new", True)
+    if "graph" not in change:
+        ((name, value),) = change.items()
+        assert name in engine.reason
+        assert value in engine.reason
+    assert obtain_engine(KEY, never).payload == b"old"
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "no header", "other header", "longer"])
+def test_damaged_bytes_are_never_used(damage: str) -> None:
+    obtain_engine(KEY, lambda: bytes(range(256)) * 4)
+    whole = KEY.path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[-100] ^= 4
+    KEY.path.write_bytes(
+        {
+            "flip": bytes(flipped),
+            "cut": whole[:-1],
+            "empty": b"",
+            "no header": whole[5:],
+            "other header": b'["a"]\n' + whole,
+            "longer": whole + b"x",
+        }[damage]
+    )
+    problem = find_engine(KEY)
+    assert isinstance(problem, str)
+    assert "damaged" in problem
+    engine = obtain_engine(KEY, lambda: b"rebuilt")
+    assert (engine.payload, engine.built) == (b"rebuilt", True)
+    assert "damaged" in engine.reason
+    assert obtain_engine(KEY, never).payload == b"rebuilt"
+
+
+def test_an_engine_of_another_device_under_this_name_is_refused() -> None:
+    other = replace(KEY, device="RTX 4090, 8.9, driver 12.6")
+    store_engine(other, b"theirs")
+    os.replace(other.path, KEY.path)
+    problem = find_engine(KEY)
+    assert isinstance(problem, str)
+    assert "RTX 4090" in problem
+    assert obtain_engine(KEY, lambda: b"ours").payload == b"ours"
+
+
+def test_a_folder_that_cannot_be_written_costs_only_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    engine = obtain_engine(KEY, lambda: b"engine")
+    assert engine.payload == b"engine"
+    assert "not stored" in engine.problem
+    assert not remember_check(engine.identity, {"ok": True})
+    assert remembered_check(engine.identity) == {}
+
+
+def test_a_full_disk_leaves_no_half_engine() -> None:
+    """A limit on the size of files stands for the disk: the write fails half way."""
+    code = (
+        "import resource, signal\n"
+        "from test.backends.test_engine_cache import KEY\n"
+        "from dense_perception.backends.engine_cache import obtain_engine\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "engine = obtain_engine(KEY, lambda: bytes(1_000_000))\n"
+        "assert len(engine.payload) == 1_000_000\n"
+        "assert 'not stored' in engine.problem, engine.problem\n"
+    )
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] != 0
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [path.suffix for path in engines_dir().iterdir()] == [".lock"]
+
+
+def _build_slowly(log: str) -> None:
+    def build() -> bytes:
+        with open(log, "a") as stream:
+            stream.write("built\n")
+        time.sleep(0.3)
+        return bytes(200_000)
+
+    engine = obtain_engine(KEY, build)
+    assert len(engine.payload) == 200_000
+
+
+def test_two_processes_build_it_once(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_build_slowly, args=(str(log),)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert log.read_text() == "built\n"
+    assert isinstance(find_engine(KEY), Engine)
+
+
+def test_only_the_user_may_write_where_code_is_loaded_from() -> None:
+    obtain_engine(KEY, lambda: b"engine")
+    assert engines_dir().stat().st_mode & 0o077 == 0

@@ -1,0 +1,72 @@
+"""The self-check measures what is wrong, and remembers what it measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dense_perception.backends.base import Backend
+from dense_perception.backends.select import open_backend
+from dense_perception.backends.self_check import self_check
+from dense_perception.core.errors import EngineRefusedError
+from test.support.artefacts import write_red_artefact
+
+
+class Wrong(Backend):
+    """A real runtime whose metres are a little off, as a miscompiled engine's."""
+
+    name, description = "wrong", "wrong engine 1.0"
+
+    def __init__(self, path: Path, factor: float) -> None:
+        self.inner = open_backend("onnxruntime", path)
+        self.inputs, self.outputs = self.inner.inputs, self.inner.outputs
+        self.factor, self.runs = factor, 0
+
+    def _run(self, feeds: object) -> dict[str, np.ndarray]:
+        self.runs += 1
+        depth = self.inner.infer(feeds)["depth"]  # type: ignore[arg-type]
+        return {"depth": depth * np.float32(self.factor)}
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+@pytest.fixture
+def red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "red.onnx"
+    write_red_artefact(path)
+    return path
+
+
+def test_a_wrong_engine_is_refused_and_stays_refused(red: Path) -> None:
+    from dense_perception.core.card import ModelCard
+
+    card = ModelCard.from_onnx(red)
+    backend = Wrong(red, 1.1)
+    for _ in range(2):
+        with pytest.raises(EngineRefusedError, match=r"wrong engine 1\.0 is refused.*1\.[0-9]e-01"):
+            self_check(card, red, backend, "wrong")
+    assert backend.runs == 3, "the second time it is remembered"
+    assert self_check(card, red, Wrong(red, 1.0), "right").max_of_range == 0
+    with pytest.raises(EngineRefusedError, match="inf"):
+        self_check(card, red, Wrong(red, float("nan")), "not a number")
+
+
+def test_the_cards_tolerance_decides(red: Path) -> None:
+    parity = {"frames": 2, "seed": 1, "max_of_range": 0.5, "mean_of_range": 0.5}
+    card = write_red_artefact(red, parity=parity)
+    backend = Wrong(red, 1.1)
+    assert 0.05 < self_check(card, red, backend, "tolerated").max_of_range < 0.2
+    assert backend.runs == 2
+
+
+def test_openvino_agrees_with_the_reference(red: Path) -> None:
+    from dense_perception.core.card import ModelCard
+
+    backend = open_backend("openvino", red)
+    assert backend.identity
+    assert self_check(ModelCard.from_onnx(red), red, backend, backend.identity).max_of_range < 1e-5
+    assert open_backend("openvino", red).identity == backend.identity

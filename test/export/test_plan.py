@@ -1,0 +1,67 @@
+"""The roofline against arithmetic done by hand, and the command on a known model."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dense_perception import cli
+from dense_perception.export.roofline import DEVICES, Device, predict, this_cpu
+from dense_perception.nets.trace import Operation
+
+ROUND = Device("round", {"fp32": 1.0, "fp16": 2.0, "int8": 4.0}, 100.0, 1, "invented")
+BUSY = Operation("conv", 2_000_000_000, 1000, 1000, True)
+WIDE = Operation("softmax", 0, 50_000_000, 50_000_000, False)
+ATTENTION = Operation("bmm", 2_000_000_000, 1000, 1000, False)
+
+
+def test_the_longer_of_arithmetic_and_traffic() -> None:
+    launch_ms = 0.003
+    assert predict([BUSY], 0, ROUND, "fp32").bound_ms == pytest.approx(2 + launch_ms)
+    assert predict([BUSY], 0, ROUND, "int8").bound_ms == pytest.approx(0.5 + launch_ms)
+    # 100 M elements of 4 bytes at 100 GB/s.
+    assert predict([WIDE], 0, ROUND, "fp32").bound_ms == pytest.approx(4 + launch_ms)
+    # In int8 what has no weights stays fp16.
+    assert predict([WIDE], 0, ROUND, "int8").bound_ms == pytest.approx(2 + launch_ms)
+    assert predict([ATTENTION], 0, ROUND, "int8").bound_ms == pytest.approx(1 + launch_ms)
+    found = predict([BUSY, WIDE], 10_000_000, ROUND, "fp32", efficiency=0.5)
+    assert found.planned_ms == pytest.approx(2 * found.bound_ms)
+    assert found.memory_mb == pytest.approx(40 + 2 * 400)
+
+
+def test_a_cpu_has_a_cache_and_no_launches() -> None:
+    cpu = Device("cpu", {"fp32": 1.0, "fp16": 1.0, "int8": 4.0}, 100.0, 1, "invented", 1000.0)
+    assert predict([BUSY, WIDE], 0, cpu, "fp32").bound_ms == pytest.approx(2)
+    here = this_cpu()
+    assert 0.01 < here.tera["fp32"] < 100
+    assert here.gb_per_s > 0.5
+
+
+def test_published_rates_are_consistent() -> None:
+    for device in DEVICES.values():
+        assert device.tera["fp32"] < device.tera["fp16"] < device.tera["int8"]
+        assert device.source
+
+
+def test_the_command_says_which_size_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "dpt_tiny_indoor", "--device", "orin-nano", "--fps", "250", "--json"]
+    assert cli.main(words) == 0
+    summary = json.loads(capsys.readouterr().out)
+    found = {(row["size"], row["precision"]): row for row in summary["rows"]}
+    assert set(summary["devices"]) == {"orin-nano"}
+    assert found["256x192", "int8"]["fits"]
+    assert not found["256x192", "fp32"]["fits"]
+    assert found["128x96", "fp32"]["fits"]
+    for row in found.values():
+        assert row["fps"] == pytest.approx(1e3 / row["planned_ms"], rel=0.01)
+
+
+def test_wrong_options_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, complaint in (
+        (["--device", "toaster"], "--device is toaster, expected some of orin-nano"),
+        (["--fps", "0"], "--fps is 0.0"),
+        (["--efficiency", "2"], "--efficiency is 2.0"),
+    ):
+        assert cli.main(["plan", "dpt_tiny_indoor", *words]) == 2
+        assert complaint in capsys.readouterr().err

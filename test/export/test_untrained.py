@@ -1,0 +1,35 @@
+"""Random weights under a card, to measure speed with."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dense_perception.core.errors import CardError, InputError
+from dense_perception.export.untrained import untrained
+
+
+def test_any_network_at_any_size() -> None:
+    network, card = untrained("segmenter/tiny", "64x48")
+    assert (card.input.width, card.input.height) == (64, 48)
+    assert card.segmentation is not None
+    assert card.provenance["weights"] == "random, seed 0"
+    with torch.no_grad():
+        logits = network(torch.zeros(1, 3, 48, 64))["logits"]
+    assert logits.shape == (1, 150, 48, 64)
+
+
+def test_a_known_model_keeps_its_card() -> None:
+    _, card = untrained("dpt_tiny_indoor")
+    assert card.name == "dpt_tiny_indoor_untrained"
+    assert card.input.focal
+    assert card.files == {}
+
+
+def test_wrong_names_are_named() -> None:
+    with pytest.raises(InputError, match="there is no model 'nonsense'"):
+        untrained("nonsense")
+    with pytest.raises(CardError, match="expected one of"):
+        untrained("dpt/nonsense")
+    with pytest.raises(InputError, match="expected WIDTHxHEIGHT"):
+        untrained("segmenter/tiny", "64")
