@@ -27,6 +27,10 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "benchmark": ("dense_perception.evaluation.benchmark", "measure speed end to end"),
     "parity": ("dense_perception.evaluation.parity_command", "compare precisions and backends"),
+    "scale-accuracy": (
+        "dense_perception.evaluation.scale_accuracy",
+        "measure the scale sources on a generated corpus",
+    ),
     "plan": ("dense_perception.export.plan_command", "predict the speed on another device"),
     "demo": ("dense_perception.ros.demo", "a small bag through depth_node, answers as pictures"),
     "stream-benchmark": ("dense_perception.ros.stream_benchmark", "measure depth_node on a stream"),

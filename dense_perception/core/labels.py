@@ -90,10 +90,18 @@ _CITYSCAPES_PALETTE = (
     (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32),
 )  # fmt: skip
 
+# What the generated rooms are made of; their corpora count from 1 and have 0 for none.
+_GENERATED_ROOMS = """
+wall, floor, ceiling, door, window, picture, bed, sofa, chair, table, cabinet, shelf, lamp,
+plant, person, animal, appliance, sanitary, screen, textile, box, rug, column, small_object,
+other_furniture
+"""
+
 LABEL_SETS = {
     "ade20k": LabelSet("ade20k", _names(_ADE20K)),
     "cityscapes": LabelSet("cityscapes", _names(_CITYSCAPES), _CITYSCAPES_PALETTE),
     "pascal_context": LabelSet("pascal_context", _names(_PASCAL_CONTEXT)),
     "coco": LabelSet("coco", _names(_COCO)),
+    "generated_rooms": LabelSet("generated_rooms", _names(_GENERATED_ROOMS)),
 }
 """Label sets by the name a card gives."""

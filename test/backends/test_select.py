@@ -31,7 +31,7 @@ class FakeBackend(Backend):
         self.description = f"fake {name}"
         self.closed = False
 
-    def _run(self, feeds: object) -> dict[str, np.ndarray]:
+    def _run(self, feeds: object, names: object) -> dict[str, np.ndarray]:
         return {"depth": np.ones((1, 48, 64), np.float32)}
 
     def close(self) -> None:
