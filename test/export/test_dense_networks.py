@@ -1,4 +1,4 @@
-"""Tiny random variants of the dense networks: eager against ONNX Runtime and OpenVINO; TensorRT builds."""
+"""Tiny random variants of the dense networks: eager against both runtimes; TensorRT builds."""
 
 from __future__ import annotations
 
