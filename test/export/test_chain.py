@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from dense_perception import cli
+from dense_perception.backends.tensorrt_build import TensorRtOptions, build_engine
 from dense_perception.core.card import CheckpointSource, ModelCard
 from dense_perception.core.errors import ArtefactError, CardError, ModelNotFoundError
 from dense_perception.core.labels import LABEL_SETS
@@ -222,6 +223,15 @@ def test_checkpoint_to_answer(name: str, exported: Callable[[str], Exported]) ->
                     answer.labels.confidence_hw.astype(int) - want["confidence"][index]
                 )
                 assert distance.max() <= 1
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_compiles_with_tensorrt(
+    name: str, exported: Callable[[str], Exported]
+) -> None:
+    """By the builder of TensorRT for RTX, which needs no GPU."""
+    _, _, path = exported(name)
+    assert len(build_engine(path, TensorRtOptions(compute_capability="8.6", max_batch=2))) > 10_000
 
 
 def test_labels_are_the_argmax_of_the_softmax(tmp_path: Path) -> None:
