@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ class TensorRtBackend(Backend):
         where = f"dla {dla_core}" if dla_core >= 0 else card.name
         self.description = f"tensorrt ({runtime} {trt.__version__}), {where}, {engine.reason}"
 
-    def _run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
         if self._cuda is None:
             raise BackendError("the tensorrt backend is closed: load the model again")
         sizes = {len(feeds[spec.name]) for spec in self.inputs}
@@ -92,12 +92,13 @@ class TensorRtBackend(Backend):
             raise BackendError(f"got inputs of batch sizes {sorted(sizes)}, expected one above 0")
         batch = sizes.pop()
         if batch <= self._largest:
-            return self._plan(batch).run(feeds)
+            answers = self._plan(batch).run(feeds)
+            return {name: answers[name] for name in names}
         parts = []
         for start in range(0, batch, self._largest):
             part = {name: array[start : start + self._largest] for name, array in feeds.items()}
             answers = self._plan(min(self._largest, batch - start)).run(part)
-            parts.append({name: array.copy() for name, array in answers.items()})
+            parts.append({name: answers[name].copy() for name in names})
         return {
             spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in self.outputs
         }
