@@ -92,16 +92,14 @@ class TensorRtBackend(Backend):
             raise BackendError(f"got inputs of batch sizes {sorted(sizes)}, expected one above 0")
         batch = sizes.pop()
         if batch <= self._largest:
-            answers = self._plan(batch).run(feeds)
-            return {name: answers[name] for name in names}
+            answer = self._plan(batch).run(feeds)
+            return {name: answer[name] for name in names}
         parts = []
         for start in range(0, batch, self._largest):
             part = {name: array[start : start + self._largest] for name, array in feeds.items()}
             answers = self._plan(min(self._largest, batch - start)).run(part)
             parts.append({name: answers[name].copy() for name in names})
-        return {
-            spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in self.outputs
-        }
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
     def close(self) -> None:
         self._plans.clear()

@@ -19,13 +19,16 @@ class LabelSet:
     palette: tuple[tuple[int, int, int], ...] = ()
 
     def colors(self) -> np.ndarray:
-        """(256, 3) ``uint8`` RGB by label, distinct and stable; unused labels are black."""
+        """(256, 3) ``uint8`` RGB by label, distinct and stable; unused labels are black.
+
+        Labels above 255 have no colour here.
+        """
         table = np.zeros((256, 3), np.uint8)
         if self.palette:
             table[: len(self.palette)] = self.palette
             return table
         # The PASCAL VOC scheme: each label's bits are spread over the channels, highest first.
-        for label in range(1, len(self.labels) + 1):
+        for label in range(1, min(len(self.labels), 256) + 1):
             rest = label
             for bit in range(7, -1, -1):
                 for channel in range(3):

@@ -33,7 +33,7 @@ class Relabelling:
 
     @property
     def changes_nothing(self) -> bool:
-        return self.table.dtype == np.uint8 and bool((self.table == np.arange(256)).all())
+        return self.table.dtype == np.uint8 and np.array_equal(self.table, np.arange(256))
 
 
 def relabelling(
@@ -69,16 +69,17 @@ def relabelling(
             label: (first_label + label, own[label % len(own)])
             for label in range(len(labels.labels))
         }
+    if max(max(names), void_label) > 65535:
+        raise InputError(
+            f"labels go up to {max(max(names), void_label)}, expected at most 65535: lower "
+            "first_label"
+        )
     wide = max(max(names), void_label) > 255 or (void_label == AUTOMATIC_VOID and max(names) == 255)
     void = (65535 if wide else 255) if void_label == AUTOMATIC_VOID else void_label
     if void in names:
         raise InputError(
             f"void_label is {void}, which is also the label of {names[void]!r}: choose another, or "
             "begin the classes elsewhere with first_label"
-        )
-    if max(*names, void) > 65535:
-        raise InputError(
-            f"labels go up to {max(*names, void)}, expected at most 65535: lower first_label"
         )
     length = 256 if len(labels.labels) <= 256 else 65536
     table = np.full(length, void, np.uint16 if wide else np.uint8)

@@ -34,7 +34,7 @@ def overlay(
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         rgb_hwc = cv2.resize(rgb_hwc, (width, height), interpolation=method)
     if labels_hw.dtype == np.uint8:
-        tint = cv2.applyColorMap(labels_hw, mapping.colors)
+        tint = cv2.applyColorMap(labels_hw, mapping.colors[:, None])
     else:
         tint = mapping.colors[labels_hw]
     mixed = cv2.addWeighted(rgb_hwc, 1 - opacity, tint, opacity, 0)
