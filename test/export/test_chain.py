@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from dense_perception import cli
+from dense_perception.backends.tensorrt_build import TensorRtOptions, build_engine
 from dense_perception.core.card import CheckpointSource, ModelCard
 from dense_perception.core.errors import ArtefactError, CardError, ModelNotFoundError
 from dense_perception.core.labels import LABEL_SETS
@@ -224,6 +225,15 @@ def test_checkpoint_to_answer(name: str, exported: Callable[[str], Exported]) ->
                 assert distance.max() <= 1
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_compiles_with_tensorrt(
+    name: str, exported: Callable[[str], Exported]
+) -> None:
+    """By the builder of TensorRT for RTX, which needs no GPU."""
+    _, _, path = exported(name)
+    assert len(build_engine(path, TensorRtOptions(compute_capability="8.6", max_batch=2))) > 10_000
+
+
 def test_labels_are_the_argmax_of_the_softmax(tmp_path: Path) -> None:
     card, module = prepared("dpt_segmentation", tmp_path)
     feeds = card_feeds(card)
@@ -294,3 +304,14 @@ def test_published_weights_become_a_model_that_is_found_by_name(
         answer = perceiver(card_feeds(card)["image"][0])
         assert answer.depth is not None
         assert np.isfinite(answer.depth.metres()).all()
+    # Another size, as the published preprocessing has it for another aspect.
+    words = ["export", card.name, "--quiet", "--size", "98x70", "--output", str(tmp_path / "wide")]
+    assert cli.main(words) == 0
+    with Perceiver.load(
+        tmp_path / f"wide/{card.name}.yaml", backend="onnxruntime", output_size="network"
+    ) as perceiver:
+        assert perceiver.card.cost.get("gflops") is None
+        answer = perceiver(np.zeros((70, 98, 3), np.uint8))
+        assert answer.depth is not None
+        assert answer.depth.values_hw.shape == (70, 98)
+    assert cli.main([*words[:3], "--size", "99x70", "--output", str(tmp_path / "odd")]) == 2
