@@ -12,8 +12,8 @@ from dataclasses import dataclass
 class TopicSpec:
     """One output topic below the node's name (``~/``), or ``~/CAMERA/`` with several cameras.
 
-    ``made_from``: the graph outputs it needs. ``latched``: reliable and transient local, so that
-    late subscribers get the last message; the others are volatile with the node's
+    ``made_from``: the entries of a Prediction it needs. ``latched``: reliable and transient local,
+    so that late subscribers get the last message; the others are volatile with the node's
     ``output_reliability``. ``only``: when it is published, in words; empty is always.
     """
 
@@ -81,7 +81,7 @@ CONFIDENCE = TopicSpec(
     "sensor_msgs/Image",
     "mono8",
     "The probability of that label, in units of 1/255.",
-    ("labels", "confidence"),
+    ("labels",),
     only="with a model that gives labels",
 )
 LABEL_INFO = TopicSpec(

@@ -304,3 +304,14 @@ def test_published_weights_become_a_model_that_is_found_by_name(
         answer = perceiver(card_feeds(card)["image"][0])
         assert answer.depth is not None
         assert np.isfinite(answer.depth.metres()).all()
+    # Another size, as the published preprocessing has it for another aspect.
+    words = ["export", card.name, "--quiet", "--size", "98x70", "--output", str(tmp_path / "wide")]
+    assert cli.main(words) == 0
+    with Perceiver.load(
+        tmp_path / f"wide/{card.name}.yaml", backend="onnxruntime", output_size="network"
+    ) as perceiver:
+        assert perceiver.card.cost.get("gflops") is None
+        answer = perceiver(np.zeros((70, 98, 3), np.uint8))
+        assert answer.depth is not None
+        assert answer.depth.values_hw.shape == (70, 98)
+    assert cli.main([*words[:3], "--size", "99x70", "--output", str(tmp_path / "odd")]) == 2

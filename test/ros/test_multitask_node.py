@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import Image, PointCloud2
 from std_srvs.srv import SetBool
 
@@ -214,9 +215,11 @@ def test_cameras_are_answered_apart(
                     pixels(answer), multitask_answer(rgbs[each], FOCAL_PX)["labels"]
                 )
         assert not masks["right"].messages
-        report = reports.messages[-1]
-        statuses = {status.name.rpartition(": ")[2]: status for status in report.status}
-        assert set(statuses) == set(names)
-        left = {value.key: value.value for value in statuses["left"].values}
-        assert int(left["frames failed"]) >= 1
-        assert "nonsense" in left["last error"]
+
+        def of_left(report: DiagnosticArray) -> dict[str, str]:
+            statuses = {status.name.rpartition(": ")[2]: status for status in report.status}
+            assert set(statuses) == set(names)
+            return {value.key: value.value for value in statuses["left"].values}
+
+        report = reports.wait_for(lambda report: int(of_left(report)["frames failed"]) >= 1)
+        assert "nonsense" in of_left(report)["last error"]
