@@ -8,7 +8,7 @@ TORCH  ?= torch==2.13.0
 SOURCES := $(shell find dense_perception launch config models resource -type f -not -name '*.pyc' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format build corpus train clean
+.PHONY: help demo test test-fast lint format build docs corpus train clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ format: $(VENV)/.dev ## Format the code and fix what can be fixed
 
 build: $(VENV)/.dev ## Build the package with colcon into build/ and install/
 	$(BIN)/colcon build --packages-select dense_perception
+
+docs: $(VENV)/.demo ## Write docs/nodes and config/*_node.yaml from the declarations in the code
+	$(BIN)/python -m dense_perception.ros.node_pages
 
 corpus: $(VENV)/.train ## Generate the training rooms (installs rendering packages with apt)
 	./docker/install_rendering.sh

@@ -7,7 +7,10 @@ from setuptools import find_packages, setup
 PACKAGE = "dense_perception"
 SHARE = f"share/{PACKAGE}"
 
-NODES = ["depth_node = dense_perception.ros.depth_node:main"]
+NODES = [
+    f"{name} = dense_perception.ros.{name}:main"
+    for name in ("depth_node", "segmentation_node", "multitask_node")
+]
 ROS_WHEELS = [
     "rclpy",
     "rmw-fastrtps-cpp",
@@ -71,6 +74,8 @@ setup(
         (f"{SHARE}/launch", glob("launch/*.launch.py")),
         (f"{SHARE}/config", glob("config/*.yaml") + glob("config/*.xml")),
         (f"{SHARE}/config/rviz", glob("config/rviz/*.rviz")),
+        (f"{SHARE}/config/foxglove", glob("config/foxglove/*.json")),
+        (f"{SHARE}/config/nav2", glob("config/nav2/*.yaml")),
         (f"{SHARE}/config/training", glob("config/training/*.yaml")),
         (f"{SHARE}/models", glob("models/*.yaml") + glob("models/*.onnx")),
     ],

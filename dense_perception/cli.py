@@ -21,9 +21,16 @@ VERBS: dict[str, tuple[str, str]] = {
     "run": ("dense_perception.runtime.run_command", "depth from pictures, videos, cameras or bags"),
     "models": ("dense_perception.runtime.models_command", "list the models found on this machine"),
     "fetch": ("dense_perception.hub.fetch_command", "download the published weights of a model"),
-    "evaluate": ("dense_perception.evaluation.bags_command", "compare with a bag's recorded depth"),
+    "evaluate": (
+        "dense_perception.evaluation.command",
+        "depth against a bag's, labels against PNGs",
+    ),
     "benchmark": ("dense_perception.evaluation.benchmark", "measure speed end to end"),
     "parity": ("dense_perception.evaluation.parity_command", "compare precisions and backends"),
+    "scale-accuracy": (
+        "dense_perception.evaluation.scale_accuracy",
+        "measure the scale sources on a generated corpus",
+    ),
     "plan": ("dense_perception.export.plan_command", "predict the speed on another device"),
     "demo": ("dense_perception.ros.demo", "a small bag through depth_node, answers as pictures"),
     "stream-benchmark": ("dense_perception.ros.stream_benchmark", "measure depth_node on a stream"),
@@ -33,6 +40,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "generate training pictures: rooms, Doom maps",
     ),
     "train": ("dense_perception.training.command", "train a model"),
+    "compile": ("dense_perception.export.compile_command", "compile to checked engines"),
     "export": ("dense_perception.export.command", "turn a checkpoint into ONNX files"),
 }
 """Verb: its module (``HELP``, ``EXAMPLES``, ``add_arguments``, ``main``) and a line for --help."""

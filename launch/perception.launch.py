@@ -1,51 +1,90 @@
-"""Brings up depth_node on one camera.
+"""Brings up one node of dense_perception on one camera, or on several that share the model.
 
 ros2 launch dense_perception perception.launch.py input_image_topic:=/camera/image_raw
+ros2 launch dense_perception perception.launch.py task:=multitask rviz:=true
+ros2 launch dense_perception perception.launch.py cameras:=front,left \\
+    input_image_topic:=/{camera}/image_raw
 
 The environment of the user is left as it is: the transport profile reaches the started node alone.
 """
 
+from pathlib import Path
+
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import LifecycleNode
+from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from dense_perception.backends.select import BACKENDS
 from dense_perception.ros.transport import transport_environment
 from launch import LaunchDescription
 
+CONFIG = Path(__file__).resolve().parents[1] / "config"
+GIVEN_OR_NOT = ("", "true", "false")
+
 # An empty default means: not given, so the parameter file or the node's own default decides.
+# name: (default, description, choices)
 ARGUMENTS = {
-    "model": ("", "name of a model, or path of an ONNX file with a card"),
-    "backend": ("", "auto, onnxruntime or openvino"),
-    "device": ("", "device of the backend, such as cpu or gpu"),
+    "task": (
+        "depth",
+        "which node: depth, segmentation or multitask (depth, labels and more in one pass)",
+        ("depth", "segmentation", "multitask"),
+    ),
+    "model": ("", "name of a model, or path of an ONNX file with a card", None),
+    "backend": (
+        "",
+        "what runs the model: auto measures what is installed",
+        ("", "auto", *BACKENDS),
+    ),
+    "device": ("", "device of the backend, such as cpu or gpu", None),
     "input_image_topic": (
         "image",
-        "images of the camera; with image_transport compressed, /compressed is added",
+        "images of the camera; with image_transport compressed, /compressed is added; with "
+        "cameras, {camera} stands for the name of each",
+        None,
     ),
-    "input_camera_info_topic": ("", "its calibration; empty takes camera_info beside the images"),
-    "params_file": ("", "YAML file of parameters; config/depth_node.yaml is one to copy"),
-    "namespace": ("", "namespace of the node"),
-    "autostart": ("", "true or false: configure and activate at start"),
-    "log_level": ("info", "debug, info, warn, error or fatal"),
-    "use_sim_time": ("false", "true takes the time from /clock"),
+    "input_camera_info_topic": (
+        "",
+        "its calibration; empty takes camera_info beside the images",
+        None,
+    ),
+    "cameras": ("", "names of several cameras that share the model, with commas between", None),
+    "params_file": ("", "YAML file of parameters; config/depth_node.yaml is one to copy", None),
+    "namespace": ("", "namespace of the node", None),
+    "autostart": ("", "configure and activate at start, without a manager", GIVEN_OR_NOT),
+    "log_level": (
+        "info",
+        "the least severity that is logged",
+        ("debug", "info", "warn", "error", "fatal"),
+    ),
+    "use_sim_time": ("false", "true takes the time from /clock", ("true", "false")),
+    "rviz": ("false", "true starts RViz on the outputs of the (first) camera", ("true", "false")),
+    "rviz_fixed_frame": ("camera_optical", "frame in which RViz shows the cloud", None),
     "transport_profile": (
         "default",
         "Fast DDS profile of the node: default is the package's for large images, empty is none, "
         "or the path of an XML file; a profile set in the environment wins",
+        None,
     ),
 }
+# What the RViz configurations show, below the node's name.
+SHOWN = (
+    *("points", "depth/image", "depth/color", "segmentation/labels", "segmentation/overlay"),
+    "normals/color",
+)
 
 
 def generate_launch_description():
     declared = [
-        DeclareLaunchArgument(name, default_value=default, description=description)
-        for name, (default, description) in ARGUMENTS.items()
+        DeclareLaunchArgument(name, default_value=default, description=description, choices=choices)
+        for name, (default, description, choices) in ARGUMENTS.items()
     ]
     return LaunchDescription([*declared, OpaqueFunction(function=_nodes)])
 
 
 def _nodes(context):
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    cameras = [name.strip() for name in given["cameras"].split(",") if name.strip()]
     overrides = {
         # Typed, because a plain text such as 1e3 would be read as a number.
         name: ParameterValue(given[name], value_type=str)
@@ -55,26 +94,57 @@ def _nodes(context):
     for name in ("autostart", "use_sim_time"):
         if given[name]:
             overrides[name] = ParameterValue(given[name], value_type=bool)
-    image = given["input_image_topic"]
-    info = given["input_camera_info_topic"] or _beside(image, "camera_info")
+    if cameras:
+        overrides["cameras"] = cameras
     profile = None if given["transport_profile"] == "default" else given["transport_profile"]
+    name = f"{given['task']}_node"
     node = LifecycleNode(
         package="dense_perception",
-        executable="depth_node",
-        name="depth_node",
+        executable=name,
+        name=name,
         namespace=given["namespace"],
         parameters=[*([given["params_file"]] if given["params_file"] else []), overrides],
-        remappings=[
-            ("image", image),
-            ("image/compressed", f"{image}/compressed"),
-            ("camera_info", info),
-        ],
+        remappings=[pair for camera in cameras or [""] for pair in _inputs(given, camera)],
         ros_arguments=["--log-level", given["log_level"]],
         additional_env=transport_environment(profile),
         output="screen",
         emulate_tty=True,
     )
-    return [node]
+    if given["rviz"] != "true":
+        return [node]
+    return [node, _rviz(given, name, cameras, profile)]
+
+
+def _inputs(given, camera):
+    """The remappings of one camera; its name is empty for the only one."""
+    image = given["input_image_topic"].replace("{camera}", camera)
+    info = given["input_camera_info_topic"].replace("{camera}", camera)
+    own = f"{camera}/" if camera else ""
+    return [
+        (f"{own}image", image),
+        (f"{own}image/compressed", f"{image}/compressed"),
+        (f"{own}camera_info", info or _beside(image, "camera_info")),
+    ]
+
+
+def _rviz(given, name, cameras, profile):
+    """The configurations name the topics of a node without a namespace and with one camera."""
+    namespace = given["namespace"].strip("/")
+    below = f"/{namespace}/{name}" if namespace else f"/{name}"
+    below += f"/{cameras[0]}" if cameras else ""
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        name="rviz",
+        arguments=[
+            *("-d", str(CONFIG / "rviz" / f"{given['task']}.rviz")),
+            *("-f", given["rviz_fixed_frame"]),
+        ],
+        parameters=[{"use_sim_time": ParameterValue(given["use_sim_time"], value_type=bool)}],
+        remappings=[(f"/{name}/{topic}", f"{below}/{topic}") for topic in SHOWN],
+        additional_env=transport_environment(profile),
+        output="screen",
+    )
 
 
 def _beside(topic, name):

@@ -109,7 +109,7 @@ def test_a_closed_pipe_is_no_error() -> None:
     assert process.wait(30) == 0
 
 
-@pytest.mark.parametrize("name", ["run", "models", "evaluate", "benchmark"])
+@pytest.mark.parametrize("name", ["run", "models", "evaluate", "benchmark", "compile"])
 def test_help_of_every_verb_shows_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([name, "--help"]) == 0
     out = capsys.readouterr().out

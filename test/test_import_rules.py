@@ -24,7 +24,7 @@ ALLOWED = {
     "hub": {"core"},
     "training": {"core", "imaging", "nets", "evaluation.metrics"},
     "export": {"core", "imaging", "backends", "runtime", "nets"},
-    "evaluation": {"core", "imaging", "backends", "runtime"},
+    "evaluation": {"core", "imaging", "backends", "runtime", "nets", "export.published"},
 }
 # Heavy packages and the only rooms that may name them, at module level or inside a function.
 ONLY_IN = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,28 +47,36 @@ class Backend(ABC):
     is_reference: bool = False
     """Whether the others are compared with this one."""
 
-    def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def infer(
+        self, feeds: Mapping[str, np.ndarray], wanted: Collection[str] | None = None
+    ) -> dict[str, np.ndarray]:
         """Run the graph on C-contiguous arrays, one per input; returns one array per output.
 
-        The returned arrays may be overwritten by the next call.
+        ``wanted`` names the outputs to return; only these are copied and, where the runtime can,
+        computed. None is all of them. The returned arrays may be overwritten by the next call.
 
-        :raises BackendError: if an input is missing, unknown or of another dtype or shape, or the
-            runtime fails.
+        :raises BackendError: if an input is missing, unknown or of another dtype or shape, an
+            output is unknown, or the runtime fails.
         """
-        wanted = {spec.name for spec in self.inputs}
-        if set(feeds) != wanted:
-            raise BackendError(f"got inputs {sorted(feeds)}, the graph takes {sorted(wanted)}")
+        taken = {spec.name for spec in self.inputs}
+        if set(feeds) != taken:
+            raise BackendError(f"got inputs {sorted(feeds)}, the graph takes {sorted(taken)}")
         for spec in self.inputs:
             array = feeds[spec.name]
             if not spec.admits(array):
                 raise BackendError(
                     f"got input {spec.name} as {array.dtype} {array.shape}, the graph takes {spec}"
                 )
-        return self._run(feeds)
+        names = [spec.name for spec in self.outputs]
+        if wanted is not None:
+            if not wanted or not set(wanted) <= set(names):
+                raise BackendError(f"wanted outputs {sorted(wanted)}, the graph gives {names}")
+            names = [name for name in names if name in wanted]
+        return self._run(feeds, names)
 
     @abstractmethod
-    def _run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run on checked inputs."""
+    def _run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Run on checked inputs; returns the outputs ``names``."""
 
     @abstractmethod
     def close(self) -> None:

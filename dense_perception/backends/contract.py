@@ -11,8 +11,9 @@ def check_graph(card: ModelCard, backend: Backend, where: str) -> None:
     """Compare the graph's real inputs and outputs with the card's.
 
     Inputs: ``image`` uint8 (N, height, width, 3) and, for a focal-aware model, ``focal_px``
-    float32 (N,). Outputs of (N, height, width): ``depth`` float32, or ``labels`` and
-    ``confidence`` uint8. N is free or 1.
+    float32 (N,). Outputs of (N, height, width): ``depth`` float32, ``labels`` and ``confidence``,
+    ``edges``, ``keypoints`` and ``reshading`` uint8, and ``normals`` float32 (N, height, width, 3).
+    N is free or 1.
 
     :raises CardError: naming the tensor, what the graph has and what the card promises.
     """
@@ -25,6 +26,8 @@ def check_graph(card: ModelCard, backend: Backend, where: str) -> None:
         wanted_outputs["depth"] = ("float32", size)
     if card.segmentation is not None:
         wanted_outputs["labels"] = wanted_outputs["confidence"] = ("uint8", size)
+    for name in card.maps:
+        wanted_outputs[name] = ("float32", (*size, 3)) if name == "normals" else ("uint8", size)
     _compare("input", wanted_inputs, backend.inputs, where, exact=True)
     _compare("output", wanted_outputs, backend.outputs, where, exact=False)
 

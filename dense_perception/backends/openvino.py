@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class OpenVinoBackend(Backend):
         count = f"{threads} threads" if threads else "all cores"
         self.description = f"openvino {version}, {device.lower()}, {count}"
 
-    def _run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
         if self._core is None:
             raise BackendError("the openvino backend is closed: load the model again")
         batch = self._batch(feeds)
@@ -67,7 +67,12 @@ class OpenVinoBackend(Backend):
         self._requests.move_to_end(batch)
         try:
             results = request.infer(dict(feeds), share_inputs=True, share_outputs=True)
-            return {spec.name: results[index] for index, spec in enumerate(self.outputs)}
+            # A compiled model computes every output; with shared memory none is copied here.
+            return {
+                spec.name: results[index]
+                for index, spec in enumerate(self.outputs)
+                if spec.name in names
+            }
         except Exception as error:  # openvino raises bare RuntimeError and its own kinds
             raise BackendError(f"openvino failed on this input: {_one_line(error)}") from error
 

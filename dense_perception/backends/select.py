@@ -19,6 +19,7 @@ from dense_perception.backends.base import Backend
 from dense_perception.backends.contract import check_graph
 from dense_perception.backends.device import cpu_name
 from dense_perception.backends.self_check import self_check
+from dense_perception.backends.tensorrt_module import installed_runtimes
 from dense_perception.core.cache import cache_dir, read_json, write_json
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError, DensePerceptionError, EngineRefusedError
@@ -27,6 +28,7 @@ from dense_perception.core.registry import Model, file_sha256
 BACKENDS: dict[str, tuple[str, str, str]] = {
     "onnxruntime": ("dense_perception.backends.onnxruntime", "OnnxRuntimeBackend", "onnxruntime"),
     "openvino": ("dense_perception.backends.openvino", "OpenVinoBackend", "openvino"),
+    "tensorrt": ("dense_perception.backends.tensorrt", "TensorRtBackend", "tensorrt"),
 }
 """Name: our module, its class, and the runtime package it needs."""
 
@@ -37,6 +39,7 @@ BUDGET_S = 0.8
 
 # The likely fastest first, so that a start that runs out of time has a good one already.
 _PRECISION_ORDER = ("int8", "fp16", "fp32")
+_NVIDIA = ("gpu", "cuda", "dla")
 _MIN_RUNS, _MAX_RUNS = 3, 20
 _MEMORY = "speeds.json"
 _REMEMBERED = 200
@@ -80,9 +83,12 @@ class Selection:
         return f"{self.backend}/{self.precision} on {self.device}: {self.reason}{passed}{warned}"
 
 
-def installed_backends() -> tuple[str, ...]:
-    """Names of the backends whose runtime package is importable here."""
-    return tuple(name for name, (_, _, package) in BACKENDS.items() if find_spec(package))
+def installed_backends(device: str = "cpu") -> tuple[str, ...]:
+    """Names of the backends that are importable here and know that kind of device."""
+    names = [name for name in ("onnxruntime", "openvino") if find_spec(BACKENDS[name][2])]
+    if device.lower().split(":")[0] in _NVIDIA and installed_runtimes():
+        names.insert(0, "tensorrt")
+    return tuple(names)
 
 
 def open_backend(name: str, path: Path, *, device: str = "cpu", threads: int = 0) -> Backend:
@@ -120,7 +126,7 @@ def select_backend(
     :raises ArtefactError: if the only candidate's file is missing or damaged.
     :raises CardError: if there is no such precision or the card contradicts the file.
     """
-    names = installed_backends() if backend == "auto" else (backend,)
+    names = installed_backends(device) if backend == "auto" else (backend,)
     if not names:
         raise BackendError(f"no backend is installed: pip install {' or '.join(BACKENDS)}")
     if precision == "auto":
@@ -135,7 +141,9 @@ def select_backend(
         else:
             opened, card, selection = contest.open_fastest(candidates)
     except BackendError:
-        others = [(n, kind) for kind in precisions for n in installed_backends() if n not in names]
+        others = [
+            (n, kind) for kind in precisions for n in installed_backends(device) if n not in names
+        ]
         if not contest.refusals or not others:
             raise
         opened, card, selection = contest.open_fastest(others)

@@ -19,11 +19,12 @@ import yaml
 from dense_perception.core.errors import CardError
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.onnx_metadata import read_onnx_metadata
-from dense_perception.core.prediction import DepthKind
+from dense_perception.core.prediction import GRAY_MAPS, DepthKind
 
 SCHEMA = 1
 METADATA_KEY = "dense_perception.card"
 TASKS = ("depth", "segmentation", "multitask")
+FURTHER_MAPS = ("normals", *GRAY_MAPS)
 RESIZES = ("stretch",)
 PRECISIONS = ("fp32", "fp16", "int8")
 _NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
@@ -96,6 +97,9 @@ class ModelFile:
 class ModelCard:
     """One model; ``network``, ``licence``, ``provenance``, ``results`` are free-form data.
 
+    ``maps`` names what a ``multitask`` model gives beside depth and labels, graph outputs of these
+    names: ``normals`` float32 (N, height, width, 3), ``edges``, ``keypoints`` and ``reshading``
+    uint8 (N, height, width). Every subset of depth, labels and maps is allowed but the empty one.
     ``cost`` holds ``parameters`` and ``gflops`` (2 per multiply-add, one image of the input size).
     """
 
@@ -107,6 +111,7 @@ class ModelCard:
     input: InputSpec
     depth: DepthSpec | None = None
     segmentation: SegmentationSpec | None = None
+    maps: tuple[str, ...] = ()
     source: CheckpointSource | None = None
     precision: str = "fp32"
     network: Mapping[str, Any] = field(default_factory=dict)
@@ -116,6 +121,15 @@ class ModelCard:
     results: Mapping[str, Any] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, ModelFile] = field(default_factory=dict)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the model gives, by the names of :class:`Prediction`'s entries, in its order."""
+        named = [("depth", self.depth is not None), ("labels", self.segmentation is not None)]
+        return (
+            *(name for name, given in named if given),
+            *(name for name in FURTHER_MAPS if name in self.maps),
+        )
 
     @classmethod
     def from_dict(cls, data: Any, where: str) -> ModelCard:
@@ -165,7 +179,8 @@ class ModelCard:
                 del data["depth"]["max_m"]
         if self.source is not None:
             data["source"] = {key: value for key, value in data["source"].items() if value}
-        return {key: value for key, value in data.items() if value not in ({}, None)}
+        data["maps"] = list(self.maps)
+        return {key: value for key, value in data.items() if value not in ({}, [], None)}
 
     def embedded_json(self) -> str:
         """The text stored in the ONNX metadata: everything but where the files are."""
@@ -208,6 +223,12 @@ class _CardReader:
             raise CardError(
                 f"{self.where}: task is 'segmentation' but there is no 'segmentation' entry"
             )
+        maps = self.maps(task)
+        if task == "multitask" and depth is None and segmentation is None and not maps:
+            raise CardError(
+                f"{self.where}: task is 'multitask' but there is no 'depth', 'segmentation' or "
+                "'maps' entry"
+            )
         return ModelCard(
             name=name,
             family=self.text("family"),
@@ -217,6 +238,7 @@ class _CardReader:
             input=self.input(),
             depth=depth,
             segmentation=segmentation,
+            maps=maps,
             source=self.source(),
             precision=self.choice("precision", self.data.get("precision", "fp32"), PRECISIONS),
             files=self.files(),
@@ -287,6 +309,21 @@ class _CardReader:
         if window and not stride:
             raise CardError(f"{self.where}: segmentation.stride is 0, expected 1 to {window}")
         return SegmentationSpec(labels, window, stride)
+
+    def maps(self, task: str) -> tuple[str, ...]:
+        names = self.data.get("maps", [])
+        if (
+            not isinstance(names, (list, tuple))
+            or not all(name in FURTHER_MAPS for name in names)
+            or len(set(names)) != len(names)
+        ):
+            raise CardError(
+                f"{self.where}: maps is {names!r}, expected a list of different ones of "
+                f"{list(FURTHER_MAPS)}"
+            )
+        if names and task != "multitask":
+            raise CardError(f"{self.where}: maps is {names!r}, expected none for the task {task!r}")
+        return tuple(names)
 
     def source(self) -> CheckpointSource | None:
         if "source" not in self.data:

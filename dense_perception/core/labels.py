@@ -19,13 +19,16 @@ class LabelSet:
     palette: tuple[tuple[int, int, int], ...] = ()
 
     def colors(self) -> np.ndarray:
-        """(256, 3) ``uint8`` RGB by label, distinct and stable; unused labels are black."""
+        """(256, 3) ``uint8`` RGB by label, distinct and stable; unused labels are black.
+
+        Labels above 255 have no colour here.
+        """
         table = np.zeros((256, 3), np.uint8)
         if self.palette:
             table[: len(self.palette)] = self.palette
             return table
         # The PASCAL VOC scheme: each label's bits are spread over the channels, highest first.
-        for label in range(1, len(self.labels) + 1):
+        for label in range(1, min(len(self.labels), 256) + 1):
             rest = label
             for bit in range(7, -1, -1):
                 for channel in range(3):
@@ -90,10 +93,18 @@ _CITYSCAPES_PALETTE = (
     (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32),
 )  # fmt: skip
 
+# What the generated rooms are made of; their corpora count from 1 and have 0 for none.
+_GENERATED_ROOMS = """
+wall, floor, ceiling, door, window, picture, bed, sofa, chair, table, cabinet, shelf, lamp,
+plant, person, animal, appliance, sanitary, screen, textile, box, rug, column, small_object,
+other_furniture
+"""
+
 LABEL_SETS = {
     "ade20k": LabelSet("ade20k", _names(_ADE20K)),
     "cityscapes": LabelSet("cityscapes", _names(_CITYSCAPES), _CITYSCAPES_PALETTE),
     "pascal_context": LabelSet("pascal_context", _names(_PASCAL_CONTEXT)),
     "coco": LabelSet("coco", _names(_COCO)),
+    "generated_rooms": LabelSet("generated_rooms", _names(_GENERATED_ROOMS)),
 }
 """Label sets by the name a card gives."""

@@ -13,6 +13,10 @@ from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
 from dense_perception.core.labels import LabelSet
 
+GRAY_MAPS = ("edges", "keypoints", "reshading")
+MAPS = ("depth", "labels", "normals", *GRAY_MAPS)
+"""The maps a :class:`Prediction` may hold, by the names of its entries."""
+
 
 class DepthKind(str, Enum):
     """What the numbers of a depth map mean; declared by the card, never guessed."""
@@ -82,12 +86,62 @@ class LabelMap:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class NormalMap:
+    """HxWx3 ``float32``: unit surface normals in the optical frame (x right, y down, z forward).
+
+    They point at the camera: the product with the viewing ray is negative. NaN, in all three
+    numbers, where unknown.
+
+    :raises InputError: for another dtype or shape.
+    """
+
+    values_hwc: np.ndarray
+
+    def __post_init__(self) -> None:
+        array = self.values_hwc
+        if array.dtype != np.float32 or array.ndim != 3 or array.shape[2] != 3:
+            raise InputError(
+                f"normals are {array.dtype} of shape {array.shape}, expected float32 of shape "
+                "(height, width, 3)"
+            )
+
+    def colored(self) -> np.ndarray:
+        """HxWx3 ``uint8`` RGB, (n + 1) / 2 with y and z negated: as Taskonomy and others draw them.
+
+        A floor is green, a wall that is faced blue; black where unknown.
+        """
+        scaled = self.values_hwc * np.array([127, -127, -127], np.float32) + np.float32(128)
+        with np.errstate(invalid="ignore"):
+            return np.where(np.isfinite(scaled), scaled, np.float32(0)).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GrayMap:
+    """HxW ``uint8``, 0 to 255 for 0 to 1: texture edges, 2D keypoints or reshading.
+
+    :raises InputError: for another dtype or rank.
+    """
+
+    values_hw: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.values_hw.dtype != np.uint8 or self.values_hw.ndim != 2:
+            raise InputError(
+                f"a gray map is uint8 of shape (height, width), got {self.values_hw.dtype} of "
+                f"shape {self.values_hw.shape}"
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
     """The answer to one :class:`~dense_perception.core.frame.Frame`.
 
     Every map has the size ``width`` x ``height``; ``intrinsics`` are of that size.
     ``intrinsics_assumed`` says that they come from a default field of view rather than from a
     calibration. ``timings_ms`` holds milliseconds by stage (``prepare``, ``infer``, ``restore``).
+
+    ``edges`` are Sobel texture edges, ``keypoints`` the strength of corners, ``reshading`` the
+    scene as white walls lit by a lamp at the camera.
     """
 
     width: int
@@ -98,6 +152,10 @@ class Prediction:
     frame_id: str = ""
     depth: DepthMap | None = None
     labels: LabelMap | None = None
+    normals: NormalMap | None = None
+    edges: GrayMap | None = None
+    keypoints: GrayMap | None = None
+    reshading: GrayMap | None = None
     timings_ms: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
@@ -106,9 +164,12 @@ class Prediction:
                 f"prediction is {self.width}x{self.height} but its intrinsics are for "
                 f"{self.intrinsics.width}x{self.intrinsics.height}"
             )
-        for name, entry in (("depth", self.depth), ("labels", self.labels)):
-            if entry is not None and entry.values_hw.shape != (self.height, self.width):
+        for name in MAPS:
+            entry = getattr(self, name)
+            if entry is None:
+                continue
+            shape = (entry.values_hwc if name == "normals" else entry.values_hw).shape
+            if shape[:2] != (self.height, self.width):
                 raise InputError(
-                    f"prediction is {self.width}x{self.height} but its {name} has shape "
-                    f"{entry.values_hw.shape}"
+                    f"prediction is {self.width}x{self.height} but its {name} has shape {shape}"
                 )

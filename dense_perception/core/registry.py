@@ -69,7 +69,7 @@ class Model:
                     "again"
                 )
         embedded = ModelCard.from_onnx(path)
-        for entry in ("name", "input", "depth", "segmentation"):
+        for entry in ("name", "input", "depth", "segmentation", "maps"):
             inside, beside = getattr(embedded, entry), getattr(self.card, entry)
             if inside != beside:
                 raise CardError(

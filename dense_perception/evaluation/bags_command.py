@@ -1,49 +1,13 @@
-"""``dense-perception evaluate``: metrics on the depth recorded in a bag."""
+"""``dense-perception evaluate --bag``: metrics on the depth recorded in a bag."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
-from dense_perception.runtime.run_command import add_model_arguments
-
-HELP = "Compare a model's depth with the depth recorded in a ROS 2 bag."
-EXAMPLES = """\
-examples:
-  dense-perception evaluate dpt_tiny_indoor --bag recording/
-  dense-perception evaluate dpt_tiny_indoor --bag recording/ --precision int8 --json
-  dense-perception evaluate dpt_tiny_indoor --bag recording/ --topic /camera/color/image_raw \\
-      --depth-topic /camera/aligned_depth_to_color/image_raw
-
-The depth must be aligned with (seen from) the colour camera. Each metric is the mean over frames:
-`metric` as predicted, `aligned` after the best scale and shift in inverse depth of each frame,
-`row prior` for knowing the pixel row alone (each row's mean over this bag), aligned: what to beat.
-"""
-
 _ROWS = ("abs_rel", "rmse", "d1", "d2", "d3")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="a model's name (see `dense-perception models`) or file")
-    parser.add_argument("--bag", required=True, type=Path, help="bag folder, .mcap or .db3 file")
-    parser.add_argument("--topic", help="colour topic (default: the only one)")
-    parser.add_argument("--depth-topic", help="depth topic (default: the only one)")
-    parser.add_argument(
-        "--tolerance-ms", type=float, default=5.0, help="stamps of a pair may differ by this much"
-    )
-    parser.add_argument(
-        "--max-depth", type=float, default=20.0, metavar="M", help="leave out truth beyond this"
-    )
-    parser.add_argument(
-        "--hfov", type=float, default=60.0, metavar="DEG", help="where there is no calibration"
-    )
-    parser.add_argument("--limit", type=int, metavar="N", help="stop after N frames")
-    add_model_arguments(parser)
-    parser.add_argument("--per-frame", action="store_true", help="in the JSON, each frame too")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 def main(options: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@ examples:
   dense-perception export runs/tiny/model.pt --output models --calibrate corpora/rooms
   dense-perception export runs/tiny/model.pt --output m --calibrate robot.mcap --max-drop 0.01
   dense-perception export depth_anything_v2_small --precision fp32 fp16 int8 --calibrate drive.mp4
+  dense-perception export depth_anything_v2_small --size 686x518
   dense-perception export dpt/base --random --size 384x384 --output /tmp/dpt_base
 
 writes NAME_fp32.onnx, what --precision wants beside it, and NAME.yaml. fp32 is compared with eager
@@ -50,7 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="NAME or FAMILY/VARIANT with random weights, to measure its speed",
     )
-    parser.add_argument("--size", metavar="WxH", help="with --random: the network's input")
+    parser.add_argument(
+        "--size",
+        metavar="WxH",
+        help="with NAME: the network's input, e.g. in your camera's aspect (default: the card's)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace files of the same name")
     group = parser.add_argument_group("precision")
     group.add_argument(
@@ -160,8 +165,8 @@ def _network(args: argparse.Namespace) -> tuple[nn.Module, ModelCard, Path]:
     from dense_perception.core.registry import exported_dir, list_models
     from dense_perception.export.checkpoint import load_checkpoint
 
-    if args.size is not None and not args.random:
-        raise InputError("--size goes with --random: a trained network has its size in its card")
+    if args.size is not None and not args.random and args.checkpoint not in list_models():
+        raise InputError("--size goes with NAME: a model.pt has its size in its card")
     if args.random:
         from dense_perception.export.untrained import untrained
 
@@ -185,9 +190,12 @@ def _reference_frames(card: ModelCard) -> list[dict[str, Any]]:
 def _published(args: argparse.Namespace) -> tuple[nn.Module, ModelCard]:
     from dense_perception.core.card import ModelCard
     from dense_perception.core.registry import find_card
-    from dense_perception.export.published import load_published
+    from dense_perception.export.published import load_published, of_size
+    from dense_perception.export.untrained import parse_size
 
     card = ModelCard.from_yaml(args.card) if args.card else find_card(args.checkpoint)
+    if args.size is not None:
+        card = of_size(card, *parse_size(args.size))
     network, card, report = load_published(card, args.weights)
     print(report, file=sys.stderr)
     return network, card

@@ -1,8 +1,10 @@
 """A module and its card become one ONNX file with pre- and post-processing inside.
 
 Inputs ``image`` uint8 (N, H, W, 3) RGB and, for a focal-aware model, ``focal_px`` float32 (N,).
-Outputs ``depth`` float32 (N, H, W), or ``labels`` and ``confidence`` uint8 (N, H, W): the best
-class and its probability in units of 1/255. N is free, H and W are the card's.
+Outputs, as the card promises them: ``depth`` float32 (N, H, W); ``labels`` and ``confidence`` uint8
+(N, H, W), the best class and its probability in units of 1/255; ``normals`` float32 (N, H, W, 3)
+unit vectors; ``edges``, ``keypoints`` and ``reshading`` uint8 (N, H, W), 0 to 1 in units of 1/255.
+N is free, H and W are the card's.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ from torch import Tensor, nn
 from dense_perception.core.card import METADATA_KEY, ModelCard
 from dense_perception.core.errors import ArtefactError, CardError
 from dense_perception.core.labels import LABEL_SETS
-from dense_perception.core.prediction import DepthKind
+from dense_perception.core.prediction import GRAY_MAPS, DepthKind
 from dense_perception.nets.sliding_window import SlidingWindow
+from dense_perception.nets.vit import fix_positions
 from dense_perception.nets.zoo import normalisation
 
 OPSET = 18
@@ -41,6 +44,7 @@ class Corridor(nn.Module):
         super().__init__()
         self.network = _windowed(network, card)
         self.focal = card.input.focal
+        self.names = output_names(card)
         mean, std = normalisation(card.network)
         self.register_buffer("gain", torch.tensor([1 / (255 * s) for s in std]))
         self.register_buffer(
@@ -54,21 +58,37 @@ class Corridor(nn.Module):
         image_nhwc = image.to(torch.float32) * self.gain + self.offset
         image_nchw = image_nhwc.permute(0, 3, 1, 2)
         outputs = self.network(image_nchw, focal_px) if self.focal else self.network(image_nchw)
-        if "logits" in outputs:
-            return _classified(outputs["logits"])
-        return (outputs["depth"],)
+        found: dict[str, Tensor] = {}
+        if "labels" in self.names:
+            found["labels"], found["confidence"] = _classified(outputs["logits"])
+        if "depth" in self.names:
+            found["depth"] = outputs["depth"]
+        if "normals" in self.names:
+            found["normals"] = outputs["normals"].permute(0, 2, 3, 1)
+        for name in GRAY_MAPS:
+            if name in self.names:
+                found[name] = _in_bytes(outputs[name])
+        return tuple(found[name] for name in self.names)
 
 
 def _classified(logits_nkhw: Tensor) -> tuple[Tensor, Tensor]:
     """Labels and confidence in bytes; the softmax of the best class alone, without the others'."""
     best_nhw, label_nhw = logits_nkhw.max(dim=1)
     certainty_nhw = 1 / torch.exp(logits_nkhw - best_nhw.unsqueeze(1)).sum(dim=1)
-    return label_nhw.to(torch.uint8), torch.round(certainty_nhw * 255).to(torch.uint8)
+    return label_nhw.to(torch.uint8), _in_bytes(certainty_nhw)
+
+
+def _in_bytes(share_nhw: Tensor) -> Tensor:
+    """0 to 1 as 0 to 255."""
+    return torch.round(share_nhw.clamp(0, 1) * 255).to(torch.uint8)
 
 
 def output_names(card: ModelCard) -> list[str]:
-    """The graph's outputs in their order."""
-    return ["labels", "confidence"] if card.segmentation is not None else ["depth"]
+    """The graph's outputs in their order: the card's, labels followed by their confidence."""
+    names: list[str] = []
+    for name in card.outputs:
+        names += ["labels", "confidence"] if name == "labels" else [name]
+    return names
 
 
 def to_onnx(network: nn.Module, card: ModelCard) -> onnx.ModelProto:
@@ -88,8 +108,9 @@ def to_onnx(network: nn.Module, card: ModelCard) -> onnx.ModelProto:
         names.append("focal_px")
     batch = torch.export.Dim("N", min=1, max=_LARGEST_BATCH)
     with _quiet(), torch.no_grad():
-        # Errors that name a cure must not drown in the exporter's report.
-        corridor(*(tensor[:1] for tensor in example))
+        # Errors that name a cure must not drown in the exporter's report; and no runtime needs to
+        # resize a position table that never changes.
+        fix_positions(corridor, *(tensor[:1] for tensor in example))
         program = torch.onnx.export(
             corridor,
             tuple(example),
@@ -169,11 +190,30 @@ def _check(network: nn.Module, card: ModelCard) -> None:
             f"card {card.name}: input.focal is {card.input.focal}, the network "
             f"{'needs' if needs_focal else 'takes no'} focal length: correct the card"
         )
+    if not card.outputs:
+        raise CardError(f"card {card.name} promises no output: add a depth or segmentation entry")
+    _check_tasks(network, card)
     if card.segmentation is not None:
         _check_labels(network, card)
+    if card.depth is not None:
+        _check_depth(network, card)
+
+
+def _check_tasks(network: nn.Module, card: ModelCard) -> None:
+    """A network of several tasks says which; all of them may be promised, and no other."""
+    tasks = getattr(getattr(network, "config", None), "tasks", None)
+    if tasks is None and card.task != "multitask":
         return
-    if card.depth is None:
-        raise CardError(f"card {card.name} has no depth entry: add its kind and range")
+    given = ["labels" if task == "segmentation" else task for task in tasks or ()]
+    surplus = [name for name in card.outputs if name not in given]
+    if surplus:
+        raise CardError(
+            f"card {card.name} promises {surplus}, the network gives {given}: correct the card"
+        )
+
+
+def _check_depth(network: nn.Module, card: ModelCard) -> None:
+    assert card.depth is not None
     kind: DepthKind | None = getattr(network, "depth_kind", None)
     if kind is not card.depth.kind:
         raise CardError(

@@ -44,14 +44,20 @@ def compare_runtimes(
 ) -> dict[str, Difference]:
     """Every installed runtime against ``want``, on the card's reference frames by default.
 
-    Compared is the depth, or the confidence: labels of two equally good classes differ by rounding.
+    Of several outputs the largest difference counts; the confidence speaks for the labels: those
+    of two equally good classes differ by rounding.
     """
     feeds = feeds or card_feeds(card)
-    output = "depth" if card.depth is not None else "confidence"
-    return {
-        name: Difference.between(runtime_outputs(name, path, feeds)[output], want[output])
-        for name in installed_backends()
-    }
+    compared = ["confidence" if name == "labels" else name for name in card.outputs]
+    found = {}
+    for backend_name in installed_backends():
+        got = runtime_outputs(backend_name, path, feeds)
+        differences = [Difference.between(got[name], want[name]) for name in compared]
+        found[backend_name] = Difference(
+            max(difference.max_of_range for difference in differences),
+            max(difference.mean_of_range for difference in differences),
+        )
+    return found
 
 
 def card_feeds(card: ModelCard) -> dict[str, np.ndarray]:

@@ -14,6 +14,22 @@ from dense_perception.nets import zoo
 from dense_perception.nets.weights import LoadReport, load_checkpoint
 
 
+def of_size(card: ModelCard, width: int, height: int) -> ModelCard:
+    """The card for an input of another size: positions are resized, a window stays and slides.
+
+    Its cost counts the parameters alone; the operations were those of the old size.
+    """
+    network = dict(card.network)
+    if card.segmentation is None or not card.segmentation.window:
+        network |= {k: v for k, v in (("height", height), ("width", width)) if k in network}
+    return replace(
+        card,
+        input=replace(card.input, height=height, width=width),
+        network=network,
+        cost={key: value for key, value in card.cost.items() if key == "parameters"},
+    )
+
+
 def load_published(
     card: ModelCard, checkpoint: Path | None = None
 ) -> tuple[nn.Module, ModelCard, LoadReport]:

@@ -32,7 +32,7 @@ def untrained(name: str, size: str | None = None) -> tuple[nn.Module, ModelCard]
         if not variant:
             raise InputError(f"there is no model {name!r}: name one, or FAMILY/VARIANT (dpt/base)")
         card = _card(family, variant)
-    width, height = _size(size) if size else (card.input.width, card.input.height)
+    width, height = parse_size(size) if size else (card.input.width, card.input.height)
     network = dict(card.network)
     for key, side in (("height", height), ("width", width)):
         if key in network and (size or card.source is None):
@@ -92,7 +92,11 @@ def _spread(module: nn.Module) -> None:
             nn.init.constant_(convolution.bias, 1.0)
 
 
-def _size(text: str) -> tuple[int, int]:
+def parse_size(text: str) -> tuple[int, int]:
+    """Width and height of a text such as 384x384.
+
+    :raises InputError: if it is not one.
+    """
     width, _, height = text.lower().partition("x")
     if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
         raise InputError(f"--size is {text!r}, expected WIDTHxHEIGHT such as 384x384")

@@ -30,9 +30,8 @@ def organised_xyz(depth_m: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
 
     :raises InputError: if the intrinsics are of another size.
     """
-    x_rays, y_rays = _checked_rays(depth_m, intrinsics)
     xyz = np.empty((*depth_m.shape, 3), np.float32)
-    _project(depth_m, x_rays, y_rays, xyz[..., 0], xyz[..., 1], xyz[..., 2])
+    write_points(depth_m, intrinsics, xyz)
     return xyz
 
 
@@ -49,14 +48,47 @@ def organised_xyzrgb(
 
     :raises InputError: if the intrinsics or ``out`` are of another size.
     """
+    if out is None:
+        out = np.empty((*depth_m.shape, 4), np.float32)
+    write_points(depth_m, intrinsics, out, rgb_hwc=rgb_hwc)
+    return out.view(XYZRGB_DTYPE)[..., 0]
+
+
+def write_points(
+    depth_m: np.ndarray,
+    intrinsics: Intrinsics,
+    out: np.ndarray,
+    *,
+    rgb_hwc: np.ndarray | None = None,
+    labels_hw: np.ndarray | None = None,
+) -> None:
+    """Fill ``out``, HxWxC contiguous ``float32``, with x, y, z and, where given, colour and label.
+
+    The colour is 0x00RRGGBB and the label a ``uint32``, both as the bits of a float. ``labels_hw``
+    is an unsigned map of the depth map's size; ``rgb_hwc`` of another size is resized.
+
+    :raises InputError: if the intrinsics, the labels or ``out`` are of another size.
+    """
     x_rays, y_rays = _checked_rays(depth_m, intrinsics)
     height, width = depth_m.shape
-    if out is None:
-        out = np.empty((height, width, 4), np.float32)
-    elif out.shape != (height, width, 4) or out.dtype != np.float32:
-        raise InputError(
-            f"out is {out.dtype} of shape {out.shape}, expected float32 of {(height, width, 4)}"
-        )
+    planes = [depth_m * x_rays, depth_m * y_rays, depth_m]
+    if rgb_hwc is not None:
+        planes.append(_packed_colors(rgb_hwc, width, height))
+    if labels_hw is not None:
+        if labels_hw.shape != depth_m.shape:
+            raise InputError(
+                f"labels are of shape {labels_hw.shape}, expected the depth map's {depth_m.shape}"
+            )
+        planes.append(labels_hw.astype(np.uint32).view(np.float32))
+    shape = (height, width, len(planes))
+    if out.shape != shape or out.dtype != np.float32:
+        raise InputError(f"out is {out.dtype} of shape {out.shape}, expected float32 of {shape}")
+    # OpenCV interleaves the planes in one pass; NumPy's strided stores take half as long again.
+    cv2.merge(planes, dst=out)
+
+
+def _packed_colors(rgb_hwc: np.ndarray, width: int, height: int) -> np.ndarray:
+    """0x00RRGGBB of each pixel of the resized picture, as the bits of HxW ``float32``."""
     if rgb_hwc.shape[:2] != (height, width):
         shrinks = rgb_hwc.shape[0] >= height and rgb_hwc.shape[1] >= width
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -65,10 +97,7 @@ def organised_xyzrgb(
     # With the alpha byte set, the colour read as a float is NaN, and readers drop the point.
     packed = bgra.view("<u4")[..., 0]
     np.bitwise_and(packed, np.uint32(0xFFFFFF), out=packed)
-    # OpenCV interleaves four planes in one pass; NumPy's strided stores take half as long again.
-    planes = [depth_m * x_rays, depth_m * y_rays, depth_m, packed.view(np.float32)]
-    cv2.merge(planes, dst=out)
-    return out.view(XYZRGB_DTYPE)[..., 0]
+    return packed.view(np.float32)
 
 
 def write_ply(
@@ -124,16 +153,3 @@ def _checked_rays(depth_m: np.ndarray, intrinsics: Intrinsics) -> tuple[np.ndarr
             f"{intrinsics.width}x{intrinsics.height}: scale them with Intrinsics.resized"
         )
     return _rays(intrinsics)
-
-
-def _project(
-    depth_m: np.ndarray,
-    x_rays: np.ndarray,
-    y_rays: np.ndarray,
-    x_hw: np.ndarray,
-    y_hw: np.ndarray,
-    z_hw: np.ndarray,
-) -> None:
-    np.multiply(depth_m, x_rays, out=x_hw)
-    np.multiply(depth_m, y_rays, out=y_hw)
-    np.copyto(z_hw, depth_m)

@@ -12,6 +12,8 @@ import numpy as np
 from dense_perception.core.errors import InputError
 
 _LINEAR_UP_TO = 4 / 3
+# Neighbouring unit vectors whose mean is shorter point in opposite directions.
+_SHORTEST_NORMAL = 0.05
 
 
 def prepare(
@@ -97,6 +99,31 @@ def restore_labels(labels_hw: np.ndarray, width: int, height: int) -> np.ndarray
     rows = ((np.arange(height) + 0.5) * (labels_hw.shape[0] / height)).astype(np.intp)
     columns = ((np.arange(width) + 0.5) * (labels_hw.shape[1] / width)).astype(np.intp)
     return labels_hw[rows[:, None], columns]
+
+
+def restore_gray(gray_hw: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Resize an HxW ``uint8`` map of strengths to ``width`` x ``height``; always a fresh array."""
+    source_height, source_width = gray_hw.shape
+    if (source_height, source_width) == (height, width):
+        return gray_hw.copy()
+    shrinks = width <= source_width and height <= source_height
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(gray_hw, (width, height), interpolation=method)
+
+
+def restore_normals(normals_hwc: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Resize HxWx3 ``float32`` unit vectors to ``width`` x ``height``, unit again; a fresh array.
+
+    A stretched image shows the same scene, so the vectors themselves do not change. NaN where the
+    neighbours are unknown, as in :func:`restore`, or cancel each other.
+    """
+    if normals_hwc.shape[:2] == (height, width):
+        return normals_hwc.copy()
+    # Channel by channel: OpenCV is several times faster on planes than NumPy on triples.
+    planes = [restore(np.ascontiguousarray(p), width, height) for p in cv2.split(normals_hwc)]
+    length = cv2.magnitude(cv2.magnitude(planes[0], planes[1]), planes[2])
+    length[~(length > _SHORTEST_NORMAL)] = np.nan
+    return cv2.merge([cv2.divide(plane, length) for plane in planes])
 
 
 def fit_within(width: int, height: int, max_side: int) -> tuple[int, int]:

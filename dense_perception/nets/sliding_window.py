@@ -90,28 +90,40 @@ def multi_scale_probabilities(
     *,
     scales: Sequence[float] = SCALES,
     flip: bool = True,
+    size_hw: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Class probabilities (N, classes, H, W), averaged over scales and mirror images.
+    """Class probabilities (N, classes, *size_hw), averaged over scales and mirror images.
 
-    Each scaled image is enlarged until its short side is at least the window; its averaged logits
-    are resized to the original size before the softmax. An evaluation option: it costs a dozen
-    forward passes and more.
+    A scaled image whose short side is below the window is enlarged to it afterwards, as the authors
+    do it: half the size and back is a view of its own, less sharp. The averaged logits are resized
+    to the original size before the softmax. An evaluation option: it costs a dozen forward passes
+    and more.
     """
     height, width = image_nchw.shape[-2:]
     total = torch.zeros((), dtype=image_nchw.dtype, device=image_nchw.device)
     views = 0
     for scale in scales:
-        factor = max(scale, window / min(height, width))
-        rows, columns = (max(window, round(side * factor)) for side in (height, width))
-        scaled = F.interpolate(
-            image_nchw, size=(rows, columns), mode="bilinear", align_corners=False
+        scaled = _enlarged(
+            _resized(image_nchw, round(height * scale), round(width * scale)), window
         )
+        rows, columns = scaled.shape[-2:]
         whole = SlidingWindow(network, rows, columns, window, stride).to(image_nchw)
         for mirrored in (False, True) if flip else (False,):
             logits = whole(scaled.flip(-1) if mirrored else scaled)["logits"]
-            logits = F.interpolate(
-                logits, size=(height, width), mode="bilinear", align_corners=False
-            )
+            logits = _resized(logits, *(size_hw or (height, width)))
             total = total + torch.softmax(logits.flip(-1) if mirrored else logits, dim=1)
             views += 1
     return total / views
+
+
+def _enlarged(image_nchw: Tensor, window: int) -> Tensor:
+    """The short side at least the window, the aspect kept."""
+    height, width = image_nchw.shape[-2:]
+    short = min(height, width)
+    if short >= window:
+        return image_nchw
+    return _resized(image_nchw, height * window // short, width * window // short)
+
+
+def _resized(x_nchw: Tensor, height: int, width: int) -> Tensor:
+    return F.interpolate(x_nchw, size=(height, width), mode="bilinear", align_corners=False)

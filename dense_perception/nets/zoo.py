@@ -61,15 +61,20 @@ def default_network(name: str) -> dict[str, Any]:
     }
 
 
+def variants() -> list[tuple[str, str]]:
+    """Family and variant of every network that can be built."""
+    return sorted(_networks())
+
+
 def build(network: Mapping[str, Any]) -> nn.Module:
     """The module with random weights, in training mode.
 
     :raises CardError: naming an unknown family, variant or entry, or a value that does not fit.
     """
     networks = _networks()
-    kind = (network.get("family"), network.get("variant"))
+    kind: tuple[Any, Any] = (network.get("family"), network.get("variant"))
     if kind not in networks:
-        known = sorted("/".join(pair) for pair in networks)
+        known = ["/".join(pair) for pair in variants()]
         raise CardError(f"network is {kind[0]!r}/{kind[1]!r}, expected one of {known}")
     options = {
         key: value
@@ -119,7 +124,7 @@ def load_pretrained_stem(module: nn.Module) -> str:
     return efficientnet_lite.load_pretrained(stem)
 
 
-def _networks() -> dict[tuple[Any, Any], tuple[Callable[[Any], nn.Module], Any]]:
+def _networks() -> dict[tuple[str, str], tuple[Callable[[Any], nn.Module], Any]]:
     """Family and variant to the module's class and the variant's configuration."""
     families: list[tuple[str, Callable[[Any], nn.Module], Mapping[str, Any]]] = [
         ("dpt", DPTLite, {"hybrid_lite0": DPTLiteConfig()}),

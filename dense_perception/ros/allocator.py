@@ -1,8 +1,10 @@
-"""Tells glibc to keep freed image buffers instead of returning them to the kernel."""
+"""Tells glibc to keep freed image buffers, and to give them back when a model goes."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import os
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -26,3 +28,10 @@ def keep_freed_memory() -> bool:
         return False
     done = mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES) and mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
     return bool(done)
+
+
+def return_freed_memory() -> None:
+    """Give freed heap back to the kernel, after a model was freed; glibc only."""
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -35,8 +35,9 @@ class CameraFrame:
 
 
 class CameraInput:
-    """Subscribes to ``image`` (or ``image/compressed``) and ``camera_info``.
+    """Subscribes to ``image`` (or ``image/compressed``) and ``camera_info``, below ``camera``.
 
+    ``camera`` is the name of one of several cameras, empty for the only one.
     ``on_image`` gets each image message as it comes, in the executor's thread. Nothing waits for
     camera_info: the newest one is used, if there is one.
     """
@@ -44,6 +45,7 @@ class CameraInput:
     def __init__(
         self,
         node: Node,
+        camera: str,
         transport: str,
         reliability: str,
         on_image: Callable[[Any], None],
@@ -51,10 +53,11 @@ class CameraInput:
         self._node = node
         self._info: CameraInfo | None = None
         compressed = transport == "compressed"
+        prefix = f"{camera}/" if camera else ""
         self._profile = qos.image_input(reliability)
         self._image = node.create_subscription(
             CompressedImage if compressed else Image,
-            "image/compressed" if compressed else "image",
+            prefix + ("image/compressed" if compressed else "image"),
             on_image,
             self._profile,
             event_callbacks=SubscriptionEventCallbacks(
@@ -63,7 +66,7 @@ class CameraInput:
         )
         self._topic = str(self._image.topic_name)
         self._camera_info = node.create_subscription(
-            CameraInfo, "camera_info", self._on_info, qos.output("best_effort")
+            CameraInfo, f"{prefix}camera_info", self._on_info, qos.output("best_effort")
         )
 
     @property

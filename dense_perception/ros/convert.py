@@ -14,7 +14,7 @@ from dense_perception.core.camera_info import calibration_for_output
 from dense_perception.core.errors import InputError
 from dense_perception.imaging.decode import decode_compressed
 from dense_perception.imaging.encodings import DEPTH_ENCODINGS, IMAGE_ENCODINGS, decode_image
-from dense_perception.imaging.points import organised_xyz, organised_xyzrgb
+from dense_perception.imaging.points import write_points
 from dense_perception.ros.image_bridge import image_bridge
 
 _BIG_ENDIAN_MACHINE = sys.byteorder == "big"
@@ -116,26 +116,35 @@ class CloudWriter:
 
     def __init__(self) -> None:
         self._message = PointCloud2()
+        self._names: tuple[str, ...] = ()
         self._values = np.empty((0, 0, 0), np.float32)
 
-    def xyz(self, depth_m: np.ndarray, intrinsics: Intrinsics, header: Header) -> PointCloud2:
-        """Points of 12 bytes; in the optical frame (REP 103), metres, NaN where invalid."""
-        message = self._sized(depth_m, ("x", "y", "z"), header)
-        np.copyto(self._values, organised_xyz(depth_m, intrinsics))
-        return message
-
-    def xyzrgb(
-        self, depth_m: np.ndarray, intrinsics: Intrinsics, rgb_hwc: np.ndarray, header: Header
+    def cloud(
+        self,
+        depth_m: np.ndarray,
+        intrinsics: Intrinsics,
+        header: Header,
+        *,
+        rgb_hwc: np.ndarray | None = None,
+        labels_hw: np.ndarray | None = None,
     ) -> PointCloud2:
-        """The same with the colour of each pixel: points of 16 bytes."""
-        message = self._sized(depth_m, ("x", "y", "z", "rgb"), header)
-        organised_xyzrgb(depth_m, intrinsics, rgb_hwc, out=self._values)
+        """Points in the optical frame (REP 103), metres, NaN where invalid.
+
+        12 bytes each, and 4 more each for the colour (field ``rgb``) and the label (``label``,
+        uint32), where these are given.
+        """
+        names: tuple[str, ...] = ("x", "y", "z")
+        names += ("rgb",) if rgb_hwc is not None else ()
+        names += ("label",) if labels_hw is not None else ()
+        message = self._sized(depth_m, names, header)
+        write_points(depth_m, intrinsics, self._values, rgb_hwc=rgb_hwc, labels_hw=labels_hw)
         return message
 
     def _sized(self, depth_m: np.ndarray, names: tuple[str, ...], header: Header) -> PointCloud2:
         height, width = depth_m.shape
         shape = (height, width, len(names))
-        if self._values.shape != shape:
+        if self._values.shape != shape or self._names != names:
+            self._names = names
             self._message = _empty_cloud(height, width, names)
             self._values = np.frombuffer(self._message.data, np.float32).reshape(shape)
         self._message.header = header
@@ -148,7 +157,12 @@ def _empty_cloud(height: int, width: int, names: tuple[str, ...]) -> PointCloud2
         height=height,
         width=width,
         fields=[
-            PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1)
+            PointField(
+                name=name,
+                offset=4 * index,
+                datatype=PointField.UINT32 if name == "label" else PointField.FLOAT32,
+                count=1,
+            )
             for index, name in enumerate(names)
         ],
         is_bigendian=_BIG_ENDIAN_MACHINE,

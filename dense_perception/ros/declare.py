@@ -14,21 +14,28 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from dense_perception.core.errors import InputError
-from dense_perception.ros import params
-from dense_perception.ros.params import Changes, Parameters, ParameterSpec
+from dense_perception.core.errors import DensePerceptionError
+from dense_perception.ros import parameter_table as params
+from dense_perception.ros.parameter_table import Changes, Parameters, ParameterSpec
 
 
 class DeclaredParameters(Generic[Parameters]):
     """A node's parameters; ``current`` is replaced as a whole when one is set.
 
     ``is_configured`` says whether parameters that are read at configure are already in use.
+    ``use`` gets new values before they count and may raise a DensePerceptionError to refuse them;
+    ``used`` is called once they are ``current``.
 
     :raises InputError: if the node was started with a wrong value.
     """
 
     def __init__(
-        self, node: Node, kind: type[Parameters], is_configured: Callable[[], bool]
+        self,
+        node: Node,
+        kind: type[Parameters],
+        is_configured: Callable[[], bool],
+        use: Callable[[Parameters], None],
+        used: Callable[[], None],
     ) -> None:
         # rclpy checks overrides too, but says less about them; without the private attribute its
         # own message remains.
@@ -39,19 +46,26 @@ class DeclaredParameters(Generic[Parameters]):
             hint = f"did you mean {close}?" if close else "it has no effect"
             node.get_logger().warning(f"{name} is not a parameter of this node: {hint}")
         for spec in params.table(kind):
-            node.declare_parameter(spec.name, spec.default, descriptor(spec))
+            # ROS takes an empty list for one of bytes.
+            default = (list(spec.default) or [""]) if spec.type is tuple else spec.default
+            node.declare_parameter(spec.name, default, descriptor(spec))
         self._is_configured = is_configured
-        self.current: Parameters = kind(
-            **{spec.name: node.get_parameter(spec.name).value for spec in params.table(kind)}
-        )
+        self._use, self._used = use, used
+        values = {spec.name: node.get_parameter(spec.name).value for spec in params.table(kind)}
+        self.current: Parameters = params.from_overrides(kind, values)
         node.add_on_set_parameters_callback(self._on_set)
 
     def _on_set(self, changes: list[Parameter]) -> SetParametersResult:
         values: dict[str, Any] = {change.name: change.value for change in changes}
         try:
-            self.current = params.changed(self.current, values, configured=self._is_configured())
-        except InputError as error:
+            new = params.changed(self.current, values, configured=self._is_configured())
+            if new != self.current:
+                self._use(new)
+        except DensePerceptionError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        if new != self.current:
+            self.current = new
+            self._used()
         return SetParametersResult(successful=True)
 
 

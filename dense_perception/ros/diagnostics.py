@@ -28,6 +28,7 @@ class Health:
     backend_reason: str = ""
     input_topic: str = ""
     wanted: bool = False
+    enabled: bool = True
     rate_in_hz: float = 0.0
     rate_out_hz: float = 0.0
     received: int = 0
@@ -53,8 +54,8 @@ def judge(health: Health) -> tuple[bytes, str]:
     """
     if health.state == "unconfigured" and health.last_error:
         return DiagnosticStatus.ERROR, f"not configured: {health.last_error}"
-    if health.state != "active":
-        return DiagnosticStatus.OK, health.state
+    if health.state != "active" or not health.enabled:
+        return DiagnosticStatus.OK, health.state if health.enabled else f"{health.state}, disabled"
     if health.recent_failed and not health.recent_answered:
         return DiagnosticStatus.ERROR, f"every frame fails: {health.last_error}"
     if health.recent_failed:
@@ -71,19 +72,27 @@ def judge(health: Health) -> tuple[bytes, str]:
     return DiagnosticStatus.OK, f"{health.rate_out_hz:.1f} of {health.rate_in_hz:.1f} Hz answered"
 
 
-def diagnostic_array(health: Health, node_name: str, stamp: Time) -> DiagnosticArray:
-    """The message for /diagnostics; ``node_name`` is fully qualified."""
+def diagnostic_array(healths: Mapping[str, Health], node_name: str, stamp: Time) -> DiagnosticArray:
+    """The message for /diagnostics: one status by camera, whose name is empty where there is one.
+
+    ``node_name`` is fully qualified.
+    """
+    message = DiagnosticArray(
+        status=[_status(health, node_name, camera) for camera, health in healths.items()]
+    )
+    message.header.stamp = stamp
+    return message
+
+
+def _status(health: Health, node_name: str, camera: str) -> DiagnosticStatus:
     level, summary = judge(health)
-    status = DiagnosticStatus(
+    return DiagnosticStatus(
         level=level,
-        name=f"{node_name}: perception",
+        name=f"{node_name}: {camera or 'perception'}",
         message=summary,
         hardware_id=health.backend,
         values=[KeyValue(key=key, value=value) for key, value in _values(health).items()],
     )
-    message = DiagnosticArray(status=[status])
-    message.header.stamp = stamp
-    return message
 
 
 def _values(health: Health) -> dict[str, str]:

@@ -20,6 +20,7 @@ class FrameLog:
     def __init__(self) -> None:
         self.last_error = ""
         self.info_problem = ""
+        self.scale_problem = ""
         self._times = StageTimer()
         self.restart()
 
@@ -96,6 +97,11 @@ class FrameLog:
         return health
 
     def _notes(self) -> tuple[str, ...]:
+        if self.scale_problem:
+            return (self.scale_problem, *self._calibration_notes())
+        return self._calibration_notes()
+
+    def _calibration_notes(self) -> tuple[str, ...]:
         if self.info_problem:
             return (f"camera_info is not used: {self.info_problem}",)
         if self._intrinsics.startswith("assumed"):

@@ -13,7 +13,8 @@ from rclpy.lifecycle import TransitionCallbackReturn
 
 from dense_perception.core.errors import InputError
 from dense_perception.ros.allocator import keep_freed_memory
-from dense_perception.ros.params import PerceptionParameters, table
+from dense_perception.ros.parameter_table import table
+from dense_perception.ros.params import PerceptionParameters
 from dense_perception.ros.perception_node import PerceptionNode
 
 _SWITCH_INTERVAL_S = 0.0005

@@ -5,10 +5,10 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
-from dense_perception.ros.params import PerceptionParameters, table
+from dense_perception.ros.parameter_table import ParameterTable, table
 
 
-def as_yaml(node: str, parameters: type[PerceptionParameters]) -> str:
+def as_yaml(node: str, parameters: type[ParameterTable]) -> str:
     """A parameter file with every parameter at its default and its description above."""
     lines = [
         f"# Parameters of {node}, all at their defaults: copy this file and pass it with",
@@ -26,7 +26,7 @@ def as_yaml(node: str, parameters: type[PerceptionParameters]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_markdown(parameters: type[PerceptionParameters]) -> str:
+def as_markdown(parameters: type[ParameterTable]) -> str:
     """A table: name, default, meaning, when it may change."""
     lines = ["| parameter | default | meaning | changes |", "|---|---|---|---|"]
     for spec in table(parameters):
@@ -41,4 +41,6 @@ def as_markdown(parameters: type[PerceptionParameters]) -> str:
 def _yaml_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return str(list(value) or [""]).replace("'", '"')
     return f'"{value}"' if isinstance(value, str) else repr(value)

@@ -1,125 +1,65 @@
-"""The nodes' parameters, declared once: type, default, meaning, range, when they may change.
-
-A field of these frozen dataclasses is one ROS parameter. The documentation, the commented YAML
-and the declarations on the node all come from this table; it needs no ROS to be read.
-"""
+"""The nodes' parameters, declared once."""
 
 from __future__ import annotations
 
-import difflib
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
-from enum import Enum
-from typing import Any, TypeVar, get_type_hints
+import re
+from dataclasses import dataclass
 
 from dense_perception.core.errors import InputError
+from dense_perception.core.relabel import AUTOMATIC_VOID
+from dense_perception.ros.parameter_table import Changes, ParameterTable, parameter
+from dense_perception.runtime.scale.sources import SCALE_SOURCES
 
-Parameters = TypeVar("Parameters", bound="PerceptionParameters")
-
-
-class Changes(str, Enum):
-    """When a parameter may be set."""
-
-    AT_START = "at start"
-    """Read-only once the process runs."""
-    UNCONFIGURED = "while unconfigured"
-    """Read at the configure transition."""
-    ANY_TIME = "any time"
-    """Used from the next frame on."""
+_CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_MOST_CAMERAS = 16
 
 
 @dataclass(frozen=True)
-class ParameterSpec:
-    """One row of the table; ``low`` and ``high`` are inclusive."""
-
-    name: str
-    type: type
-    default: Any
-    description: str
-    changes: Changes
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-
-    @property
-    def constraint(self) -> str:
-        """What values are allowed, in words; empty if any of the type is."""
-        if self.choices:
-            return "one of " + ", ".join(self.choices)
-        if self.low is not None:
-            return f"{self.low:g} to {self.high:g}"
-        return ""
-
-    def check(self, value: Any) -> None:
-        """
-        :raises InputError: if ``value`` is of another type or outside the allowed values.
-        """
-        kind: type = type(value)  # bool is an int to isinstance
-        if kind is not self.type:
-            example = f": write {float(value)}" if self.type is float and _whole(value) else ""
-            raise InputError(
-                f"parameter {self.name} is {value!r} ({_type_name(kind)}), expected "
-                f"{_type_name(self.type)}{example}"
-            )
-        if self.type is float and not math.isfinite(value):
-            raise InputError(f"parameter {self.name} is {value}, expected {self.constraint}")
-        if self.low is not None and self.high is not None and not self.low <= value <= self.high:
-            raise InputError(f"parameter {self.name} is {value}, expected {self.constraint}")
-        if self.choices and value not in self.choices:
-            raise InputError(f"parameter {self.name} is {value!r}, expected {self.constraint}")
-
-
-def parameter(
-    default: Any,
-    description: str,
-    *,
-    changes: Changes = Changes.UNCONFIGURED,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-) -> Any:
-    """A dataclass field that is a ROS parameter."""
-    metadata = {
-        "description": description,
-        "changes": changes,
-        "low": low,
-        "high": high,
-        "choices": choices,
-    }
-    return field(default=default, metadata=metadata)
-
-
-@dataclass(frozen=True)
-class PerceptionParameters:
-    """What every node of this package has.
-
-    :raises InputError: naming the parameter, its value and what was expected.
-    """
+class PerceptionParameters(ParameterTable):
+    """What every node of this package has."""
 
     model: str = parameter(
-        "dpt_tiny_indoor", "Name of a model, or path of an ONNX file that carries its card."
+        "dpt_tiny_indoor",
+        "Name of a model, or path of an ONNX file that carries its card.",
+        changes=Changes.RELOADS,
     )
     backend: str = parameter(
         "auto",
         "What runs the graph; auto measures what is installed and says what it picked and why.",
-        choices=("auto", "onnxruntime", "openvino"),
+        changes=Changes.RELOADS,
+        choices=("auto", "onnxruntime", "openvino", "tensorrt"),
     )
     precision: str = parameter(
         "auto",
         "Which of the model's files to run; auto takes the fastest.",
+        changes=Changes.RELOADS,
         choices=("auto", "fp32", "fp16", "int8"),
     )
-    device: str = parameter("cpu", "Device of the backend, such as cpu, gpu or cuda.")
-    threads: int = parameter(0, "Threads of the backend; 0 means all cores.", low=0, high=256)
+    device: str = parameter(
+        "cpu", "Device of the backend, such as cpu, gpu or cuda.", changes=Changes.RELOADS
+    )
+    threads: int = parameter(
+        0,
+        "Threads of the backend; 0 means all cores.",
+        changes=Changes.RELOADS,
+        low=0,
+        high=256,
+    )
     trust_engine: bool = parameter(
         False,
         "Run the backend without comparing it with the reference first; /diagnostics warns.",
+        changes=Changes.RELOADS,
     )
     autostart: bool = parameter(
         True,
         "Configure and activate at start; false leaves that to a lifecycle manager.",
         changes=Changes.AT_START,
+    )
+    cameras: tuple[str, ...] = parameter(
+        (),
+        "Names of several cameras that share the model: each NAME is subscribed to at NAME/image "
+        "and NAME/camera_info and answered below ~/NAME. Empty is one camera without a name: "
+        "image and camera_info, answered below ~.",
     )
     image_transport: str = parameter(
         "raw",
@@ -143,6 +83,7 @@ class PerceptionParameters:
         60.0,
         "Horizontal field of view in degrees that is assumed while there is no usable "
         "camera_info. Metric depth scales with it: calibrate the camera.",
+        changes=Changes.ANY_TIME,
         low=1.0,
         high=170.0,
     )
@@ -156,11 +97,13 @@ class PerceptionParameters:
     output_size: str = parameter(
         "input",
         "Size of the outputs: that of the input image, or that of the network (less work).",
+        changes=Changes.ANY_TIME,
         choices=("input", "network"),
     )
     max_output_side: int = parameter(
         1280,
         "Longest side of the outputs in pixels; larger ones are scaled down, keeping the shape.",
+        changes=Changes.ANY_TIME,
         low=16,
         high=16384,
     )
@@ -173,26 +116,61 @@ class PerceptionParameters:
     )
 
     def __post_init__(self) -> None:
-        for spec in table(type(self)):
-            spec.check(getattr(self, spec.name))
+        super().__post_init__()
         if not self.model.strip():
             raise InputError(
                 "parameter model is empty, expected a model's name or the path of an ONNX file: "
                 "`dense-perception models` lists the names"
             )
+        check_camera_names(self.cameras)
 
 
 @dataclass(frozen=True)
-class DepthParameters(PerceptionParameters):
-    """The parameters of ``depth_node``."""
+class ScaleParameters(PerceptionParameters):
+    """Where metres come from, and how calm they are."""
 
-    depth_encoding: str = parameter(
-        "32FC1",
-        "Encoding of ~/depth/image: 32FC1 is metres with NaN for invalid pixels, 16UC1 is "
-        "millimetres with 0 for them.",
-        changes=Changes.ANY_TIME,
-        choices=("32FC1", "16UC1"),
+    scale_source: str = parameter(
+        "none",
+        "What makes relative depth metric, or corrects metric depth: a factor, the camera's height "
+        "over the floor, or depths measured by another sensor (scale/depth, scale/points or "
+        "scale/scan). Nothing goes to ~/depth/image until the scale is known.",
+        choices=SCALE_SOURCES,
     )
+    scale_factor: float = parameter(
+        1.0,
+        "Metres per unit of the model, for scale_source factor.",
+        changes=Changes.ANY_TIME,
+        low=1e-6,
+        high=1e6,
+    )
+    camera_height_m: float = parameter(
+        1.0,
+        "Metres from the floor to the camera, for scale_source camera_height.",
+        changes=Changes.ANY_TIME,
+        low=0.01,
+        high=100.0,
+    )
+    camera_pitch_deg: float = parameter(
+        0.0,
+        "Degrees that the camera looks down from level, for scale_source camera_height.",
+        changes=Changes.ANY_TIME,
+        low=-60.0,
+        high=80.0,
+    )
+    temporal_smoothing: float = parameter(
+        0.0,
+        "Weight of the past in metric depth where it agrees with the present, against flicker; 0 "
+        "is off, 0.7 calms well. Depth of a fast approach lags by a few frames.",
+        changes=Changes.ANY_TIME,
+        low=0.0,
+        high=0.95,
+    )
+
+
+@dataclass(frozen=True)
+class CloudParameters(ScaleParameters):
+    """What the nodes with a cloud have besides."""
+
     min_depth_m: float = parameter(
         0.0,
         "Depth below this many metres is published as invalid.",
@@ -209,7 +187,7 @@ class DepthParameters(PerceptionParameters):
     )
     points_rgb: bool = parameter(
         True,
-        "~/points carries the colour of each pixel (XYZRGB); false leaves it out (XYZ).",
+        "~/points carries the colour of each pixel (field rgb).",
         changes=Changes.ANY_TIME,
     )
 
@@ -222,67 +200,79 @@ class DepthParameters(PerceptionParameters):
             )
 
 
-def table(parameters: type[PerceptionParameters]) -> tuple[ParameterSpec, ...]:
-    """The rows of a parameter class, in order of declaration."""
-    hints = get_type_hints(parameters)
-    rows = []
-    for entry in fields(parameters):
-        assert entry.default is not MISSING
-        rows.append(ParameterSpec(entry.name, hints[entry.name], entry.default, **entry.metadata))
-    return tuple(rows)
+@dataclass(frozen=True)
+class DepthParameters(CloudParameters):
+    """The parameters of ``depth_node``."""
+
+    depth_encoding: str = parameter(
+        "32FC1",
+        "Encoding of ~/depth/image: 32FC1 is metres with NaN for invalid pixels, 16UC1 is "
+        "millimetres with 0 for them.",
+        changes=Changes.ANY_TIME,
+        choices=("32FC1", "16UC1"),
+    )
 
 
-def changed(
-    current: Parameters, values: Mapping[str, Any], *, configured: bool = False
-) -> Parameters:
-    """``current`` with ``values`` replaced, names that are no parameter left out.
+@dataclass(frozen=True)
+class SegmentationParameters(CloudParameters):
+    """The parameters of ``segmentation_node``."""
 
-    :raises InputError: for a wrong value, or for a change that has to wait for another state.
+    model: str = parameter(
+        "mult_tiny_indoor",
+        "Name of a model, or path of an ONNX file that carries its card.",
+        changes=Changes.RELOADS,
+    )
+    label_groups: tuple[str, ...] = parameter(
+        (),
+        "Classes put together, each 'NAME: class, class, ...', where * takes the classes that no "
+        "other group names: ['drivable: road, floor', 'obstacle: *']. Groups are numbered in this "
+        "order; classes in none are void. Empty keeps every class of the model.",
+        changes=Changes.ANY_TIME,
+    )
+    first_label: int = parameter(
+        0,
+        "Label of the first class or group; 1 leaves 0 to background.",
+        changes=Changes.ANY_TIME,
+        low=0,
+        high=65535,
+    )
+    void_label: int = parameter(
+        AUTOMATIC_VOID,
+        "Label of pixels without a class; -1 is 255 in mono8 and 65535 in mono16 masks.",
+        changes=Changes.ANY_TIME,
+        low=-1,
+        high=65535,
+    )
+    overlay_opacity: float = parameter(
+        0.5,
+        "How strongly ~/segmentation/overlay is tinted.",
+        changes=Changes.ANY_TIME,
+        low=0.0,
+        high=1.0,
+    )
+    points_label: bool = parameter(
+        True,
+        "~/points carries the label of each pixel (field label).",
+        changes=Changes.ANY_TIME,
+    )
+
+
+@dataclass(frozen=True)
+class MultitaskParameters(SegmentationParameters, DepthParameters):
+    """The parameters of ``multitask_node``: those of the other two nodes."""
+
+
+def check_camera_names(names: tuple[str, ...]) -> None:
     """
-    specs = {spec.name: spec for spec in table(type(current))}
-    known = {name: value for name, value in values.items() if name in specs}
-    for name, value in known.items():
-        specs[name].check(value)
-        if value == getattr(current, name):
-            continue
-        if specs[name].changes is Changes.AT_START:
-            raise InputError(f"parameter {name} is read at start only: start the node with it")
-        if specs[name].changes is Changes.UNCONFIGURED and configured:
+    :raises InputError: if a name cannot be part of a topic's name, or is there twice.
+    """
+    for name in names:
+        if not _CAMERA_NAME.fullmatch(name):
             raise InputError(
-                f"parameter {name} is read at the configure transition, and the node is already "
-                "configured: deactivate and clean it up, set the parameter, configure it again"
+                f"cameras has the name {name!r}, expected a letter followed by letters, digits or "
+                "underscores"
             )
-    return replace(current, **known)
-
-
-def from_overrides(parameters: type[Parameters], values: Mapping[str, Any]) -> Parameters:
-    """The parameters of a node that is started with ``values``; other names are left out.
-
-    :raises InputError: for a wrong value.
-    """
-    names = {spec.name for spec in table(parameters)}
-    return parameters(**{name: value for name, value in values.items() if name in names})
-
-
-def unknown_names(
-    parameters: type[PerceptionParameters], names: Iterable[str]
-) -> list[tuple[str, str]]:
-    """Names that are no parameter, each with the closest one that is ("" if none is close)."""
-    known = [spec.name for spec in table(parameters)]
-    return [
-        (name, next(iter(difflib.get_close_matches(name, known, n=1)), ""))
-        for name in names
-        if name not in known and name not in _ROS_OWN and "." not in name
-    ]
-
-
-_ROS_OWN = ("use_sim_time", "start_type_description_service")
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _type_name(kind: type) -> str:
-    names = {bool: "true or false", int: "a whole number", float: "a number with a point"}
-    return names.get(kind, "a text" if kind is str else kind.__name__)
+    if len(set(names)) < len(names):
+        raise InputError(f"cameras is {list(names)}, expected each name once")
+    if len(names) > _MOST_CAMERAS:
+        raise InputError(f"cameras has {len(names)} names, expected at most {_MOST_CAMERAS}")

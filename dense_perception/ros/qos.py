@@ -31,12 +31,19 @@ def output(reliability: str) -> QoSProfile:
     return _profile(reliability, depth=5)
 
 
-def _profile(reliability: str, depth: int) -> QoSProfile:
+def latched() -> QoSProfile:
+    """For what late subscribers must know too: the last message, reliable, transient local."""
+    return _profile("reliable", depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def _profile(
+    reliability: str, depth: int, durability: DurabilityPolicy = DurabilityPolicy.VOLATILE
+) -> QoSProfile:
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=depth,
         reliability=_RELIABILITY[reliability],
-        durability=DurabilityPolicy.VOLATILE,
+        durability=durability,
     )
 
 

@@ -1,92 +1,95 @@
-"""Newest wins: a one-place mailbox, and a worker that outlives its errors."""
+"""Newest wins: a mailbox with one place per sender, and a worker that outlives its errors."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class Mailbox(Generic[T]):
-    """Holds at most one item; a newer one replaces it. Thread-safe.
+    """Holds at most one item of each sender; a newer one replaces it. Thread-safe.
 
     ``received`` counts every item put, ``dropped`` those replaced before anyone took them.
+
+    :raises KeyError: from every method that is given a sender it was not made for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, senders: Sequence[str] = ("",)) -> None:
         self._changed = threading.Condition()
-        self._item: T | None = None
+        self._items: dict[str, T] = {}
         self._closed = False
-        self._received = 0
-        self._dropped = 0
+        self._received = dict.fromkeys(senders, 0)
+        self._dropped = dict.fromkeys(senders, 0)
 
-    @property
-    def received(self) -> int:
+    def received(self, sender: str = "") -> int:
         with self._changed:
-            return self._received
+            return self._received[sender]
 
-    @property
-    def dropped(self) -> int:
+    def dropped(self, sender: str = "") -> int:
         with self._changed:
-            return self._dropped
+            return self._dropped[sender]
 
     @property
     def closed(self) -> bool:
         with self._changed:
             return self._closed
 
-    def put(self, item: T) -> bool:
+    def put(self, item: T, sender: str = "") -> bool:
         """Leave an item; ``False`` if it replaced one that nobody had taken. Never waits."""
         with self._changed:
             if self._closed:
                 return False
-            self._received += 1
-            replaced = self._item is not None
-            self._dropped += replaced
-            self._item = item
+            self._received[sender] += 1
+            replaced = self._items.pop(sender, None) is not None
+            self._dropped[sender] += replaced
+            self._items[sender] = item
             self._changed.notify()
             return not replaced
 
-    def take(self, timeout_s: float | None = None) -> T | None:
-        """The waiting item, or ``None`` when the time is up or the mailbox is closed."""
+    def take(self, timeout_s: float | None = None) -> dict[str, T]:
+        """What is waiting, by sender; empty when the time is up or the mailbox is closed.
+
+        Waits for one item, never for one of each.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._item is not None or self._closed, timeout_s)
-            if self._closed:
-                return None
-            item, self._item = self._item, None
-            return item
+            self._changed.wait_for(lambda: bool(self._items) or self._closed, timeout_s)
+            items, self._items = self._items, {}
+            return items
 
     def clear(self) -> None:
-        """Throw away a waiting item, counting it as dropped."""
+        """Throw away what is waiting, counting it as dropped."""
         with self._changed:
-            self._dropped += self._item is not None
-            self._item = None
+            for sender in self._items:
+                self._dropped[sender] += 1
+            self._items = {}
 
     def close(self) -> None:
         """Wake every waiter; what was waiting is gone and nothing is accepted any more."""
         with self._changed:
             self._closed = True
-            self._item = None
+            self._items = {}
             self._changed.notify_all()
 
 
 class Worker(Generic[T]):
-    """A thread that handles the newest item of its mailbox, one at a time.
+    """A thread that handles the newest item of each sender, all that are there at a time.
 
-    An exception in ``handle`` goes to ``on_error`` and the worker takes the next item; so does an
+    An exception in ``handle`` goes to ``on_error`` and the worker takes what comes next; so does an
     exception in ``on_error`` itself, silently.
     """
 
     def __init__(
         self,
-        handle: Callable[[T], None],
+        handle: Callable[[dict[str, T]], None],
         on_error: Callable[[Exception], None],
         *,
+        senders: Sequence[str] = ("",),
         name: str = "perception",
     ) -> None:
-        self.mailbox: Mailbox[T] = Mailbox()
+        self.mailbox: Mailbox[T] = Mailbox(senders)
         self._handle = handle
         self._on_error = on_error
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
@@ -95,16 +98,16 @@ class Worker(Generic[T]):
         self._thread.start()
         return self
 
-    def put(self, item: T) -> bool:
+    def put(self, item: T, sender: str = "") -> bool:
         """Hand over an item; see :meth:`Mailbox.put`."""
-        return self.mailbox.put(item)
+        return self.mailbox.put(item, sender)
 
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
 
     def stop(self, timeout_s: float | None = 10.0) -> bool:
-        """Finish the item at hand and end; ``True`` once the thread is gone. Safe to repeat."""
+        """Finish the items at hand and end; ``True`` once the thread is gone. Safe to repeat."""
         self.mailbox.close()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
@@ -112,14 +115,14 @@ class Worker(Generic[T]):
 
     def _loop(self) -> None:
         while not self.mailbox.closed:
-            item = self.mailbox.take()
-            if item is None:
+            items = self.mailbox.take()
+            if not items:
                 continue
             try:
-                self._handle(item)
+                self._handle(items)
             except Exception as error:
                 self._report(error)
-            del item  # an idle worker must not keep the last frame's memory
+            del items  # an idle worker must not keep the last frame's memory
 
     def _report(self, error: Exception) -> None:
         try:

@@ -1,12 +1,13 @@
-"""The corridor: a frame goes in, metric depth or labels come out."""
+"""The corridor: a frame goes in, metric depth, labels and further maps come out."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +19,24 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import CardError, InputError
 from dense_perception.core.frame import Frame
 from dense_perception.core.labels import LABEL_SETS
-from dense_perception.core.prediction import DepthKind, DepthMap, LabelMap, Prediction
+from dense_perception.core.prediction import (
+    GRAY_MAPS,
+    DepthKind,
+    DepthMap,
+    GrayMap,
+    LabelMap,
+    NormalMap,
+    Prediction,
+)
 from dense_perception.core.registry import find_model
-from dense_perception.imaging.resize import fit_within, prepare, restore, restore_labels
+from dense_perception.imaging.resize import (
+    fit_within,
+    prepare,
+    restore,
+    restore_gray,
+    restore_labels,
+    restore_normals,
+)
 
 OUTPUT_SIZES = ("input", "network")
 # Half precision rounds by up to one part in 2048: a saturated output may sit just past its limit.
@@ -59,8 +75,8 @@ class Perceiver:
             raise InputError(f"output_size is {output_size!r}, expected one of {OUTPUT_SIZES}")
         if max_output_side < 16:
             raise InputError(f"max_output_side is {max_output_side}, expected at least 16 pixels")
-        if card.depth is None and card.segmentation is None:
-            raise CardError(f"model {card.name} promises neither depth nor labels: export it again")
+        if not card.outputs:
+            raise CardError(f"model {card.name} promises no output: export it again")
         check_graph(card, backend, f"model {card.name}")
         self.card = card
         self.backend = backend
@@ -129,7 +145,7 @@ class Perceiver:
     def __call__(
         self, image: np.ndarray | Frame, *, intrinsics: Intrinsics | None = None
     ) -> Prediction:
-        """Depth or labels of one image: HxWx3 ``uint8`` RGB, or a :class:`Frame`.
+        """The maps of one image: HxWx3 ``uint8`` RGB, or a :class:`Frame`.
 
         ``intrinsics`` are of the image's size and replace the frame's own.
 
@@ -142,18 +158,25 @@ class Perceiver:
             frame = Frame(image, intrinsics=intrinsics)
         return self.perceive([frame])[0]
 
-    def perceive(self, frames: Sequence[Frame]) -> list[Prediction]:
-        """Depth or labels of several frames in one batch, in their order; sizes may differ.
+    def perceive(
+        self, frames: Sequence[Frame], wanted: Collection[str] | None = None
+    ) -> list[Prediction]:
+        """The maps of several frames in one batch, in their order; sizes may differ.
 
         ``timings_ms`` of each prediction are the batch's stages.
 
-        :raises InputError: as for a call with one image.
+        :param wanted: which of ``card.outputs`` to give (labels come with their confidence); the
+            others are neither copied nor restored, and not computed where the backend can leave
+            them out. None is all of them.
+        :raises InputError: as for a call with one image, or if nothing or something that the
+            model does not give is wanted.
         :raises BackendError: if the runtime fails.
         """
+        names = self._wanted(wanted)
         if not frames:
             return []
         if self._fixed_batch and len(frames) > 1:
-            return [self.perceive([frame])[0] for frame in frames]
+            return [self.perceive([frame], wanted)[0] for frame in frames]
         start = time.perf_counter()
         width, height = self.card.input.width, self.card.input.height
         images_nhwc = self._buffer(len(frames))
@@ -165,10 +188,11 @@ class Perceiver:
             focals = [camera.resized(width, height).mean_focal_px for camera in cameras]
             feeds["focal_px"] = np.array(focals, np.float32)
         prepared = time.perf_counter()
-        outputs = self.backend.infer(feeds)
+        graph_names = {*names, "confidence"} if "labels" in names else set(names)
+        outputs = self.backend.infer(feeds, graph_names)
         inferred = time.perf_counter()
         answers = [
-            self._restore({name: array[index] for name, array in outputs.items()}, frame)
+            self._restore({name: array[index] for name, array in outputs.items()}, names, frame)
             for index, frame in enumerate(frames)
         ]
         restored = time.perf_counter()
@@ -209,26 +233,46 @@ class Perceiver:
             return frame.intrinsics
         return Intrinsics.from_fov(frame.width, frame.height, self.default_hfov_deg)
 
-    def _restore(
-        self, maps: Mapping[str, np.ndarray], frame: Frame
-    ) -> tuple[DepthMap | None, LabelMap | None]:
-        """To the output size; never a view of the runtime's memory."""
+    def _wanted(self, wanted: Collection[str] | None) -> tuple[str, ...]:
+        given = self.card.outputs
+        if wanted is None:
+            return given
+        if not wanted or not set(wanted) <= set(given):
+            raise InputError(
+                f"wanted is {sorted(wanted)}, model {self.card.name} gives {list(given)}: ask for "
+                "one or more of these"
+            )
+        return tuple(name for name in given if name in wanted)
+
+    def _size(self, frame: Frame) -> tuple[int, int]:
+        """Width and height of the answer to ``frame``."""
         if self.output_size == "network":
             width, height = self.card.input.width, self.card.input.height
         else:
             width, height = frame.width, frame.height
-        size = fit_within(width, height, self.max_output_side)
-        depth = labels = None
-        if self.card.depth is not None:
+        return fit_within(width, height, self.max_output_side)
+
+    def _restore(
+        self, maps: Mapping[str, np.ndarray], names: Sequence[str], frame: Frame
+    ) -> dict[str, Any]:
+        """To the output size, by entry of Prediction; never a view of the runtime's memory."""
+        size = self._size(frame)
+        answer: dict[str, Any] = {}
+        if "depth" in names and self.card.depth is not None:
             valid_hw = self._only_valid(maps["depth"])
-            depth = DepthMap(restore(valid_hw, *size), self.card.depth.kind)
-        if self.card.segmentation is not None:
-            labels = LabelMap(
+            answer["depth"] = DepthMap(restore(valid_hw, *size), self.card.depth.kind)
+        if "labels" in names and self.card.segmentation is not None:
+            answer["labels"] = LabelMap(
                 restore_labels(maps["labels"], *size),
                 restore_labels(maps["confidence"], *size),
                 LABEL_SETS[self.card.segmentation.labels],
             )
-        return depth, labels
+        if "normals" in names:
+            answer["normals"] = NormalMap(restore_normals(maps["normals"], *size))
+        for name in GRAY_MAPS:
+            if name in names:
+                answer[name] = GrayMap(restore_gray(maps[name], *size))
+        return answer
 
     def _only_valid(self, depth_hw: np.ndarray) -> np.ndarray:
         """Infinite values and metres out of the card's range become NaN."""
@@ -240,13 +284,10 @@ class Perceiver:
         self,
         frame: Frame,
         camera: Intrinsics,
-        answer: tuple[DepthMap | None, LabelMap | None],
+        answer: Mapping[str, Any],
         timings: MappingProxyType[str, float],
     ) -> Prediction:
-        depth, labels = answer
-        entry = depth if depth is not None else labels
-        assert entry is not None
-        height, width = entry.values_hw.shape
+        width, height = self._size(frame)
         return Prediction(
             width=width,
             height=height,
@@ -254,7 +295,6 @@ class Perceiver:
             intrinsics_assumed=frame.intrinsics is None,
             stamp_ns=frame.stamp_ns,
             frame_id=frame.frame_id,
-            depth=depth,
-            labels=labels,
+            **answer,
             timings_ms=timings,
         )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dense_perception.runtime.perceiver import Perceiver
     from dense_perception.runtime.sources import Source
 
-HELP = "Metric depth for pictures, folders, videos, a camera or a ROS 2 bag, without ROS."
+HELP = "Depth, labels and normals of pictures, folders, videos, a camera or a bag, without ROS."
 EXAMPLES = """\
 examples:
   dense-perception run dpt_tiny_indoor --input photo.jpg --output answers --ply
@@ -29,6 +29,8 @@ writes, one file per frame:
   color/NAME.png         near is red, far is blue, none is black
   side_by_side/NAME.jpg  the picture beside its depth, with a legend in metres
   points/NAME.ply        with --ply
+of a model with labels also labels/, confidence/, labels_color/ and overlay/, of a multitask model
+normals/ (float32), normals_color/, edges/, keypoints/ and reshading/ (8 bit);
 or, with --bag, one ROS 2 bag with depth/image, depth/camera_info, depth/color (and points with
 --ply) under /depth_node, stamped like the input.
 """
@@ -213,8 +215,8 @@ def _open_sink(perceiver: Perceiver, options: argparse.Namespace) -> Any:
     depth = perceiver.card.depth
     if depth is None and (options.bag or options.ply):
         raise InputError(
-            f"model {perceiver.card.name} gives labels, no depth: leave --bag and --ply out, or "
-            "choose a depth model"
+            f"model {perceiver.card.name} gives {' and '.join(perceiver.card.outputs)}, no depth: "
+            "leave --bag and --ply out, or choose a depth model"
         )
     kind = depth.kind if depth else DepthKind.METRIC
     if options.bag:

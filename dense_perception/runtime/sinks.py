@@ -10,7 +10,7 @@ import numpy as np
 
 from dense_perception.core.errors import DensePerceptionError
 from dense_perception.core.files import atomic_write, prepare_output_folder
-from dense_perception.core.prediction import DepthKind, LabelMap, Prediction
+from dense_perception.core.prediction import GRAY_MAPS, DepthKind, LabelMap, Prediction
 from dense_perception.imaging.colorize import DepthColorizer, side_by_side
 from dense_perception.imaging.points import organised_xyz, write_ply
 from dense_perception.runtime.sources import Item
@@ -24,7 +24,9 @@ class FolderSink:
     (float32 metres, NaN), ``color/NAME.png``, ``side_by_side/NAME.jpg``, ``points/NAME.ply``.
 
     Depth beyond 65.535 m does not fit the PNG and is 0 there. A relative model writes its own
-    numbers to NPY and, as they are no metres, neither PNG nor PLY.
+    numbers to NPY and, as they are no metres, neither PNG nor PLY. Labels go to ``labels``,
+    ``confidence``, ``labels_color`` and ``overlay``, normals to ``normals`` (NPY) and
+    ``normals_color``, the other maps to folders of their names, 8-bit PNG.
 
     :raises InputError: if the folder is not empty and ``overwrite`` is false.
     """
@@ -65,15 +67,14 @@ class FolderSink:
     def _write(self, item: Item, prediction: Prediction) -> None:
         if prediction.labels is not None:
             self._write_labels(item, prediction.labels)
+        self._write_further(item, prediction)
         if prediction.depth is None:
             return
         values_hw = prediction.depth.values_hw
         if "png" in self.forms:
             self._save("depth", f"{item.name}.png", _png(millimetres(values_hw)))
         if "npy" in self.forms:
-            buffer = io.BytesIO()
-            np.save(buffer, values_hw, allow_pickle=False)
-            self._save("depth", f"{item.name}.npy", buffer.getvalue())
+            self._save("depth", f"{item.name}.npy", _npy(values_hw))
         if "color" in self.forms or "side_by_side" in self.forms:
             # Eyes get near in red for every kind of depth.
             shown_hw = 1 / np.maximum(values_hw, 1e-6) if self._inverse else values_hw
@@ -105,6 +106,18 @@ class FolderSink:
             picture = np.concatenate([rgb, cv2.addWeighted(rgb, 0.4, colour_hwc, 0.6, 0)], axis=1)
             self._save("overlay", f"{item.name}.jpg", _jpeg(picture))
 
+    def _write_further(self, item: Item, prediction: Prediction) -> None:
+        if prediction.normals is not None:
+            if "npy" in self.forms:
+                self._save("normals", f"{item.name}.npy", _npy(prediction.normals.values_hwc))
+            if "color" in self.forms:
+                colour_hwc = prediction.normals.colored()
+                self._save("normals_color", f"{item.name}.png", _png(colour_hwc[..., ::-1]))
+        for name in GRAY_MAPS:
+            entry = getattr(prediction, name)
+            if entry is not None and "png" in self.forms:
+                self._save(name, f"{item.name}.png", _png(entry.values_hw))
+
     def _save(self, subfolder: str, name: str, data: bytes) -> None:
         with atomic_write(self._subfolder(subfolder) / name) as stream:
             stream.write(data)
@@ -120,6 +133,12 @@ def millimetres(depth_m: np.ndarray) -> np.ndarray:
     rounded = np.rint(depth_m * np.float32(1000))
     fits = (rounded >= 0) & (rounded <= 65535)  # NaN compares false
     return np.where(fits, rounded, 0).astype(np.uint16)
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _png(array: np.ndarray) -> bytes:

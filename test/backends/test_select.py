@@ -31,7 +31,7 @@ class FakeBackend(Backend):
         self.description = f"fake {name}"
         self.closed = False
 
-    def _run(self, feeds: object) -> dict[str, np.ndarray]:
+    def _run(self, feeds: object, names: object) -> dict[str, np.ndarray]:
         return {"depth": np.ones((1, 48, 64), np.float32)}
 
     def close(self) -> None:
@@ -45,7 +45,9 @@ class Bench:
         self.speeds: dict[tuple[str, str], float | Exception] = {}
         self.opened: list[FakeBackend] = []
         self.measured: list[tuple[str, str]] = []
-        monkeypatch.setattr(select, "installed_backends", lambda: ("onnxruntime", "openvino"))
+        monkeypatch.setattr(
+            select, "installed_backends", lambda device="cpu": ("onnxruntime", "openvino")
+        )
         monkeypatch.setattr(select, "open_backend", self.open)
         monkeypatch.setattr(select, "measure_ms", self.measure)
         monkeypatch.setattr(select, "self_check", self.check)

@@ -24,7 +24,7 @@ class Wrong(Backend):
         self.inputs, self.outputs = self.inner.inputs, self.inner.outputs
         self.factor, self.runs = factor, 0
 
-    def _run(self, feeds: object) -> dict[str, np.ndarray]:
+    def _run(self, feeds: object, names: object) -> dict[str, np.ndarray]:
         self.runs += 1
         depth = self.inner.infer(feeds)["depth"]  # type: ignore[arg-type]
         return {"depth": depth * np.float32(self.factor)}

@@ -74,6 +74,45 @@ def test_wrong_entries_are_named(path: list[str], value: object, named: str) -> 
         ModelCard.from_dict(data, "here")
 
 
+MULTITASK: dict[str, Any] = {
+    **GOOD,
+    "task": "multitask",
+    "segmentation": {"labels": "generated_rooms"},
+    "maps": ["edges", "normals"],
+}
+
+
+def test_a_multitask_card_names_its_outputs_in_one_order_and_survives() -> None:
+    card = ModelCard.from_dict(MULTITASK, "here")
+    assert card.outputs == ("depth", "labels", "normals", "edges")
+    assert ModelCard.from_dict(card.to_dict(), "there") == card
+    alone = {k: v for k, v in MULTITASK.items() if k not in ("depth", "segmentation")}
+    assert ModelCard.from_dict(alone, "here").outputs == ("normals", "edges")
+    assert "maps" not in ModelCard.from_dict(GOOD, "here").to_dict()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"maps": ["colour"]}, r"maps is \['colour'\], expected"),
+        ({"maps": ["edges", "edges"]}, "different ones"),
+        ({"maps": "edges"}, "maps is 'edges'"),
+        ({"maps": [["edges"]]}, "maps is"),
+        ({"maps": {"edges": True}}, "maps is"),
+        ({"task": "depth"}, "expected none for the task 'depth'"),
+    ],
+)
+def test_wrong_maps_are_named(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(CardError, match=named):
+        ModelCard.from_dict({**MULTITASK, **changes}, "here")
+
+
+def test_a_multitask_model_needs_an_output() -> None:
+    empty = {k: v for k, v in MULTITASK.items() if k not in ("depth", "segmentation", "maps")}
+    with pytest.raises(CardError, match="no 'depth', 'segmentation' or 'maps'"):
+        ModelCard.from_dict(empty, "here")
+
+
 def test_a_depth_model_needs_a_depth_entry() -> None:
     data = {key: value for key, value in GOOD.items() if key != "depth"}
     with pytest.raises(CardError, match="no 'depth' entry"):

@@ -8,7 +8,13 @@ import pytest
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
 from dense_perception.core.frame import Frame
-from dense_perception.core.prediction import DepthKind, DepthMap, Prediction
+from dense_perception.core.prediction import (
+    DepthKind,
+    DepthMap,
+    GrayMap,
+    NormalMap,
+    Prediction,
+)
 
 RGB = np.zeros((4, 6, 3), np.uint8)
 CAMERA = Intrinsics.from_fov(6, 4, 60)
@@ -49,3 +55,23 @@ def test_maps_have_the_predictions_size() -> None:
         Prediction(6, 4, CAMERA.resized(12, 8))
     with pytest.raises(InputError, match="float64"):
         DepthMap(np.ones((4, 6)))
+
+
+def test_normals_and_gray_maps_are_checked_at_birth() -> None:
+    up = np.zeros((4, 6, 3), np.float32)
+    up[..., 1] = -1
+    up[0, 0] = np.nan
+    with pytest.raises(InputError, match="float64"):
+        NormalMap(up.astype(np.float64))
+    with pytest.raises(InputError, match=r"\(4, 6\)"):
+        NormalMap(up[..., 0])
+    with pytest.raises(InputError, match="float32"):
+        GrayMap(up[..., 0])
+    with pytest.raises(InputError, match=r"normals has shape \(4, 5, 3\)"):
+        Prediction(6, 4, CAMERA, normals=NormalMap(up[:, 1:]))
+    with pytest.raises(InputError, match=r"edges has shape \(2, 6\)"):
+        Prediction(6, 4, CAMERA, edges=GrayMap(np.zeros((2, 6), np.uint8)))
+    colours = NormalMap(up).colored()
+    # Up is green; unknown is black.
+    assert colours[1, 1].tolist() == [128, 255, 128]
+    assert colours[0, 0].tolist() == [0, 0, 0]

@@ -15,6 +15,7 @@ from dense_perception.core.labels import LABEL_SETS
         ("cityscapes", 19, {0: "road", 11: "person", 13: "car", 18: "bicycle"}),
         ("pascal_context", 60, {0: "background", 1: "aeroplane"}),
         ("coco", 80, {0: "person", 2: "car", 79: "toothbrush"}),
+        ("generated_rooms", 25, {0: "wall", 1: "floor", 24: "other_furniture"}),
     ],
 )
 def test_published_sets(name: str, count: int, landmarks: dict[int, str]) -> None:

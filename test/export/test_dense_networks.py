@@ -1,4 +1,4 @@
-"""Tiny random variants of the dense networks: eager against ONNX Runtime and OpenVINO."""
+"""Tiny random variants of the dense networks: eager against both runtimes; TensorRT builds."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from dense_perception.backends.tensorrt_build import TensorRtOptions, build_engine
 from dense_perception.core.errors import CardError
 from dense_perception.nets import zoo
 from dense_perception.nets.vit import fix_positions
@@ -64,9 +65,14 @@ class Flat(nn.Module):
         return tuple(outputs[name] for name in self.names)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+# UperNet on Swin and on ViT-CoMer go through the whole chain in test_chain.py.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["x_comer", "mult"])
 def test_an_exported_network_computes_what_eager_computes(name: str, tmp_path: Path) -> None:
-    """Dynamic batch, opset 18, no GridSample, within 1e-4 of the output's range in both."""
+    """Dynamic batch, opset 18, no GridSample, within 1e-4 of the output's range in both.
+
+    TensorRT for RTX builds it, too.
+    """
     import onnx
     import onnxruntime
     import openvino
@@ -96,6 +102,8 @@ def test_an_exported_network_computes_what_eager_computes(name: str, tmp_path: P
     assert max(entry.version for entry in model.opset_import if not entry.domain) >= 18
     assert "GridSample" not in {node.op_type for node in model.graph.node}
     assert not [node for node in model.graph.node if any(a.s == b"cubic" for a in node.attribute)]
+    engine = build_engine(path, TensorRtOptions(compute_capability="8.6", max_batch=3))
+    assert len(engine) > 10_000
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for batch in (1, 3):

@@ -7,7 +7,13 @@ import pytest
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
-from dense_perception.imaging.resize import fit_within, prepare, restore
+from dense_perception.imaging.resize import (
+    fit_within,
+    prepare,
+    restore,
+    restore_gray,
+    restore_normals,
+)
 
 
 def naive_area(image: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -138,3 +144,35 @@ def test_restore_never_returns_its_argument() -> None:
 )
 def test_fit_within(size: tuple[int, int], limit: int, expected: tuple[int, int]) -> None:
     assert fit_within(*size, limit) == expected
+
+
+def test_normals_between_two_directions_are_unit_vectors_between_them() -> None:
+    normals = np.zeros((1, 2, 3), np.float32)
+    normals[0, 0], normals[0, 1] = (0, 0, -1), (0.8, 0, -0.6)
+    got = restore_normals(normals, 8, 1)
+    np.testing.assert_allclose(np.linalg.norm(got, axis=2), 1, atol=1e-6)
+    angles = np.degrees(np.arctan2(got[0, :, 0], -got[0, :, 2]))
+    assert np.all(np.diff(angles) >= -1e-4)
+    assert (angles[0], angles[-1]) == pytest.approx((0, 53.13), abs=1e-3)
+
+
+def test_unknown_normals_neither_spread_nor_are_filled_in() -> None:
+    normals = np.full((4, 4, 3), np.nan, np.float32)
+    normals[:, :2] = (0, -1, 0)
+    got = restore_normals(normals, 8, 8)
+    np.testing.assert_allclose(got[:, :4], np.broadcast_to((0, -1, 0), (8, 4, 3)), atol=1e-6)
+    assert np.isnan(got[:, 4:]).all()
+    opposite = np.zeros((1, 2, 3), np.float32)
+    opposite[0, 0], opposite[0, 1] = (0, 0, -1), (0, 0, 1)
+    assert np.isnan(restore_normals(opposite, 1, 1)).all()
+
+
+def test_gray_maps_keep_their_mean_and_place() -> None:
+    gray = np.zeros((8, 8), np.uint8)
+    gray[2:4, 4:6] = 200
+    doubled = restore_gray(gray, 16, 16)
+    assert doubled.dtype == np.uint8
+    assert doubled.mean() == pytest.approx(gray.mean(), rel=0.02)
+    assert doubled[5, 9] == 200
+    assert np.array_equal(restore_gray(gray, 4, 4), gray[::2, ::2])
+    assert restore_gray(gray, 8, 8) is not gray

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dense_perception.core.errors import InputError
 from dense_perception.nets.sliding_window import (
@@ -87,3 +88,23 @@ def test_multi_scale_of_a_pointwise_network() -> None:
     # An image smaller than the window is enlarged.
     small = multi_scale_probabilities(Pointwise(), image[..., :6, :], 8, 5, scales=(0.5,))
     assert small.shape == (1, 3, 6, 16)
+
+
+@torch.no_grad()
+def test_a_small_scale_is_shrunk_before_it_is_enlarged_to_the_window() -> None:
+    """Half the size and back to the window, as the authors' evaluation does it: less sharp."""
+    image = torch.randn(1, 3, 12, 16, generator=torch.Generator().manual_seed(2))
+    half = F.interpolate(image, size=(6, 8), mode="bilinear", align_corners=False)
+    blurred = F.interpolate(half, size=(12, 16), mode="bilinear", align_corners=False)
+    got = multi_scale_probabilities(Pointwise(), image, 12, 6, scales=(0.5,), flip=False)
+    torch.testing.assert_close(got, torch.softmax(blurred * 2, dim=1))
+
+
+@torch.no_grad()
+def test_logits_are_resized_to_the_wanted_size_before_the_softmax() -> None:
+    image = torch.randn(1, 3, 12, 16, generator=torch.Generator().manual_seed(3))
+    got = multi_scale_probabilities(
+        Pointwise(), image, 12, 6, scales=(1.0,), flip=False, size_hw=(30, 44)
+    )
+    logits = F.interpolate(image * 2, size=(30, 44), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(got, torch.softmax(logits, dim=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from dense_perception.core.errors import CardError, ModelNotFoundError
 from dense_perception.nets import zoo
@@ -39,3 +40,16 @@ def test_default_network_is_a_copy() -> None:
 def test_wrong_normalisation_is_named(std: object) -> None:
     with pytest.raises(CardError, match=r"network\.std is .*expected three numbers"):
         zoo.normalisation({"mean": [0.5] * 3, "std": std})
+
+
+@pytest.mark.parametrize("family", sorted({pair[0] for pair in zoo.variants()}))
+def test_every_variant_builds(family: str) -> None:
+    """On the meta device, where a network of any size costs nothing."""
+    sizes = {}
+    with torch.device("meta"):
+        for variant in [name for kind, name in zoo.variants() if kind == family]:
+            module = zoo.build({"family": family, "variant": variant})
+            sizes[variant] = sum(p.numel() for p in module.parameters())
+    order = [name for name in ("tiny", "small", "base", "large") if name in sizes]
+    assert [sizes[name] for name in order] == sorted(sizes[name] for name in order)
+    assert min(sizes.values()) > 1e6

@@ -74,8 +74,8 @@ def test_cloud_layouts() -> None:
     rgb_hwc = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
     writer = CloudWriter()
     for message, names, step in [
-        (writer.xyz(depth_m, camera, header(4)), ["x", "y", "z"], 12),
-        (writer.xyzrgb(depth_m, camera, rgb_hwc, header(4)), ["x", "y", "z", "rgb"], 16),
+        (writer.cloud(depth_m, camera, header(4)), ["x", "y", "z"], 12),
+        (writer.cloud(depth_m, camera, header(4), rgb_hwc=rgb_hwc), ["x", "y", "z", "rgb"], 16),
     ]:
         assert (message.height, message.width) == (2, 3)
         assert (message.point_step, message.row_step) == (step, 3 * step)
@@ -93,17 +93,37 @@ def test_cloud_layouts() -> None:
             assert packed[1, 2] == (15 << 16) + (16 << 8) + 17
 
 
+def test_clouds_with_labels() -> None:
+    camera = Intrinsics(3, 2, 2.0, 4.0, 1.0, 0.5)
+    depth_m = np.array([[1, 2, np.nan], [4, 5, 6]], np.float32)
+    rgb_hwc = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+    for dtype, labels in [(np.uint8, [0, 7, 255]), (np.uint16, [0, 300, 65535])]:
+        labels_hw = np.array([labels, labels[::-1]], dtype)
+        writer = CloudWriter()
+        for rgb, names in [(None, "x y z label"), (rgb_hwc, "x y z rgb label")]:
+            message = writer.cloud(depth_m, camera, header(4), rgb_hwc=rgb, labels_hw=labels_hw)
+            assert [field.name for field in message.fields] == names.split()
+            label = message.fields[-1]
+            assert (label.datatype, label.offset) == (PointField.UINT32, message.point_step - 4)
+            words = np.frombuffer(message.data, "<u4").reshape(2, 3, -1)
+            assert words[..., -1].tolist() == labels_hw.tolist()
+            np.testing.assert_array_equal(words[..., 2].copy().view("<f4"), depth_m)
+    with pytest.raises(InputError, match="labels are of shape"):
+        CloudWriter().cloud(depth_m, camera, header(4), labels_hw=labels_hw[:1])
+
+
 def test_clouds_are_rewritten_in_place() -> None:
     camera = Intrinsics.from_fov(4, 3, 60.0)
     black = np.zeros((3, 4, 3), np.uint8)
     writer = CloudWriter()
-    first = writer.xyzrgb(np.full((3, 4), 1, np.float32), camera, black, header(1))
+    first = writer.cloud(np.full((3, 4), 1, np.float32), camera, header(1), rgb_hwc=black)
     buffer = first.data
-    second = writer.xyzrgb(np.full((3, 4), 2, np.float32), camera, black, header(2))
+    second = writer.cloud(np.full((3, 4), 2, np.float32), camera, header(2), rgb_hwc=black)
     assert second.data is buffer
     assert second.header == header(2)
     assert set(np.frombuffer(buffer, "<f4")[2::4]) == {2.0}
-    other = writer.xyzrgb(np.full((6, 8), 3, np.float32), camera.resized(8, 6), black, header(3))
+    large = np.full((6, 8), 3, np.float32)
+    other = writer.cloud(large, camera.resized(8, 6), header(3), rgb_hwc=black)
     assert (other.height, other.width, len(other.data)) == (6, 8, 6 * 8 * 16)
 
 

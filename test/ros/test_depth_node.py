@@ -270,7 +270,8 @@ REJECTED = [
     ({"points_rgb": "yes"}, "type"),
     ({"min_depth_m": 5.0, "max_depth_m": 4.0}, ""),
     ({"autostart": False}, "read-only"),
-    ({"model": "another"}, "deactivate and clean it up"),
+    ({"model": "another"}, "another"),
+    ({"scale_source": "depth"}, "deactivate and clean it up"),
 ]
 
 

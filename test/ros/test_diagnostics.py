@@ -52,7 +52,7 @@ def test_level_and_summary(changes: dict[str, object], level: bytes, words: str)
 
 def test_message() -> None:
     health = replace(GOOD, latencies_ms={"infer": (12.345, 20.0)}, dropped=4, backend="cpu thing")
-    message = diagnostic_array(health, "/ns/depth_node", Time(sec=5))
+    message = diagnostic_array({"": health}, "/ns/depth_node", Time(sec=5))
     assert message.header.stamp.sec == 5
     assert message.status[0].name == "/ns/depth_node: perception"
     assert message.status[0].hardware_id == "cpu thing"

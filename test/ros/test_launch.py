@@ -1,4 +1,4 @@
-"""The launch file: resolved by a stand-in and run for real; by launch_ros where there is one."""
+"""The launch files: resolved by a stand-in and run for real; by launch_ros where there is one."""
 
 from __future__ import annotations
 
@@ -8,41 +8,72 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 from sensor_msgs.msg import CameraInfo, Image
 
+from dense_perception.backends.select import BACKENDS
 from dense_perception.ros.convert import image_message
-from dense_perception.ros.params import DepthParameters, table
 from dense_perception.ros.processes import ChildProcess
-from test.support.launch_standin import declared_arguments, resolve
+from test.support.launch_standin import ResolvedNode, declared_arguments, resolve
 from test.support.ros_probe import Probe, header, random_rgb
 
 ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "launch").glob("*.launch.py"))
 LAUNCH = ROOT / "launch" / "perception.launch.py"
+TASKS = ("depth", "segmentation", "multitask")
 ARGUMENTS = [
-    *("model", "backend", "device", "input_image_topic", "input_camera_info_topic"),
-    *("params_file", "namespace", "autostart", "log_level", "use_sim_time", "transport_profile"),
+    *("task", "model", "backend", "device", "input_image_topic", "input_camera_info_topic"),
+    *("cameras", "params_file", "namespace", "autostart", "log_level", "use_sim_time", "rviz"),
+    *("rviz_fixed_frame", "transport_profile"),
 ]
+
+
+def parameters_of(node: ResolvedNode) -> dict[str, object]:
+    """What the parameter files of a command line give, later ones over earlier ones."""
+    values: dict[str, object] = {}
+    for flag, path in zip(node.arguments, node.arguments[1:], strict=False):
+        if flag == "--params-file":
+            values |= yaml.safe_load(Path(path).read_text())["/**"]["ros__parameters"]
+    return values
 
 
 def test_arguments_are_declared_and_described() -> None:
     declared = declared_arguments(LAUNCH)
     assert sorted(declared) == sorted(ARGUMENTS)
-    for name, argument in declared.items():
+    assert set(declared["backend"].choices or ()) == {"", "auto", *BACKENDS}
+    assert declared["task"].choices == TASKS
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_each_file_says_what_its_arguments_mean(path: Path) -> None:
+    for name, argument in declared_arguments(path).items():
         assert len(argument.description) > 10, name
-
-
-def test_what_it_names_exists() -> None:
-    """Executables, parameters and files that the launch file mentions."""
-    text = LAUNCH.read_text()
-    executables = re.findall(r'executable="(\w+)"', text)
-    assert executables == ["depth_node"]
-    setup = (ROOT / "setup.py").read_text()
-    assert all(f"{name} = dense_perception.ros.{name}:main" in setup for name in executables)
-    for mentioned in re.findall(r"config/[\w.]+", text):
+        if argument.choices is not None:  # a wrong default breaks the real launch, too
+            assert argument.default_value in argument.choices
+    text = path.read_text()
+    assert "ros2 launch dense_perception " + path.name in (ast.get_docstring(ast.parse(text)) or "")
+    for mentioned in re.findall(r"config/[\w./]+\.\w+", text):
         assert (ROOT / mentioned).is_file(), mentioned
-    known = {spec.name for spec in table(DepthParameters)} | {"use_sim_time"}
-    assert {"model", "backend", "device", "autostart", "use_sim_time"} <= known
-    ast.parse(text)
+    assert not re.search(r"SetEnvironmentVariable|os\.environ", text), "the user's environment"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_each_file_starts_what_the_package_has(path: Path, tmp_path: Path) -> None:
+    (node,) = resolve(path, {}, tmp_path)
+    assert node.package == "dense_perception"
+    setup = (ROOT / "setup.py").read_text()
+    assert f'"{node.executable}"' in setup or f'"{node.executable} =' in setup
+    files = [each for each in node.arguments if each.endswith(".yaml")]
+    assert files
+    assert all(Path(each).is_file() for each in files)
+    config = yaml.safe_load((ROOT / "config" / f"{node.executable}.yaml").read_text())
+    known = {*config["/**"]["ros__parameters"], "use_sim_time"}
+    assert set(parameters_of(node)) <= known
+
+
+def test_an_argument_outside_its_choices_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="task is 'flow', expected one of"):
+        resolve(LAUNCH, {"task": "flow"}, tmp_path)
 
 
 def test_defaults_give_the_node_its_own_defaults(tmp_path: Path) -> None:
@@ -55,9 +86,7 @@ def test_defaults_give_the_node_its_own_defaults(tmp_path: Path) -> None:
         "camera_info:=camera_info",
     ):
         assert f"-r {wanted}" in text
-    assert (tmp_path / "launch_params_0.yaml").read_text().split() == [
-        *("/**:", "ros__parameters:", "use_sim_time:", "false")
-    ]
+    assert parameters_of(node) == {"use_sim_time": False}
     (profile,) = node.environment.values()
     assert Path(profile).name == "fastdds_large_images.xml"
 
@@ -74,6 +103,32 @@ def test_topics_and_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (node,) = resolve(LAUNCH, {"input_camera_info_topic": "/calibration"}, tmp_path)
     assert "-r camera_info:=/calibration " in " ".join(node.arguments)
     assert node.environment == {}
+
+
+def test_several_cameras_share_a_node(tmp_path: Path) -> None:
+    given = {"cameras": "front, rear", "task": "multitask"}
+    (node,) = resolve(LAUNCH.with_name("multi_camera.launch.py"), given, tmp_path)
+    assert node.executable == "multitask_node"
+    assert parameters_of(node)["cameras"] == ["front", "rear"]
+    text = " ".join(node.arguments)
+    for camera in ("front", "rear"):
+        assert f"-r {camera}/image:=/{camera}/image_raw " in text
+        assert f"-r {camera}/image/compressed:=/{camera}/image_raw/compressed " in text
+        assert f"-r {camera}/camera_info:=/{camera}/camera_info " in text
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_rviz_gets_its_configuration_and_the_topics_of_the_node(task: str, tmp_path: Path) -> None:
+    given = {"rviz": "true", "task": task, "namespace": "robot", "cameras": "front,rear"}
+    _, rviz = resolve(LAUNCH, given, tmp_path)
+    assert (rviz.package, rviz.executable) == ("rviz2", "rviz2")
+    configuration = Path(rviz.arguments[rviz.arguments.index("-d") + 1])
+    shown = set(re.findall(r"Value: (/\S+)", configuration.read_text()))
+    assert shown
+    text = " ".join(rviz.arguments) + " "
+    for topic in shown:
+        below = topic.removeprefix(f"/{task}_node")
+        assert f"-r {topic}:=/robot/{task}_node/front{below} " in text
 
 
 @pytest.mark.ros
@@ -112,19 +167,23 @@ def test_the_resolved_command_line_runs(
 
 
 @pytest.mark.skipif(find_spec("launch_ros") is None, reason="launch_ros comes with ROS 2 itself")
-def test_the_real_launch_ros_resolves_it_alike() -> None:
-    from launch.actions import DeclareLaunchArgument, OpaqueFunction
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_the_real_launch_ros_resolves_it_alike(path: Path, tmp_path: Path) -> None:
     from launch.launch_description_sources import get_launch_description_from_python_launch_file
     from launch_ros.actions import LifecycleNode
 
     from launch import LaunchContext
 
-    description = get_launch_description_from_python_launch_file(str(LAUNCH))
     context = LaunchContext()
+    entities = list(get_launch_description_from_python_launch_file(str(path)).entities)
     nodes: list[LifecycleNode] = []
-    for entity in description.entities:
-        assert isinstance(entity, DeclareLaunchArgument | OpaqueFunction)
-        nodes += entity.execute(context) or []
+    while entities:
+        entity = entities.pop(0)
+        if isinstance(entity, LifecycleNode):
+            nodes.append(entity)
+        else:  # arguments, functions, included files and what they lead to
+            entities += entity.visit(context) or []
     (node,) = nodes
-    assert node.node_package == "dense_perception"
-    assert node.node_executable == "depth_node"
+    (expected,) = resolve(path, {}, tmp_path)
+    assert node.node_package == expected.package
+    assert node.node_executable == expected.executable

@@ -4,40 +4,41 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
 from dense_perception.backends.select import BACKENDS
 from dense_perception.core.errors import InputError
-from dense_perception.ros.parameter_text import as_markdown, as_yaml
-from dense_perception.ros.params import (
+from dense_perception.ros.parameter_table import (
     Changes,
-    DepthParameters,
     changed,
     from_overrides,
     table,
     unknown_names,
 )
+from dense_perception.ros.parameter_text import as_markdown, as_yaml
+from dense_perception.ros.params import (
+    DepthParameters,
+    MultitaskParameters,
+    PerceptionParameters,
+    SegmentationParameters,
+)
 
-CONFIG = Path(__file__).parents[2] / "config"
+NODES = {
+    "depth_node": DepthParameters,
+    "segmentation_node": SegmentationParameters,
+    "multitask_node": MultitaskParameters,
+}
 
 
-def test_the_committed_yaml_is_the_table() -> None:
-    path = CONFIG / "depth_node.yaml"
-    assert path.read_text(encoding="utf-8") == as_yaml("depth_node", DepthParameters)
-
-
-def test_the_documented_table_is_the_table() -> None:
-    page = (CONFIG.parent / "docs" / "depth_node.md").read_text(encoding="utf-8")
-    assert page.endswith(as_markdown(DepthParameters))
-
-
-def test_yaml_gives_every_parameter_its_default_in_the_right_type() -> None:
-    values = yaml.safe_load(as_yaml("depth_node", DepthParameters))["/**"]["ros__parameters"]
-    assert from_overrides(DepthParameters, values) == DepthParameters()
-    assert list(values) == [spec.name for spec in table(DepthParameters)]
+@pytest.mark.parametrize("kind", NODES.values())
+def test_yaml_gives_every_parameter_its_default_in_the_right_type(
+    kind: type[PerceptionParameters],
+) -> None:
+    values = yaml.safe_load(as_yaml("a_node", kind))["/**"]["ros__parameters"]
+    assert from_overrides(kind, values) == kind()
+    assert list(values) == [spec.name for spec in table(kind)]
 
 
 def test_markdown_has_a_row_for_every_parameter() -> None:
@@ -64,6 +65,10 @@ def test_backends_are_those_there_are() -> None:
         ({"max_depth_m": 10}, "expected a number with a point: write 10.0"),
         ({"model": "  "}, "parameter model is empty"),
         ({"model": 3}, "expected a text"),
+        ({"cameras": ["left", "left"]}, "expected each name once"),
+        ({"cameras": ["left camera"]}, "cameras has the name 'left camera', expected a letter"),
+        ({"cameras": [f"c{number}" for number in range(17)]}, "has 17 names, expected at most 16"),
+        ({"cameras": [1, 2]}, "expected a list of texts"),
         ({"image_transport": "theora"}, "expected one of raw, compressed"),
         ({"min_depth_m": 2.0, "max_depth_m": 2.0}, "expected the first to be smaller"),
     ],
@@ -78,12 +83,20 @@ def test_changes_wait_for_the_right_state() -> None:
     assert changed(now, {"max_depth_m": 5.0}, configured=True).max_depth_m == 5.0
     assert changed(now, {"model": "other", "use_sim_time": True}).model == "other"
     assert changed(now, {"model": now.model}, configured=True) == now
+    assert changed(now, {"model": "other"}, configured=True).model == "other"
     with pytest.raises(InputError, match="deactivate and clean it up"):
-        changed(now, {"model": "other"}, configured=True)
+        changed(now, {"cameras": ["left"]}, configured=True)
     with pytest.raises(InputError, match="read at start only"):
         changed(now, {"autostart": False})
     both = changed(now, {"min_depth_m": 20.0, "max_depth_m": 30.0})
     assert (both.min_depth_m, both.max_depth_m) == (20.0, 30.0)
+
+
+def test_an_empty_list_is_one_blank_text_in_ros() -> None:
+    assert from_overrides(DepthParameters, {"cameras": [""]}).cameras == ()
+    assert from_overrides(DepthParameters, {"cameras": [" left", "right"]}).cameras == (
+        *("left", "right"),
+    )
 
 
 def test_misspelt_names_find_their_neighbour() -> None:

@@ -18,34 +18,48 @@ def test_newest_wins_and_drops_are_counted() -> None:
     assert box.put(1)
     assert not box.put(2)
     assert not box.put(3)
-    assert box.take(0) == 3
-    assert box.take(0) is None
-    assert (box.received, box.dropped) == (3, 2)
+    assert box.take(0) == {"": 3}
+    assert box.take(0) == {}
+    assert (box.received(), box.dropped()) == (3, 2)
     box.put(4)
     box.clear()
-    assert box.take(0) is None
-    assert box.dropped == 3
+    assert box.take(0) == {}
+    assert box.dropped() == 3
+
+
+def test_each_sender_has_a_place_of_its_own() -> None:
+    box: Mailbox[int] = Mailbox(("left", "right"))
+    for item in range(5):
+        box.put(item, "left")
+    box.put(7, "right")
+    assert box.take(0) == {"left": 4, "right": 7}
+    box.put(8, "right")
+    assert box.take(0) == {"right": 8}, "a silent sender holds nobody back"
+    assert [box.dropped(sender) for sender in ("left", "right")] == [4, 0]
+    assert [box.received(sender) for sender in ("left", "right")] == [5, 2]
+    with pytest.raises(KeyError):
+        box.put(1, "rear")
 
 
 def test_closing_wakes_the_taker_and_refuses_more() -> None:
     box: Mailbox[int] = Mailbox()
-    got: list[int | None] = []
+    got: list[dict[str, int]] = []
     taker = threading.Thread(target=lambda: got.append(box.take()))
     taker.start()
     box.close()
     taker.join(PATIENCE_S)
-    assert got == [None]
+    assert got == [{}]
     assert not box.put(1)
-    assert box.take(0) is None
+    assert box.take(0) == {}
 
 
 def test_every_item_is_handled_or_counted_as_dropped() -> None:
     handled: list[int] = []
     last = threading.Event()
 
-    def handle(item: int) -> None:
-        handled.append(item)
-        if item == 1999:
+    def handle(items: dict[str, int]) -> None:
+        handled.extend(items.values())
+        if items[""] == 1999:
             last.set()
 
     worker = Worker(handle, lambda error: None).start()
@@ -53,7 +67,7 @@ def test_every_item_is_handled_or_counted_as_dropped() -> None:
         worker.put(item)
     assert last.wait(PATIENCE_S), "the newest item is always handled"
     assert worker.stop(PATIENCE_S)
-    assert len(handled) + worker.mailbox.dropped == 2000
+    assert len(handled) + worker.mailbox.dropped() == 2000
     assert handled == sorted(handled)
 
 
@@ -62,11 +76,11 @@ def test_worker_survives_errors_even_in_the_reporter() -> None:
     reached = threading.Event()
     reported = threading.Semaphore(0)
 
-    def handle(item: str) -> None:
-        if item == "good":
+    def handle(items: dict[str, str]) -> None:
+        if items[""] == "good":
             reached.set()
         else:
-            raise ValueError(item)
+            raise ValueError(items[""])
 
     def report(error: Exception) -> None:
         errors.append(str(error))

@@ -28,6 +28,12 @@ class DeclareLaunchArgument:
     name: str
     default_value: str
     description: str
+    choices: tuple[str, ...] | None = None
+
+    def check(self, value: str) -> str:
+        if self.choices is not None and value not in self.choices:
+            raise ValueError(f"{self.name} is {value!r}, expected one of {self.choices}")
+        return value
 
 
 @dataclass
@@ -61,17 +67,34 @@ class LaunchDescription:
 
 
 @dataclass
-class LifecycleNode:
+class Node:
     package: str
     executable: str
     name: str
-    namespace: str
     parameters: list[Any]
     remappings: list[tuple[str, str]]
-    ros_arguments: list[str]
     additional_env: dict[str, str]
     output: str
-    emulate_tty: bool
+    namespace: str = ""
+    arguments: list[str] = field(default_factory=list)
+    ros_arguments: list[str] = field(default_factory=list)
+    emulate_tty: bool = False
+
+
+@dataclass
+class LifecycleNode(Node):
+    pass
+
+
+@dataclass
+class PythonLaunchDescriptionSource:
+    path: str
+
+
+@dataclass
+class IncludeLaunchDescription:
+    source: PythonLaunchDescriptionSource
+    launch_arguments: list[tuple[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -86,42 +109,57 @@ class ResolvedNode:
 
 def resolve(path: Path, given: Mapping[str, str], folder: Path) -> list[ResolvedNode]:
     """The nodes a launch file starts with these arguments; parameter files go to ``folder``."""
-    with _installed():
-        namespace: dict[str, Any] = {"__file__": str(path), "__name__": "launch_file"}
-        exec(compile(path.read_text(), str(path), "exec"), namespace)
-        description = namespace["generate_launch_description"]()
-        context = Context()
-        nodes: list[ResolvedNode] = []
-        for entity in description.entities:
-            if isinstance(entity, DeclareLaunchArgument):
-                context.values[entity.name] = given.get(entity.name, entity.default_value)
-            elif isinstance(entity, OpaqueFunction):
-                nodes += [_node(each, folder) for each in entity.function(context)]
-            else:
-                raise TypeError(f"the stand-in does not know {type(entity).__name__}")
-        unknown = set(given) - set(context.values)
-        if unknown:
-            raise ValueError(f"the launch file has no arguments {sorted(unknown)}")
-        return nodes
+    context = Context()
+    nodes: list[ResolvedNode] = []
+    for entity in _entities(path):
+        if isinstance(entity, DeclareLaunchArgument):
+            value = given.get(entity.name, entity.default_value)
+            context.values[entity.name] = entity.check(value)
+        elif isinstance(entity, OpaqueFunction):
+            with _installed():
+                found = entity.function(context)
+            for each in found:
+                own = folder / str(len(nodes))
+                own.mkdir(parents=True, exist_ok=True)
+                nodes.append(_node(each, own))
+        elif isinstance(entity, IncludeLaunchDescription):
+            passed = {
+                name: value if isinstance(value, str) else value.perform(context)
+                for name, value in entity.launch_arguments
+            }
+            nodes += resolve(Path(entity.source.path), passed, folder / "included")
+        else:
+            raise TypeError(f"the stand-in does not know {type(entity).__name__}")
+    unknown = set(given) - set(context.values)
+    if unknown:
+        raise ValueError(f"the launch file has no arguments {sorted(unknown)}")
+    return nodes
 
 
 def declared_arguments(path: Path) -> dict[str, DeclareLaunchArgument]:
+    return {each.name: each for each in _entities(path) if isinstance(each, DeclareLaunchArgument)}
+
+
+def _entities(path: Path) -> list[Any]:
     with _installed():
         namespace: dict[str, Any] = {"__file__": str(path), "__name__": "launch_file"}
         exec(compile(path.read_text(), str(path), "exec"), namespace)
-        entities = namespace["generate_launch_description"]().entities
-    return {each.name: each for each in entities if isinstance(each, DeclareLaunchArgument)}
+        entities: list[Any] = namespace["generate_launch_description"]().entities
+        return entities
 
 
-def _node(node: LifecycleNode, folder: Path) -> ResolvedNode:
-    arguments = ["--ros-args", "-r", f"__node:={node.name}"]
+def _node(node: Node, folder: Path) -> ResolvedNode:
+    arguments = [*node.arguments, "--ros-args", "-r", f"__node:={node.name}"]
     if node.namespace:
         arguments += ["-r", f"__ns:=/{node.namespace.lstrip('/')}"]
     for index, entry in enumerate(node.parameters):
         if isinstance(entry, str):
             arguments += ["--params-file", entry]
         else:
-            values = {name: value.evaluate() for name, value in entry.items()}
+            values = {
+                name: value.evaluate() if isinstance(value, ParameterValue) else value
+                for name, value in entry.items()
+            }
             if not values:
                 continue
             file = folder / f"launch_params_{index}.yaml"
@@ -140,11 +178,15 @@ def _installed() -> Iterator[None]:
         "launch": {"LaunchDescription": LaunchDescription},
         "launch.actions": {
             "DeclareLaunchArgument": DeclareLaunchArgument,
+            "IncludeLaunchDescription": IncludeLaunchDescription,
             "OpaqueFunction": OpaqueFunction,
+        },
+        "launch.launch_description_sources": {
+            "PythonLaunchDescriptionSource": PythonLaunchDescriptionSource
         },
         "launch.substitutions": {"LaunchConfiguration": LaunchConfiguration},
         "launch_ros": {},
-        "launch_ros.actions": {"LifecycleNode": LifecycleNode},
+        "launch_ros.actions": {"LifecycleNode": LifecycleNode, "Node": Node},
         "launch_ros.parameter_descriptions": {"ParameterValue": ParameterValue},
     }
     before = {name: sys.modules.get(name) for name in contents}

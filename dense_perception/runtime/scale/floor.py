@@ -31,6 +31,8 @@ _LEAST_SHARE, _LEAST_SHARE_LABELLED = 0.15, 0.04
 _LEAST_SPREAD = 0.12  # of the image's height, else the plane's slope is a guess
 _MOST_TILT = math.radians(10.0)  # between the floor and what the mounting says
 _TILT_SIGMA = math.radians(2.0)  # how exactly mountings are known, and robots stay level
+# What a floor spans of the frame's inverse depths if it went on over the whole picture, at least.
+_LEAST_RISE = 0.25
 _ALIKE = 50  # neighbouring pixels share their errors: so many count as one
 
 
@@ -122,7 +124,11 @@ class _Search:
         self._down = np.array([0.0, 1.0, 0.0])
         # What a level floor has none of: slope across the image, and along the line of sight.
         self._across = np.array([[1.0, 0.0, 0.0]])
-        if not any_shift:
+        self._least_slope = 0.0
+        if any_shift:  # then a wall straight ahead is a floor without slope
+            spread = float(np.subtract(*np.percentile(inverse, (95, 5))))
+            self._least_slope = _LEAST_RISE * spread / max(float(np.ptp(rays[:, 1])), 1e-6)
+        else:
             self._down = np.array([0.0, math.cos(pitch), math.sin(pitch)])
             self._across = np.array([[1.0, 0, 0], [0, -math.sin(pitch), math.cos(pitch)]])
 
@@ -162,7 +168,9 @@ class _Search:
 
     def _level(self, planes: np.ndarray) -> np.ndarray:
         across = np.linalg.norm(planes @ self._across.T, axis=1)
-        return across < math.tan(_MOST_TILT) * (planes @ self._down)
+        slope = planes @ self._down
+        level: np.ndarray = (across < math.tan(_MOST_TILT) * slope) & (slope > self._least_slope)
+        return level
 
     def _equations(self, plane: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Least squares, each row in standard deviations: the pixels, then the mounting."""

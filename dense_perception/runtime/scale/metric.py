@@ -16,11 +16,8 @@ from dense_perception.runtime.scale.alignment import (
 )
 from dense_perception.runtime.scale.floor import fit_floor
 from dense_perception.runtime.scale.known import KnownDepths
+from dense_perception.runtime.scale.sources import SCALE_SOURCES
 from dense_perception.runtime.scale.tracker import CONVERGED_ERROR, ScaleTracker
-
-SCALE_SOURCES = ("none", "factor", "camera_height", "depth", "points", "scan")
-MEASURED_SOURCES = ("depth", "points", "scan")
-"""Sources that bring known depths with them."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,7 @@ class MetricScale:
 
     def __init__(self) -> None:
         self.status = ""
+        self.is_unknown = False
         self._tracker = ScaleTracker()
         self._cuts = CutDetector()
 
@@ -81,6 +79,7 @@ class MetricScale:
                 self._tracker.update(fit, now_s)
             alignment = self._tracker.current(now_s)
             self.status = _status(settings.source, fit, alignment, known)
+        self.is_unknown = alignment is None
         if alignment is not None:
             return replace(prediction, depth=alignment.applied(depth))
         return replace(prediction, depth=None) if depth.kind is DepthKind.METRIC else prediction

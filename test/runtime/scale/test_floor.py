@@ -51,12 +51,14 @@ def test_relative_depth_gets_its_scale(height_m: float, pitch_deg: float, labell
     assert fit.alignment.scale == pytest.approx(0.31, rel=0.02)
 
 
+@pytest.mark.parametrize("labelled", [False, True])
 @pytest.mark.parametrize("pitch_deg", [0.0, 20.0])
-def test_relative_inverse_depth_gets_scale_and_shift(pitch_deg: float) -> None:
+def test_relative_inverse_depth_gets_scale_and_shift(pitch_deg: float, labelled: bool) -> None:
     truth_m, labels = scene(1.2, pitch_deg)
     values = 4.0 / truth_m + 0.9
     depth = DepthMap(values.astype(np.float32), DepthKind.RELATIVE_INVERSE)
-    fit = fit_floor(depth, CAMERA, 1.2, pitch_deg, LabelMap(labels, labels, ROOM))
+    seen = LabelMap(labels, labels, ROOM) if labelled else None
+    fit = fit_floor(depth, CAMERA, 1.2, pitch_deg, seen)
     assert fit is not None
     assert fit.alignment.scale == pytest.approx(0.25, rel=0.02)
     assert fit.alignment.shift == pytest.approx(-0.9 / 4, rel=0.05)

@@ -1,0 +1,148 @@
+"""Depth: the image, its camera_info and a picture for eyes, and the organised cloud."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sensor_msgs.msg import PointCloud2
+
+from dense_perception.core.card import ModelCard
+from dense_perception.core.prediction import DepthKind, DepthMap
+from dense_perception.imaging.colorize import DepthColorizer
+from dense_perception.imaging.labels import relabel
+from dense_perception.ros import topics
+from dense_perception.ros.convert import (
+    CloudWriter,
+    camera_info_message,
+    depth_message,
+    image_message,
+)
+from dense_perception.ros.outputs import Answer, OutputGroup, OutputTopics
+from dense_perception.ros.segmentation_outputs import Relabeller
+
+if TYPE_CHECKING:
+    from dense_perception.ros.perception_node import PerceptionNode
+
+
+class DepthOutputs(OutputGroup):
+    """Metric depth goes to ``~/depth/image``, relative to ``~/depth/relative``: its numbers are no
+    metres. A scale source makes the second the first, frame by frame. Both have
+    ``~/depth/camera_info`` and ``~/depth/color``.
+    """
+
+    def __init__(
+        self, node: PerceptionNode[Any], publishers: OutputTopics, card: ModelCard
+    ) -> None:
+        super().__init__(node, publishers, card)
+        self._colorize = DepthColorizer()
+
+    @classmethod
+    def specs(cls, card: ModelCard, parameters: Any) -> tuple[topics.TopicSpec, ...]:
+        if card.depth is None:
+            return ()
+        images = []
+        if becomes_metric(card, parameters):
+            images.append(topics.DEPTH_IMAGE)
+        if card.depth.kind is not DepthKind.METRIC:
+            images.append(topics.DEPTH_RELATIVE)
+        return *images, topics.DEPTH_CAMERA_INFO, topics.DEPTH_COLOR
+
+    def publish(self, answer: Answer) -> None:
+        depth, header, send = answer.prediction.depth, answer.header, self._topics.send
+        if depth is None:
+            return
+        wish = self._node.parameters
+        depth_hw = limited(depth, wish)
+        if depth.kind is DepthKind.METRIC:
+            send(topics.DEPTH_IMAGE, lambda: depth_message(depth_hw, header, wish.depth_encoding))
+        else:
+            send(topics.DEPTH_RELATIVE, lambda: image_message(depth_hw, header, "32FC1"))
+        send(
+            topics.DEPTH_CAMERA_INFO,
+            lambda: camera_info_message(answer.info, answer.prediction.intrinsics, header),
+        )
+        send(
+            topics.DEPTH_COLOR,
+            lambda: image_message(self._picture(depth_hw, depth), header, "rgb8"),
+        )
+
+    def _picture(self, values_hw: np.ndarray, depth: DepthMap) -> np.ndarray:
+        if depth.kind is DepthKind.RELATIVE_INVERSE:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                values_hw = np.where(values_hw > 0, 1 / values_hw, np.float32(np.nan))
+        return self._colorize(values_hw)
+
+
+class PointOutputs(OutputGroup):
+    """``~/points`` of a metric model."""
+
+    def __init__(
+        self, node: PerceptionNode[Any], publishers: OutputTopics, card: ModelCard
+    ) -> None:
+        super().__init__(node, publishers, card)
+        self._clouds = CloudWriter()
+
+    @classmethod
+    def specs(cls, card: ModelCard, parameters: Any) -> tuple[topics.TopicSpec, ...]:
+        return (topics.POINTS,) if becomes_metric(card, parameters) else ()
+
+    def publish(self, answer: Answer) -> None:
+        depth = answer.prediction.depth
+        if depth is not None and depth.kind is DepthKind.METRIC:
+            self._topics.send(topics.POINTS, lambda: self._cloud(depth, answer, None))
+
+    def _cloud(self, depth: DepthMap, answer: Answer, labels_hw: np.ndarray | None) -> PointCloud2:
+        wish = self._node.parameters
+        return self._clouds.cloud(
+            limited(depth, wish),
+            answer.prediction.intrinsics,
+            answer.header,
+            rgb_hwc=answer.frame.rgb_hwc if wish.points_rgb else None,
+            labels_hw=labels_hw,
+        )
+
+
+class LabelledPointOutputs(PointOutputs):
+    """``~/points`` with the label of each pixel, where the model gives labels too."""
+
+    def __init__(
+        self, node: PerceptionNode[Any], publishers: OutputTopics, card: ModelCard
+    ) -> None:
+        super().__init__(node, publishers, card)
+        self._relabeller = Relabeller()
+
+    @classmethod
+    def specs(cls, card: ModelCard, parameters: Any) -> tuple[topics.TopicSpec, ...]:
+        specs = super().specs(card, parameters)
+        if card.segmentation is None or not parameters.points_label:
+            return specs
+        return tuple(replace(spec, made_from=(*spec.made_from, "labels")) for spec in specs)
+
+    def publish(self, answer: Answer) -> None:
+        depth, labels = answer.prediction.depth, answer.prediction.labels
+        if depth is None or depth.kind is not DepthKind.METRIC:
+            return
+        labels_hw = None
+        if labels is not None and self._node.parameters.points_label:
+            mapping = self._relabeller(labels.labels, self._node.parameters)
+            labels_hw = relabel(labels.values_hw, mapping)
+        self._topics.send(topics.POINTS, lambda: self._cloud(depth, answer, labels_hw))
+
+
+def becomes_metric(card: ModelCard, parameters: Any) -> bool:
+    """Whether the model's depth is metric, or is made so by a scale source."""
+    if card.depth is None:
+        return False
+    return card.depth.kind is DepthKind.METRIC or parameters.scale_source != "none"
+
+
+def limited(depth: DepthMap, wish: Any) -> np.ndarray:
+    """The map with everything outside ``min_depth_m`` and ``max_depth_m`` invalid."""
+    values_hw = depth.values_hw
+    if depth.kind is not DepthKind.METRIC:
+        return values_hw
+    low, high = np.float32(wish.min_depth_m), np.float32(wish.max_depth_m)
+    inside = (values_hw >= low) & (values_hw <= high)
+    return values_hw if inside.all() else np.where(inside, values_hw, np.float32(np.nan))

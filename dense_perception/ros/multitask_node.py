@@ -1,0 +1,28 @@
+"""``multitask_node``: everything a model gives, from one pass: depth, labels, normals and more."""
+
+from __future__ import annotations
+
+from dense_perception.ros.depth_outputs import DepthOutputs, LabelledPointOutputs
+from dense_perception.ros.map_outputs import MapOutputs
+from dense_perception.ros.node_process import run_node
+from dense_perception.ros.params import MultitaskParameters
+from dense_perception.ros.perception_node import PerceptionNode
+from dense_perception.ros.segmentation_outputs import SegmentationOutputs
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the node until it is interrupted; the exit code is 0 then, 1 for wrong parameters."""
+    return run_node(
+        "multitask_node",
+        MultitaskParameters,
+        lambda: PerceptionNode(
+            "multitask_node",
+            MultitaskParameters,
+            (DepthOutputs, SegmentationOutputs, LabelledPointOutputs, MapOutputs),
+        ),
+        arguments,
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

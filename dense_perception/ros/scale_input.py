@@ -1,0 +1,175 @@
+"""What a camera's scale comes from: subscriptions of the chosen source, and depths at pixels."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image, LaserScan, PointCloud2, PointField
+
+from dense_perception.core.camera import Intrinsics
+from dense_perception.core.errors import InputError
+from dense_perception.core.frame import Frame
+from dense_perception.core.prediction import Prediction
+from dense_perception.imaging.encodings import decode_depth
+from dense_perception.ros.convert import stamp_ns
+from dense_perception.ros.transforms import TransformListener
+from dense_perception.runtime.scale.known import KnownDepths
+from dense_perception.runtime.scale.metric import MetricScale, ScaleSettings
+from dense_perception.runtime.scale.sources import MEASURED_SOURCES
+
+_KEPT = 4
+_LARGEST_AGE_NS = 200_000_000
+_KINDS = {"depth": Image, "points": PointCloud2, "scan": LaserScan}
+_FLOATS = {PointField.FLOAT32: "f4", PointField.FLOAT64: "f8"}
+
+
+class ScaleInput:
+    """Makes one camera's predictions metric, as the parameters say.
+
+    Subscribes ``scale/depth`` (below the camera's name, where it has one), ``scale/points`` or
+    ``scale/scan``. Nothing waits for them: the message nearest to the image's stamp within 0.2 s is
+    used. A message that cannot be used is named in ``status``, and the next one is taken.
+    """
+
+    def __init__(self, node: Node, camera: str, source: str) -> None:
+        self._node = node
+        self._scale = MetricScale()
+        self._problem = ""
+        self._messages: deque[Any] = deque(maxlen=_KEPT)
+        self._transforms: TransformListener | None = None
+        self._subscription: Any = None
+        if source in MEASURED_SOURCES:
+            own = source == "depth" and camera
+            topic = f"{camera}/scale/depth" if own else f"scale/{source}"
+            self._subscription = node.create_subscription(
+                _KINDS[source], topic, self._on_message, qos_profile_sensor_data
+            )
+        if source in ("points", "scan"):
+            try:
+                self._transforms = TransformListener(node)
+            except InputError as error:
+                node.get_logger().warning(f"scale_source {source}: {error}")
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the last frame's scale was not known."""
+        return self._scale.is_unknown
+
+    @property
+    def status(self) -> str:
+        """A sentence about the last frame; empty without a source."""
+        return f"{self._scale.status} ({self._problem})" if self._problem else self._scale.status
+
+    def apply(self, frame: Frame, prediction: Prediction, parameters: Any) -> Prediction:
+        """The prediction with metric depth where the scale is known; in the worker thread."""
+        settings = ScaleSettings(
+            parameters.scale_source,
+            parameters.scale_factor,
+            parameters.camera_height_m,
+            parameters.camera_pitch_deg,
+        )
+        self._problem, known = "", None
+        message = self._nearest(frame.stamp_ns)
+        if message is not None:
+            try:
+                known = self._known(message, frame, prediction.intrinsics)
+            except InputError as error:
+                self._problem = str(error)
+        return self._scale.apply(frame, prediction, settings, known)
+
+    def close(self) -> None:
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+        if self._transforms is not None:
+            self._transforms.close()
+            self._transforms = None
+
+    def _on_message(self, message: Any) -> None:
+        self._messages.append(message)
+
+    def _nearest(self, wanted_ns: int) -> Any:
+        ages = [(abs(stamp_ns(each.header) - wanted_ns), each) for each in list(self._messages)]
+        age, message = min(ages, key=lambda pair: pair[0], default=(0, None))
+        return message if age <= _LARGEST_AGE_NS else None
+
+    def _known(self, message: Any, frame: Frame, intrinsics: Intrinsics) -> KnownDepths:
+        if isinstance(message, Image):
+            depth_m = decode_depth(
+                message.encoding,
+                message.width,
+                message.height,
+                message.step,
+                message.data,
+                bool(message.is_bigendian),
+            )
+            return KnownDepths.from_depth_image(depth_m)
+        xyz = scan_points(message) if isinstance(message, LaserScan) else cloud_points(message)
+        source = message.header.frame_id
+        if source != frame.frame_id:
+            if self._transforms is None:
+                raise InputError(
+                    f"the points are in {source!r} and the image in {frame.frame_id!r}, and "
+                    "tf2_msgs is not installed: publish the points in the camera's frame"
+                )
+            buffer = self._transforms.buffer
+            xyz = buffer.lookup(frame.frame_id, source, frame.stamp_ns / 1e9).apply(xyz)
+        return KnownDepths.from_points(xyz, intrinsics)
+
+
+def cloud_points(message: PointCloud2) -> np.ndarray:
+    """(N, 3) float64 metres of the fields x, y and z, in the message's frame.
+
+    :raises InputError: if they are missing, of another type, or the sizes contradict each other.
+    """
+    fields = {field.name: field for field in message.fields}
+    if not {"x", "y", "z"} <= fields.keys():
+        raise InputError(f"the cloud has the fields {sorted(fields)}, expected x, y and z")
+    step, count = message.point_step, message.width * message.height
+    order = ">" if message.is_bigendian else "<"
+    formats = [_FLOATS.get(fields[name].datatype) for name in "xyz"]
+    offsets = [fields[name].offset for name in "xyz"]
+    if None in formats:
+        raise InputError("x, y and z of the cloud are expected to be FLOAT32 or FLOAT64")
+    row_bytes = message.width * step
+    fits = all(
+        offset + int(str(kind)[1]) <= step for offset, kind in zip(offsets, formats, strict=True)
+    )
+    if not fits or message.row_step < row_bytes:
+        raise InputError(
+            f"point_step is {step} and row_step {message.row_step}, expected them to hold the "
+            f"fields of {message.width} points in a row"
+        )
+    data = np.frombuffer(message.data, np.uint8)
+    if len(data) < message.row_step * message.height:
+        raise InputError(
+            f"the cloud has {len(data)} bytes, expected {message.row_step * message.height}"
+        )
+    if count == 0:
+        return np.empty((0, 3))
+    rows = data[: message.row_step * message.height].reshape(message.height, message.row_step)
+    packed = np.ascontiguousarray(rows[:, :row_bytes]).reshape(-1)
+    kind = np.dtype(
+        {
+            "names": ["x", "y", "z"],
+            "formats": [f"{order}{each}" for each in formats],
+            "offsets": offsets,
+            "itemsize": step,
+        }
+    )
+    points = packed.view(kind)
+    return np.stack([points[name].astype(np.float64) for name in "xyz"], axis=1)
+
+
+def scan_points(message: LaserScan) -> np.ndarray:
+    """(N, 3) float64 metres of the returns within the scan's range, in its own frame (z = 0)."""
+    ranges = np.asarray(message.ranges, np.float64)
+    angles = message.angle_min + np.arange(len(ranges)) * message.angle_increment
+    valid = (ranges >= message.range_min) & (ranges <= message.range_max)
+    valid &= np.isfinite(ranges) & np.isfinite(angles)
+    ranges, angles = ranges[valid], angles[valid]
+    return np.stack([ranges * np.cos(angles), ranges * np.sin(angles), np.zeros_like(ranges)], 1)

@@ -1,0 +1,28 @@
+"""``segmentation_node``: images to labels and their confidence, and a labelled cloud."""
+
+from __future__ import annotations
+
+from dense_perception.ros.depth_outputs import LabelledPointOutputs
+from dense_perception.ros.node_process import run_node
+from dense_perception.ros.params import SegmentationParameters
+from dense_perception.ros.perception_node import PerceptionNode
+from dense_perception.ros.segmentation_outputs import SegmentationOutputs
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the node until it is interrupted; the exit code is 0 then, 1 for wrong parameters."""
+    return run_node(
+        "segmentation_node",
+        SegmentationParameters,
+        lambda: PerceptionNode(
+            "segmentation_node",
+            SegmentationParameters,
+            (SegmentationOutputs, LabelledPointOutputs),
+            needs="labels",
+        ),
+        arguments,
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

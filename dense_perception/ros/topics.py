@@ -1,0 +1,149 @@
+"""Every topic the nodes publish, declared once: name, type, meaning, what it is made from.
+
+The publishers and the documentation both come from these declarations; reading them needs no ROS.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TopicSpec:
+    """One output topic below the node's name (``~/``), or ``~/CAMERA/`` with several cameras.
+
+    ``made_from``: the entries of a Prediction it needs. ``latched``: reliable and transient local,
+    so that late subscribers get the last message; the others are volatile with the node's
+    ``output_reliability``. ``only``: when it is published, in words; empty is always.
+    """
+
+    name: str
+    type: str
+    encoding: str
+    description: str
+    made_from: tuple[str, ...]
+    latched: bool = False
+    only: str = ""
+
+
+DEPTH_IMAGE = TopicSpec(
+    "depth/image",
+    "sensor_msgs/Image",
+    "32FC1 or 16UC1",
+    "Depth along the optical axis (REP 118): metres with NaN for invalid pixels, or millimetres "
+    "with 0 for them.",
+    ("depth",),
+    only="with a metric model, or one made metric by scale_source",
+)
+DEPTH_RELATIVE = TopicSpec(
+    "depth/relative",
+    "sensor_msgs/Image",
+    "32FC1",
+    "Depth or inverse depth up to an unknown scale, as the model's card says; NaN is invalid.",
+    ("depth",),
+    only="with a relative model, while its scale is not known",
+)
+DEPTH_CAMERA_INFO = TopicSpec(
+    "depth/camera_info",
+    "sensor_msgs/CameraInfo",
+    "",
+    "The calibration of the outputs' size, which all outputs of a frame share.",
+    ("depth",),
+)
+DEPTH_COLOR = TopicSpec(
+    "depth/color",
+    "sensor_msgs/Image",
+    "rgb8",
+    "Depth for eyes: near is red, far is blue, invalid is black.",
+    ("depth",),
+)
+POINTS = TopicSpec(
+    "points",
+    "sensor_msgs/PointCloud2",
+    "x, y, z (float32 metres), rgb (float32), label (uint32)",
+    "Organised cloud of the outputs' width and height in the optical frame (REP 103); NaN where "
+    "there is no depth. It assumes a rectified image. rgb only with points_rgb; label only in "
+    "nodes that publish labels, with points_label.",
+    ("depth",),
+    only="with a metric model, or one made metric by scale_source",
+)
+LABELS = TopicSpec(
+    "segmentation/labels",
+    "sensor_msgs/Image",
+    "mono8 or mono16",
+    "The label of each pixel; mono16 where a label is above 255. See label_groups, first_label "
+    "and void_label.",
+    ("labels",),
+    only="with a model that gives labels",
+)
+CONFIDENCE = TopicSpec(
+    "segmentation/confidence",
+    "sensor_msgs/Image",
+    "mono8",
+    "The probability of that label, in units of 1/255.",
+    ("labels",),
+    only="with a model that gives labels",
+)
+LABEL_INFO = TopicSpec(
+    "segmentation/label_info",
+    "vision_msgs/LabelInfo",
+    "",
+    "The name of each label; sent at activation and whenever it changes.",
+    (),
+    latched=True,
+    only="with a model that gives labels, where vision_msgs is installed",
+)
+OVERLAY = TopicSpec(
+    "segmentation/overlay",
+    "sensor_msgs/Image",
+    "rgb8",
+    "The picture tinted in the colours of the labels.",
+    ("labels",),
+    only="with a model that gives labels",
+)
+NORMALS = TopicSpec(
+    "normals",
+    "sensor_msgs/Image",
+    "32FC3",
+    "Unit surface normals x, y, z in the optical frame (REP 103), towards the camera; NaN where "
+    "unknown.",
+    ("normals",),
+    only="with a model that gives normals",
+)
+NORMALS_COLOR = TopicSpec(
+    "normals/color",
+    "sensor_msgs/Image",
+    "rgb8",
+    "Normals for eyes: red, green and blue are x, y and z from -1 to 1.",
+    ("normals",),
+    only="with a model that gives normals",
+)
+EDGES = TopicSpec(
+    "edges",
+    "sensor_msgs/Image",
+    "mono8",
+    "Strength of texture edges.",
+    ("edges",),
+    only="with a model that gives edges",
+)
+KEYPOINTS = TopicSpec(
+    "keypoints",
+    "sensor_msgs/Image",
+    "mono8",
+    "Heat map of image keypoints.",
+    ("keypoints",),
+    only="with a model that gives keypoints",
+)
+RESHADING = TopicSpec(
+    "reshading",
+    "sensor_msgs/Image",
+    "mono8",
+    "Shading of the surfaces by a light at the camera.",
+    ("reshading",),
+    only="with a model that gives reshading",
+)
+
+DEPTH_TOPICS = (DEPTH_IMAGE, DEPTH_RELATIVE, DEPTH_CAMERA_INFO, DEPTH_COLOR)
+POINT_TOPICS = (POINTS,)
+SEGMENTATION_TOPICS = (LABELS, CONFIDENCE, LABEL_INFO, OVERLAY)
+MAP_TOPICS = (NORMALS, NORMALS_COLOR, EDGES, KEYPOINTS, RESHADING)

@@ -1,0 +1,206 @@
+"""A buffer of /tf for one purpose: where a sensor was, seen from a camera, at an image's time.
+
+tf2_ros would do, but it brings a thread and a compiled extension, and the ROS 2 wheels do not have
+it; the geometry is a page. Only the subscriptions need tf2_msgs, where a source asks for them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+from dense_perception.core.errors import InputError
+
+_KEPT_S = 10.0
+# A transform is taken this far beyond its newest stamp: nothing waits for the next one.
+_MOST_EXTRAPOLATION_S = 0.5
+_LONGEST_CHAIN = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Transform:
+    """``p_parent = rotation @ p_child + translation``; (3, 3) and (3,) float64, metres."""
+
+    rotation: np.ndarray
+    translation: np.ndarray
+
+    @classmethod
+    def from_quaternion(cls, xyzw: tuple[float, ...], translation: tuple[float, ...]) -> Transform:
+        """
+        :raises InputError: for numbers that are not finite, or a quaternion of length zero.
+        """
+        q = np.array(xyzw, np.float64)
+        length = float(np.linalg.norm(q))
+        if not (np.isfinite([*xyzw, *translation]).all() and length > 1e-6):
+            raise InputError(f"the quaternion is {xyzw} and the translation {translation}")
+        x, y, z, w = q / length
+        rotation = np.array(
+            [
+                [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+                [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+                [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+            ]
+        )
+        return cls(rotation, np.array(translation, np.float64))
+
+    def apply(self, xyz_n3: np.ndarray) -> np.ndarray:
+        """(N, 3) points of the child frame, in the parent frame."""
+        points: np.ndarray = xyz_n3 @ self.rotation.T + self.translation
+        return points
+
+    def after(self, inner: Transform) -> Transform:
+        """First ``inner``, then this one."""
+        return Transform(
+            self.rotation @ inner.rotation, self.rotation @ inner.translation + self.translation
+        )
+
+    def inverse(self) -> Transform:
+        return Transform(self.rotation.T, -self.rotation.T @ self.translation)
+
+
+class _Edge:
+    """The transforms from one frame to its parent over the last seconds, or a static one."""
+
+    def __init__(self, parent: str) -> None:
+        self.parent = parent
+        self.static: Transform | None = None
+        self._times_s: deque[float] = deque()
+        self._poses: deque[tuple[tuple[float, ...], tuple[float, ...]]] = deque()
+
+    def add(self, time_s: float, xyzw: tuple[float, ...], translation: tuple[float, ...]) -> None:
+        if self._times_s and time_s <= self._times_s[-1]:
+            if time_s > self._times_s[-1] - _KEPT_S:
+                return  # late or twice
+            self._times_s.clear()  # the clock went back: a bag starts again
+            self._poses.clear()
+        self._times_s.append(time_s)
+        self._poses.append((xyzw, translation))
+        while self._times_s[0] < time_s - _KEPT_S:
+            self._times_s.popleft()
+            self._poses.popleft()
+
+    def at(self, time_s: float) -> Transform | None:
+        """Interpolated between its neighbours; ``None`` too far from all of them."""
+        if self.static is not None:
+            return self.static
+        if not self._times_s:
+            return None
+        times = list(self._times_s)
+        after = bisect_left(times, time_s)
+        if after in (0, len(times)):
+            nearest = min(after, len(times) - 1)
+            if abs(times[nearest] - time_s) > _MOST_EXTRAPOLATION_S:
+                return None
+            return Transform.from_quaternion(*self._poses[nearest])
+        share = (time_s - times[after - 1]) / (times[after] - times[after - 1])
+        (q0, t0), (q1, t1) = self._poses[after - 1], self._poses[after]
+        first, second = np.array(q0), np.array(q1)
+        if first @ second < 0:  # the same rotation, the short way round
+            second = -second
+        # Between two messages of a robot the straight line is as good as the arc.
+        blend = tuple((1 - share) * first + share * second)
+        way = tuple((1 - share) * np.array(t0) + share * np.array(t1))
+        return Transform.from_quaternion(blend, way)
+
+
+class TransformBuffer:
+    """The tree of frames, from transform messages."""
+
+    def __init__(self) -> None:
+        self._edges: dict[str, _Edge] = {}
+
+    def add(self, stamped: Any, *, static: bool) -> None:
+        """A ``geometry_msgs/TransformStamped``; one that makes no sense is left out."""
+        child = stamped.child_frame_id.lstrip("/")
+        parent = stamped.header.frame_id.lstrip("/")
+        q, t = stamped.transform.rotation, stamped.transform.translation
+        xyzw, translation = (q.x, q.y, q.z, q.w), (t.x, t.y, t.z)
+        try:
+            transform = Transform.from_quaternion(xyzw, translation)
+        except InputError:
+            return
+        if not child or not parent or child == parent:
+            return
+        edge = self._edges.get(child)
+        if edge is None or edge.parent != parent:
+            edge = self._edges[child] = _Edge(parent)
+        if static:
+            edge.static = transform
+        else:
+            stamp = stamped.header.stamp
+            edge.add(stamp.sec + stamp.nanosec / 1e9, xyzw, translation)
+
+    def lookup(self, target: str, source: str, time_s: float) -> Transform:
+        """Takes points of the frame ``source`` to the frame ``target`` at ``time_s``.
+
+        :raises InputError: if they are not connected at that time; the message names the gap.
+        """
+        target, source = target.lstrip("/"), source.lstrip("/")
+        up, down = self._to_root(source, time_s), self._to_root(target, time_s)
+        for frame, transform in up.items():
+            if frame in down:
+                return down[frame].inverse().after(transform)
+        raise InputError(
+            f"no transform from {source!r} to {target!r} at {time_s:.3f} s, expected /tf to "
+            f"connect them: {source!r} leads to {list(up)[-1]!r}, {target!r} to "
+            f"{list(down)[-1]!r}: start the robot's state publisher or a static transform publisher"
+        )
+
+    def _to_root(self, frame: str, time_s: float) -> dict[str, Transform]:
+        """Each ancestor, nearest first, with the transform from ``frame`` to it."""
+        chain = {frame: Transform(np.eye(3), np.zeros(3))}
+        while len(chain) < _LONGEST_CHAIN:
+            edge = self._edges.get(frame)
+            step = edge.at(time_s) if edge is not None else None
+            if edge is None or step is None or edge.parent in chain:
+                break
+            chain[edge.parent] = step.after(chain[frame])
+            frame = edge.parent
+        return chain
+
+
+class TransformListener:
+    """Fills ``buffer`` from /tf and /tf_static.
+
+    :raises InputError: where tf2_msgs is not installed.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.buffer = TransformBuffer()
+        try:
+            kind = import_module("tf2_msgs.msg").TFMessage
+        except ImportError as error:
+            raise InputError(
+                "tf2_msgs is not installed, expected it with ROS 2: install it, or publish the "
+                "points in the camera's own frame"
+            ) from error
+        self._node = node
+        kept = QoSProfile(
+            depth=100,
+            reliability=ReliabilityPolicy.RELIABLE,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL,
+        )
+        self._subscriptions = [
+            node.create_subscription(kind, "/tf", self._on_moving, 100),
+            node.create_subscription(kind, "/tf_static", self._on_static, kept),
+        ]
+
+    def close(self) -> None:
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions.clear()
+
+    def _on_moving(self, message: Any) -> None:
+        for stamped in message.transforms:
+            self.buffer.add(stamped, static=False)
+
+    def _on_static(self, message: Any) -> None:
+        for stamped in message.transforms:
+            self.buffer.add(stamped, static=True)

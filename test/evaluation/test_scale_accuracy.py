@@ -1,0 +1,47 @@
+"""The command on a small corpus written by hand: a floor and a wall from a level camera."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dense_perception.cli import main
+from dense_perception.core.labels import LABEL_SETS
+
+
+def write_corpus(folder: Path, frames: int = 4) -> None:
+    rows = np.mgrid[:120, :160][0]
+    with np.errstate(divide="ignore"):
+        floor = np.where(rows > 60, 1.4 * 130 / (rows - 59.5), np.inf)
+    depth_m = np.minimum(floor, 6.0)
+    names = LABEL_SETS["generated_rooms"].labels
+    labels = np.where(floor < 6, names.index("floor") + 1, names.index("wall") + 1)
+    shard = folder / "shard_00000"
+    shard.mkdir(parents=True)
+    np.save(shard / "depth_m.npy", np.repeat(depth_m[None], frames, 0).astype(np.float16))
+    np.save(shard / "labels.npy", np.repeat(labels[None], frames, 0).astype(np.uint8))
+    np.save(shard / "intrinsics.npy", np.tile([130.0, 130.0, 79.5, 59.5], (frames, 1)))
+    # Looking along world x: optical z to x, x to -y, y to -z.
+    pose = [0, 0, 1.4, -0.5, 0.5, -0.5, 0.5]
+    np.save(shard / "camera.npy", np.tile(pose, (frames, 1)).astype(np.float32))
+
+
+def test_every_source_finds_the_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_corpus(tmp_path / "rooms")
+    assert main(["scale-accuracy", str(tmp_path / "rooms"), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 6
+    for row in rows:
+        assert row["frames"] == 4
+        assert row["answered"] >= 0.5  # a floor may be refused, never got wrong
+        assert row["p95 error"] < 0.05, row
+
+
+def test_a_folder_without_a_corpus_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["scale-accuracy", str(tmp_path)]) == 2
+    assert "expected a corpus" in capsys.readouterr().err

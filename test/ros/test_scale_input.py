@@ -1,0 +1,179 @@
+"""Transforms against homogeneous matrices, and messages of the scale sources to points."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from geometry_msgs.msg import TransformStamped
+from sensor_msgs.msg import LaserScan, PointCloud2, PointField
+
+from dense_perception.core.errors import InputError
+from dense_perception.ros.scale_input import cloud_points, scan_points
+from dense_perception.ros.transforms import TransformBuffer
+
+
+def stamped(
+    parent: str,
+    child: str,
+    rotation_vector: tuple[float, float, float] = (0, 0, 0),
+    translation: tuple[float, float, float] = (0, 0, 0),
+    seconds: float = 0.0,
+) -> tuple[TransformStamped, np.ndarray]:
+    """The message, and the same as a 4x4 matrix made by OpenCV."""
+    message = TransformStamped()
+    message.header.frame_id, message.child_frame_id = parent, child
+    message.header.stamp.sec = int(seconds)
+    message.header.stamp.nanosec = round(seconds % 1 * 1e9)
+    vector = np.array(rotation_vector, np.float64)
+    angle = float(np.linalg.norm(vector))
+    axis = vector / angle if angle else vector
+    q = message.transform.rotation
+    q.x, q.y, q.z = (float(each) for each in axis * np.sin(angle / 2))
+    q.w = float(np.cos(angle / 2))
+    t = message.transform.translation
+    t.x, t.y, t.z = (float(each) for each in translation)
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = cv2.Rodrigues(vector)[0], translation
+    return message, matrix
+
+
+POINTS = np.array([[1.0, 2.0, 3.0], [-4.0, 0.5, 9.0]])
+
+
+def moved(matrix: np.ndarray) -> np.ndarray:
+    return (np.hstack([POINTS, np.ones((2, 1))]) @ matrix.T)[:, :3]
+
+
+def test_a_lidar_and_a_camera_on_one_body() -> None:
+    buffer = TransformBuffer()
+    body_camera, camera = stamped("base", "camera", (1.2, -0.4, 0.3), (0.2, 0.0, 0.9))
+    body_mast, mast = stamped("base", "mast", (0, 0, 0.7), (0, 0, 1.0))
+    mast_lidar, lidar = stamped("mast", "/lidar", (0.1, 3.0, 0.0), (0.0, 0.1, 0.4))
+    for message in (body_camera, body_mast, mast_lidar):
+        buffer.add(message, static=True)
+    expected = moved(np.linalg.inv(camera) @ mast @ lidar)
+    np.testing.assert_allclose(buffer.lookup("camera", "lidar", 5.0).apply(POINTS), expected)
+    back = buffer.lookup("lidar", "camera", 5.0)
+    np.testing.assert_allclose(back.apply(expected), POINTS, atol=1e-12)
+    np.testing.assert_allclose(buffer.lookup("base", "base", 0.0).apply(POINTS), POINTS)
+
+
+def test_a_moving_frame_is_interpolated_and_not_waited_for() -> None:
+    buffer = TransformBuffer()
+    for seconds, angle in ((10.0, 0.0), (11.0, 0.2)):
+        buffer.add(
+            stamped("odom", "base", (0, 0, angle), (angle * 10, 0, 0), seconds)[0], static=False
+        )
+    _, halfway = stamped("odom", "base", (0, 0, 0.1), (1.0, 0, 0))
+    found = buffer.lookup("odom", "base", 10.5).apply(POINTS)
+    np.testing.assert_allclose(found, moved(halfway), atol=1e-6)
+    _, newest = stamped("odom", "base", (0, 0, 0.2), (2.0, 0, 0))
+    np.testing.assert_allclose(buffer.lookup("odom", "base", 11.3).apply(POINTS), moved(newest))
+    with pytest.raises(InputError, match=r"no transform from 'base' to 'odom' at 12\.000 s"):
+        buffer.lookup("odom", "base", 12.0)
+    # A bag that starts again is followed.
+    buffer.add(stamped("odom", "base", seconds=0.5)[0], static=False)
+    np.testing.assert_allclose(buffer.lookup("odom", "base", 0.5).apply(POINTS), POINTS)
+
+
+def test_gaps_and_nonsense_are_named() -> None:
+    buffer = TransformBuffer()
+    buffer.add(stamped("map", "base")[0], static=True)
+    with pytest.raises(InputError, match="'lidar' leads to 'lidar', 'base' to 'map'"):
+        buffer.lookup("base", "lidar", 0.0)
+    broken, _ = stamped("base", "lidar")
+    broken.transform.rotation.w = float("nan")
+    buffer.add(broken, static=True)
+    buffer.add(stamped("lidar", "lidar")[0], static=True)
+    with pytest.raises(InputError, match="no transform"):
+        buffer.lookup("base", "lidar", 0.0)
+    # A loop ends.
+    buffer.add(stamped("a", "b")[0], static=True)
+    buffer.add(stamped("b", "a")[0], static=True)
+    with pytest.raises(InputError, match="no transform"):
+        buffer.lookup("map", "a", 0.0)
+
+
+def cloud(order: str = "<", kind: str = "f4", padding: int = 0) -> PointCloud2:
+    """POINTS with an intensity before them, as two rows of one point."""
+    size = int(kind[1])
+    layout = np.dtype(
+        {
+            "names": ["intensity", "x", "y", "z"],
+            "formats": ["<u2", *[order + kind] * 3],
+            "offsets": [0, 2, 2 + size, 2 + 2 * size],
+            "itemsize": 2 + 3 * size,
+        }
+    )
+    values = np.zeros(2, layout)
+    for index, name in enumerate("xyz"):
+        values[name] = POINTS[:, index]
+    rows = [value.tobytes() + bytes(padding) for value in values]
+    message = PointCloud2(height=2, width=1, is_bigendian=order == ">")
+    message.point_step, message.row_step = layout.itemsize, layout.itemsize + padding
+    datatype = {"f4": PointField.FLOAT32, "f8": PointField.FLOAT64}[kind]
+    message.fields = [
+        PointField(name=name, offset=layout.fields[name][1], datatype=datatype, count=1)
+        for name in "xyz"
+    ]
+    message.data.frombytes(b"".join(rows))
+    return message
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", ["f4", "f8"])
+def test_clouds_of_any_layout(order: str, kind: str) -> None:
+    np.testing.assert_array_equal(cloud_points(cloud(order, kind, padding=5)), POINTS)
+
+
+def test_broken_clouds_are_named() -> None:
+    message = cloud()
+    message.data.pop()
+    with pytest.raises(InputError, match="the cloud has 27 bytes, expected 28"):
+        cloud_points(message)
+    message = cloud()
+    message.fields = message.fields[:2]
+    with pytest.raises(InputError, match=r"fields \['x', 'y'\], expected x, y and z"):
+        cloud_points(message)
+    message = cloud()
+    message.fields[2].offset = 12
+    with pytest.raises(InputError, match="point_step is 14"):
+        cloud_points(message)
+    message = cloud()
+    message.width = 2**31
+    with pytest.raises(InputError, match="row_step 14"):
+        cloud_points(message)
+    message = cloud()
+    message.fields[0].datatype = PointField.INT16
+    with pytest.raises(InputError, match="FLOAT32"):
+        cloud_points(message)
+
+
+def test_returns_of_a_scan() -> None:
+    scan = LaserScan(angle_min=0.0, angle_increment=float(np.pi / 2), range_min=0.1, range_max=9.0)
+    scan.ranges = [2.0, 3.0, float("inf"), 0.05, float("nan"), 9.5]
+    np.testing.assert_allclose(scan_points(scan), [[2, 0, 0], [0, 3, 0]], atol=1e-6)
+
+
+def test_mutated_messages_are_refused_or_read_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    sizes = (0, 1, 2, 13, 14, 15, 28, 2**16, 2**31, 2**32 - 1)
+    read = refused = 0
+    for _ in range(500):
+        message = cloud(str(rng.choice(["<", ">"])), str(rng.choice(["f4", "f8"])))
+        name = str(rng.choice(["width", "height", "point_step", "row_step"]))
+        setattr(message, name, int(rng.choice(sizes)))
+        message.fields[rng.integers(3)].offset = int(rng.choice([*sizes, 6, 10]))
+        del message.data[: int(rng.choice([0, 0, 5]))]
+        try:
+            assert cloud_points(message).shape[1] == 3
+            read += 1
+        except InputError:
+            refused += 1
+    assert read > 5
+    assert refused > 100
+    for wrong in (float("nan"), float("inf"), 1e30):
+        scan = LaserScan(angle_min=wrong, angle_increment=wrong, range_min=0.1, range_max=9.0)
+        scan.ranges = [1.0, 2.0, -1.0]
+        assert scan_points(scan).shape[1] == 3
