@@ -87,7 +87,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise ArtefactError(
             f"{path} holds more than tensors and plain data, or is damaged; nothing of it was "
             "executed. Get the checkpoint from its publisher, or save its state dictionary alone "
-            f"({_first_line(error)})"
+            f"({_refused(error)})"
         ) from error
     except Exception as error:  # the readers' failures have no common base
         raise ArtefactError(
@@ -343,6 +343,12 @@ def _some(names: Any) -> str:
     names = list(names)
     more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
+
+
+def _refused(error: Exception) -> str:
+    """What the reader objects to; the rest of its text explains how to run the code after all."""
+    match = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return f"it asks for {match[1]}" if match else "it is not readable as tensors"
 
 
 def _first_line(error: Exception) -> str:
