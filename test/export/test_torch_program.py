@@ -55,6 +55,7 @@ def obtain(model: Model) -> Engine:
     return obtain_program(model, "fp32", VERSION, "cpu", "cpu", unconverted)
 
 
+@pytest.mark.slow
 def test_the_default_model_through_the_cache_is_eager_pytorch(model: Model) -> None:
     assert obtain(model).built
     assert not obtain(model).built
