@@ -200,7 +200,9 @@ class MulTLite(nn.Module):
         )
         self.heads = nn.ModuleDict(
             {
-                task: TaskHead(config.decoder_dim >> 3, config.head_features, config.channels_of(task))
+                task: TaskHead(
+                    config.decoder_dim >> 3, config.head_features, config.channels_of(task)
+                )
                 for task in config.tasks
             }
         )
@@ -210,8 +212,11 @@ class MulTLite(nn.Module):
         for module in (*self.stages.modules(), *self.heads.modules()):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         for task, head in self.heads.items():
+            assert isinstance(head, TaskHead)
+            assert head.out.bias is not None
             nn.init.normal_(head.out.weight, std=0.02)
             nn.init.zeros_(head.out.bias)
             if task == "depth":

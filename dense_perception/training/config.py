@@ -58,6 +58,11 @@ class LossConfig:
     silog_lambda: float = _number(0.5, 0, 1, "how much of the mean log error is forgiven")
     aligned: float = _number(1.0, 0, 100, "scale-and-shift-invariant loss in inverse depth")
     gradient: float = _number(0.5, 0, 100, "multi-scale gradient matching in log depth")
+    segmentation: float = _number(1.0, 0, 100, "cross entropy of the classes")
+    normals: float = _number(1.0, 0, 100, "L1 of the unit normals")
+    reshading: float = _number(1.0, 0, 100, "L1 of the reshading")
+    keypoints: float = _number(1.0, 0, 100, "L1 of the corner strength")
+    edges: float = _number(1.0, 0, 100, "L1 of the texture edges")
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,11 @@ class TrainingConfig:
                 f"cannot read the training configuration {path}: {error}"
             ) from error
         return cls.from_dict(data, str(path))
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What is trained: the network's ``tasks``, depth alone where it names none."""
+        return tuple(self.network.get("tasks", ("depth",)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data (lists for tuples), ready for YAML and for a checkpoint."""

@@ -5,11 +5,16 @@ Everything is NumPy and OpenCV; maps are (H, W), float32 unless said otherwise.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
 from dense_perception.core.camera import Intrinsics
+from dense_perception.core.errors import TrainingError
 from dense_perception.core.labels import VOID
+from dense_perception.training.datasets.corpus import Sample
+from dense_perception.training.geometric import Crop, View, cut_nearest, cut_normals
 
 _RADIUS = 2
 # A window whose inverse depth leaves its plane by more than this share holds two surfaces.
@@ -24,6 +29,41 @@ _CORNER_SIGMA = 1.6
 _CORNER_GAIN = 16.0
 
 
+def further_targets(
+    sample: Sample, crop: Crop, view: View, tasks: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """The targets of ``tasks`` but depth, for ``crop`` of ``sample`` as cut to ``view``.
+
+    ``segmentation`` (H, W) uint8; ``normals`` (H, W, 3) and ``reshading`` (H, W) with NaN where
+    unknown; ``edges`` and ``keypoints`` (H, W). Call it before the colours are augmented: what a
+    sensor's noise adds is no edge.
+
+    :raises TrainingError: if labels are asked of a corpus that has none.
+    """
+    height, width = view.depth_m.shape
+    camera = sample.intrinsics
+    targets: dict[str, np.ndarray] = {}
+    if "segmentation" in tasks:
+        if sample.labels_hw is None:
+            raise TrainingError(
+                "the task 'segmentation' needs labels and a corpus has none: leave the task or the "
+                "corpus out"
+            )
+        labels_hw = cut_nearest(np.asarray(sample.labels_hw), camera, crop, width, height)
+        targets["segmentation"] = class_targets(labels_hw)
+    if "normals" in tasks or "reshading" in tasks:
+        # From the whole frame: planes are fitted better to pixels that were not resampled.
+        normals_hwc = normals_from_depth(sample.depth_m, camera)
+        normals_hwc = cut_normals(normals_hwc, camera, crop, width, height)
+        targets["normals"] = normals_hwc
+        targets["reshading"] = reshading(normals_hwc, view.intrinsics)
+    if "edges" in tasks:
+        targets["edges"] = texture_edges(view.rgb_hwc)
+    if "keypoints" in tasks:
+        targets["keypoints"] = corner_strength(view.rgb_hwc)
+    return {task: targets[task] for task in tasks if task in targets}
+
+
 def normals_from_depth(depth_m: np.ndarray, camera: Intrinsics) -> np.ndarray:
     """(H, W, 3) float32 unit normals in the optical frame, towards the camera; NaN where unknown.
 
@@ -31,10 +71,10 @@ def normals_from_depth(depth_m: np.ndarray, camera: Intrinsics) -> np.ndarray:
     K^T (a, b, c). A least-squares plane through each 5x5 window gives a, b and c. Unknown are
     windows that reach over the border, contain invalid depth (0 or NaN) or hold two surfaces.
     """
-    depth = np.asarray(depth_m, np.float64)
+    depth = np.asarray(depth_m, np.float32)
     with np.errstate(divide="ignore", invalid="ignore"):
         valid = np.isfinite(depth) & (depth > 0)
-        inverse = np.where(valid, 1 / np.where(valid, depth, 1), 0.0)
+        inverse = np.where(valid, 1 / np.where(valid, depth, 1), 0).astype(np.float32)
     a = _filtered(inverse, _SLOPE, _MEAN)
     b = _filtered(inverse, _MEAN, _SLOPE)
     mean = _filtered(inverse, _MEAN, _MEAN)
@@ -62,7 +102,9 @@ def normals_from_depth(depth_m: np.ndarray, camera: Intrinsics) -> np.ndarray:
 def reshading(normals_hwc: np.ndarray, camera: Intrinsics) -> np.ndarray:
     """Lambert's cosine for a lamp at the camera: -n.r for the unit viewing ray r; NaN as in n."""
     height, width = normals_hwc.shape[:2]
-    x = (np.arange(width, dtype=np.float32)[None, :] - np.float32(camera.cx)) / np.float32(camera.fx)
+    x = (np.arange(width, dtype=np.float32)[None, :] - np.float32(camera.cx)) / np.float32(
+        camera.fx
+    )
     y = (np.arange(height, dtype=np.float32)[:, None] - np.float32(camera.cy)) / np.float32(
         camera.fy
     )
@@ -101,9 +143,7 @@ def class_targets(labels_hw: np.ndarray) -> np.ndarray:
 
 
 def _filtered(values: np.ndarray, along_x: np.ndarray, along_y: np.ndarray) -> np.ndarray:
-    return cv2.sepFilter2D(
-        values, cv2.CV_64F, along_x, along_y, borderType=cv2.BORDER_REPLICATE
-    )
+    return cv2.sepFilter2D(values, cv2.CV_32F, along_x, along_y, borderType=cv2.BORDER_REPLICATE)
 
 
 def _blurred_gray(rgb_hwc: np.ndarray, sigma: float) -> np.ndarray:
