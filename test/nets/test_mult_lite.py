@@ -83,7 +83,8 @@ def test_the_shipped_size_is_small() -> None:
     assert total.parameters * 4 <= 20e6
     assert total.gflops <= 2.5
     single = MulTLite(MulTLiteConfig(tasks=("normals",)))
-    assert cost(single, 192, 256)[-1].gflops < 0.65 * total.gflops
+    # Five more tasks cost less than half of a network for one.
+    assert total.gflops < 1.5 * cost(single, 192, 256)[-1].gflops
 
 
 class _Fixed(torch.nn.Module):

@@ -71,7 +71,7 @@ def test_unknown_pixels_have_no_influence_on_l1() -> None:
     predicted = torch.tensor([[1.0, 5.0, 2.0]], requires_grad=True)
     loss = l1_loss(predicted, torch.tensor([[0.5, float("nan"), 4.0]]))
     loss.backward()
-    assert float(loss) == pytest.approx((0.5 + 2) / 2)
+    assert loss.item() == pytest.approx((0.5 + 2) / 2)
     assert predicted.grad is not None
     assert predicted.grad.tolist() == [[0.5, 0.0, -0.5]]
     assert float(l1_loss(predicted, torch.full((1, 3), float("nan")))) == 0
