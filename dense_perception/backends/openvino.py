@@ -17,8 +17,8 @@ from dense_perception.core.errors import BackendError
 from dense_perception.core.registry import file_sha256
 
 PACKAGE = "openvino"
-# A static batch is faster than a free one; the last two sizes stay compiled.
-_COMPILED_BATCHES = 2
+# A static batch is faster than a free one; the last four sizes stay compiled.
+_COMPILED_BATCHES = 4
 
 
 class OpenVinoBackend(Backend):

@@ -236,9 +236,9 @@ def _verify(path: Path, source: CheckpointSource, target: Path) -> None:
         cure = "it was thrown away; try again, or another mirror"
     else:
         cure = f"remove it and fetch {target.name} again"
+    name = target.name if path.name.endswith(".part") else str(path)
     raise ArtefactError(
-        f"{path.name.removeprefix('.').removesuffix('.part')} has SHA-256 {digest[:12]}..., "
-        f"published is {source.sha256[:12]}...: {cure}"
+        f"{name} has SHA-256 {digest[:12]}..., published is {source.sha256[:12]}...: {cure}"
     )
 
 

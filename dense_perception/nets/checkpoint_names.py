@@ -16,7 +16,7 @@ _BATCH_NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 
 
 def vit(theirs: str, ours: str) -> Table:
-    """timm's, DeiT's, DINOv2's and Segmenter's transformer under prefix ``theirs``.
+    """timm's, DeiT's, DINOv2's, BEiT's and Segmenter's transformer under prefix ``theirs``.
 
     The classifiers and DINOv2's mask token serve pretraining only.
     """
@@ -27,7 +27,8 @@ def vit(theirs: str, ours: str) -> Table:
         (rf"{theirs}patch_embed\.proj\.{_LEAF}", rf"{ours}patch_embed.\1"),
         *_vit_blocks(rf"{theirs}blocks\.", f"{ours}blocks."),
         (rf"{theirs}norm\.{_LEAF}", rf"{ours}norm.\1"),
-        (rf"{theirs}(head|head_dist|pre_logits\.fc)\.{_LEAF}", None),
+        (rf"{theirs}(head|head_dist|pre_logits\.fc|fc_norm|lm_head)\.{_LEAF}", None),
+        (rf"{theirs}rel_pos_bias\.relative_position_index", None),
         (rf"{theirs}mask_token", None),
     ]
 
@@ -39,6 +40,13 @@ def _vit_blocks(theirs: str, ours: str) -> Table:
         (rf"{theirs}(\d+)\.attn\.proj\.{_LEAF}", rf"{ours}\1.attention.project.\2"),
         (rf"{theirs}(\d+)\.mlp\.(fc[12])\.{_LEAF}", rf"{ours}\1.mlp.\2.\3"),
         (rf"{theirs}(\d+)\.ls([12])\.gamma", rf"{ours}\1.scale\2.gamma_c"),
+        # BEiT's names for the same, and its relative positions.
+        (rf"{theirs}(\d+)\.gamma_([12])", rf"{ours}\1.scale\2.gamma_c"),
+        (
+            rf"{theirs}(\d+)\.attn\.relative_position_bias_table",
+            rf"{ours}\1.position_bias.table",
+        ),
+        (rf"{theirs}(\d+)\.attn\.relative_position_index", None),
     ]
 
 
@@ -257,7 +265,7 @@ UPERNET_HEADS: Table = _upernet_heads()
 """OpenMMLab's UperNet without its backbone."""
 
 BACKBONES: dict[str, Table] = {
-    "timm, DeiT or DINOv2": vit("", ""),
+    "timm, DeiT, DINOv2 or BEiT": vit("", ""),
     "Hugging Face": [
         *_hf_vit(r"(?:vit\.|deit\.|dinov2\.)?", ""),
         (rf"(?:vit\.|deit\.|dinov2\.)?layernorm\.{_LEAF}", r"norm.\1"),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dense_perception.core.errors import InputError
+from dense_perception.nets.beit import GridPositionBias
 from dense_perception.nets.drop_path import DropPath, linear_rates
 from dense_perception.nets.windows import WindowLayout
 
@@ -43,19 +44,25 @@ class SelfAttention(nn.Module):
         self.key_norm = nn.LayerNorm(dim // heads, eps) if qk_norm else nn.Identity()
         self.project = nn.Linear(dim, dim)
 
-    def forward(self, tokens_bnc: Tensor, layout: WindowLayout | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens_bnc: Tensor,
+        layout: WindowLayout | None = None,
+        bias_hnn: Tensor | None = None,
+    ) -> Tensor:
         """All tokens attend to all, or within the windows of ``layout`` (ViTDet's, unshifted).
 
-        A grid padded to whole windows is padded after the projection, so the padding's queries,
-        keys and values are zero, and it is attended to.
+        ``bias_hnn`` is added to the logits of global attention. A grid padded to whole windows is
+        padded after the projection, so the padding's queries, keys and values are zero, and it is
+        attended to.
         """
         qkv_bnc = self.qkv(tokens_bnc)
         if layout is None:
-            return self.project(self._mix(qkv_bnc))
+            return self.project(self._mix(qkv_bnc, bias_hnn))
         qkv_bhwc = qkv_bnc.reshape(-1, *layout.grid_hw, qkv_bnc.shape[-1])
         return self.project(layout.join(self._mix(layout.cut(qkv_bhwc))).flatten(1, 2))
 
-    def _mix(self, qkv_bnc: Tensor) -> Tensor:
+    def _mix(self, qkv_bnc: Tensor, bias_hnn: Tensor | None = None) -> Tensor:
         b, n, c = qkv_bnc.shape[0], qkv_bnc.shape[1], qkv_bnc.shape[2] // 3
         q_bnc, k_bnc, v_bnc = qkv_bnc.chunk(3, dim=-1)
         d = c // self.heads
@@ -64,7 +71,10 @@ class SelfAttention(nn.Module):
         k_bhdn = self.key_norm(k_bnc.reshape(shape)).permute(0, 2, 3, 1)
         v_bhnd = v_bnc.reshape(shape).permute(0, 2, 1, 3)
         # Written out: the fused operator exports to a dozen nodes of shape arithmetic.
-        attention_bhnn = torch.softmax((q_bhnd * d**-0.5) @ k_bhdn, dim=-1)
+        logits_bhnn = (q_bhnd * d**-0.5) @ k_bhdn
+        if bias_hnn is not None:
+            logits_bhnn = logits_bhnn + bias_hnn
+        attention_bhnn = torch.softmax(logits_bhnn, dim=-1)
         return (attention_bhnn @ v_bhnd).permute(0, 2, 1, 3).reshape(b, n, c)
 
 
@@ -104,9 +114,11 @@ class TransformerBlock(nn.Module):
         layer_scale: bool = False,
         drop_path: float = 0.0,
         window: int = 0,
+        position_bias: GridPositionBias | None = None,
     ) -> None:
         super().__init__()
         self.window = window
+        self.position_bias = position_bias
         self.norm1 = nn.LayerNorm(dim, eps)
         self.attention = SelfAttention(dim, heads, qk_norm, eps)
         self.norm2 = nn.LayerNorm(dim, eps)
@@ -116,9 +128,10 @@ class TransformerBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, tokens_bnc: Tensor, grid_hw: tuple[int, int] | None = None) -> Tensor:
-        """``grid_hw`` is the patch grid, needed for a block with windows alone."""
+        """``grid_hw`` is the patch grid, needed by windows and relative positions alone."""
         layout = WindowLayout(grid_hw, self.window) if self.window and grid_hw else None
-        attended_bnc = self.attention(self.norm1(tokens_bnc), layout)
+        bias_hnn = self.position_bias(grid_hw) if self.position_bias and grid_hw else None
+        attended_bnc = self.attention(self.norm1(tokens_bnc), layout, bias_hnn)
         tokens_bnc = tokens_bnc + self.drop_path(self.scale1(attended_bnc))
         return tokens_bnc + self.drop_path(self.scale2(self.mlp(self.norm2(tokens_bnc))))
 
@@ -172,24 +185,28 @@ class PositionEmbedding(nn.Module):
         """The table for ``grid_hw``: (1, N, C)."""
         return resize_positions(self.table_1nc, self.grid_hw, grid_hw, self.prefix, self.method)
 
+    def fix(self, grid_hw: tuple[int, int]) -> None:
+        """Store the table for ``grid_hw``."""
+        self.table_1nc = nn.Parameter(self(grid_hw).clone())
+        self.grid_hw = grid_hw
+
 
 def fix_positions(network: nn.Module, *inputs: Tensor) -> None:
     """Store all positions for the grids that ``inputs`` of ``network`` lead to, in place.
 
     For export at one size: no runtime needs to resize a table that never changes.
     """
-    seen: dict[PositionEmbedding, tuple[int, int]] = {}
+    seen: dict[PositionEmbedding | GridPositionBias, tuple[int, int]] = {}
     hooks = [
         module.register_forward_pre_hook(lambda part, args: seen.update({part: args[0]}))
         for module in network.modules()
-        if isinstance(module, PositionEmbedding)
+        if isinstance(module, PositionEmbedding | GridPositionBias)
     ]
     try:
         with torch.no_grad():
             network(*inputs)
             for part, grid_hw in list(seen.items()):
-                part.table_1nc = nn.Parameter(part(grid_hw).clone())
-                part.grid_hw = grid_hw
+                part.fix(grid_hw)
     finally:
         for hook in hooks:
             hook.remove()
@@ -205,6 +222,7 @@ class VisionTransformer(nn.Module):
     :param distilled: DeiT's second extra token, after the class token.
     :param final_norm: a LayerNorm on every returned map; without it the outputs are raw.
     :param drop_path: the last block's rate of stochastic depth.
+    :param relative_positions: BEiT's logits per offset in each block instead of a position table.
     :param windows: side in patches of each block's attention windows, 0 for global attention;
         empty for global attention everywhere. Windows exclude extra tokens.
     """
@@ -228,8 +246,13 @@ class VisionTransformer(nn.Module):
         position_resize: str = "bilinear",
         drop_path: float = 0.0,
         windows: Sequence[int] = (),
+        relative_positions: bool = False,
     ) -> None:
         super().__init__()
+        if relative_positions and (distilled or any(windows) or not class_token):
+            raise InputError(
+                "relative positions need a class token alone and global attention: choose these"
+            )
         if any(windows) and (class_token or len(windows) != taps[-1] + 1):
             raise InputError(
                 f"windows are {list(windows)}, expected one side per block and no class token"
@@ -244,15 +267,30 @@ class VisionTransformer(nn.Module):
         self.class_token_11c = nn.Parameter(torch.zeros(1, 1, dim)) if class_token else None
         self.distillation_token_11c = nn.Parameter(torch.zeros(1, 1, dim)) if distilled else None
         self.prefix = int(class_token) + int(distilled)
-        self.position = PositionEmbedding(dim, grid_hw, self.prefix, position_resize)
+        self.position = (
+            None
+            if relative_positions
+            else PositionEmbedding(dim, grid_hw, self.prefix, position_resize)
+        )
         rates = linear_rates(drop_path, taps[-1] + 1)
         self.blocks = nn.ModuleList(
-            TransformerBlock(dim, heads, mlp_ratio, qk_norm, eps, layer_scale, rate, window)
+            TransformerBlock(
+                dim,
+                heads,
+                mlp_ratio,
+                qk_norm,
+                eps,
+                layer_scale,
+                rate,
+                window,
+                GridPositionBias(grid_hw, heads) if relative_positions else None,
+            )
             for rate, window in zip(rates, windows or [0] * len(rates), strict=True)
         )
         self.norm: nn.Module = nn.LayerNorm(dim, eps) if final_norm else nn.Identity()
         self.apply(_initialise)
-        nn.init.trunc_normal_(self.position.table_1nc, std=0.02)
+        if self.position is not None:
+            nn.init.trunc_normal_(self.position.table_1nc, std=0.02)
 
     def forward(self, image_bchw: Tensor) -> tuple[list[Tensor], tuple[int, int]]:
         """(B, C, H, W) to the tapped tokens, each (B, N, C), and the patch grid (rows, columns).
@@ -282,7 +320,7 @@ class VisionTransformer(nn.Module):
             )
         grid_hw = (height // self.patch, width // self.patch)
         tokens_bnc = self.patch_embed(image_bchw).flatten(2).transpose(1, 2)
-        position_1nc = self.position(grid_hw)
+        added: list[Tensor] = [] if self.position is None else [self.position(grid_hw)]
         extra: list[Tensor] = [
             t for t in (self.class_token_11c, self.distillation_token_11c) if t is not None
         ]
@@ -291,8 +329,9 @@ class VisionTransformer(nn.Module):
             # in the graph, and with it shape arithmetic on the byte input.
             patches = tokens_bnc.shape[1]
             tokens_bnc = F.pad(tokens_bnc, (0, 0, len(extra), 0))
-            position_1nc = position_1nc + F.pad(torch.cat(extra, dim=1), (0, 0, 0, patches))
-        return tokens_bnc + position_1nc, grid_hw
+            added.append(F.pad(torch.cat(extra, dim=1), (0, 0, 0, patches)))
+        # The constants first: their sum is one of the graph's.
+        return (tokens_bnc + sum(added) if added else tokens_bnc), grid_hw
 
 
 def _initialise(module: nn.Module) -> None:

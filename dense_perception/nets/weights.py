@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dense_perception.core.errors import ArtefactError
-from dense_perception.nets import checkpoint_names, upernet_names
+from dense_perception.nets import beit, checkpoint_names, upernet_names
 from dense_perception.nets.checkpoint_names import Table
 from dense_perception.nets.depth_anything import DepthAnything
 from dense_perception.nets.dpt import DPT
@@ -87,7 +87,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise ArtefactError(
             f"{path} holds more than tensors and plain data, or is damaged; nothing of it was "
             "executed. Get the checkpoint from its publisher, or save its state dictionary alone "
-            f"({_first_line(error)})"
+            f"({_refused(error)})"
         ) from error
     except Exception as error:  # the readers' failures have no common base
         raise ArtefactError(
@@ -126,7 +126,7 @@ def load_checkpoint(module: nn.Module, path: Path) -> LoadReport:
 
 
 def load_backbone(backbone: VisionTransformer | SwinTransformer, path: Path) -> LoadReport:
-    """Fill a backbone from ImageNet or DINOv2 weights, for fine-tuning.
+    """Fill a backbone from ImageNet, DINOv2, BEiT or Swin weights, for fine-tuning.
 
     Besides the positions, the patch embedding is resampled bicubically to another patch size
     (DINOv2's 14 to 16, say), blocks after the last tap and tokens that the transformer does not
@@ -138,7 +138,8 @@ def load_backbone(backbone: VisionTransformer | SwinTransformer, path: Path) -> 
     layouts: Mapping[str, Table] = checkpoint_names.BACKBONES
     if isinstance(backbone, SwinTransformer):
         layouts = {"Swin": upernet_names.swin("", "")}
-    return _load(backbone, read_checkpoint(path), layouts, path, backbone=True)
+    theirs = beit.unfolded(read_checkpoint(path))
+    return _load(backbone, theirs, layouts, path, backbone=True)
 
 
 def _layouts(module: nn.Module) -> Mapping[str, Table]:
@@ -309,6 +310,14 @@ def _resize(
         extra = _extra_positions(table[:, :prefix].float(), ours[key][:, : part.prefix])
         tensors[key] = torch.cat([extra, grid], dim=1)
         resized.append(key)
+    for name, part in module.named_modules():
+        key = f"{name}.table"
+        if not isinstance(part, beit.GridPositionBias) or key not in tensors:
+            continue
+        grid_hw = beit.square_grid(tensors[key])
+        if grid_hw is not None and tensors[key].shape != ours[key].shape:
+            tensors[key] = beit.resize_table(tensors[key].float(), grid_hw, part.grid_hw)
+            resized.append(key)
     key = "patch_embed.weight"
     if backbone and key in tensors and tensors[key].shape[:2] == ours[key].shape[:2]:
         size_hw = tuple(ours[key].shape[-2:])
@@ -334,6 +343,12 @@ def _some(names: Any) -> str:
     names = list(names)
     more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
+
+
+def _refused(error: Exception) -> str:
+    """What the reader objects to; the rest of its text explains how to run the code after all."""
+    match = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return f"it asks for {match[1]}" if match else "it is not readable as tensors"
 
 
 def _first_line(error: Exception) -> str:

@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from dense_perception.core.errors import BackendError
+from dense_perception.core.frame import Frame
 from dense_perception.ros.allocator import return_freed_memory
 from dense_perception.ros.parameter_table import Changes, table
 from dense_perception.runtime.perceiver import Perceiver
@@ -94,11 +97,24 @@ def load_model(wish: Any, log: Callable[[str], Any]) -> Perceiver:
         output_size=wish.output_size,
         max_output_side=wish.max_output_side,
     )
+    try:
+        _warm_up(perceiver, len(wish.cameras))
+    except BaseException:
+        perceiver.close()
+        raise
     log(
         f"{perceiver.card.name} ready in {time.monotonic() - started:.2f} s, "
         f"{perceiver.selection.summary()}"
     )
     return perceiver
+
+
+def _warm_up(perceiver: Perceiver, cameras: int) -> None:
+    """Run each batch size that so many cameras bring, as a runtime may compile for it (seconds)."""
+    size = 2
+    while size <= cameras:
+        perceiver.perceive([Frame(np.zeros((16, 16, 3), np.uint8))] * size)
+        size *= 2
 
 
 def needs_reload(old: Any, new: Any) -> bool:

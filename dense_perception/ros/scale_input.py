@@ -169,6 +169,7 @@ def scan_points(message: LaserScan) -> np.ndarray:
     """(N, 3) float64 metres of the returns within the scan's range, in its own frame (z = 0)."""
     ranges = np.asarray(message.ranges, np.float64)
     angles = message.angle_min + np.arange(len(ranges)) * message.angle_increment
-    valid = (ranges >= message.range_min) & (ranges <= message.range_max) & np.isfinite(ranges)
+    valid = (ranges >= message.range_min) & (ranges <= message.range_max)
+    valid &= np.isfinite(ranges) & np.isfinite(angles)
     ranges, angles = ranges[valid], angles[valid]
     return np.stack([ranges * np.cos(angles), ranges * np.sin(angles), np.zeros_like(ranges)], 1)

@@ -96,9 +96,7 @@ class TrainingConfig:
     grad_clip: float = _number(1.0, 0, 1000, "largest gradient norm")
     arithmetic: str = field(
         default="fp32",
-        metadata={
-            "help": "fp32, or bf16: mixed precision, several times faster where the CPU has it"
-        },
+        metadata={"help": "fp32, or bf16: mixed precision, somewhat faster where the CPU has it"},
     )
     ema_decay: float = _number(0.998, 0, 1, "decay of the weights' moving average, per step")
     feature_mix_p: float = _number(0.5, 0, 1, "MixStyle on the modules in feature_mix")

@@ -100,7 +100,7 @@ def test_fp16_is_half_the_size(folder: Path) -> None:
     [
         (["--precision", "int8"], "int8 needs frames"),
         (["--max-drop", "0"], "got --max-drop 0.0, expected more than 0"),
-        (["--size", "64x64"], "--size goes with --random"),
+        (["--size", "64x64"], "--size goes with NAME"),
     ],
 )
 def test_wrong_options_are_named(

@@ -147,7 +147,7 @@ def test_normalisation_is_the_cards() -> None:
         ({"input": InputSpec(64, 96, focal=False)}, "the network needs focal length"),
         ({"depth": DepthSpec(DepthKind.RELATIVE)}, "depth.kind is relative, the network's is met"),
         ({"depth": DepthSpec(DepthKind.METRIC, 0.1, 10.0)}, "depth.max_m is 10.0, the network cl"),
-        ({"depth": None, "task": "multitask"}, "no depth entry"),
+        ({"depth": None, "task": "multitask"}, "promises no output"),
         ({"network": {}}, "network.mean is None"),
     ],
 )

@@ -198,7 +198,7 @@ def test_cameras_are_answered_apart(
         reports = probe.diagnostics()
         rgbs = {name: random_rgb(seed=seed) for seed, name in enumerate(names)}
         # The right camera is silent, and the left one sends what cannot be used.
-        for wanted in (("front",), ("front", "left")):
+        for wanted in (("front", "left"), ("front",)):
             seconds = next(STAMPS)
 
             def send(wanted: tuple[str, ...] = wanted, seconds: int = seconds) -> None:

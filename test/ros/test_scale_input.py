@@ -154,3 +154,26 @@ def test_returns_of_a_scan() -> None:
     scan = LaserScan(angle_min=0.0, angle_increment=float(np.pi / 2), range_min=0.1, range_max=9.0)
     scan.ranges = [2.0, 3.0, float("inf"), 0.05, float("nan"), 9.5]
     np.testing.assert_allclose(scan_points(scan), [[2, 0, 0], [0, 3, 0]], atol=1e-6)
+
+
+def test_mutated_messages_are_refused_or_read_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    sizes = (0, 1, 2, 13, 14, 15, 28, 2**16, 2**31, 2**32 - 1)
+    read = refused = 0
+    for _ in range(500):
+        message = cloud(str(rng.choice(["<", ">"])), str(rng.choice(["f4", "f8"])))
+        name = str(rng.choice(["width", "height", "point_step", "row_step"]))
+        setattr(message, name, int(rng.choice(sizes)))
+        message.fields[rng.integers(3)].offset = int(rng.choice([*sizes, 6, 10]))
+        del message.data[: int(rng.choice([0, 0, 5]))]
+        try:
+            assert cloud_points(message).shape[1] == 3
+            read += 1
+        except InputError:
+            refused += 1
+    assert read > 5
+    assert refused > 100
+    for wrong in (float("nan"), float("inf"), 1e30):
+        scan = LaserScan(angle_min=wrong, angle_increment=wrong, range_min=0.1, range_max=9.0)
+        scan.ranges = [1.0, 2.0, -1.0]
+        assert scan_points(scan).shape[1] == 3
