@@ -22,7 +22,7 @@ ALLOWED = {
     "ros": {"core", "imaging", "backends", "runtime"},
     "nets": {"core"},
     "hub": {"core"},
-    "training": {"core", "imaging", "nets", "evaluation.metrics"},
+    "training": {"core", "imaging", "nets", "evaluation.metrics", "evaluation.dense_metrics"},
     "export": {"core", "imaging", "backends", "runtime", "nets", "training.artefact"},
     "evaluation": {"core", "imaging", "backends", "runtime", "nets", "export.published"},
 }

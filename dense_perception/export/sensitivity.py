@@ -36,7 +36,9 @@ class Judge:
     """How far a graph's answers are from the fp32 graph's on the given frames.
 
     The drop is, for metric depth, the mean of |d - d32| / d32, for other depth the mean of
-    |d - d32| over the range of d32, for labels the share of changed pixels: 0 is no drop.
+    |d - d32| over the range of d32, for labels the share of changed pixels, for normals the mean
+    angle as a share of 90 degrees, for gray maps the mean difference as a share of 255. The largest
+    of a model's outputs counts: 0 is no drop.
     """
 
     def __init__(self, model: onnx.ModelProto, card: ModelCard, frames: Sequence[Arrays]) -> None:
@@ -70,11 +72,17 @@ class Judge:
             error = np.abs(got["depth"].astype(np.float64) - want["depth"])
             metric = self.card.depth.kind is DepthKind.METRIC
             scale = want["depth"] if metric else np.ptp(want["depth"])
-            drop = float(np.mean(error / np.maximum(scale, 1e-9)))
-            drops.append(drop if np.isfinite(drop) else float("inf"))
+            drops.append(float(np.mean(error / np.maximum(scale, 1e-9))))
         if self.card.segmentation is not None:
             drops.append(float(np.mean(got["labels"] != want["labels"])))
-        return max(drops)
+        for name in self.card.maps:
+            if name == "normals":
+                cosine = np.clip((got[name].astype(np.float64) * want[name]).sum(-1), -1, 1)
+                drops.append(float(np.mean(np.arccos(cosine))) / (np.pi / 2))
+            else:
+                error = np.abs(got[name].astype(np.float64) - want[name])
+                drops.append(float(np.mean(error)) / 255)
+        return max(drop if np.isfinite(drop) else float("inf") for drop in drops)
 
 
 def search(

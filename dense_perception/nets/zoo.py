@@ -18,6 +18,7 @@ from dense_perception.nets import (
     upernet_models,
 )
 from dense_perception.nets.dpt_lite import DPTLite, DPTLiteConfig
+from dense_perception.nets.mult_lite import MulTLite, MulTLiteConfig
 
 # How the pixels (0 to 1) are normalised before the network; not the module's business.
 NORMALISATION = ("mean", "std")
@@ -134,6 +135,7 @@ def _networks() -> dict[tuple[str, str], tuple[Callable[[Any], nn.Module], Any]]
         ("upernet", upernet_models.swin_upernet, upernet_models.UPERNET_VARIANTS),
         ("vit_comer", upernet_models.comer_upernet, upernet_models.COMER_UPERNET_VARIANTS),
         ("mult", mult.MulT, mult.VARIANTS),
+        ("mult", MulTLite, {"lite0": MulTLiteConfig()}),
     ]
     return {
         (family, variant): (module, preset)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import cv2
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from dense_perception.training.config import StageConfig, TrainingConfig
 from dense_perception.training.datasets.corpus import Sample
-from dense_perception.training.geometric import View, cut, random_crop, whole_view
+from dense_perception.training.geometric import View, cut, random_crop, whole_crop, whole_view
 from dense_perception.training.photometric import augment
+from dense_perception.training.targets import further_targets
 
 _ATTEMPTS = 6
 _MIN_VALID = 0.3
@@ -31,11 +32,15 @@ class Frames(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """``rgb_nhwc`` uint8, ``depth_m`` (N, H, W) float32 with 0 = invalid, ``focal_px`` (N,)."""
+    """``rgb_nhwc`` uint8, ``depth_m`` (N, H, W) float32 with 0 = invalid, ``focal_px`` (N,).
+
+    ``targets`` are those of :func:`~dense_perception.training.targets.further_targets`, stacked.
+    """
 
     rgb_nhwc: Tensor
     depth_m: Tensor
     focal_px: Tensor
+    targets: Mapping[str, Tensor] = field(default_factory=dict)
 
     def image_nchw(self, mean: Sequence[float], std: Sequence[float]) -> Tensor:
         """Normalised float32, channels last in memory."""
@@ -75,7 +80,7 @@ class Batches:
     def _make(self, position: int, stage: StageConfig) -> Batch:
         return collate([self._view(position + offset, stage) for offset in range(stage.batch)])
 
-    def _view(self, position: int, stage: StageConfig) -> View:
+    def _view(self, position: int, stage: StageConfig) -> tuple[View, dict[str, np.ndarray]]:
         count = len(self.frames)
         epoch, place = divmod(position, count)
         if self._order[0] != epoch or len(self._order[1]) != count:
@@ -89,21 +94,35 @@ class Batches:
             # A crop of a window or of nothing but what is out of range teaches nothing.
             if np.count_nonzero(view.depth_m) >= _MIN_VALID * view.depth_m.size:
                 break
-        return View(augment(view.rgb_hwc, self.config.augment, rng), view.depth_m, view.intrinsics)
+        targets = further_targets(sample, crop, view, self.config.tasks)
+        rgb_hwc = augment(view.rgb_hwc, self.config.augment, rng)
+        return View(rgb_hwc, view.depth_m, view.intrinsics), targets
 
 
-def whole_batches(frames: Frames, indices: Sequence[int], stage: StageConfig) -> list[Batch]:
+def whole_batches(
+    frames: Frames, indices: Sequence[int], stage: StageConfig, tasks: Sequence[str] = ("depth",)
+) -> list[Batch]:
     """The given frames without augmentation, the whole image stretched to the stage's size."""
-    views = [whole_view(frames[index], stage.width, stage.height) for index in indices]
+    views = []
+    for index in indices:
+        sample = frames[index]
+        view = whole_view(sample, stage.width, stage.height)
+        views.append((view, further_targets(sample, whole_crop(sample), view, tasks)))
     return [collate(views[at : at + stage.batch]) for at in range(0, len(views), stage.batch)]
 
 
-def collate(views: Sequence[View]) -> Batch:
-    """Stack views of one size."""
+def collate(pairs: Sequence[tuple[View, Mapping[str, np.ndarray]]]) -> Batch:
+    """Stack views of one size, and what their further tasks are to say."""
+    views = [view for view, _ in pairs]
+    targets = {
+        task: torch.from_numpy(np.stack([found[task] for _, found in pairs]))
+        for task in pairs[0][1]
+    }
     return Batch(
         torch.from_numpy(np.stack([view.rgb_hwc for view in views])),
         torch.from_numpy(np.stack([view.depth_m for view in views])),
         torch.tensor([view.intrinsics.mean_focal_px for view in views], dtype=torch.float32),
+        targets,
     )
 
 

@@ -62,3 +62,24 @@ def load_weights(module: torch.nn.Module, weights: dict[str, Any], where: str) -
         raise TrainingError(
             f"the weights of {where} do not fit the configured network: {error}"
         ) from error
+
+
+def load_shared(module: torch.nn.Module, weights: dict[str, Any], where: str) -> list[str]:
+    """Put those top-level parts of another network into ``module`` that fit whole; their names.
+
+    :raises TrainingError: if no part fits.
+    """
+    taken = []
+    for name, part in module.named_children():
+        prefix = f"{name}."
+        theirs = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+        own = part.state_dict()
+        if theirs.keys() == own.keys() and all(theirs[k].shape == own[k].shape for k in own):
+            part.load_state_dict(theirs)
+            taken.append(name)
+    if not taken:
+        raise TrainingError(
+            f"{where} is of another network and no part of it fits: expected one with the same "
+            f"{' or '.join(name for name, _ in module.named_children())}"
+        )
+    return taken

@@ -191,5 +191,5 @@ class _Printer:
 
 
 def _line(results: dict[str, Any]) -> str:
-    names = ("abs_rel", "d1", "aligned_abs_rel", "aligned_d1")
+    names = ("abs_rel", "d1", "aligned_abs_rel", "aligned_d1", "miou", "normals_mean_deg")
     return ", ".join(f"{name} {results[name]:.4f}" for name in names if name in results)

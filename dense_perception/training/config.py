@@ -58,6 +58,11 @@ class LossConfig:
     silog_lambda: float = _number(0.5, 0, 1, "how much of the mean log error is forgiven")
     aligned: float = _number(1.0, 0, 100, "scale-and-shift-invariant loss in inverse depth")
     gradient: float = _number(0.5, 0, 100, "multi-scale gradient matching in log depth")
+    segmentation: float = _number(1.0, 0, 100, "cross entropy of the classes")
+    normals: float = _number(1.0, 0, 100, "L1 of the unit normals")
+    reshading: float = _number(1.0, 0, 100, "L1 of the reshading")
+    keypoints: float = _number(1.0, 0, 100, "L1 of the corner strength")
+    edges: float = _number(1.0, 0, 100, "L1 of the texture edges")
 
 
 @dataclass(frozen=True)
@@ -91,9 +96,7 @@ class TrainingConfig:
     grad_clip: float = _number(1.0, 0, 1000, "largest gradient norm")
     arithmetic: str = field(
         default="fp32",
-        metadata={
-            "help": "fp32, or bf16: mixed precision, several times faster where the CPU has it"
-        },
+        metadata={"help": "fp32, or bf16: mixed precision, somewhat faster where the CPU has it"},
     )
     ema_decay: float = _number(0.998, 0, 1, "decay of the weights' moving average, per step")
     feature_mix_p: float = _number(0.5, 0, 1, "MixStyle on the modules in feature_mix")
@@ -146,6 +149,11 @@ class TrainingConfig:
                 f"cannot read the training configuration {path}: {error}"
             ) from error
         return cls.from_dict(data, str(path))
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What is trained: the network's ``tasks``, depth alone where it names none."""
+        return tuple(self.network.get("tasks", ("depth",)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data (lists for tuples), ready for YAML and for a checkpoint."""

@@ -38,13 +38,17 @@ class Crop:
     mirror: bool = False
 
 
+def whole_crop(sample: Sample) -> Crop:
+    """All of the image."""
+    square = sample.intrinsics.fx / sample.intrinsics.fy
+    source_h, source_w = sample.depth_m.shape
+    return Crop(source_w / 2, source_h * square / 2, source_w, source_h * square)
+
+
 def whole_view(sample: Sample, width: int, height: int) -> View:
     """The whole image stretched to ``width`` x ``height``, as the network is used."""
     rgb_hwc = cv2.resize(sample.rgb_hwc, (width, height), interpolation=cv2.INTER_AREA)
-    square = sample.intrinsics.fx / sample.intrinsics.fy
-    source_h, source_w = sample.depth_m.shape
-    crop = Crop(source_w / 2, source_h * square / 2, source_w, source_h * square)
-    view = cut(sample, crop, width, height)
+    view = cut(sample, whole_crop(sample), width, height)
     return View(rgb_hwc, view.depth_m, view.intrinsics)
 
 
@@ -82,25 +86,42 @@ def cut(sample: Sample, crop: Crop, width: int, height: int) -> View:
     Colours are averaged over 2x2 sub-pixels; depth is taken from the nearest source pixel, since
     an average over an edge would be a depth that is nowhere in the scene.
     """
-    to_source = _affine(sample.intrinsics, crop, width, height)
     double = _affine(sample.intrinsics, crop, 2 * width, 2 * height)
-    flags = cv2.WARP_INVERSE_MAP
     fine = cv2.warpAffine(
         sample.rgb_hwc,
         double,
         (2 * width, 2 * height),
-        flags=flags | cv2.INTER_LINEAR,
+        flags=cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    depth_m = cv2.warpAffine(
-        sample.depth_m.astype(np.float32),
-        to_source,
-        (width, height),
-        flags=flags | cv2.INTER_NEAREST,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
+    depth_m = cut_nearest(sample.depth_m.astype(np.float32), sample.intrinsics, crop, width, height)
     rgb_hwc = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
+    to_source = _affine(sample.intrinsics, crop, width, height)
     return View(rgb_hwc, depth_m, _intrinsics(sample.intrinsics, crop, to_source, width, height))
+
+
+def cut_nearest(
+    source: np.ndarray, camera: Intrinsics, crop: Crop, width: int, height: int
+) -> np.ndarray:
+    """Resample a map of the source's size to ``width`` x ``height`` by the nearest pixel."""
+    return cv2.warpAffine(
+        source,
+        _affine(camera, crop, width, height),
+        (width, height),
+        flags=cv2.WARP_INVERSE_MAP | cv2.INTER_NEAREST,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+
+
+def cut_normals(
+    normals_hwc: np.ndarray, camera: Intrinsics, crop: Crop, width: int, height: int
+) -> np.ndarray:
+    """As :func:`cut_nearest`, the vectors turned and mirrored with the camera."""
+    cut_hwc = cut_nearest(normals_hwc, camera, crop, width, height)
+    cos, sin = math.cos(crop.roll_rad), math.sin(crop.roll_rad)
+    hand = -1.0 if crop.mirror else 1.0
+    turn = np.array([[hand * cos, hand * sin, 0], [-sin, cos, 0], [0, 0, 1]], np.float32)
+    return cut_hwc @ turn.T
 
 
 def _affine(camera: Intrinsics, crop: Crop, width: int, height: int) -> np.ndarray:

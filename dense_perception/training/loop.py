@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from dense_perception.training.config import TrainingConfig
 from dense_perception.training.feature_mixing import FeatureMixing
 from dense_perception.training.frozen import fold_frozen
 from dense_perception.training.losses import total_loss
+from dense_perception.training.multitask import multitask_loss
 from dense_perception.training.optimisation import (
     MovingAverage,
     learning_rate,
@@ -145,9 +146,7 @@ class _Run:
         rate = learning_rate(config, share)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["factor"]
-        predicted_log = self.predict_log(batch)
-        valid = (batch.depth_m >= config.min_m) & (batch.depth_m <= config.max_m)
-        loss, parts = total_loss(predicted_log, batch.depth_m, valid, config.losses)
+        loss, parts = self.loss(batch)
         if not math.isfinite(float(loss.detach())):
             raise TrainingError(
                 f"the loss is {float(loss.detach())} at step {progress.step}: lower learning_rate; "
@@ -163,15 +162,26 @@ class _Run:
         values = {name: float(part) for name, part in parts.items()}
         return {"loss": float(loss.detach()), **values, "rate": rate, "norm": float(norm)}
 
-    def predict_log(self, batch: Batch) -> Tensor:
-        """Log metric depth; unclamped, so that pixels outside the output range still teach."""
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum and its parts. Depth is unclamped: pixels out of range still teach."""
         image_nchw = batch.image_nchw(self.mean, self.std)
         with torch.autocast(
             image_nchw.device.type, torch.bfloat16, enabled=self.config.arithmetic == "bf16"
         ):
-            canonical: Tensor = self.network.canonical(image_nchw)  # type: ignore[operator]
+            if self.config.tasks == ("depth",):
+                maps = {"depth": self.network.canonical(image_nchw)}  # type: ignore[operator]
+            else:
+                maps = self.network.maps(image_nchw)  # type: ignore[operator]
         # The losses are taken in fp32: bf16 resolves 0.4 %.
-        return canonical.float() + (batch.focal_px / image_nchw.shape[-1]).log()[:, None, None]
+        maps = {task: found.float() for task, found in maps.items()}
+        if "depth" not in maps:
+            return multitask_loss(maps, batch.targets, self.config.losses)
+        log_nhw = maps.pop("depth").reshape(batch.depth_m.shape)
+        log_nhw = log_nhw + (batch.focal_px / image_nchw.shape[-1]).log()[:, None, None]
+        valid = (batch.depth_m >= self.config.min_m) & (batch.depth_m <= self.config.max_m)
+        loss, parts = total_loss(log_nhw, batch.depth_m, valid, self.config.losses)
+        further, more = multitask_loss(maps, batch.targets, self.config.losses)
+        return loss + further, {**parts, **more}
 
     def validate(self) -> None:
         self.averaged.load_state_dict(self.average.state)
@@ -227,10 +237,17 @@ def _initialise(network: nn.Module, task: Task) -> dict[str, Any]:
         return {"from": task.initial.name, **before}
     if task.initial is not None:
         content = checkpoint.load(task.initial)
-        checkpoint.load_weights(network, content["model"], str(task.initial))
-        before = content["training"]
+        before, card = content["training"], content["card"]
+        other = (card.get("family"), card.get("variant")) != _kind(task.config.network)
+        shared: dict[str, Any] = {}
+        if other:
+            parts = checkpoint.load_shared(network, content["model"], str(task.initial))
+            shared = {"model": card.get("name"), "parts": parts}
+        else:
+            checkpoint.load_weights(network, content["model"], str(task.initial))
         return {
             "from": task.initial.name,
+            **shared,
             **{key: before[key] for key in _INHERITED if key in before},
         }
     return {
@@ -238,6 +255,10 @@ def _initialise(network: nn.Module, task: Task) -> dict[str, Any]:
         "licence": "Apache-2.0",
         "sha256": load_pretrained_stem(network),
     }
+
+
+def _kind(network: Mapping[str, Any]) -> tuple[Any, Any]:
+    return network.get("family"), network.get("variant")
 
 
 def _restore(

@@ -7,10 +7,18 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from dense_perception.core.card import DepthSpec, InputSpec, ModelCard
+from dense_perception.core.card import (
+    FURTHER_MAPS,
+    DepthSpec,
+    InputSpec,
+    ModelCard,
+    SegmentationSpec,
+)
 from dense_perception.core.prediction import DepthKind
 from dense_perception.training.config import TrainingConfig
 
+LABELS = "generated_rooms"
+"""What the labels of the corpora are called in :mod:`dense_perception.core.labels`."""
 _KEPT = (
     "initialisation",
     "data",
@@ -45,18 +53,23 @@ def card_of(config: TrainingConfig, training: dict[str, Any]) -> ModelCard:
         for name, value in training.get("results", {}).items()
         if value == value  # NaN is no result
     }
+    depth = None
+    if "depth" in config.tasks:
+        depth = DepthSpec(
+            DepthKind.METRIC,
+            float(network.get("min_m", config.min_m)),
+            float(network.get("max_m", config.max_m)),
+        )
     return ModelCard(
         name=config.name,
         family=str(network.get("family", "unknown")),
         variant=str(network.get("variant", "unknown")),
-        task="depth",
+        task="depth" if config.tasks == ("depth",) else "multitask",
         summary=config.summary,
-        input=InputSpec(config.height, config.width, focal=True),
-        depth=DepthSpec(
-            DepthKind.METRIC,
-            float(network.get("min_m", config.min_m)),
-            float(network.get("max_m", config.max_m)),
-        ),
+        input=InputSpec(config.height, config.width, focal=depth is not None),
+        depth=depth,
+        segmentation=SegmentationSpec(LABELS) if "segmentation" in config.tasks else None,
+        maps=tuple(name for name in FURTHER_MAPS if name in config.tasks),
         network=network,
         licence={"code": "Apache-2.0", "weights": "Apache-2.0"},
         provenance={key: training[key] for key in _KEPT if key in training},

@@ -1,16 +1,17 @@
-"""Measures a network on frames with exact depth, at the network's own size."""
+"""Measures a network on frames with exact truth, at the network's own size."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
-from dense_perception.evaluation import metrics
+from dense_perception.core.prediction import GRAY_MAPS
+from dense_perception.evaluation import dense_metrics, metrics
 from dense_perception.nets.zoo import normalisation
-from dense_perception.training.batches import Frames, whole_batches
+from dense_perception.training.batches import Batch, Frames, whole_batches
 from dense_perception.training.config import StageConfig, TrainingConfig
 
 
@@ -18,20 +19,43 @@ from dense_perception.training.config import StageConfig, TrainingConfig
 def validate(
     network: nn.Module, frames: Frames, indices: Sequence[int], config: TrainingConfig, batch: int
 ) -> dict[str, float]:
-    """Mean over frames of every metric in :mod:`dense_perception.evaluation.metrics`.
+    """Mean over frames of every metric in :mod:`dense_perception.evaluation.metrics`, and of the
+    further tasks those in :mod:`dense_perception.evaluation.dense_metrics`.
 
-    Truth outside ``min_m`` to ``max_m`` is left out. The network is left in evaluation mode.
+    Intersection over union is taken over the pixels of all frames together. Depth truth outside
+    ``min_m`` to ``max_m`` is left out. The network is left in evaluation mode.
     """
     network.eval()
     mean, std = normalisation(config.network)
-    rows = []
+    rows: list[dict[str, float]] = []
+    classes = int(getattr(getattr(network, "config", None), "classes", 1))
+    counts = np.zeros((classes, classes), np.int64)
     stage = StageConfig(width=config.width, height=config.height, batch=batch)
     for start in range(0, len(indices), batch):
-        for part in whole_batches(frames, indices[start : start + batch], stage):
-            predicted = network(part.image_nchw(mean, std), part.focal_px)["depth"].numpy()
-            true = part.depth_m.numpy()
-            true = np.where((true >= config.min_m) & (true <= config.max_m), true, 0)
-            rows += [
-                metrics.evaluate(p, t, config.max_m) for p, t in zip(predicted, true, strict=True)
-            ]
-    return metrics.average(rows)
+        for part in whole_batches(frames, indices[start : start + batch], stage, config.tasks):
+            answers = network(part.image_nchw(mean, std), part.focal_px)
+            outputs = {name: value.numpy() for name, value in answers.items()}
+            rows += [_frame(outputs, part, index, config) for index in range(len(part.focal_px))]
+            if "logits" in outputs:
+                true = part.targets["segmentation"].numpy()
+                counts += dense_metrics.confusion(outputs["logits"].argmax(1), true, classes)
+    results = metrics.average(rows)
+    return {**results, **dense_metrics.segmentation_metrics(counts)} if counts.any() else results
+
+
+def _frame(
+    outputs: Mapping[str, np.ndarray], batch: Batch, index: int, config: TrainingConfig
+) -> dict[str, float]:
+    row: dict[str, float] = {}
+    if "depth" in outputs:
+        true = batch.depth_m[index].numpy()
+        true = np.where((true >= config.min_m) & (true <= config.max_m), true, 0)
+        row |= metrics.evaluate(outputs["depth"][index], true, config.max_m)
+    if "normals" in outputs:
+        true = batch.targets["normals"][index].numpy()
+        row |= dense_metrics.normal_metrics(outputs["normals"][index].transpose(1, 2, 0), true)
+    for name in GRAY_MAPS:
+        if name in outputs:
+            true = batch.targets[name][index].numpy()
+            row[f"{name}_l1"] = dense_metrics.mean_absolute_error(outputs[name][index], true)
+    return row

@@ -37,8 +37,12 @@ def write_corpus(
     width: int = 96,
     height: int = 72,
     seed: int = 0,
+    labels: bool = False,
 ) -> Path:
-    """A whole corpus in the generators' layout; returns ``root``."""
+    """A whole corpus in the generators' layout; returns ``root``.
+
+    With ``labels`` what is nearer than 2.5 m is floor, the rest wall.
+    """
     rng = np.random.default_rng(seed)
     for index, count in enumerate(np.diff(np.linspace(0, frames, shards + 1).astype(int))):
         folder = root / f"shard_{index:05d}"
@@ -46,6 +50,9 @@ def write_corpus(
         scenes = [render(rng, width, height) for _ in range(count)]
         np.save(folder / "rgb.npy", np.stack([scene[0] for scene in scenes]))
         np.save(folder / "depth_m.npy", np.stack([scene[1] for scene in scenes]).astype(np.float16))
+        if labels:
+            near = np.stack([scene[1] < 2.5 for scene in scenes])
+            np.save(folder / "labels.npy", np.where(near, 2, 1).astype(np.uint8))
         np.save(
             folder / "intrinsics.npy", np.stack([scene[2] for scene in scenes]).astype(np.float32)
         )

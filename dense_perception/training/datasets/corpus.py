@@ -1,8 +1,9 @@
 """Reads generated corpora: memory-mapped shards of RGB, planar depth and intrinsics.
 
 Layout: ``corpus.json`` beside folders ``shard_00000``, ``shard_00001``, ... with ``rgb.npy``
-(n, H, W, 3) uint8, ``depth_m.npy`` (n, H, W) float16 planar z in metres with 0 for "none" and
-``intrinsics.npy`` (n, 4) float32 ``fx, fy, cx, cy``.
+(n, H, W, 3) uint8, ``depth_m.npy`` (n, H, W) float16 planar z in metres with 0 for "none",
+``intrinsics.npy`` (n, 4) float32 ``fx, fy, cx, cy`` and, where there are labels, ``labels.npy``
+(n, H, W) uint8 with 0 for "none".
 """
 
 from __future__ import annotations
@@ -23,11 +24,15 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One frame: ``rgb_hwc`` uint8, ``depth_m`` (H, W) with 0 = invalid, and its intrinsics."""
+    """One frame: ``rgb_hwc`` uint8, ``depth_m`` (H, W) with 0 = invalid, and its intrinsics.
+
+    ``labels_hw`` uint8 counts the corpus's classes, 0 = none; None where the corpus has no labels.
+    """
 
     rgb_hwc: np.ndarray
     depth_m: np.ndarray
     intrinsics: Intrinsics
+    labels_hw: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class _Shard:
     rgb_nhwc: np.ndarray
     depth_m_nhw: np.ndarray
     intrinsics_n4: np.ndarray
+    labels_nhw: np.ndarray | None
 
 
 class Corpus:
@@ -75,7 +81,8 @@ class Corpus:
         shard, row = self._shards[which], index - int(self._starts[which])
         fx, fy, cx, cy = (float(value) for value in shard.intrinsics_n4[row])
         camera = Intrinsics(self.width, self.height, fx, fy, cx, cy)
-        return Sample(shard.rgb_nhwc[row], shard.depth_m_nhw[row], camera)
+        labels_hw = None if shard.labels_nhw is None else shard.labels_nhw[row]
+        return Sample(shard.rgb_nhwc[row], shard.depth_m_nhw[row], camera, labels_hw)
 
 
 class Mixture:
@@ -141,7 +148,15 @@ def _open_shard(folder: Path, width: int, height: int) -> _Shard:
             f"{folder}: {len(rgb)} images, {len(depth)} depth maps and {len(intrinsics)} "
             "intrinsics: the shard is damaged, delete it and generate it again"
         )
-    return _Shard(rgb, depth, intrinsics)
+    labels = None
+    if (folder / "labels.npy").exists():
+        labels = _open(folder / "labels.npy", np.uint8, (height, width))
+        if len(labels) != len(rgb):
+            raise TrainingError(
+                f"{folder}: {len(rgb)} images and {len(labels)} label maps: the shard is damaged, "
+                "delete it and generate it again"
+            )
+    return _Shard(rgb, depth, intrinsics, labels)
 
 
 def _open(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,0 +1,139 @@
+"""Losses of the further tasks, and the loop with all of them on a miniature corpus."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dense_perception.core.card import ModelCard
+from dense_perception.core.errors import TrainingError
+from dense_perception.core.labels import VOID
+from dense_perception.nets.mult import TASKS
+from dense_perception.training import checkpoint
+from dense_perception.training.config import AugmentConfig, LossConfig, StageConfig, TrainingConfig
+from dense_perception.training.datasets.corpus import Corpus
+from dense_perception.training.loop import Task, fit
+from dense_perception.training.multitask import l1_loss, multitask_loss, segmentation_loss
+from test.support.corpora import write_corpus
+
+NETWORK = {
+    "family": "mult",
+    "variant": "lite0",
+    "height": 64,
+    "width": 64,
+    "tasks": list(TASKS),
+    "dim": 32,
+    "depth": 1,
+    "heads": 2,
+    "decoder_dim": 32,
+    "windows": [2, 4, 4, 4],
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+}
+CONFIG = TrainingConfig(
+    name="mult_test",
+    summary="A test.",
+    network=NETWORK,
+    width=64,
+    height=64,
+    steps=24,
+    learning_rate=3e-3,
+    ema_decay=0.5,
+    rates={"stem": 0},
+    fixed_statistics=("stem",),
+    stages=(StageConfig(1.0, 64, 64, 4),),
+    augment=AugmentConfig(texture_p=0, noise_p=0, erase_p=0, blur_p=0, zoom_p=0),
+    save_minutes=100,
+)
+
+
+def test_cross_entropy_equals_its_definition_and_leaves_void_out() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 4, 5, generator=generator)
+    classes = torch.randint(0, 3, (2, 4, 5), generator=generator).to(torch.uint8)
+    classes[0, 1, 2] = classes[1, 3, 4] = VOID
+    total, count = 0.0, 0
+    for n, y, x in np.ndindex(2, 4, 5):
+        if int(classes[n, y, x]) == VOID:
+            continue
+        scores = [math.exp(float(v)) for v in logits[n, :, y, x]]
+        total -= math.log(scores[int(classes[n, y, x])] / sum(scores))
+        count += 1
+    assert float(segmentation_loss(logits, classes)) == pytest.approx(total / count, rel=1e-5)
+    assert float(segmentation_loss(logits, torch.full_like(classes, VOID))) == 0
+
+
+def test_unknown_pixels_have_no_influence_on_l1() -> None:
+    predicted = torch.tensor([[1.0, 5.0, 2.0]], requires_grad=True)
+    loss = l1_loss(predicted, torch.tensor([[0.5, float("nan"), 4.0]]))
+    loss.backward()
+    assert loss.item() == pytest.approx((0.5 + 2) / 2)
+    assert predicted.grad is not None
+    assert predicted.grad.tolist() == [[0.5, 0.0, -0.5]]
+    assert float(l1_loss(predicted, torch.full((1, 3), float("nan")))) == 0
+
+
+def test_the_sum_is_weighted_and_ignores_the_length_of_normals() -> None:
+    maps = {"normals": torch.tensor([0.0, 0.0, -7.0]).reshape(1, 3, 1, 1)}
+    maps["edges"] = torch.full((1, 1, 1, 1), 0.75)
+    targets = {"normals": torch.tensor([0.0, -1.0, 0.0]).reshape(1, 1, 1, 3)}
+    targets["edges"] = torch.full((1, 1, 1), 0.25)
+    loss, parts = multitask_loss(maps, targets, LossConfig(normals=3.0, edges=2.0))
+    assert float(parts["normals"]) == pytest.approx(2 / 3)
+    assert float(parts["edges"]) == pytest.approx(0.5)
+    assert float(loss) == pytest.approx(3 * 2 / 3 + 2 * 0.5)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    torch.set_num_threads(1)
+    root = write_corpus(tmp_path_factory.mktemp("data") / "rooms", frames=12, labels=True)
+    return Corpus(root)
+
+
+def test_every_loss_falls_and_the_checkpoint_carries_a_multitask_card(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    records: list[dict[str, float]] = []
+    task = Task(CONFIG, corpus, corpus, [0, 5], tmp_path, {"data": "test"})
+    results = fit(task, records.append)
+    losses = [record["loss"] for record in records if record["kind"] == "train"]
+    assert losses[-1] < 0.8 * losses[0]
+    content = checkpoint.load(tmp_path / checkpoint.MODEL_FILE)
+    card = ModelCard.from_dict(content["card"], "the checkpoint")
+    assert card.task == "multitask"
+    assert set(card.outputs) == {"labels", *TASKS} - {"segmentation"}
+    for name in ("abs_rel", "miou", "pixel_accuracy", "normals_mean_deg", "edges_l1"):
+        assert math.isfinite(results[name]), name
+    # Two classes, floor and wall: chance is a half.
+    assert results["pixel_accuracy"] > 0.6
+
+
+def test_a_run_starts_from_the_parts_of_another_network_that_fit(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    from dense_perception.nets.zoo import build, default_network
+
+    depth = {**default_network("dpt_tiny_indoor"), "width": 64, "height": 64, "features": 16}
+    depth |= {"head_features": [8, 8], "dim": 32, "depth": 1, "heads": 2}
+    other = build(depth)
+    card = {"family": "dpt", "variant": "hybrid_lite0", "name": "depth_model"}
+    initial = tmp_path / "other.pt"
+    content = {"model": other.state_dict(), "card": card, "training": {"data": "rooms"}}
+    checkpoint.save(initial, content)
+    from dataclasses import replace
+
+    config = replace(CONFIG, steps=1, rates={"stem": 0, "transformer": 0})
+    (tmp_path / "run").mkdir()
+    fit(Task(config, corpus, corpus, [0], tmp_path / "run", {"data": "test"}, initial=initial))
+    got = checkpoint.load(tmp_path / "run" / checkpoint.MODEL_FILE)
+    for key, value in other.state_dict().items():
+        if key.startswith(("stem.", "transformer.")) and "num_batches" not in key:
+            assert torch.equal(got["model"][key], value), key
+    assert got["training"]["initialisation"]["parts"] == ["stem", "transformer"]
+    with pytest.raises(TrainingError, match="no part of it fits"):
+        checkpoint.load_shared(build(NETWORK), {"head.weight": torch.zeros(1)}, "x.pt")
