@@ -15,7 +15,7 @@ from dense_perception.backends.cuda_runtime import Cuda
 from dense_perception.backends.device import gpu
 from dense_perception.backends.tensorrt_build import TensorRtOptions, collecting_logger
 from dense_perception.backends.tensorrt_engine import compile_engine, engine_for
-from dense_perception.backends.tensorrt_module import load_runtime
+from dense_perception.backends.tensorrt_module import garbage_waits, load_runtime
 from dense_perception.core.errors import BackendError
 
 _DEVICE = re.compile(r"(gpu|cuda|dla)(?::(\d+))?")
@@ -46,6 +46,7 @@ class TensorRtBackend(Backend):
 
     name = "tensorrt"
 
+    @garbage_waits()
     def __init__(self, path: Path, *, device: str = "gpu", threads: int = 0) -> None:
         if threads < 0:
             raise BackendError(f"threads is {threads}, expected 0 or more")
@@ -108,6 +109,7 @@ class TensorRtBackend(Backend):
             self._cuda.close()
             self._cuda = None
 
+    @garbage_waits()
     def _plan(self, batch: int) -> _Plan:
         plan = self._plans.get(batch)
         if plan is None:

@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dense_perception.backends.tensorrt_module import RTX, STANDARD, load_runtime, major
+from dense_perception.backends.tensorrt_module import (
+    RTX,
+    STANDARD,
+    garbage_waits,
+    load_runtime,
+    major,
+)
 from dense_perception.core.errors import BackendError
 from dense_perception.core.files import atomic_write
 
@@ -93,7 +99,8 @@ def build_engine(
     if runtime is None and options.compute_capability:
         runtime = RTX
     name, trt = load_runtime(runtime)
-    return _Build(name, trt, options, precision, on_progress).run(path, timing_cache)
+    with garbage_waits():
+        return _Build(name, trt, options, precision, on_progress).run(path, timing_cache)
 
 
 class _Build:

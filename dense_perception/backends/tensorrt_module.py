@@ -6,8 +6,10 @@ system's dist-packages, which a virtual environment does not see: it is loaded f
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -35,6 +37,22 @@ CURE = (
     "install TensorRT (JetPack has it; on a desktop: pip install tensorrt, or "
     "'dense_perception[tensorrt_rtx]' for TensorRT for RTX)"
 )
+
+
+@contextmanager
+def garbage_waits() -> Iterator[None]:
+    """No garbage collection while TensorRT may call back.
+
+    It logs into Python with a lock held. A collection that begins there and frees an older builder
+    wants the same lock, and both wait for ever.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def installed_runtimes(folders: Iterable[Path] = SYSTEM_FOLDERS) -> tuple[str, ...]:

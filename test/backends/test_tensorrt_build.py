@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -73,6 +74,19 @@ def test_what_the_runtime_does_not_know_is_named(
         build_engine(red, TensorRtOptions(**options))  # type: ignore[arg-type]
     for word in words:
         assert word in str(caught.value)
+
+
+def test_no_garbage_is_collected_while_tensorrt_may_call_back(red: Path) -> None:
+    """A collection in its logger that frees an older builder waits for ever for TensorRT's lock."""
+    enabled: list[bool] = []
+    options = TensorRtOptions(compute_capability="8.6")
+    build_engine(red, options, on_progress=lambda *step: enabled.append(gc.isenabled()))
+    assert enabled
+    assert not any(enabled)
+    assert gc.isenabled()
+    with pytest.raises(BackendError):
+        build_engine(red.with_name("absent.onnx"), options)
+    assert gc.isenabled()
 
 
 def test_a_damaged_graph_is_refused_with_the_reason(tmp_path: Path) -> None:
