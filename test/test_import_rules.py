@@ -23,13 +23,15 @@ ALLOWED = {
     "nets": {"core"},
     "hub": {"core"},
     "training": {"core", "imaging", "nets", "evaluation.metrics", "evaluation.dense_metrics"},
-    "export": {"core", "imaging", "backends", "runtime", "nets"},
+    "export": {"core", "imaging", "backends", "runtime", "nets", "training.artefact"},
     "evaluation": {"core", "imaging", "backends", "runtime", "nets", "export.published"},
 }
 # Heavy packages and the only rooms that may name them, at module level or inside a function.
 ONLY_IN = {
     "rclpy": {"ros"},
-    "torch": {"nets", "training", "export", "evaluation"},
+    # In backends only torch_tensorrt, late: see the test below.
+    "torch": {"nets", "training", "export", "evaluation", "backends"},
+    "torch_tensorrt": {"backends", "export"},
     "onnxruntime": {"backends", "export"},
     "openvino": {"backends", "export"},
     "tensorrt": {"backends"},
@@ -99,6 +101,18 @@ def test_rooms_import_only_their_neighbours(path: Path) -> None:
         assert target.startswith("__version__") or any(
             target == n or target.startswith(n + ".") for n in neighbours
         ), f"{path}: {room} imports {name}, allowed are {sorted(neighbours)}"
+
+
+def test_one_backend_alone_names_torch_and_only_inside_functions() -> None:
+    for path in sorted((PACKAGE / "backends").glob("*.py")):
+        late = [name for name in imports(path) if name.split(".")[0] in ("torch", "torch_tensorrt")]
+        early = [
+            name
+            for name in imports(path, at_import_time=True)
+            if name.split(".")[0] in ("torch", "torch_tensorrt")
+        ]
+        assert not early, path
+        assert bool(late) is (path.stem == "torch_tensorrt"), path
 
 
 def test_only_entry_points_import_the_cli() -> None:

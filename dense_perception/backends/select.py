@@ -30,6 +30,11 @@ BACKENDS: dict[str, tuple[str, str, str]] = {
     "onnxruntime": ("dense_perception.backends.onnxruntime", "OnnxRuntimeBackend", "onnxruntime"),
     "openvino": ("dense_perception.backends.openvino", "OpenVinoBackend", "openvino"),
     "tensorrt": ("dense_perception.backends.tensorrt", "TensorRtBackend", "tensorrt"),
+    "torch_tensorrt": (
+        "dense_perception.backends.torch_tensorrt",
+        "TorchTensorRtBackend",
+        "torch_tensorrt",
+    ),
 }
 """Name: our module, its class, and the runtime package it needs."""
 
@@ -87,7 +92,11 @@ class Selection:
 
 
 def installed_backends(device: str = "cpu") -> tuple[str, ...]:
-    """Names of the backends that are importable here and know that kind of device."""
+    """Names of the backends that are importable here and know that kind of device.
+
+    Not ``torch_tensorrt``: it loads PyTorch and needs a compiled program, so it is only opened
+    where it is asked for.
+    """
     names = [name for name in ("onnxruntime", "openvino") if find_spec(BACKENDS[name][2])]
     if device.lower().split(":")[0] in _NVIDIA and installed_runtimes():
         names.insert(0, "tensorrt")

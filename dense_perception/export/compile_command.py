@@ -7,25 +7,32 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dense_perception.core.registry import Model
 
 HELP = "Compile a model's files to engines in the cache, so that no node has to at its start."
 EXAMPLES = """\
 examples:
   dense-perception compile dpt_tiny_indoor --backend openvino
   dense-perception compile dpt_tiny_indoor --backend tensorrt --precision fp16 --max-batch 4
+  dense-perception compile dpt_tiny_indoor --backend torch_tensorrt --precision fp32
   dense-perception compile dpt_tiny_indoor --backend tensorrt --compute-capability 8.6 8.9 12.0
 
 An engine is kept under what it was built for: the graph's hash, the runtime and its version, the
 device and its driver, precision, shapes. If any of these changed, a new one is built. On the device
 it is for, it is compared with ONNX Runtime before it is used. TensorRT for RTX builds for GPUs that
 are not in this machine (--compute-capability); those engines are checked at their first load.
+torch_tensorrt compiles the PyTorch network, in fp32 and fp16, for one image at a time.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a model's name (see `dense-perception models`) or file")
-    parser.add_argument("--backend", required=True, choices=("tensorrt", "openvino"))
+    parser.add_argument(
+        "--backend", required=True, choices=("tensorrt", "torch_tensorrt", "openvino")
+    )
     parser.add_argument("--precision", default="all", help="fp32, fp16 or int8 (default: all)")
     parser.add_argument("--device", help="cpu, gpu, cuda:1, dla:0 (default: the backend's usual)")
     parser.add_argument("--trust-engine", action="store_true", help="do not check the answers")
@@ -45,12 +52,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+_TENSORRT_ONLY: tuple[tuple[str, Any], ...] = (
+    ("compute_capability", []),
+    ("max_batch", 1),
+    ("workspace", 0),
+    ("dla_core", -1),
+    ("version_compatible", False),
+    ("hardware_compatible", ""),
+)
+
+
 def main(options: argparse.Namespace) -> int:
     from dense_perception.core.registry import find_model
 
     model = find_model(options.model)
     kinds = model.precisions if options.precision == "all" else (options.precision,)
     rows: list[dict[str, Any]] = []
+    if options.backend == "torch_tensorrt":
+        rows = _torch_tensorrt(model, kinds, options)
+        kinds = ()
     for kind in kinds:
         path, _ = model.artefact(kind)
         rows += _tensorrt(path, kind, options) if options.backend == "tensorrt" else []
@@ -106,6 +126,44 @@ def _tensorrt(path: Path, kind: str, options: argparse.Namespace) -> list[dict[s
                 "problem": engine.problem,
             }
         )
+    return rows
+
+
+def _torch_tensorrt(
+    model: Model, kinds: tuple[str, ...], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    from dense_perception.backends.torch_tensorrt import load_modules
+    from dense_perception.core.errors import InputError
+
+    surplus = [name for name, default in _TENSORRT_ONLY if getattr(options, name) != default]
+    if surplus:
+        words = ", ".join(f"--{name.replace('_', '-')}" for name in surplus)
+        raise InputError(f"{words}: for --backend tensorrt only, leave it out")
+    load_modules()  # says what is missing before PyTorch does
+
+    from tqdm import tqdm
+
+    from dense_perception.export.torch_program import PRECISIONS, compile_program
+
+    if options.precision == "all":
+        kinds = tuple(kind for kind in kinds if kind in PRECISIONS)
+    rows: list[dict[str, Any]] = []
+    for kind in tqdm(kinds, unit="program", disable=None, file=sys.stderr):
+        start = time.perf_counter()
+        engine = compile_program(model, kind, options.device or "gpu")
+        row = {
+            "precision": kind,
+            "runtime": f"{engine.key.runtime} {engine.key.version}",
+            "device": engine.key.device,
+            "MB": round(len(engine.payload) / 1e6, 1),
+            "seconds": round(time.perf_counter() - start, 1),
+            "built": engine.built,
+            "reason": engine.reason,
+            "engine": str(engine.key.path),
+            "check": "not stored",
+            "problem": engine.problem,
+        }
+        rows.append(row if engine.problem else {**row, **_checked(options, kind)})
     return rows
 
 

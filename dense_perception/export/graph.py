@@ -23,6 +23,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from dense_perception.backends.contract import promised
 from dense_perception.core.card import METADATA_KEY, ModelCard
 from dense_perception.core.errors import ArtefactError, CardError
 from dense_perception.core.labels import LABEL_SETS
@@ -85,10 +86,25 @@ def _in_bytes(share_nhw: Tensor) -> Tensor:
 
 def output_names(card: ModelCard) -> list[str]:
     """The graph's outputs in their order: the card's, labels followed by their confidence."""
-    names: list[str] = []
-    for name in card.outputs:
-        names += ["labels", "confidence"] if name == "labels" else [name]
-    return names
+    return [spec.name for spec in promised(card)[1]]
+
+
+def prepare(network: nn.Module, card: ModelCard, frames: int) -> tuple[Corridor, dict[str, Tensor]]:
+    """What is exported, in fp32 and for inference, and example inputs of that many frames.
+
+    :raises CardError: if the card contradicts the network (focal length, depth kind or range).
+    :raises InputError: if the network cannot take the card's size.
+    """
+    _check(network, card)
+    corridor = Corridor(_folded(network), card).eval()
+    height, width = card.input.height, card.input.width
+    example = {"image": torch.zeros(frames, height, width, 3, dtype=torch.uint8)}
+    if card.input.focal:
+        example["focal_px"] = torch.full((frames,), float(width))
+    with torch.no_grad():
+        # No runtime needs to resize a position table that never changes.
+        fix_positions(corridor, *(tensor[:1] for tensor in example.values()))
+    return corridor, example
 
 
 def to_onnx(network: nn.Module, card: ModelCard) -> onnx.ModelProto:
@@ -97,28 +113,19 @@ def to_onnx(network: nn.Module, card: ModelCard) -> onnx.ModelProto:
     :raises CardError: if the card contradicts the network (focal length, depth kind or range).
     :raises InputError: if the network cannot take the card's size.
     """
-    _check(network, card)
-    corridor = Corridor(_folded(network), card).eval()
-    height, width = card.input.height, card.input.width
-    # Two frames: a batch of one would be taken for a constant.
-    example: list[Tensor] = [torch.zeros(2, height, width, 3, dtype=torch.uint8)]
-    names = ["image"]
-    if card.input.focal:
-        example.append(torch.full((2,), float(width)))
-        names.append("focal_px")
     batch = torch.export.Dim("N", min=1, max=_LARGEST_BATCH)
     with _quiet(), torch.no_grad():
-        # Errors that name a cure must not drown in the exporter's report; and no runtime needs to
-        # resize a position table that never changes.
-        fix_positions(corridor, *(tensor[:1] for tensor in example))
+        # Two frames: a batch of one would be taken for a constant. Errors that name a cure come
+        # from here and must not drown in the exporter's report.
+        corridor, example = prepare(network, card, frames=2)
         program = torch.onnx.export(
             corridor,
-            tuple(example),
+            tuple(example.values()),
             dynamo=True,
             opset_version=OPSET,
-            input_names=names,
+            input_names=list(example),
             output_names=output_names(card),
-            dynamic_shapes={name: {0: batch} for name in names},
+            dynamic_shapes={name: {0: batch} for name in example},
             external_data=False,
             verbose=False,
         )

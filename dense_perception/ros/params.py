@@ -27,7 +27,7 @@ class PerceptionParameters(ParameterTable):
         "auto",
         "What runs the graph; auto measures what is installed and says what it picked and why.",
         changes=Changes.RELOADS,
-        choices=("auto", "onnxruntime", "openvino", "tensorrt"),
+        choices=("auto", "onnxruntime", "openvino", "tensorrt", "torch_tensorrt"),
     )
     precision: str = parameter(
         "auto",

@@ -10,8 +10,10 @@ import pytest
 from dense_perception.backends.base import Backend, TensorSpec
 from dense_perception.backends.contract import check_graph
 from dense_perception.backends.device import gpu
+from dense_perception.backends.engine_cache import store_engine
 from dense_perception.backends.select import open_backend
 from dense_perception.backends.tensorrt_module import load_runtime
+from dense_perception.backends.torch_tensorrt import load_modules, program_key, versions
 from dense_perception.core.errors import BackendError, CardError
 from test.support.artefacts import red_card, red_depth, write_red_artefact
 
@@ -196,6 +198,47 @@ class TestTensorRt(BackendContract):
             gpu()
         except BackendError as error:
             pytest.skip(str(error))
+
+
+@pytest.mark.gpu
+class TestTorchTensorRt(BackendContract):
+    name = "torch_tensorrt"
+    device = "gpu"
+
+    @pytest.fixture(autouse=True)
+    def _there_is_a_gpu(self) -> None:
+        try:
+            load_modules()
+            gpu()
+        except BackendError as error:
+            pytest.skip(str(error))
+
+    @pytest.fixture
+    def artefact(self, tmp_path: Path) -> Path:
+        path = tmp_path / "red_depth.onnx"
+        write_red_artefact(path)
+        store_red_program(path)
+        return path
+
+    def test_does_not_load_torch_or_the_other_runtimes(self, artefact: Path) -> None:
+        pytest.skip("it is the one backend that runs in PyTorch")
+
+
+def store_red_program(path: Path) -> None:
+    """Compile the red graph, written in PyTorch, into the cache under the key of ``path``."""
+    import torch
+
+    from dense_perception.export.torch_program import to_tensorrt
+
+    class Red(torch.nn.Module):
+        def forward(self, image: torch.Tensor, focal_px: torch.Tensor) -> tuple[torch.Tensor]:
+            red_nhw = image.to(torch.float32)[..., 0]
+            return ((1 + red_nhw * (9 / 255)) * (focal_px / 64)[:, None, None],)
+
+    example = tuple(torch.from_numpy(array).cuda() for array in feeds_of(1).values())
+    program = torch.export.export(Red(), example)
+    key = program_key(path, versions(*load_modules()), str(gpu()), "fp32")
+    store_engine(key, to_tensorrt(program, example, "fp32"))
 
 
 def test_unknown_backend(artefact: Path) -> None:

@@ -1,0 +1,181 @@
+"""Torch-TensorRT: an exported program with TensorRT engines inside, run by PyTorch on a GPU.
+
+The one backend that needs PyTorch, which is not imported before this backend is opened. It builds
+nothing: ``dense-perception compile NAME --backend torch_tensorrt`` puts the program in the cache.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dense_perception.backends.base import Backend
+from dense_perception.backends.contract import promised
+from dense_perception.backends.device import gpu
+from dense_perception.backends.engine_cache import Engine, EngineKey, engines_dir, find_engine
+from dense_perception.core.card import ModelCard
+from dense_perception.core.errors import ArtefactError, BackendError
+from dense_perception.core.registry import file_sha256
+
+RUNTIME = "torch_tensorrt"
+_DEVICE = re.compile(r"(?:gpu|cuda)(?::(\d+))?")
+
+
+def parse_device(device: str) -> int:
+    """GPU number of ``gpu`` or ``cuda:1``.
+
+    :raises BackendError: for anything else.
+    """
+    match = _DEVICE.fullmatch(device.lower())
+    if match is None:
+        raise BackendError(
+            f"device is {device!r}, the backend 'torch_tensorrt' runs on gpu or cuda:N (not on a "
+            "cpu): set the device, or choose another backend"
+        )
+    return int(match[1] or 0)
+
+
+def load_modules() -> tuple[Any, Any]:
+    """The packages ``torch`` and ``torch_tensorrt``, imported now.
+
+    :raises BackendError: if one is missing or does not load.
+    """
+    for package in ("torch_tensorrt", "torch"):
+        if find_spec(package) is None:
+            raise BackendError(
+                f"the backend 'torch_tensorrt' needs the package {package}, which is not "
+                "installed: pip install torch torch_tensorrt, or choose another backend"
+            )
+    try:
+        import torch
+        import torch_tensorrt
+    except Exception as error:  # a broken or unfitting installation fails in many ways
+        raise BackendError(
+            f"torch_tensorrt does not load ({type(error).__name__}: {error}): install the version "
+            "made for your torch and CUDA, or choose another backend"
+        ) from error
+    return torch, torch_tensorrt
+
+
+def program_key(path: Path, version: str, device: str, precision: str) -> EngineKey:
+    """The key of the program made from the ONNX file ``path``, for one image at a time."""
+    return EngineKey(file_sha256(path), RUNTIME, version, device, precision, "batch 1")
+
+
+def versions(torch: Any, torch_tensorrt: Any) -> str:
+    """Both versions: a program may only run in those it was compiled with."""
+    return f"{torch_tensorrt.__version__}, torch {torch.__version__}"
+
+
+def stored_program(key: EngineKey, model: str) -> Engine:
+    """The program for exactly ``key`` from our own cache, whole and from our own hand.
+
+    :raises BackendError: if there is none, it is damaged, was built for something else, or others
+        may write to the cache.
+    """
+    found = find_engine(key)
+    if isinstance(found, str):
+        raise BackendError(
+            f"there is no Torch-TensorRT program of {model} for {key.device}: {found}; run "
+            f"`dense-perception compile {model} --backend torch_tensorrt --precision "
+            f"{key.precision}`"
+        )
+    folder = engines_dir()
+    status = folder.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise BackendError(
+            f"{folder} can be written by other users, and loading a program runs what is in it: "
+            f"delete the folder and compile again, or make it yours alone (chmod 700 {folder})"
+        )
+    return found
+
+
+class ExportedProgramBackend(Backend):
+    """Runs a program of the cache on a device of PyTorch, one image after the other.
+
+    :raises BackendError: if PyTorch does not load the program.
+    """
+
+    name = RUNTIME
+
+    def __init__(self, engine: Engine, card: ModelCard, place: str, description: str) -> None:
+        import torch
+
+        self._torch = torch
+        self._place = place
+        self.identity = engine.identity
+        self.description = description
+        self.inputs, self.outputs = promised(card)
+        try:
+            # torch.export.load may unpickle, which runs what a file says. So these are the very
+            # bytes whose SHA-256 and key stored_program has checked, from a folder (made with mode
+            # 0700) that nobody else can write; a path from elsewhere is never loaded.
+            self._module: Any = torch.export.load(io.BytesIO(engine.payload)).module()
+        except Exception as error:  # PyTorch's failures have no common base
+            raise BackendError(
+                f"PyTorch {torch.__version__} does not load {engine.key.path}: {error}; delete "
+                "the file and compile again"
+            ) from error
+
+    def _run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
+        if self._module is None:
+            raise BackendError("the torch_tensorrt backend is closed: load the model again")
+        sizes = {len(feeds[spec.name]) for spec in self.inputs}
+        if len(sizes) != 1 or 0 in sizes:
+            raise BackendError(f"got inputs of batch sizes {sorted(sizes)}, expected one above 0")
+        parts = [self._one(feeds, index, names) for index in range(sizes.pop())]
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+    def _one(
+        self, feeds: Mapping[str, np.ndarray], index: int, names: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        torch = self._torch
+        images = [feeds[spec.name][index : index + 1] for spec in self.inputs]
+        try:
+            with torch.no_grad():
+                tensors = [torch.tensor(array, device=self._place) for array in images]
+                answer = self._module(*tensors)
+                answers = answer if isinstance(answer, list | tuple) else [answer]
+                return {
+                    spec.name: tensor.cpu().numpy()
+                    for spec, tensor in zip(self.outputs, answers, strict=True)
+                    if spec.name in names
+                }
+        except (RuntimeError, ValueError) as error:
+            raise BackendError(f"torch_tensorrt failed on this input: {error}") from error
+
+    def close(self) -> None:
+        self._module = None
+
+
+class TorchTensorRtBackend(ExportedProgramBackend):
+    """The compiled program of an ONNX file on an NVIDIA GPU; ``threads`` is ignored.
+
+    :raises BackendError: if a package, the driver, the GPU or the compiled program is missing.
+    """
+
+    def __init__(self, path: Path, *, device: str = "gpu", threads: int = 0) -> None:
+        if threads < 0:
+            raise BackendError(f"threads is {threads}, expected 0 or more")
+        if not path.is_file():
+            raise BackendError(f"there is no model file {path}: check the path")
+        index = parse_device(device)
+        torch, torch_tensorrt = load_modules()
+        card = gpu(index)
+        try:
+            model = ModelCard.from_onnx(path)
+        except ArtefactError as error:
+            raise BackendError(str(error)) from error
+        version = versions(torch, torch_tensorrt)
+        key = program_key(path, version, str(card), model.precision)
+        engine = stored_program(key, model.name)
+        described = f"torch_tensorrt {version}, {card.name}, {engine.reason}"
+        with torch.cuda.device(index):
+            super().__init__(engine, model, f"cuda:{index}", described)
