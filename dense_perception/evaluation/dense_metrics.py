@@ -1,7 +1,6 @@
 """Metrics of labels, normals and gray maps, in NumPy and float64; depth has its own module.
 
-Each works on one frame and on any shape. Pixels without a truth (VOID, NaN) do not count; where
-nothing counts the answer is NaN.
+Pixels without a truth (void, NaN) do not count; where nothing counts the answer is NaN.
 """
 
 from __future__ import annotations
@@ -9,38 +8,56 @@ from __future__ import annotations
 import numpy as np
 
 from dense_perception.core.errors import InputError
-from dense_perception.core.labels import VOID
 
 ANGLES_DEG = (11.25, 22.5, 30.0)
 """The usual thresholds for normals, since Fouhey 2013."""
 
 
-def confusion(predicted: np.ndarray, true: np.ndarray, classes: int) -> np.ndarray:
-    """(classes, classes) int64: how often row's truth was answered with column's label.
+class Confusion:
+    """Counts pixels by (true, predicted) class; pixels whose truth is void do not count.
 
-    Add up those of several frames. A prediction that is no class is counted as none.
-
-    :raises InputError: if the shapes differ.
+    ``counts`` is int64 of shape (classes, classes + 1): the last column is predictions of no class.
     """
-    if predicted.shape != true.shape:
-        raise InputError(f"labels have shape {predicted.shape}, the truth {true.shape}")
-    counted = (true != VOID) & (true < classes) & (predicted < classes)
-    flat = true[counted].astype(np.int64) * classes + predicted[counted]
-    return np.bincount(flat, minlength=classes * classes).reshape(classes, classes)
 
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self.counts = np.zeros((classes, classes + 1), np.int64)
 
-def segmentation_metrics(counts: np.ndarray) -> dict[str, float]:
-    """``miou``: mean intersection over union of the classes that occur in truth or answer;
-    ``pixel_accuracy``: share of right pixels.
-    """
-    hits = np.diag(counts).astype(np.float64)
-    union = counts.sum(0) + counts.sum(1) - hits
-    occurs = union > 0
-    total = float(counts.sum())
-    return {
-        "miou": float((hits[occurs] / union[occurs]).mean()) if occurs.any() else float("nan"),
-        "pixel_accuracy": float(hits.sum() / total) if total else float("nan"),
-    }
+    def add(self, predicted_hw: np.ndarray, true_hw: np.ndarray) -> None:
+        """Both HxW whole numbers; what is not in 0 .. classes - 1 is void.
+
+        :raises InputError: if the shapes differ.
+        """
+        if predicted_hw.shape != true_hw.shape:
+            raise InputError(
+                f"the prediction has shape {predicted_hw.shape}, the truth {true_hw.shape}: "
+                "resize one of them first"
+            )
+        valid = (true_hw >= 0) & (true_hw < self.classes)
+        true = true_hw[valid].astype(np.int64)
+        predicted = predicted_hw[valid].astype(np.int64)
+        predicted[(predicted < 0) | (predicted >= self.classes)] = self.classes
+        index = true * (self.classes + 1) + predicted
+        self.counts += np.bincount(index, minlength=self.counts.size).reshape(self.counts.shape)
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of the pixels with a true class that were given it; NaN without any."""
+        total = int(self.counts.sum())
+        return float(np.trace(self.counts)) / total if total else float("nan")
+
+    @property
+    def iou(self) -> np.ndarray:
+        """Intersection over union of each class; NaN where it is neither true nor given."""
+        both = np.diagonal(self.counts).astype(np.float64)
+        union = self.counts.sum(1) + self.counts[:, :-1].sum(0) - both
+        return np.divide(both, union, out=np.full(self.classes, np.nan), where=union > 0)
+
+    @property
+    def mean_iou(self) -> float:
+        """The mean over the classes that occur; NaN if none does."""
+        present = self.iou[np.isfinite(self.iou)]
+        return float(present.mean()) if len(present) else float("nan")
 
 
 def normal_metrics(predicted_hwc: np.ndarray, true_hwc: np.ndarray) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Labels against annotated pictures: confusion matrix, mean IoU, pixel accuracy."""
+"""Labels against annotated pictures."""
 
 from __future__ import annotations
 
@@ -11,58 +11,12 @@ import numpy as np
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import DensePerceptionError, InputError
 from dense_perception.core.labels import VOID
+from dense_perception.evaluation.dense_metrics import Confusion
 from dense_perception.imaging.decode import decode_compressed
 
 PICTURES = (".jpg", ".jpeg", ".png")
 Labeller = Callable[[np.ndarray], np.ndarray]
 """HxWx3 ``uint8`` RGB to HxW integer labels of the same size."""
-
-
-class Confusion:
-    """Counts pixels by (true, predicted) class; pixels whose truth is void do not count.
-
-    ``counts`` is int64 of shape (classes, classes + 1): the last column is predictions of no class.
-    """
-
-    def __init__(self, classes: int) -> None:
-        self.classes = classes
-        self.counts = np.zeros((classes, classes + 1), np.int64)
-
-    def add(self, predicted_hw: np.ndarray, true_hw: np.ndarray) -> None:
-        """Both HxW whole numbers; what is not in 0 .. classes - 1 is void.
-
-        :raises InputError: if the shapes differ.
-        """
-        if predicted_hw.shape != true_hw.shape:
-            raise InputError(
-                f"the prediction has shape {predicted_hw.shape}, the truth {true_hw.shape}: "
-                "resize one of them first"
-            )
-        valid = (true_hw >= 0) & (true_hw < self.classes)
-        true = true_hw[valid].astype(np.int64)
-        predicted = predicted_hw[valid].astype(np.int64)
-        predicted[(predicted < 0) | (predicted >= self.classes)] = self.classes
-        index = true * (self.classes + 1) + predicted
-        self.counts += np.bincount(index, minlength=self.counts.size).reshape(self.counts.shape)
-
-    @property
-    def pixel_accuracy(self) -> float:
-        """Share of the pixels with a true class that were given it; NaN without any."""
-        total = int(self.counts.sum())
-        return float(np.trace(self.counts)) / total if total else float("nan")
-
-    @property
-    def iou(self) -> np.ndarray:
-        """Intersection over union of each class; NaN where it is neither true nor given."""
-        both = np.diagonal(self.counts).astype(np.float64)
-        union = self.counts.sum(1) + self.counts[:, :-1].sum(0) - both
-        return np.divide(both, union, out=np.full(self.classes, np.nan), where=union > 0)
-
-    @property
-    def mean_iou(self) -> float:
-        """The mean over the classes that occur; NaN if none does."""
-        present = self.iou[np.isfinite(self.iou)]
-        return float(present.mean()) if len(present) else float("nan")
 
 
 def picture_pairs(images: Path, labels: Path) -> list[tuple[Path, Path]]:

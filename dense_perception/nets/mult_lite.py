@@ -237,6 +237,7 @@ class MulTLite(nn.Module):
     def maps(self, image_nchw: Tensor) -> dict[str, Tensor]:
         """What the losses compare, by task: (N, C, H, W), not yet clamped or of unit length.
 
+        The segmentation's logits have half the size: there are many, and labels need no more.
         The depth is the natural logarithm of the canonical one: ``log depth_m = it + log(focal_px /
         width)``.
 
@@ -260,7 +261,10 @@ class MulTLite(nn.Module):
             low, high = self._log_bounds()
             # Bounded before the last upsampling, and still bounded after.
             found["depth"] = low + (high - low) * torch.sigmoid(found["depth"])
-        return {task: upsample_bilinear(map_bchw) for task, map_bchw in found.items()}
+        return {
+            task: map_bchw if task == "segmentation" else upsample_bilinear(map_bchw)
+            for task, map_bchw in found.items()
+        }
 
     def forward(self, image_nchw: Tensor, focal_px: Tensor | None = None) -> dict[str, Tensor]:
         """The maps in the units of the class.
@@ -271,7 +275,7 @@ class MulTLite(nn.Module):
         outputs: dict[str, Tensor] = {}
         for task, map_bchw in found.items():
             if task == "segmentation":
-                outputs["logits"] = map_bchw
+                outputs["logits"] = upsample_bilinear(map_bchw)
             elif task == "normals":
                 outputs[task] = F.normalize(map_bchw, dim=1, eps=1e-6)
             elif task == "depth":

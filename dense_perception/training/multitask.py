@@ -20,14 +20,16 @@ def multitask_loss(
     As in MulT: cross entropy for the segmentation, L1 for everything else. Unknown pixels (VOID,
     NaN) have no influence.
 
-    :param maps: (N, C, H, W) by task, as :meth:`MulTLite.maps` gives them; normals of any length.
+    :param maps: (N, C, H, W) by task, as :meth:`MulTLite.maps` gives them; normals of any length,
+        logits of the targets' size or a whole part of it.
     :param targets: (N, H, W), normals (N, H, W, 3), by task.
     """
     parts: dict[str, Tensor] = {}
     for task, map_nchw in maps.items():
         target = targets[task]
         if task == "segmentation":
-            parts[task] = segmentation_loss(map_nchw, target)
+            step = target.shape[-1] // map_nchw.shape[-1]
+            parts[task] = segmentation_loss(map_nchw, target[:, ::step, ::step])
         elif task == "normals":
             unit_nchw = F.normalize(map_nchw, dim=1, eps=1e-6)
             parts[task] = l1_loss(unit_nchw, target.permute(0, 3, 1, 2))

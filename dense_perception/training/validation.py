@@ -29,7 +29,7 @@ def validate(
     mean, std = normalisation(config.network)
     rows: list[dict[str, float]] = []
     classes = int(getattr(getattr(network, "config", None), "classes", 1))
-    counts = np.zeros((classes, classes), np.int64)
+    confusion = dense_metrics.Confusion(classes)
     stage = StageConfig(width=config.width, height=config.height, batch=batch)
     for start in range(0, len(indices), batch):
         for part in whole_batches(frames, indices[start : start + batch], stage, config.tasks):
@@ -38,9 +38,11 @@ def validate(
             rows += [_frame(outputs, part, index, config) for index in range(len(part.focal_px))]
             if "logits" in outputs:
                 true = part.targets["segmentation"].numpy()
-                counts += dense_metrics.confusion(outputs["logits"].argmax(1), true, classes)
+                confusion.add(outputs["logits"].argmax(1), true)
     results = metrics.average(rows)
-    return {**results, **dense_metrics.segmentation_metrics(counts)} if counts.any() else results
+    if confusion.counts.any():
+        results |= {"miou": confusion.mean_iou, "pixel_accuracy": confusion.pixel_accuracy}
+    return results
 
 
 def _frame(

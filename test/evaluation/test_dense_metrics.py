@@ -1,4 +1,4 @@
-"""Metrics of labels, normals and gray maps against loops and hand-made values."""
+"""Metrics of normals and gray maps against loops and hand-made values."""
 
 from __future__ import annotations
 
@@ -8,30 +8,10 @@ import numpy as np
 import pytest
 
 from dense_perception.core.errors import InputError
-from dense_perception.core.labels import VOID
 from dense_perception.evaluation.dense_metrics import (
-    confusion,
     mean_absolute_error,
     normal_metrics,
-    segmentation_metrics,
 )
-
-
-def test_segmentation_equals_a_loop_over_classes() -> None:
-    rng = np.random.default_rng(0)
-    true = rng.integers(0, 4, (20, 30)).astype(np.uint8)
-    predicted = np.where(rng.random((20, 30)) < 0.6, true, rng.integers(0, 4, (20, 30)))
-    true[rng.random((20, 30)) < 0.1] = VOID
-    pairs = [(int(t), int(p)) for t, p in zip(true.flat, predicted.flat, strict=True) if t != VOID]
-    unions = []
-    for label in range(4):
-        both = sum(t == label and p == label for t, p in pairs)
-        either = sum(label in (t, p) for t, p in pairs)
-        unions.append(both / either)
-    # The fifth class occurs nowhere and is left out.
-    got = segmentation_metrics(confusion(predicted.astype(np.uint8), true, 5))
-    assert got["miou"] == pytest.approx(sum(unions) / 4)
-    assert got["pixel_accuracy"] == pytest.approx(sum(t == p for t, p in pairs) / len(pairs))
 
 
 def test_angles_of_known_vectors() -> None:
@@ -51,10 +31,7 @@ def test_nothing_to_count_is_nan_and_shapes_must_agree() -> None:
     unknown = np.full((2, 2, 3), np.nan, np.float32)
     assert math.isnan(normal_metrics(unknown, unknown)["normals_below_30"])
     assert math.isnan(mean_absolute_error(unknown, unknown))
-    assert math.isnan(segmentation_metrics(np.zeros((3, 3), np.int64))["miou"])
     assert mean_absolute_error(np.float32([1, 2]), np.float32([0.5, np.nan])) == 0.5
     for call in (normal_metrics, mean_absolute_error):
         with pytest.raises(InputError, match="shape"):
             call(unknown, unknown[:1])
-    with pytest.raises(InputError, match="shape"):
-        confusion(np.zeros((2, 2), np.uint8), np.zeros((2, 3), np.uint8), 2)
