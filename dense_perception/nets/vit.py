@@ -9,6 +9,7 @@ block outputs; Segmenter and DINOv2's users read them through the final norm.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -330,8 +331,10 @@ class VisionTransformer(nn.Module):
             patches = tokens_bnc.shape[1]
             tokens_bnc = F.pad(tokens_bnc, (0, 0, len(extra), 0))
             added.append(F.pad(torch.cat(extra, dim=1), (0, 0, 0, patches)))
-        # The constants first: their sum is one of the graph's.
-        return (tokens_bnc + sum(added) if added else tokens_bnc), grid_hw
+        if not added:
+            return tokens_bnc, grid_hw
+        # The constants first: their sum is one of the graph's, and a lone table keeps its name.
+        return tokens_bnc + reduce(torch.add, added), grid_hw
 
 
 def _initialise(module: nn.Module) -> None:
