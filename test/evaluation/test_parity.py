@@ -19,8 +19,10 @@ def test_every_cell_is_measured_and_drawn(
 ) -> None:
     card = write_model(tmp_path, precisions=("fp32", "int8"))
     picture = tmp_path / "parity.png"
+    caller_holds = np.ones(1 << 30, np.uint8)
     words = ["parity", str(card), "--runs", "3", "--picture", str(picture), "--json"]
     assert cli.main(words) == 0
+    del caller_holds
     summary = json.loads(capsys.readouterr().out)
     names = [row["name"] for row in summary["rows"]]
     assert names[:2] == ["onnxruntime/fp32", "openvino/fp32"]
@@ -30,8 +32,8 @@ def test_every_cell_is_measured_and_drawn(
         assert row["d1"] == 1.0
         assert 0 < row["median_ms"] <= row["p95_ms"]
         assert row["build_s"] > 0
-        # A process with NumPy and a runtime needs tens of megabytes, not gigabytes.
-        assert 30 < row["peak_mb"] < 1000
+        # The cell's own memory: a process with NumPy and a runtime, however large its caller is.
+        assert 30 < row["peak_mb"] < 700
     image = cv2.imread(str(picture))
     assert image is not None
     assert image.shape[0] > 150 * len(names)
