@@ -14,7 +14,8 @@ import onnx
 import yaml
 from torch import nn
 
-from dense_perception.core.card import ModelCard, ModelFile
+from dense_perception.core.card import ModelCard
+from dense_perception.core.card_specs import ModelFile
 from dense_perception.core.errors import ArtefactError, InputError
 from dense_perception.export.graph import embed_card, to_onnx, write_onnx
 from dense_perception.export.half import half_candidates, rounded, to_half

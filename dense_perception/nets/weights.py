@@ -1,13 +1,7 @@
-"""Published weights into our networks: every tensor is placed, or explained, or refused.
-
-A file is only ever read as tensors (``weights_only``, or safetensors): a pickle that wants to run
-code is refused before anything of it runs.
-"""
+"""Published weights into our networks: every tensor is placed, or explained, or refused."""
 
 from __future__ import annotations
 
-import math
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,21 +10,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dense_perception.core.errors import ArtefactError
 from dense_perception.nets import beit, checkpoint_names, upernet_names
+from dense_perception.nets.checkpoint_file import read_checkpoint
 from dense_perception.nets.checkpoint_names import Table
 from dense_perception.nets.depth_anything import DepthAnything
 from dense_perception.nets.dpt import DPT
+from dense_perception.nets.resized_weights import resize_to
 from dense_perception.nets.segmenter import Segmenter
 from dense_perception.nets.swin import SwinTransformer
 from dense_perception.nets.upernet import UperNet
-from dense_perception.nets.vit import PositionEmbedding, VisionTransformer, resize_positions
+from dense_perception.nets.vit import VisionTransformer
 from dense_perception.nets.vit_comer import ViTCoMer
 
-# Where a training script's dictionary keeps the network's weights.
-_WRAPPERS = ("model", "state_dict")
 _SHOWN = 4
 
 
@@ -66,51 +59,6 @@ class _Renamed:
     tensors: dict[str, Tensor]
     unexpected: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
-
-
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The named tensors of a ``.safetensors`` file or of a PyTorch checkpoint, on the CPU.
-
-    :raises ArtefactError: if the file is missing, truncated, holds no named tensors, or would need
-        more than tensors and plain data to be read.
-    """
-    if not path.is_file():
-        raise ArtefactError(f"there is no checkpoint {path}: fetch it or check the path")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            data: Any = load_file(path)
-        else:
-            data = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ArtefactError(
-            f"{path} holds more than tensors and plain data, or is damaged; nothing of it was "
-            "executed. Get the checkpoint from its publisher, or save its state dictionary alone "
-            f"({_refused(error)})"
-        ) from error
-    except Exception as error:  # the readers' failures have no common base
-        raise ArtefactError(
-            f"cannot read the checkpoint {path}: it is cut off, damaged or no checkpoint; get it "
-            f"again ({_first_line(error)})"
-        ) from error
-    for key in _WRAPPERS:
-        if isinstance(data, Mapping) and isinstance(data.get(key), Mapping):
-            data = data[key]
-    tensors = (
-        {key: value for key, value in data.items() if isinstance(value, Tensor)}
-        if isinstance(data, Mapping)
-        else {}
-    )
-    if not tensors or not all(isinstance(key, str) for key in data):
-        raise ArtefactError(
-            f"{path} holds no named tensors: expected a state dictionary, or one under "
-            f"{' or '.join(map(repr, _WRAPPERS))}"
-        )
-    # DistributedDataParallel prefixes everything with the wrapper's name.
-    if all(key.startswith("module.") for key in tensors):
-        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
-    return tensors
 
 
 def load_checkpoint(module: nn.Module, path: Path) -> LoadReport:
@@ -186,7 +134,7 @@ def _load(
         _drop_unused(renamed, module, ours)
         if isinstance(module, SwinTransformer):
             kept = sorted(k for k in ours if k.startswith("norms.") and k not in renamed.tensors)
-    resized = _resize(module, renamed.tensors, ours, backbone)
+    resized = resize_to(module, renamed.tensors, ours, backbone)
     missing = sorted(set(ours) - set(renamed.tensors))
     # Checkpoints from before PyTorch 0.4.1 have no such counter, and nothing reads it here.
     missing = [
@@ -284,57 +232,6 @@ def _drop_unused(renamed: _Renamed, module: nn.Module, ours: Mapping[str, Tensor
             renamed.ignored.append(key)
 
 
-def _resize(
-    module: nn.Module, tensors: dict[str, Tensor], ours: Mapping[str, Tensor], backbone: bool
-) -> list[str]:
-    """Positions (and a backbone's patch embedding) to our size, in place; the keys changed."""
-    resized = []
-    for name, part in module.named_modules():
-        key = f"{name}.table_1nc".lstrip(".")
-        table = tensors.get(key)
-        if not isinstance(part, PositionEmbedding) or table is None:
-            continue
-        if table.ndim != 3 or table.shape == ours[key].shape:
-            continue
-        count = table.shape[1]
-        prefix = part.prefix
-        if backbone or math.isqrt(max(count - prefix, 0)) ** 2 != count - prefix:
-            # The checkpoint's extra tokens may be more or fewer than ours; a grid is square.
-            prefix = next((p for p in (0, 1, 2) if math.isqrt(count - p) ** 2 == count - p), prefix)
-        side = math.isqrt(max(count - prefix, 0))
-        if side == 0 or side * side != count - prefix or table.shape[-1] != ours[key].shape[-1]:
-            continue  # reported as being of another shape
-        grid = resize_positions(
-            table[:, prefix:].float(), (side, side), part.grid_hw, 0, part.method
-        )
-        extra = _extra_positions(table[:, :prefix].float(), ours[key][:, : part.prefix])
-        tensors[key] = torch.cat([extra, grid], dim=1)
-        resized.append(key)
-    for name, part in module.named_modules():
-        key = f"{name}.table"
-        if not isinstance(part, beit.GridPositionBias) or key not in tensors:
-            continue
-        grid_hw = beit.square_grid(tensors[key])
-        if grid_hw is not None and tensors[key].shape != ours[key].shape:
-            tensors[key] = beit.resize_table(tensors[key].float(), grid_hw, part.grid_hw)
-            resized.append(key)
-    key = "patch_embed.weight"
-    if backbone and key in tensors and tensors[key].shape[:2] == ours[key].shape[:2]:
-        size_hw = tuple(ours[key].shape[-2:])
-        if tensors[key].ndim == 4 and tuple(tensors[key].shape[-2:]) != size_hw:
-            tensors[key] = F.interpolate(
-                tensors[key].float(), size=size_hw, mode="bicubic", align_corners=False
-            )
-            resized.append(key)
-    return resized
-
-
-def _extra_positions(theirs_1pc: Tensor, ours_1pc: Tensor) -> Tensor:
-    """The positions of as many extra tokens as we have; those they lack keep our values."""
-    kept = min(theirs_1pc.shape[1], ours_1pc.shape[1])
-    return torch.cat([theirs_1pc[:, :kept], ours_1pc[:, kept:].to(theirs_1pc)], dim=1)
-
-
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a number"
 
@@ -343,13 +240,3 @@ def _some(names: Any) -> str:
     names = list(names)
     more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
-
-
-def _refused(error: Exception) -> str:
-    """What the reader objects to; the rest of its text explains how to run the code after all."""
-    match = re.search(r"GLOBAL ([\w.]+)", str(error))
-    return f"it asks for {match[1]}" if match else "it is not readable as tensors"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

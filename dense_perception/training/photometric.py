@@ -98,7 +98,7 @@ def filter_texture(rgb_hwc: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def light_field(rgb_hwc: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Multiply by a smooth, slightly coloured illumination."""
     rows, columns = int(rng.integers(2, 5)), int(rng.integers(2, 6))
-    strength = rng.uniform(0.1, 0.45)
+    strength = rng.uniform(0.08, 0.3)
     grid = strength * rng.standard_normal((rows, columns, 1))
     grid = np.exp(grid + 0.15 * strength * rng.standard_normal((rows, columns, 3)))
     return _modulate(rgb_hwc, grid.astype(np.float32))

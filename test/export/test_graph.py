@@ -13,7 +13,8 @@ from torch import nn
 
 from dense_perception.backends.contract import check_graph
 from dense_perception.backends.select import open_backend
-from dense_perception.core.card import DepthSpec, InputSpec, ModelCard
+from dense_perception.core.card import ModelCard
+from dense_perception.core.card_specs import DepthSpec, InputSpec
 from dense_perception.core.errors import ArtefactError, CardError, InputError
 from dense_perception.core.prediction import DepthKind
 from dense_perception.core.reference_frames import reference_feeds

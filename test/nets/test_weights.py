@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from dense_perception.core.errors import ArtefactError
 from dense_perception.nets import zoo
+from dense_perception.nets.checkpoint_file import read_checkpoint
 from dense_perception.nets.vit import VisionTransformer
-from dense_perception.nets.weights import load_backbone, load_checkpoint, read_checkpoint
+from dense_perception.nets.weights import load_backbone, load_checkpoint
 from test.support import official_layouts
 from test.support.transformers_zoo import DEPTH_ANYTHING, DPT_SEGMENTATION, image, randomise
 

@@ -13,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import CompressedImage, Image
 
 from dense_perception.core.camera import Intrinsics
-from dense_perception.core.card import DepthSpec
+from dense_perception.core.card_specs import DepthSpec
 from dense_perception.core.prediction import DepthKind
 from dense_perception.ros.convert import image_message
 from test.ros.conftest import NodeFactory

@@ -274,29 +274,3 @@ def bin_(rng: np.random.Generator, bank: TextureBank) -> Item:
     rgb = _rgb(textures.object_colour(rng))
     part = _box((r, r, h / 2), (0, 0, h / 2), rgb, "box", shape="cylinder")
     return Item((2 * r, 2 * r, h), made=(part,))
-
-
-ON_SURFACE: tuple[tuple[float, Maker], ...] = (
-    (0.25, papers),
-    (0.25, cup),
-    (0.14, monitor),
-    (0.12, keyboard),
-    (0.1, lambda rng, bank: books(rng, bank, float(rng.uniform(0.08, 0.4)), 0.3)),
-    (0.14, lambda rng, bank: thing(rng, bank, 0.3, 0.3, 0.3)),
-)
-"""(weight, stock) of the drawn objects that lie on tables."""
-
-ON_FLOOR: tuple[tuple[float, Maker], ...] = (
-    (0.38, carton),
-    (0.18, bag),
-    (0.18, bin_),
-    (0.18, lambda rng, bank: thing(rng, bank, 0.4, 0.4, 0.4)),
-    (0.08, partition),
-)
-"""(weight, stock) of the drawn objects that stand or lie on the floor."""
-
-
-def pick(rng: np.random.Generator, table: tuple[tuple[float, Maker], ...]) -> Maker:
-    """One stock of a weighted table."""
-    weights = np.array([weight for weight, _ in table])
-    return table[int(rng.choice(len(table), p=weights / weights.sum()))][1]

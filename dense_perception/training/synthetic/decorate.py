@@ -37,7 +37,7 @@ def on_walls(rng: np.random.Generator, scene: Scene, stock: Stock) -> None:
 
 def picture(rng: np.random.Generator, bank: TextureBank) -> Item:
     """A painting, photograph or poster in a frame."""
-    image = bank.pick("picture", rng) if rng.random() < 0.4 else textures.poster(rng)
+    image = bank.pick("picture", rng) if rng.random() < 0.2 else textures.poster(rng)
     w = rng.uniform(0.15, 0.8)
     h = w * rng.uniform(0.6, 1.6)
     edge = rng.uniform(0.0, 0.04)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from dense_perception.training.synthetic import clutter, textures
+from dense_perception.training.synthetic import clutter, litter, textures
 from dense_perception.training.synthetic.scene import Box, Item, Primitive, Scene, footprint
 from dense_perception.training.synthetic.stock import Stock, draw_seed
 from dense_perception.training.synthetic.themes import THEMES
@@ -154,7 +154,7 @@ def on_surface(
                 continue
             thing = Item.of(model)
         else:
-            thing = clutter.pick(rng, clutter.ON_SURFACE)(rng, stock.bank)
+            thing = litter.pick(rng, litter.ON_SURFACE)(rng, stock.bank)
         w, d, h = thing.size
         if w > width or d > depth or item.surface_m + h > scene.size[2]:
             continue
@@ -178,7 +178,7 @@ def on_floor(rng: np.random.Generator, scene: Scene, stock: Stock) -> None:
     low, high = THEMES[scene.theme].floor_items
     for _ in range(int(rng.integers(low, high + 1))):
         if rng.random() < 0.4:
-            item = clutter.pick(rng, clutter.ON_FLOOR)(rng, stock.bank)
+            item = litter.pick(rng, litter.ON_FLOOR)(rng, stock.bank)
         else:
             placement = str(rng.choice(["free", "free", "seat", "small"]))
             model = stock.pick(rng, scene, placement, lambda m: people or m.label != "person")

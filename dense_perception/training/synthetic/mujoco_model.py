@@ -218,7 +218,7 @@ class _Tint:
     """Mutes catalogue colours, sometimes paints the whole object anew; fixed per instance."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self.saturation = rng.uniform(0.15, 0.95)
+        self.saturation = rng.uniform(0.1, 0.85)
         self.gain = rng.uniform(0.65, 1.15)
         self.colour = object_colour(rng) if rng.random() < 0.35 else None
 

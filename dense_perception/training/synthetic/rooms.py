@@ -27,8 +27,8 @@ from dense_perception.training.synthetic.shards import Sample
 from dense_perception.training.synthetic.stock import Stock
 from dense_perception.training.synthetic.taxonomy import CLASSES
 
-VIEWS_PER_ROOM = 24
-ROOMS_PER_SHARD = 4
+VIEWS_PER_ROOM = 12
+ROOMS_PER_SHARD = 8
 FRAMES_PER_SHARD = VIEWS_PER_ROOM * ROOMS_PER_SHARD
 VIEWS = {"mixed": draw_camera, "tables": draw_table_camera}
 """Where cameras stand: anywhere, or before tables and low cupboards, looking down on them."""

@@ -1,4 +1,4 @@
-"""What the renderer leaves out: ambient occlusion in the picture plane, exposure, a vignette."""
+"""What the renderer leaves out: ambient occlusion in the picture, exposure, glare, a vignette."""
 
 from __future__ import annotations
 
@@ -18,7 +18,21 @@ def finish_picture(
     # The renderer adds light in display space, where shadows come out too deep: lift them.
     image **= rng.uniform(0.72, 1.0)
     gain = np.clip(rng.uniform(0.3, 0.56) / max(float(image.mean()), 0.02), 0.6, 2.2)
-    return (np.clip(image * gain, 0, 1) * 255 + 0.5).astype(np.uint8)
+    image = glare(image * gain, rng.uniform(0.0, 0.35))
+    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def glare(image_hwc: np.ndarray, strength: float) -> np.ndarray:
+    """Light that over-exposed parts (above 0.9 of 1) scatter in the lens, added to the image."""
+    over = np.clip(image_hwc - 0.9, 0, 1).astype(np.float32)
+    height, width = over.shape[:2]
+    small = cv2.resize(
+        over, (max(1, width // 4), max(1, height // 4)), interpolation=cv2.INTER_AREA
+    )
+    wide = cv2.GaussianBlur(small, (0, 0), 0.08 * height / 4 + 0.1)
+    near = cv2.GaussianBlur(small, (0, 0), 0.02 * height / 4 + 0.1)
+    halo = cv2.resize(wide + near, (width, height), interpolation=cv2.INTER_LINEAR)
+    return image_hwc + strength * halo
 
 
 def occlusion(depth_m: np.ndarray) -> np.ndarray:

@@ -11,7 +11,14 @@ import numpy as np
 
 from dense_perception.training.synthetic import textures
 from dense_perception.training.synthetic.bank import TextureBank
-from dense_perception.training.synthetic.scene import Box, Light, Scene, Surface, WallRun
+from dense_perception.training.synthetic.scene import (
+    Box,
+    Light,
+    Primitive,
+    Scene,
+    Surface,
+    WallRun,
+)
 
 PIXELS_PER_M = 96.0
 MAX_SIDE = 1024
@@ -99,7 +106,7 @@ class _Material:
 
 def _wall_material(rng: np.random.Generator, bank: TextureBank) -> _Material:
     kinds = ["plaster", "photo", "wallpaper", "tiles"]
-    kind = str(rng.choice(kinds, p=[0.5, 0.33, 0.1, 0.07]))
+    kind = str(rng.choice(kinds, p=[0.47, 0.4, 0.06, 0.07]))
     return _Material(kind, rng, bank, "wall")
 
 
@@ -136,7 +143,7 @@ def _trim(rng: np.random.Generator, image: np.ndarray, px_m: float) -> np.ndarra
 def _window_views(
     rng: np.random.Generator, scene: Scene, index: int, image: np.ndarray, px_m: float
 ) -> np.ndarray:
-    """Paint what is behind each window, and the dark of each doorway, on its wall."""
+    """Put daylight behind each window of a wall, and paint the dark of each doorway on it."""
     run = scene.runs[index]
     for run_index, along0, z0, along1, z1, kind in scene.openings:
         if run_index != index:
@@ -149,11 +156,25 @@ def _window_views(
         if not patch.size:
             continue
         if kind == "window":
-            view = textures.outside(rng, patch.shape[0], patch.shape[1])[::-1]
-            patch[:] = view * rng.uniform(0.9, 1.6)
+            _glaze(rng, scene, run, (along0 + 0.04, z0 + 0.03, along1 - 0.04, z1 - 0.03))
         else:
             patch[:] = textures.wall_colour(rng) * rng.uniform(0.2, 0.9)
     return image
+
+
+def _glaze(
+    rng: np.random.Generator, scene: Scene, run: WallRun, pane: tuple[float, float, float, float]
+) -> None:
+    """Daylight behind a window, brighter than any lit wall, or the dark of the evening."""
+    along0, z0, along1, z1 = pane
+    half = ((along1 - along0) / 2, 0.001, (z1 - z0) / 2)
+    view = textures.outside(rng, max(8, round(half[2] * 80)), max(8, round(half[0] * 80)))
+    glow = rng.uniform(0.75, 1.0) if rng.random() < 0.85 else rng.uniform(0.02, 0.15)
+    x, y = run.point((along0 + along1) / 2, 0.002)
+    at, texture = (x, y, (z0 + z1) / 2), textures.to_uint8(view * glow)
+    scene.primitives.append(
+        Primitive("box", half, at, run.yaw, (1, 1, 1), "window", texture, emission=1.0)
+    )
 
 
 # ---------------------------------------------------------------- light
@@ -230,10 +251,10 @@ def _bake(
         facing = np.clip(ray @ normal, 0, 1)
         out = np.clip(-(ray @ (direction / np.linalg.norm(direction))), 0, 1) + 0.25
         light += 0.9 * power * facing * out / (distance2 + 0.6)
-    edge = 0.25
+    edge, dark = rng.uniform(0.15, 0.6), rng.uniform(0.1, 0.4)  # corners see less of the room
     du = np.minimum(fu[..., 0], 1 - fu[..., 0]) * width_m
     dv = np.minimum(fv[..., 0], 1 - fv[..., 0]) * height_m
-    light = light * (1 - 0.22 * np.exp(-du / edge)) * (1 - 0.22 * np.exp(-dv / edge))
+    light = light * (1 - dark * np.exp(-du / edge)) * (1 - dark * np.exp(-dv / edge))
     return (light * _contact(scene.occupied, origin, edge_u, edge_v, w, h)).astype(np.float32)
 
 

@@ -20,28 +20,40 @@ def hsv(h: float, s: float, v: float) -> np.ndarray:
     return (v - v * s * np.clip(np.minimum(k, 4 - k), 0, 1)).astype(np.float32)
 
 
+def hue(rng: np.random.Generator) -> float:
+    """A hue as indoor things have it: warm, sometimes blue or green, seldom violet."""
+    kind = rng.random()
+    if kind < 0.55:
+        return float(rng.normal(0.085, 0.035) % 1)
+    if kind < 0.8:
+        return float(rng.normal(0.6, 0.04))
+    if kind < 0.92:
+        return float(rng.normal(0.33, 0.08))
+    return float(rng.random())
+
+
 def wall_colour(rng: np.random.Generator) -> np.ndarray:
     """Mostly off-white, some pastel, few strong."""
     kind = rng.random()
-    if kind < 0.62:
+    if kind < 0.66:
         return hsv(rng.uniform(0.05, 0.18), rng.uniform(0, 0.12), rng.uniform(0.68, 0.97))
-    if kind < 0.75:
-        return hsv(rng.random(), rng.uniform(0, 0.05), rng.uniform(0.3, 0.75))
-    if kind < 0.93:
-        return hsv(rng.random(), rng.uniform(0.08, 0.3), rng.uniform(0.5, 0.92))
-    return hsv(rng.random(), rng.uniform(0.3, 0.65), rng.uniform(0.3, 0.8))
+    if kind < 0.8:
+        return hsv(hue(rng), rng.uniform(0, 0.05), rng.uniform(0.3, 0.75))
+    if kind < 0.96:
+        return hsv(hue(rng), rng.uniform(0.06, 0.25), rng.uniform(0.5, 0.92))
+    return hsv(hue(rng), rng.uniform(0.25, 0.5), rng.uniform(0.3, 0.8))
 
 
 def object_colour(rng: np.random.Generator) -> np.ndarray:
     """White, grey, black, wood and muted colours; strong ones are rare."""
     kind = rng.random()
-    if kind < 0.45:
-        return hsv(rng.random(), rng.uniform(0, 0.08), rng.beta(1.1, 1.1) * 0.9 + 0.05)
-    if kind < 0.7:
-        return hsv(rng.uniform(0.04, 0.12), rng.uniform(0.2, 0.6), rng.uniform(0.2, 0.85))
-    if kind < 0.92:
-        return hsv(rng.random(), rng.uniform(0.1, 0.4), rng.uniform(0.2, 0.85))
-    return hsv(rng.random(), rng.uniform(0.5, 0.95), rng.uniform(0.3, 0.9))
+    if kind < 0.48:
+        return hsv(hue(rng), rng.uniform(0, 0.08), rng.beta(0.9, 1.0) * 0.92 + 0.03)
+    if kind < 0.74:
+        return hsv(rng.uniform(0.04, 0.12), rng.uniform(0.2, 0.6), rng.uniform(0.15, 0.85))
+    if kind < 0.95:
+        return hsv(hue(rng), rng.uniform(0.1, 0.4), rng.uniform(0.15, 0.8))
+    return hsv(hue(rng), rng.uniform(0.5, 0.9), rng.uniform(0.3, 0.85))
 
 
 def recolour(image: np.ndarray, colour: np.ndarray, contrast: float) -> np.ndarray:
@@ -145,7 +157,7 @@ def carpet(rng: np.random.Generator, height: int, width: int, px_m: float) -> np
     if rng.random() < 0.5:
         y, x = np.mgrid[0:height, 0:width].astype(np.float32) / (0.5 * px_m)
         value *= 1 + ((y.astype(int) + x.astype(int)) % 2 - 0.5) * rng.uniform(0.0, 0.15)
-    colour = hsv(rng.random(), rng.uniform(0, 0.35), rng.uniform(0.12, 0.65))
+    colour = hsv(hue(rng), rng.uniform(0, 0.3), rng.uniform(0.12, 0.65))
     return (value[..., None] * colour).astype(np.float32)
 
 
@@ -170,7 +182,7 @@ DRAWN = {
 
 
 def poster(rng: np.random.Generator, side: int = 128) -> np.ndarray:
-    """A drawn picture: sheets of text, colour fields or smooth shapes."""
+    """A drawn picture: a sheet of text, shapes, or something as soft as a photograph."""
     image = np.ones((side, side, 3), np.float32) * object_colour(rng)
     kind = rng.random()
     if kind < 0.4:
@@ -184,15 +196,22 @@ def poster(rng: np.random.Generator, side: int = 128) -> np.ndarray:
         if rng.random() < 0.5:
             a, b = np.sort(rng.integers(8, side - 8, (2, 2)), axis=0)
             image[a[0] : b[0], a[1] : b[1]] = object_colour(rng)
-    else:
+    elif kind < 0.6:
         for _ in range(int(rng.integers(2, 9))):
             mask = noise(rng, side, side, float(rng.uniform(12, 60)), 1) > rng.uniform(0, 1.2)
             image[mask] = object_colour(rng)
+    else:
+        for _ in range(int(rng.integers(2, 6))):
+            share = noise(rng, side, side, float(rng.uniform(10, 90)), 4) - rng.uniform(-0.5, 1)
+            share = np.clip(share * rng.uniform(0.5, 3), 0, 1)[..., None]
+            image += share * (object_colour(rng) - image)
     return image
 
 
 def outside(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """What a window shows: a bright sky, a blurred skyline or a blown-out white."""
+    """What a window shows: a bright sky, a blurred skyline, or white where it is over-exposed."""
+    if rng.random() < 0.35:
+        return np.full((height, width, 3), hsv(rng.choice([0.1, 0.58]), rng.uniform(0, 0.06), 1.0))
     y = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
     sky = hsv(0.58, rng.uniform(0, 0.35), rng.uniform(0.8, 1.0))
     low = hsv(rng.random(), rng.uniform(0, 0.3), rng.uniform(0.6, 1.0))

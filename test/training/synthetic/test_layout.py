@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from dense_perception.training.synthetic import clutter, surfaces
+from dense_perception.training.synthetic import clutter, litter, surfaces
 from dense_perception.training.synthetic.layout import draw_room
 from dense_perception.training.synthetic.scene import Scene
 from dense_perception.training.synthetic.taxonomy import CLASSES
@@ -124,6 +124,12 @@ def test_labels_are_classes(rooms: list[Scene]) -> None:
         clutter.partition,
         clutter.bag,
         clutter.bin_,
+        litter.cable,
+        litter.pot_plant,
+        litter.laptop,
+        litter.crockery,
+        litter.heap,
+        litter.shoes,
     ],
     ids=lambda maker: maker.__name__,
 )
@@ -160,3 +166,30 @@ def test_paint_and_light() -> None:
         assert texture.shape[1] / texture.shape[0] == pytest.approx(aspect, rel=0.35)
     assert 1 <= len(scene.lights) <= 5
     assert sum(light.shadow for light in scene.lights) <= 1
+
+
+def test_daylight_outshines_walls() -> None:
+    panes = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        scene = draw_room(rng, STOCK)
+        surfaces.finish(rng, scene, STOCK.bank)
+        windows = [o for o in scene.openings if o[5] == "window"]
+        mine = [p for p in scene.primitives if p.label == "window"]
+        assert len(mine) == len(windows)
+        for pane in mine:
+            assert pane.emission == 1.0
+            assert pane.half[1] < 0.002, "it must not stand out of its wall"
+            gaps = [
+                abs(
+                    (pane.position[0] - run.start[0]) * run.normal[0]
+                    + (pane.position[1] - run.start[1]) * run.normal[1]
+                )
+                for run in scene.runs
+            ]
+            assert min(gaps) < 0.005
+            assert pane.texture_hwc is not None
+            panes.append(pane.texture_hwc.mean())
+    assert len(panes) > 10
+    assert np.mean(np.array(panes) > 150) > 0.5
+    assert np.mean(np.array(panes) < 60) < 0.4, "few are windows at night"

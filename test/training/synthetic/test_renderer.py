@@ -162,3 +162,14 @@ def test_exposure_keeps_pictures_visible() -> None:
         out = shading.finish_picture(rgb, depth, rng)
         assert out.dtype == np.uint8
         assert 20 < out.mean() < 200
+
+
+def test_glare_spreads_from_over_exposed_parts_only() -> None:
+    dim = np.full((60, 80, 3), 0.5, np.float32)
+    np.testing.assert_array_equal(shading.glare(dim, 0.3), dim)
+    window = dim.copy()
+    window[20:40, 30:50] = 1.8
+    out = shading.glare(window, 0.3)
+    assert out[30, 27, 0] > 0.55 > out[2, 2, 0] - 0.02
+    assert out[30, 27, 0] > out[30, 20, 0] > out[30, 8, 0] >= 0.5
+    np.testing.assert_array_equal(shading.glare(window, 0.0), window)

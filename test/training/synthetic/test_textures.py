@@ -31,6 +31,17 @@ def test_most_walls_are_pale() -> None:
     assert (saturation > 0.3).mean() < 0.12
 
 
+def test_few_things_are_violet() -> None:
+    rng = np.random.default_rng(0)
+    hues = np.array([textures.hue(rng) for _ in range(2000)])
+    assert ((hues >= 0) & (hues < 1)).all()
+    assert ((hues > 0.7) & (hues < 0.95)).mean() < 0.05
+    assert ((hues < 0.18) | (hues > 0.97)).mean() > 0.5
+    objects = np.array([textures.object_colour(rng) for _ in range(2000)])
+    assert (1 - objects.min(1) / objects.max(1) > 0.6).mean() < 0.1
+    assert (objects.max(1) < 0.25).mean() > 0.08, "some things are nearly black"
+
+
 @pytest.mark.parametrize(
     ("hue", "expected"), [(0, (1, 0, 0)), (1 / 3, (0, 1, 0)), (2 / 3, (0, 0, 1)), (1, (1, 0, 0))]
 )
