@@ -24,6 +24,7 @@ _KEPT = (
     "samples",
     "step",
     "machine",
+    "soup",
 )
 
 
