@@ -68,13 +68,12 @@ class Camera:
         )
 
     def mute(self) -> None:
-        """Unsubscribe."""
+        """Unsubscribe; a frame that is being answered is still scaled as the others were."""
         if self.input is not None:
             self.input.close()
             self.input = None
         if self._refinement is not None:
             self._refinement.close()
-            self._refinement = None
 
     def close(self) -> None:
         """Unsubscribe and destroy the publishers."""
