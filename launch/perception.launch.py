@@ -43,6 +43,7 @@ ARGUMENTS = {
         "cameras, {camera} stands for the name of each",
         None,
     ),
+    "image_transport": ("", "what images are subscribed to", ("", "raw", "compressed")),
     "input_camera_info_topic": (
         "",
         "its calibration; empty takes camera_info beside the images",
@@ -88,7 +89,7 @@ def _nodes(context):
     overrides = {
         # Typed, because a plain text such as 1e3 would be read as a number.
         name: ParameterValue(given[name], value_type=str)
-        for name in ("model", "backend", "device")
+        for name in ("model", "backend", "device", "image_transport")
         if given[name]
     }
     for name in ("autostart", "use_sim_time"):

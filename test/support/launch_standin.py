@@ -86,6 +86,20 @@ class LifecycleNode(Node):
 
 
 @dataclass
+class ExecuteProcess:
+    name: str
+    cmd: list[str]
+    output: str
+    additional_env: dict[str, str]
+    on_exit: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class Shutdown:
+    reason: str
+
+
+@dataclass
 class PythonLaunchDescriptionSource:
     path: str
 
@@ -108,8 +122,19 @@ class ResolvedNode:
 
 def resolve(path: Path, given: Mapping[str, str], folder: Path) -> list[ResolvedNode]:
     """The nodes a launch file starts with these arguments; parameter files go to ``folder``."""
+    return [each for each in _resolve(path, given, folder) if isinstance(each, ResolvedNode)]
+
+
+def processes(path: Path, given: Mapping[str, str], folder: Path) -> list[ExecuteProcess]:
+    """What it starts besides nodes, in order; what follows a process is in its ``on_exit``."""
+    return [each for each in _resolve(path, given, folder) if isinstance(each, ExecuteProcess)]
+
+
+def _resolve(
+    path: Path, given: Mapping[str, str], folder: Path
+) -> list[ResolvedNode | ExecuteProcess]:
     context = Context()
-    nodes: list[ResolvedNode] = []
+    nodes: list[ResolvedNode | ExecuteProcess] = []
     for entity in _entities(path):
         if isinstance(entity, DeclareLaunchArgument):
             value = given.get(entity.name, entity.default_value)
@@ -118,6 +143,9 @@ def resolve(path: Path, given: Mapping[str, str], folder: Path) -> list[Resolved
             with _installed():
                 found = entity.function(context)
             for each in found:
+                if isinstance(each, ExecuteProcess):
+                    nodes.append(each)
+                    continue
                 own = folder / str(len(nodes))
                 own.mkdir(parents=True, exist_ok=True)
                 nodes.append(_node(each, own))
@@ -126,7 +154,7 @@ def resolve(path: Path, given: Mapping[str, str], folder: Path) -> list[Resolved
                 name: value if isinstance(value, str) else value.perform(context)
                 for name, value in entity.launch_arguments
             }
-            nodes += resolve(Path(entity.source.path), passed, folder / "included")
+            nodes += _resolve(Path(entity.source.path), passed, folder / "included")
         else:
             raise TypeError(f"the stand-in does not know {type(entity).__name__}")
     unknown = set(given) - set(context.values)
@@ -177,8 +205,10 @@ def _installed() -> Iterator[None]:
         "launch": {"LaunchDescription": LaunchDescription},
         "launch.actions": {
             "DeclareLaunchArgument": DeclareLaunchArgument,
+            "ExecuteProcess": ExecuteProcess,
             "IncludeLaunchDescription": IncludeLaunchDescription,
             "OpaqueFunction": OpaqueFunction,
+            "Shutdown": Shutdown,
         },
         "launch.launch_description_sources": {
             "PythonLaunchDescriptionSource": PythonLaunchDescriptionSource
