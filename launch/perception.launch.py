@@ -93,7 +93,7 @@ def _nodes(context):
     }
     for name in ("autostart", "use_sim_time"):
         if given[name]:
-            overrides[name] = ParameterValue(given[name], value_type=bool)
+            overrides[name] = given[name] == "true"
     if cameras:
         overrides["cameras"] = cameras
     profile = None if given["transport_profile"] == "default" else given["transport_profile"]
@@ -140,7 +140,7 @@ def _rviz(given, name, cameras, profile):
             *("-d", str(CONFIG / "rviz" / f"{given['task']}.rviz")),
             *("-f", given["rviz_fixed_frame"]),
         ],
-        parameters=[{"use_sim_time": ParameterValue(given["use_sim_time"], value_type=bool)}],
+        parameters=[{"use_sim_time": given["use_sim_time"] == "true"}],
         remappings=[(f"/{name}/{topic}", f"{below}/{topic}") for topic in SHOWN],
         additional_env=transport_environment(profile),
         output="screen",

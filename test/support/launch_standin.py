@@ -51,14 +51,13 @@ class OpaqueFunction:
 
 @dataclass
 class ParameterValue:
-    value: str
+    value: Any
     value_type: type
 
-    def evaluate(self) -> Any:
-        value = self.value if self.value_type is str else yaml.safe_load(self.value)
-        if not isinstance(value, self.value_type):
-            raise ValueError(f"{self.value!r} is not a {self.value_type.__name__}")
-        return value
+    def __post_init__(self) -> None:
+        # launch_ros converts substitutions only, and takes a text for nothing but a text.
+        if not isinstance(self.value, self.value_type):
+            raise TypeError(f"value={self.value!r} is not an instance of {self.value_type}")
 
 
 @dataclass
@@ -157,7 +156,7 @@ def _node(node: Node, folder: Path) -> ResolvedNode:
             arguments += ["--params-file", entry]
         else:
             values = {
-                name: value.evaluate() if isinstance(value, ParameterValue) else value
+                name: value.value if isinstance(value, ParameterValue) else value
                 for name, value in entry.items()
             }
             if not values:
