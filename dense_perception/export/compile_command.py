@@ -65,6 +65,7 @@ _TENSORRT_ONLY: tuple[tuple[str, Any], ...] = (
 def main(options: argparse.Namespace) -> int:
     from dense_perception.core.registry import find_model
 
+    _only_for_tensorrt(options)
     model = find_model(options.model)
     kinds = model.precisions if options.precision == "all" else (options.precision,)
     rows: list[dict[str, Any]] = []
@@ -80,6 +81,19 @@ def main(options: argparse.Namespace) -> int:
         rows = [*rows[:-1], {**rows[-1], **row}] if options.backend == "tensorrt" else [*rows, row]
     print(json.dumps(rows) if options.json else _table(rows))
     return 1 if any(row["problem"] for row in rows) else 0
+
+
+def _only_for_tensorrt(options: argparse.Namespace) -> None:
+    """An option that would change nothing is refused: whoever gave it expects something of it."""
+    from dense_perception.core.errors import InputError
+
+    surplus = [name for name, default in _TENSORRT_ONLY if getattr(options, name) != default]
+    if surplus and options.backend != "tensorrt":
+        words = ", ".join(f"--{name.replace('_', '-')}" for name in surplus)
+        raise InputError(
+            f"got {words} with --backend {options.backend}, expected them with --backend tensorrt "
+            "only: leave them out"
+        )
 
 
 def _tensorrt(path: Path, kind: str, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -133,12 +147,7 @@ def _torch_tensorrt(
     model: Model, kinds: tuple[str, ...], options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     from dense_perception.backends.torch_tensorrt import load_modules
-    from dense_perception.core.errors import InputError
 
-    surplus = [name for name, default in _TENSORRT_ONLY if getattr(options, name) != default]
-    if surplus:
-        words = ", ".join(f"--{name.replace('_', '-')}" for name in surplus)
-        raise InputError(f"{words}: for --backend tensorrt only, leave it out")
     load_modules()  # says what is missing before PyTorch does
 
     from tqdm import tqdm
