@@ -43,6 +43,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "generate training pictures: rooms, Doom maps",
     ),
     "train": ("dense_perception.training.command", "train a model"),
+    "soup": ("dense_perception.training.soup_command", "average a model with its continuation"),
     "compile": ("dense_perception.export.compile_command", "compile to checked engines"),
     "export": ("dense_perception.export.command", "turn a checkpoint into ONNX files"),
 }

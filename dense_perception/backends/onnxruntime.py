@@ -38,7 +38,7 @@ class OnnxRuntimeBackend(Backend):
     """Runs an ONNX file with ONNX Runtime.
 
     ``device`` is ``cpu``, ``cuda``/``gpu``, ``tensorrt`` or an execution provider's full name;
-    ``threads`` 0 means all cores.
+    ``threads`` 0 means all cores. ``optimised=False`` runs the graph node by node as it stands.
 
     :raises BackendError: if onnxruntime is not installed, the device is not available or the graph
         is refused.
@@ -46,7 +46,9 @@ class OnnxRuntimeBackend(Backend):
 
     name = "onnxruntime"
 
-    def __init__(self, path: Path, *, device: str = "cpu", threads: int = 0) -> None:
+    def __init__(
+        self, path: Path, *, device: str = "cpu", threads: int = 0, optimised: bool = True
+    ) -> None:
         ort = _import_onnxruntime()
         if threads < 0:
             raise BackendError(f"threads is {threads}, expected 0 (all cores) or more")
@@ -55,6 +57,8 @@ class OnnxRuntimeBackend(Backend):
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        if not optimised:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         # A spinning pool answers a little sooner but burns the cores the transport needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = [provider] if provider == _PROVIDERS["cpu"] else [provider, _PROVIDERS["cpu"]]

@@ -6,7 +6,10 @@ engine's identity, so that the next start costs nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from dense_perception.backends.base import Backend
 from dense_perception.backends.engine_cache import remember_check, remembered_check
@@ -15,6 +18,8 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.difference import Difference
 from dense_perception.core.errors import EngineRefusedError
 from dense_perception.core.reference_frames import reference_feeds
+
+Arrays = Mapping[str, np.ndarray]
 
 # For files whose card states none.
 _TOLERANCES = {
@@ -36,8 +41,7 @@ def tolerance(card: ModelCard) -> Difference:
 def self_check(card: ModelCard, path: Path, backend: Backend, identity: str) -> Difference:
     """Run the card's reference frames through ``backend`` and through the reference.
 
-    ``identity`` names exactly what is checked: file, runtime, version, device. Compared is the
-    depth, or the confidence: labels of two equally good classes differ by rounding.
+    ``identity`` names exactly what is checked: file, runtime, version, device.
 
     :raises EngineRefusedError: with the measured difference, if it is outside the card's tolerance.
     :raises BackendError: if either of them fails.
@@ -66,21 +70,41 @@ def self_check(card: ModelCard, path: Path, backend: Backend, identity: str) -> 
     return found
 
 
+def frames_of(arrays: Arrays) -> list[dict[str, np.ndarray]]:
+    """A batch by name as its frames, each a batch of one."""
+    count = len(next(iter(arrays.values())))
+    return [{name: array[i : i + 1].copy() for name, array in arrays.items()} for i in range(count)]
+
+
+def answers(backend: Backend, frames: Iterable[Arrays]) -> list[dict[str, np.ndarray]]:
+    """Every output for each frame by itself: how a runtime rounds may depend on the batch.
+
+    :raises BackendError: if the runtime fails.
+    """
+    return [
+        {name: array.copy() for name, array in backend.infer(frame).items()} for frame in frames
+    ]
+
+
+def worst_difference(card: ModelCard, got: Sequence[Arrays], want: Sequence[Arrays]) -> Difference:
+    """Of all frames and outputs the largest; what a tolerance is made of and held against.
+
+    The confidence speaks for the labels: those of two equally good classes differ by rounding.
+    """
+    compared = ["confidence" if name == "labels" else name for name in card.outputs]
+    return Difference.worst(
+        Difference.between(one[name], other[name])
+        for one, other in zip(got, want, strict=True)
+        for name in compared
+    )
+
+
 def _measure(card: ModelCard, path: Path, backend: Backend) -> Difference:
-    output = "depth" if card.depth is not None else "confidence"
-    frames, seed = int(card.parity.get("frames", 3)), int(card.parity.get("seed", 0))
-    feeds = reference_feeds(card, frames, seed)
+    count, seed = int(card.parity.get("frames", 3)), int(card.parity.get("seed", 0))
+    frames = frames_of(reference_feeds(card, count, seed))
+    got = answers(backend, frames)
     reference = OnnxRuntimeBackend(path)
-    worst = Difference(0.0, 0.0)
     try:
-        for index in range(frames):
-            one = {name: array[index : index + 1].copy() for name, array in feeds.items()}
-            got = backend.infer(one)[output].copy()
-            between = Difference.between(got, reference.infer(one)[output])
-            worst = Difference(
-                max(worst.max_of_range, between.max_of_range),
-                max(worst.mean_of_range, between.mean_of_range),
-            )
+        return worst_difference(card, got, answers(reference, frames))
     finally:
         reference.close()
-    return worst

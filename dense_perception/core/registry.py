@@ -215,7 +215,7 @@ def _unknown(name: str, known: Mapping[str, Path]) -> str:
         return (
             f"there is no model {name!r}: no models were found in {folders}; set {MODELS_VARIABLE}"
         )
-    return f"there is no model {name!r}{hint} Known models: {', '.join(sorted(known))}"
+    return f"there is no model {name!r}{hint or '.'} Known models: {', '.join(sorted(known))}"
 
 
 def _searched() -> Iterator[str]:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from dense_perception.core.card import DepthSpec, InputSpec, ModelCard, SegmentationSpec
+from dense_perception.core.card import ModelCard
+from dense_perception.core.card_specs import DepthSpec, InputSpec, SegmentationSpec
 from dense_perception.core.errors import InputError
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.prediction import DepthKind

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from dense_perception.core.card import CheckpointSource
+from dense_perception.core.card_specs import CheckpointSource
 from dense_perception.core.errors import ArtefactError
 from dense_perception.core.files import atomic_write
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import textwrap
 from collections.abc import Callable
 from typing import Any
 
 import rclpy
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.utilities import remove_ros_args
 
 from dense_perception.core.errors import InputError
 from dense_perception.ros.allocator import keep_freed_memory
@@ -29,22 +32,26 @@ def run_node(
     """Create a node, bring it up if ``autostart`` says so, and spin it until it is interrupted.
 
     A model that does not load leaves the node unconfigured and alive. Returns the exit code: 0
-    after SIGINT or SIGTERM, 1 if a parameter has a wrong value.
+    after SIGINT or SIGTERM, 1 if an argument is not understood or a parameter has a wrong value.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help"} & set(arguments):
-        print(usage(name, parameters))
+        _show(usage(name, parameters))
         return 0
     keep_freed_memory()
     # The executor and the worker hand frames to each other; 5 ms would be a seventh of a frame.
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    rclpy.init(args=arguments)
+    try:
+        _initialise(name, arguments)
+    except InputError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
     node: PerceptionNode[Any] | None = None
     executor = SingleThreadedExecutor()
     try:
         try:
             node = create()
-        except InputError as error:
+        except (InputError, ParameterException) as error:
             rclpy.logging.get_logger(name).fatal(str(error))
             return 1
         executor.add_node(node)
@@ -68,10 +75,38 @@ def run_node(
     return 0
 
 
+def _initialise(name: str, arguments: list[str]) -> None:
+    """
+    :raises InputError: naming the argument that is not understood.
+    """
+    cure = f"expected --ros-args -p NAME:=VALUE and the like: `{name} --help` lists the parameters"
+    try:
+        rclpy.init(args=arguments)
+        foreign = remove_ros_args([name, *arguments])[1:]
+    except RuntimeError as error:  # of rclpy's compiled part, whose types have no stable names
+        reason = str(error).partition(", at /")[0]
+        raise InputError(f"the arguments are not understood ({reason}), {cure}") from error
+    if foreign:
+        rclpy.try_shutdown()
+        raise InputError(f"the arguments are {' '.join(foreign)!r}, {cure}")
+
+
+def _show(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # The reader (head, less) has gone; Python must not try to flush to it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def usage(name: str, parameters: type[PerceptionParameters]) -> str:
     """What ``--help`` prints: how to set parameters, and which there are."""
     lines = [
         f"usage: {name} --ros-args [-p NAME:=VALUE]... [-r FROM:=TO]... [--params-file FILE]",
+        "",
+        "examples:",
+        f"  {name} --ros-args -r image:=/camera/image_raw -r camera_info:=/camera/camera_info",
+        f"  {name} --ros-args -p backend:=onnxruntime -p threads:=2 --log-level debug",
         "",
         "parameters:",
     ]

@@ -66,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
     from dense_perception.training.batches import one_thread_for_opencv
     from dense_perception.training.config import TrainingConfig
     from dense_perception.training.datasets.corpus import Corpus, Mixture
-    from dense_perception.training.datasets.subset import split
+    from dense_perception.training.datasets.subset import evenly, split
     from dense_perception.training.loop import Task, fit
     from dense_perception.training.provenance import machine
 
@@ -84,12 +84,11 @@ def main(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)
     one_thread_for_opencv()
-    count = min(args.validation_frames, len(validation))
     task = Task(
         config=config,
         train=train,
         validation=validation,
-        validation_indices=[round(i * len(validation) / count) for i in range(count)],
+        validation_indices=evenly(len(validation), args.validation_frames),
         out=args.out,
         provenance={
             "data": data,

@@ -7,13 +7,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from dense_perception.core.card import (
-    FURTHER_MAPS,
-    DepthSpec,
-    InputSpec,
-    ModelCard,
-    SegmentationSpec,
-)
+from dense_perception.core.card import ModelCard
+from dense_perception.core.card_specs import FURTHER_MAPS, DepthSpec, InputSpec, SegmentationSpec
 from dense_perception.core.prediction import DepthKind
 from dense_perception.training.config import TrainingConfig
 
@@ -29,6 +24,7 @@ _KEPT = (
     "samples",
     "step",
     "machine",
+    "soup",
 )
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from dense_perception.backends.base import Backend
 from dense_perception.backends.select import open_backend
-from dense_perception.backends.self_check import self_check
+from dense_perception.backends.self_check import frames_of, self_check, worst_difference
 from dense_perception.core.errors import EngineRefusedError
-from test.support.artefacts import write_red_artefact
+from test.support.artefacts import red_card, write_red_artefact
 
 
 class Wrong(Backend):
@@ -61,6 +61,14 @@ def test_the_cards_tolerance_decides(red: Path) -> None:
     backend = Wrong(red, 1.1)
     assert 0.05 < self_check(card, red, backend, "tolerated").max_of_range < 0.2
     assert backend.runs == 2
+
+
+def test_the_worst_frame_counts_against_its_own_range() -> None:
+    flat, deep = np.array([[[1.0, 2.0]]]), np.array([[[1.0, 11.0]]])
+    want = frames_of({"depth": np.concatenate([flat, deep])})
+    got = frames_of({"depth": np.concatenate([flat + 0.5, deep + 0.5])})
+    found = worst_difference(red_card(), got, want)
+    assert found.max_of_range == pytest.approx(0.5), "not 0.5 of the 10 m that both span"
 
 
 def test_openvino_agrees_with_the_reference(red: Path) -> None:

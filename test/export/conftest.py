@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from dense_perception.core.card import DepthSpec, InputSpec, ModelCard
+from dense_perception.core.card import ModelCard
+from dense_perception.core.card_specs import DepthSpec, InputSpec
 from dense_perception.core.prediction import DepthKind
 from dense_perception.nets import zoo
 

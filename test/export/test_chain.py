@@ -18,7 +18,8 @@ import yaml
 
 from dense_perception import cli
 from dense_perception.backends.tensorrt_build import TensorRtOptions, build_engine
-from dense_perception.core.card import CheckpointSource, ModelCard
+from dense_perception.core.card import ModelCard
+from dense_perception.core.card_specs import CheckpointSource
 from dense_perception.core.errors import ArtefactError, CardError, ModelNotFoundError
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.registry import checkpoint_path, exported_dir, find_model

@@ -8,10 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
 from dense_perception import cli
+from dense_perception.backends.select import open_backend
+from dense_perception.backends.self_check import self_check
 from dense_perception.core.card import ModelCard
 from dense_perception.core.reference_frames import reference_feeds
 from dense_perception.core.registry import find_model
@@ -74,6 +77,29 @@ def test_int8_is_smaller_and_close(folder: Path) -> None:
     want = runtime_outputs("onnxruntime", fp32, feeds)["depth"]
     got = runtime_outputs("onnxruntime", int8, feeds)["depth"]
     assert Difference.between(got, want).mean_of_range < 0.05
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_fresh_export_passes_its_own_self_check(
+    folder: Path, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = folder / f"vit_{precision}.onnx"
+    card = ModelCard.from_onnx(path)
+    frames = reference_feeds(card, 3)["image"]
+    session = onnxruntime.InferenceSession(path)
+    for name in ("onnxruntime", "openvino"):
+        backend = open_backend(name, path)
+        found = self_check(card, path, backend, f"{name}_{precision}")
+        worst = 0.0
+        for image in frames:  # the same by hand
+            want = session.run(["depth"], {"image": image[None]})[0]
+            got = backend.infer({"image": image[None]})["depth"]
+            worst = max(worst, float(np.abs(got - want).max() / np.ptp(want)))
+        assert found.max_of_range == pytest.approx(worst, rel=1e-3, abs=1e-9)
+        # Room for a runtime on another machine.
+        assert 2.9 * worst <= card.parity["max_of_range"]
+        backend.close()
 
 
 def test_the_card_says_what_was_done(folder: Path) -> None:
@@ -168,3 +194,6 @@ def test_difference_by_hand() -> None:
     assert Difference.between(np.array([1.0, np.nan, 5.0]), want).max_of_range == float("inf")
     assert Difference.between(np.ones(3), np.ones(3)) == Difference(0.0, 0.0)
     assert Difference.between(np.ones(3), np.zeros(3)).mean_of_range == float("inf")
+    dark = np.array([0, 1, 2], np.uint8)
+    assert Difference.between(dark + np.uint8(1), dark) == Difference(0.0, 0.0)
+    assert Difference.between(dark + np.uint8(4), dark).max_of_range == pytest.approx(3 / 255)

@@ -7,7 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from dense_perception.core.card import DepthSpec, InputSpec, ModelCard
+from dense_perception.core.card import ModelCard
+from dense_perception.core.card_specs import DepthSpec, InputSpec
 from dense_perception.core.errors import ArtefactError
 from dense_perception.core.prediction import DepthKind
 from dense_perception.export.half import fp16_nodes, half_candidates, rounded, to_half

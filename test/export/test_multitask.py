@@ -12,12 +12,8 @@ import torch
 from torch import nn
 
 from dense_perception import Perceiver
-from dense_perception.core.card import (
-    DepthSpec,
-    InputSpec,
-    ModelCard,
-    SegmentationSpec,
-)
+from dense_perception.core.card import ModelCard
+from dense_perception.core.card_specs import DepthSpec, InputSpec, SegmentationSpec
 from dense_perception.core.errors import CardError
 from dense_perception.core.prediction import DepthKind
 from dense_perception.export.graph import Corridor, output_names, to_onnx

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from dense_perception.core.card import CheckpointSource
+from dense_perception.core.card_specs import CheckpointSource
 from dense_perception.core.errors import ArtefactError
 from dense_perception.hub.download import download
 

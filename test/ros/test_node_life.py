@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import signal
+import subprocess
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
@@ -13,9 +16,10 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import CompressedImage, Image
 
 from dense_perception.core.camera import Intrinsics
-from dense_perception.core.card import DepthSpec
+from dense_perception.core.card_specs import DepthSpec
 from dense_perception.core.prediction import DepthKind
 from dense_perception.ros.convert import image_message
+from dense_perception.ros.processes import ChildProcess
 from test.ros.conftest import NodeFactory
 from test.support.artefacts import red_card, red_depth, write_red_artefact
 from test.support.ros_probe import Probe, header, random_rgb, values_of, wait_until
@@ -138,14 +142,49 @@ def test_incompatible_qos_is_named_with_both_sides(
     node.wait_for_text("set the parameter output_reliability to reliable")
 
 
-def test_help_lists_the_parameters(start_node: NodeFactory, tmp_path: Path) -> None:
-    from dense_perception.ros.processes import ChildProcess
+NOT_UNDERSTOOD = {
+    "parameter without a value": (["--ros-args", "-p", "threads"], "override rule: '-p threads'"),
+    "missing file": (["--ros-args", "--params-file", "/missing.yaml"], "file /missing.yaml"),
+    "unknown flag": (["--ros-args", "--thread", "3"], "['--thread', '3']"),
+    "no --ros-args": (["--backend", "openvino"], "the arguments are '--backend openvino'"),
+    "wrong type of ROS' own": (
+        ["--ros-args", "-p", "use_sim_time:=maybe"],
+        "expecting type 'BOOL'",
+    ),
+}
 
-    with ChildProcess(
-        "dense_perception.ros.depth_node", ["--help"], log=tmp_path / "help.log"
-    ) as process:
-        assert process.wait(15) == 0
-        assert "default_hfov_deg: float = 60.0 (1 to 170)" in process.log()
+
+def test_arguments_that_are_not_understood_are_named(
+    ros_environment: dict[str, str], tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        nodes = {
+            name: stack.enter_context(
+                ChildProcess(
+                    "dense_perception.ros.depth_node",
+                    arguments,
+                    log=tmp_path / str(number),
+                    environment=ros_environment,
+                )
+            )
+            for number, (name, (arguments, _)) in enumerate(NOT_UNDERSTOOD.items())
+        }
+        for name, node in nodes.items():
+            assert node.wait(15) == 1, name
+            assert NOT_UNDERSTOOD[name][1] in node.log()
+            assert "Traceback" not in node.log()
+
+
+def test_help_lists_the_parameters() -> None:
+    command = [sys.executable, "-m", "dense_perception.ros.depth_node", "--help"]
+    whole = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "default_hfov_deg: float = 60.0 (1 to 170)" in whole.stdout
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as unread:
+        assert unread.stdout is not None
+        assert unread.stderr is not None
+        unread.stdout.close()  # as head does once it has enough
+        assert unread.stderr.read() == b""
+    assert unread.returncode == 0
 
 
 def test_compressed_images(start_node: NodeFactory, probe: Probe, red_model: Path) -> None:

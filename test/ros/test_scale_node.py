@@ -10,7 +10,7 @@ import pytest
 from sensor_msgs.msg import Image, PointCloud2
 
 from dense_perception.core.camera import Intrinsics
-from dense_perception.core.card import DepthSpec
+from dense_perception.core.card_specs import DepthSpec
 from dense_perception.core.prediction import DepthKind
 from dense_perception.imaging.points import organised_xyz
 from dense_perception.ros.convert import CloudWriter, camera_info_message, image_message

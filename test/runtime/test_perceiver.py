@@ -10,7 +10,7 @@ import pytest
 
 from dense_perception import Perceiver
 from dense_perception.core.camera import Intrinsics
-from dense_perception.core.card import DepthSpec
+from dense_perception.core.card_specs import DepthSpec
 from dense_perception.core.errors import BackendError, CardError, InputError, ModelNotFoundError
 from dense_perception.core.frame import Frame
 from dense_perception.core.prediction import DepthKind

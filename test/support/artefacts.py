@@ -16,7 +16,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from dense_perception.core.card import METADATA_KEY, DepthSpec, InputSpec, ModelCard
+from dense_perception.core.card import METADATA_KEY, ModelCard
+from dense_perception.core.card_specs import DepthSpec, InputSpec
 from dense_perception.core.prediction import DepthKind
 
 

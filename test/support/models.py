@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from dense_perception.core.card import ModelCard, ModelFile
+from dense_perception.core.card import ModelCard
+from dense_perception.core.card_specs import ModelFile
 from test.support.artefacts import red_card, write_red_artefact
 
 

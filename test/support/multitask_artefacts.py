@@ -17,14 +17,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from dense_perception.core.card import (
-    FURTHER_MAPS,
-    METADATA_KEY,
-    DepthSpec,
-    InputSpec,
-    ModelCard,
-    SegmentationSpec,
-)
+from dense_perception.core.card import METADATA_KEY, ModelCard
+from dense_perception.core.card_specs import FURTHER_MAPS, DepthSpec, InputSpec, SegmentationSpec
 from dense_perception.core.prediction import DepthKind
 
 

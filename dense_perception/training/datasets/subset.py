@@ -1,4 +1,4 @@
-"""A contiguous part of a data set."""
+"""Parts of a data set."""
 
 from __future__ import annotations
 
@@ -35,3 +35,9 @@ def split(frames: Frames, held_out: float) -> tuple[Span, Span]:
         raise TrainingError(f"{len(frames)} frames cannot be split: generate more")
     cut = min(len(frames) - 1, round(len(frames) * (1 - held_out)))
     return Span(frames, 0, cut), Span(frames, cut, len(frames))
+
+
+def evenly(length: int, most: int) -> list[int]:
+    """Indices of ``most`` frames spread over ``length`` of them; of all if there are fewer."""
+    count = min(most, length)
+    return [round(i * length / count) for i in range(count)]

@@ -1,0 +1,72 @@
+"""The parts of a model card: input, outputs, where the weights and the files are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dense_perception.core.prediction import GRAY_MAPS, DepthKind
+
+SCHEMA = 1
+TASKS = ("depth", "segmentation", "multitask")
+FURTHER_MAPS = ("normals", *GRAY_MAPS)
+RESIZES = ("stretch",)
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What the graph input ``image`` wants: uint8 NHWC RGB of ``height`` x ``width`` pixels.
+
+    ``resize`` says how a frame of another size gets there. ``focal`` says that the graph has a
+    second input ``focal_px``: float32 of shape (N,), the focal length at the network's size.
+    """
+
+    height: int
+    width: int
+    resize: str = "stretch"
+    focal: bool = False
+
+
+@dataclass(frozen=True)
+class DepthSpec:
+    """The graph output ``depth``: float32 of shape (N, height, width); see :class:`DepthKind`."""
+
+    kind: DepthKind
+    min_m: float = 0.0
+    max_m: float = float("inf")
+
+
+@dataclass(frozen=True)
+class SegmentationSpec:
+    """The graph outputs ``labels`` and ``confidence``; ``labels`` names a set of core/labels.py.
+
+    ``window`` and ``stride`` are in pixels: the network looks through square windows that overlap
+    and their scores are averaged. A window of 0 is the whole image.
+    """
+
+    labels: str
+    window: int = 0
+    stride: int = 0
+
+
+@dataclass(frozen=True)
+class CheckpointSource:
+    """Where the published weights are: ``url``, and the bare ``file`` name they are kept under.
+
+    ``sha256`` is the file's digest or its published beginning (8 to 64 hex digits), empty where its
+    publisher states none.
+    """
+
+    url: str
+    file: str
+    sha256: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One precision of the model on disk: file name beside the card, SHA-256, bytes."""
+
+    file: str
+    sha256: str
+    bytes: int
