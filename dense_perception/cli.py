@@ -37,6 +37,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "dense_perception.ros.benchmarks.stream",
         "measure depth_node on a stream",
     ),
+    "outputs-benchmark": (
+        "dense_perception.ros.benchmarks.outputs",
+        "measure what each output of multitask_node costs",
+    ),
     "replay": ("dense_perception.ros.replay_command", "publish a bag on its ROS 2 topics"),
     "synthesize": (
         "dense_perception.training.synthetic.command",

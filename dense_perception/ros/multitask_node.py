@@ -9,6 +9,8 @@ from dense_perception.ros.params import MultitaskParameters
 from dense_perception.ros.perception_node import PerceptionNode
 from dense_perception.ros.segmentation_outputs import SegmentationOutputs
 
+GROUPS = (DepthOutputs, SegmentationOutputs, LabelledPointOutputs, MapOutputs)
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until it is interrupted; the exit code is 0 then, 1 for wrong parameters."""
@@ -18,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
         lambda: PerceptionNode(
             "multitask_node",
             MultitaskParameters,
-            (DepthOutputs, SegmentationOutputs, LabelledPointOutputs, MapOutputs),
+            GROUPS,
         ),
         arguments,
     )

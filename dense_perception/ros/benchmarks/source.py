@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     prefix = f"{args.camera}/" if args.camera else ""
     images = node.create_publisher(Image, f"{prefix}image", sensor_data)
     infos = node.create_publisher(CameraInfo, f"{prefix}camera_info", sensor_data)
-    pictures = _pictures(args.width, args.height)
+    shown = pictures(args.width, args.height)
     intrinsics = Intrinsics.from_fov(args.width, args.height, 60.0)
     count, late = 0, 0
     try:
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
             late += wait < -1 / args.rate
             time.sleep(max(0.0, wait))
             header = Header(frame_id="camera_optical", stamp=node.get_clock().now().to_msg())
-            images.publish(image_message(pictures[count % len(pictures)], header, "rgb8"))
+            images.publish(image_message(shown[count % len(shown)], header, "rgb8"))
             infos.publish(camera_info_message(None, intrinsics, header))
     except KeyboardInterrupt:
         pass
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _pictures(width: int, height: int) -> list[np.ndarray]:
+def pictures(width: int, height: int) -> list[np.ndarray]:
     """Soft gradients that move from picture to picture."""
     v, u = np.mgrid[:height, :width].astype(np.float32)
     ramps = np.stack([u / width, v / height, (u + v) / (width + height)], axis=2)
