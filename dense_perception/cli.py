@@ -37,6 +37,14 @@ VERBS: dict[str, tuple[str, str]] = {
         "dense_perception.ros.benchmarks.stream",
         "measure depth_node on a stream",
     ),
+    "cameras-benchmark": (
+        "dense_perception.ros.benchmarks.cameras",
+        "measure several cameras in one node",
+    ),
+    "nav2-benchmark": (
+        "dense_perception.ros.benchmarks.nav2",
+        "count which answers a consumer like Nav2's accepts",
+    ),
     "outputs-benchmark": (
         "dense_perception.ros.benchmarks.outputs",
         "measure what each output of multitask_node costs",

@@ -140,7 +140,7 @@ def restore_normals(normals_hwc: np.ndarray, width: int, height: int) -> np.ndar
     if not length_hw.min() > _SHORTEST_NORMAL:
         length_hw[~(length_hw > _SHORTEST_NORMAL)] = np.nan
     for plane in planes:
-        plane /= length_hw
+        np.divide(plane, length_hw, out=plane)
     return cv2.merge(planes)
 
 

@@ -99,6 +99,11 @@ class ChildProcess:
         except subprocess.TimeoutExpired:
             return None
 
+    def interrupt(self) -> None:
+        """Ask it to end, without waiting for it."""
+        if self.returncode is None:
+            self._process.send_signal(signal.SIGINT)
+
     def stop(self, with_signal: signal.Signals = signal.SIGINT) -> int:
         """End it, politely at first; returns the exit code. Safe to repeat."""
         if self.returncode is None:

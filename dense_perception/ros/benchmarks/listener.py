@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from dense_perception.core.errors import BackendError
 from dense_perception.ros.convert import stamp_ns
+from dense_perception.ros.processes import ChildProcess
 
 SENSOR_DATA = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 
@@ -78,6 +79,17 @@ class Listener:
             if time.monotonic() > deadline:
                 raise BackendError(f"waited {timeout_s:g} s for {what}")
             self.spin(0.05)
+
+    def wait_for_pictures(self, sources: Sequence[ChildProcess]) -> None:
+        """Spin until these cameras publish: what is not taken meanwhile would be lost.
+
+        :raises BackendError: if one of them does not within 30 s.
+        """
+        self.wait_for(
+            lambda: all("publishing" in source.log() for source in sources),
+            "the cameras to publish, which wait until somebody subscribes",
+            30,
+        )
 
     def spin(self, seconds: float, label: str = "") -> None:
         """Listen for so long, with a progress bar on stderr where it has a ``label``."""

@@ -129,7 +129,7 @@ def _measure(
     listener.wait_for(
         lambda: all(listener.arrivals[spec.name] for spec in specs), "the first answers"
     )
-    listener.spin(_SETTLE_S)
+    listener.spin(min(_SETTLE_S, args.seconds))
     begun_s, cpu_begun_s, begun_ns = time.monotonic(), cpu_s(node.pid), time.time_ns()
     label = "nobody" if not specs else specs[0].name if len(specs) == 1 else "all outputs"
     listener.spin(args.seconds, label)

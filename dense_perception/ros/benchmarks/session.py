@@ -82,15 +82,12 @@ class Session:
         return process
 
     def source(self, args: argparse.Namespace, seconds: float, camera: str = "") -> ChildProcess:
-        """A camera that publishes for ``seconds`` below ``camera``, once somebody subscribes.
-
-        :raises BackendError: if nobody does.
-        """
-        arguments = [f"--{name}={getattr(args, name)}" for name in ("width", "height", "rate")]
-        arguments += [f"--seconds={seconds}", f"--camera={camera}"]
-        process = self._start("dense_perception.ros.benchmarks.source", arguments)
-        process.wait_for_text("publishing", 30)
-        return process
+        """A camera that publishes for ``seconds`` below ``camera``, once somebody subscribes."""
+        options = [f"--{name}={getattr(args, name)}" for name in ("width", "height", "rate")]
+        return self._start(
+            "dense_perception.ros.benchmarks.source",
+            [*options, f"--seconds={seconds}", f"--camera={camera}"],
+        )
 
     def _start(self, module: str, arguments: Sequence[str]) -> ChildProcess:
         self._started += 1

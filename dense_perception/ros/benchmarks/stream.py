@@ -96,6 +96,7 @@ def run(args: argparse.Namespace) -> StreamResult:
         listener.note("points", PointCloud2, "/depth_node/points")
         listener.wait_until_matched(["/depth_node/points", "/diagnostics"])
         source = session.source(args, args.seconds)
+        listener.wait_for_pictures([source])
         warm_up_s = min(WARM_UP_S, args.seconds / 2)
         listener.spin(warm_up_s, "warming up")
         memory_start_mb, cpu_start_s = resident_mb(node.pid), cpu_s(node.pid)
