@@ -13,6 +13,8 @@ import numpy as np
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
 
+_FIELDS_OF_VIEW_DEG = (1.0, 170.0)
+
 
 @dataclass(frozen=True)
 class CalibrationFields:
@@ -60,8 +62,9 @@ def intrinsics_from_info(
     Takes K, or P for a rectified image; honours region of interest and binning. An image that was
     resized since, keeping its shape, is accepted and the intrinsics are scaled with it.
 
-    :raises InputError: if the calibration is empty (zero or NaN focal length or size) or belongs
-        to an image of another shape.
+    :raises InputError: if the calibration is empty (zero or NaN focal length or size), no
+        camera's (a field of view below 1 or above 170 degrees) or belongs to an image of another
+        shape.
     """
     if info.width == 0 or info.height == 0:
         raise InputError(
@@ -83,6 +86,13 @@ def intrinsics_from_info(
         sensor = Intrinsics.from_matrix(info.width, info.height, np.asarray(matrix, np.float64))
     except InputError as error:
         raise InputError(f"{name} of camera_info is not usable: {error}") from error
+    low, high = _FIELDS_OF_VIEW_DEG
+    if not low <= sensor.horizontal_fov_deg <= high:
+        raise InputError(
+            f"{name} of camera_info is not usable: fx is {sensor.fx:g} for a width of {info.width} "
+            f"pixels, a field of view of {sensor.horizontal_fov_deg:.3g} degrees, expected "
+            f"{low:g} to {high:g}: give {name} in pixels of the full image, not normalised"
+        )
     return sensor.cropped(window.left, window.top, window.width, window.height).resized(
         width, height
     )

@@ -38,8 +38,15 @@ def prepare_output_folder(folder: Path, *, overwrite: bool) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         occupied = any(folder.iterdir())
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(
+            f"cannot write to {folder}: it is a file or lies in one, expected a folder: choose "
+            "another name"
+        ) from error
     except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
+        raise InputError(
+            f"cannot write to {folder}: {error.strerror or error}: choose another folder"
+        ) from error
     if occupied and not overwrite:
         raise InputError(
             f"{folder} is not empty: choose a new folder, or give --overwrite to replace files "

@@ -209,7 +209,7 @@ def _from_yaml(path: Path) -> Model:
 
 def _unknown(name: str, known: Mapping[str, Path]) -> str:
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    hint = f", did you mean {' or '.join(close)}?" if close else "."
     if not known:
         folders = ", ".join(_searched())
         return (

@@ -100,6 +100,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="SmoothQuant's alpha from 0 to 1 (default 0.5); -1 for none",
     )
     group.add_argument(
+        "--float-attention",
+        action="store_true",
+        help="leave attention's products of activations in floating point",
+    )
+    group.add_argument(
         "--full-range",
         action="store_true",
         help="weights use all of int8: for GPUs and processors with VNNI only",
@@ -133,6 +138,7 @@ def main(args: argparse.Namespace) -> int:
         method=args.method,
         percentile=args.percentile,
         smooth=None if args.smooth < 0 else args.smooth,
+        products=not args.float_attention,
         full_range=args.full_range,
     )
     network, card, output = _network(args)

@@ -28,6 +28,7 @@ from dense_perception.core.card import METADATA_KEY, ModelCard
 from dense_perception.core.errors import ArtefactError, CardError
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.prediction import GRAY_MAPS, DepthKind
+from dense_perception.export.folding import fold_constants
 from dense_perception.nets.sliding_window import SlidingWindow
 from dense_perception.nets.vit import fix_positions
 from dense_perception.nets.zoo import normalisation
@@ -132,6 +133,7 @@ def to_onnx(network: nn.Module, card: ModelCard) -> onnx.ModelProto:
     assert program is not None
     model = program.model_proto
     tidy(model)
+    fold_constants(model)
     embed_card(model, card)
     check(model)
     return model

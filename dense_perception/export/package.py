@@ -40,7 +40,7 @@ INT8_DROP = 0.02
 _FLOORS = {"int8": Difference(0.05, 0.005), "fp16": Difference(0.02, 0.002)}
 _JUDGED = 8
 _FP32_TOLERANCE = Difference(1e-3, 1e-4)
-_MARGIN = 3.0
+_MARGIN = 2.0
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ def _takes(
         node.name in layers
         and node.op_type in ("MatMul", "Gemm")
         and node.input[0] == activation
+        and node.input[1] in constants
         and len(constants[node.input[1]].dims) == 2
         and not turned
     )

@@ -51,11 +51,14 @@ def decode_compressed(
     return cv2.cvtColor(bgr_hwc, cv2.COLOR_BGR2RGB, dst=bgr_hwc)
 
 
-def decode_compressed_depth(data: Any, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode_compressed_depth(
+    data: Any, encoding: str = "", *, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
     """A compressed depth image to HxW ``float32`` metres, NaN where there is none.
 
     A 16-bit PNG of millimetres, bare or behind the 12-byte header of
     ``compressed_depth_image_transport``; with that header, also its quantised 32-bit form.
+    ``encoding`` is the uncompressed image's, ``16UC1`` or ``32FC1``, empty where it is not known.
 
     :raises InputError: for anything else (RVL among it), or as :func:`decode_compressed`.
     """
@@ -76,10 +79,14 @@ def decode_compressed_depth(data: Any, *, max_pixels: int = MAX_PIXELS) -> np.nd
         raise InputError("the compressed depth image is damaged or not 16 bit with one channel")
     depth = values_hw.astype(np.float32)
     depth[values_hw == 0] = np.nan
-    quant_a, quant_b = struct.unpack_from("<ff", header, 4) if header else (0.0, 0.0)
+    # With 16UC1 the plug-in leaves the header's numbers as they happen to be in memory.
+    quantised = bool(header) and encoding != "16UC1"
+    quant_a, quant_b = struct.unpack_from("<ff", header, 4) if quantised else (0.0, 0.0)
     if quant_a > 0:
         # Inverse-depth quantisation of the transport plug-in: stored = A / metres + B.
-        return np.float32(quant_a) / (depth - np.float32(quant_b))
+        inverse = depth - np.float32(quant_b)
+        inverse[~(inverse > 0)] = np.nan
+        return np.float32(quant_a) / inverse
     return depth / np.float32(1000)
 
 

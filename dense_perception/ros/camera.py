@@ -35,6 +35,7 @@ class Camera:
         self._topics = OutputTopics(node, name)
         self._groups: list[OutputGroup] = []
         self._refinement: DepthRefinement | None = None
+        self._gives: frozenset[str] = frozenset()
 
     def offer(
         self,
@@ -43,6 +44,7 @@ class Camera:
         card: ModelCard,
     ) -> None:
         """Have publishers for ``specs``, filled by fresh groups."""
+        self._gives = frozenset(card.outputs)
         self._topics.keep(specs)
         self._groups = [group(self._node, self._topics, card) for group in groups]
 
@@ -66,13 +68,12 @@ class Camera:
         )
 
     def mute(self) -> None:
-        """Unsubscribe."""
+        """Unsubscribe; a frame that is being answered is still scaled as the others were."""
         if self.input is not None:
             self.input.close()
             self.input = None
         if self._refinement is not None:
             self._refinement.close()
-            self._refinement = None
 
     def close(self) -> None:
         """Unsubscribe and destroy the publishers."""
@@ -84,7 +85,9 @@ class Camera:
         """The entries of a Prediction that somebody subscribes to, and what those need."""
         entries = self._topics.wanted()
         by_floor = self._node.parameters.scale_source == "camera_height"
-        return entries | {"labels"} if by_floor and "depth" in entries else entries
+        if by_floor and "depth" in entries and "labels" in self._gives:
+            return entries | {"labels"}  # they tell the floor from a table
+        return entries
 
     def announce(self) -> None:
         """Publish what does not belong to a frame."""

@@ -63,6 +63,9 @@ class DeclaredParameters(Generic[Parameters]):
                 self._use(new)
         except DensePerceptionError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        except Exception as error:  # it would end the process: rclpy lets it through the executor
+            reason = f"{type(error).__name__}: {error}"
+            return SetParametersResult(successful=False, reason=f"unexpected {reason}")
         if new != self.current:
             self.current = new
             self._used()

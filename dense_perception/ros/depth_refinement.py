@@ -32,5 +32,6 @@ class DepthRefinement:
         return replace(prediction, depth=self._stabiliser.apply(frame, depth, strength))
 
     def close(self) -> None:
+        """Unsubscribe; safe to repeat."""
         if self._scale is not None:
             self._scale.close()

@@ -16,7 +16,7 @@ _SILENCE_S = 3.0
 
 @dataclass(frozen=True)
 class Health:
-    """A snapshot of a node; the counts with ``recent_`` are since the snapshot before.
+    """A snapshot of a node; the counts with ``recent_`` are of the last period that had any.
 
     ``latencies_ms``: median and 95th percentile by stage. ``seconds_since_image`` is ``None``
     before the first image. ``notes`` are further warnings, each a sentence.
@@ -56,15 +56,15 @@ def judge(health: Health) -> tuple[bytes, str]:
         return DiagnosticStatus.ERROR, f"not configured: {health.last_error}"
     if health.state != "active" or not health.enabled:
         return DiagnosticStatus.OK, health.state if health.enabled else f"{health.state}, disabled"
-    if health.recent_failed and not health.recent_answered:
-        return DiagnosticStatus.ERROR, f"every frame fails: {health.last_error}"
-    if health.recent_failed:
-        return DiagnosticStatus.WARN, f"{health.recent_failed} frames failed: {health.last_error}"
     silence = (
         health.seconds_active if health.seconds_since_image is None else health.seconds_since_image
     )
     if silence > _SILENCE_S:
         return DiagnosticStatus.WARN, f"no image on {health.input_topic} for {silence:.0f} s"
+    if health.recent_failed and not health.recent_answered:
+        return DiagnosticStatus.ERROR, f"every frame fails: {health.last_error}"
+    if health.recent_failed:
+        return DiagnosticStatus.WARN, f"{health.recent_failed} frames failed: {health.last_error}"
     if health.notes:
         return DiagnosticStatus.WARN, "; ".join(health.notes)
     if not health.wanted:

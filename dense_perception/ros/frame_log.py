@@ -28,7 +28,8 @@ class FrameLog:
         """Forget everything but the last error."""
         self._times.reset()
         self._answered = self._failed = self._unwanted = 0
-        self._answered_before = self._failed_before = 0
+        self._counted = (0, 0, 0)
+        self._recent = (0, 0)
         self._intrinsics = ""
         self._active_since = time.monotonic()
         self._last_image: float | None = None
@@ -70,18 +71,25 @@ class FrameLog:
         return is_news
 
     def health(self, known: Health) -> Health:
-        """``known`` completed with the counts and times; starts a new recent period."""
+        """``known`` completed with the counts and times.
+
+        A period in which no image's turn came changes nothing about the recent ones: a slow camera
+        whose every image fails is not well in between.
+        """
         now, summary = time.monotonic(), self._times.summary()
-        answered, failed = self._answered, self._failed
-        health = replace(
+        answered, failed, unwanted = counts = (self._answered, self._failed, self._unwanted)
+        if counts != self._counted:
+            self._recent = (answered - self._counted[0], failed - self._counted[1])
+            self._counted = counts
+        return replace(
             known,
             rate_in_hz=self._times.rate_hz("in"),
             rate_out_hz=self._times.rate_hz("out"),
             answered=answered,
             failed=failed,
-            unwanted=self._unwanted,
-            recent_answered=answered - self._answered_before,
-            recent_failed=failed - self._failed_before,
+            unwanted=unwanted,
+            recent_answered=self._recent[0],
+            recent_failed=self._recent[1],
             latencies_ms={
                 stage: (summary[stage].median_ms, summary[stage].p95_ms)
                 for stage in STAGES
@@ -93,8 +101,6 @@ class FrameLog:
             last_error=self.last_error,
             notes=(*known.notes, *self._notes()),
         )
-        self._answered_before, self._failed_before = answered, failed
-        return health
 
     def _notes(self) -> tuple[str, ...]:
         if self.scale_problem:

@@ -58,13 +58,16 @@ class ModelSlot:
     def change(self, new: Perceiver, meanwhile: Callable[[], None]) -> None:
         """Take ``new`` and free the old one; ``meanwhile`` is called between the two.
 
-        :raises BackendError: if the worker does not let go; ``new`` is freed then.
+        If it fails the old one stays and ``new`` is freed.
+
+        :raises BackendError: if the worker does not let go.
         """
+        old = self.perceiver
         try:
             with self.between_batches():
-                old, self.perceiver = self.perceiver, new
                 meanwhile()
-        except BackendError:
+                self.perceiver = new
+        except BaseException:
             new.close()
             raise
         if old is not None:

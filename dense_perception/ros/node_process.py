@@ -47,8 +47,9 @@ def run_node(
         print(f"{name}: {error}", file=sys.stderr)
         return 1
     node: PerceptionNode[Any] | None = None
-    executor = SingleThreadedExecutor()
+    executor: SingleThreadedExecutor | None = None
     try:
+        executor = SingleThreadedExecutor()
         try:
             node = create()
         except (InputError, ParameterException) as error:
@@ -67,7 +68,8 @@ def run_node(
             raise
         # A signal during start ends the context under the hands of whatever was being done.
     finally:
-        executor.shutdown(timeout_sec=1.0)
+        if executor is not None:
+            executor.shutdown(timeout_sec=1.0)
         if node is not None:
             node.close()
             node.destroy_node()

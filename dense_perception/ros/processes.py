@@ -24,6 +24,16 @@ def interrupt_on_signals() -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
+def end_at_once_on_interrupt() -> None:
+    """Let SIGINT end this process as SIGTERM does, without a KeyboardInterrupt.
+
+    A compiled module that is being imported reports that as an ImportError, as if it were missing.
+    A shell that started us ignoring SIGINT is obeyed.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class ChildProcess:
     """``python -m module arguments`` with its output in a file; a context manager that stops it.
 

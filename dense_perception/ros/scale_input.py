@@ -86,8 +86,7 @@ class ScaleInput:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
         if self._transforms is not None:
-            self._transforms.close()
-            self._transforms = None
+            self._transforms.close()  # what it knows stays, for the frame at hand
 
     def _on_message(self, message: Any) -> None:
         self._messages.append(message)

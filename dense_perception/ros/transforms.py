@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rclpy.node import Node
@@ -65,49 +65,56 @@ class Transform:
         return Transform(self.rotation.T, -self.rotation.T @ self.translation)
 
 
+class _Pose(NamedTuple):
+    """What one transform message said."""
+
+    time_s: float
+    xyzw: tuple[float, ...]
+    translation: tuple[float, ...]
+
+
 class _Edge:
-    """The transforms from one frame to its parent over the last seconds, or a static one."""
+    """The transforms from one frame to its parent over the last seconds, or a static one.
+
+    Added to by the executor's thread and read by the worker's.
+    """
 
     def __init__(self, parent: str) -> None:
         self.parent = parent
         self.static: Transform | None = None
-        self._times_s: deque[float] = deque()
-        self._poses: deque[tuple[tuple[float, ...], tuple[float, ...]]] = deque()
+        self._poses: deque[_Pose] = deque()
 
     def add(self, time_s: float, xyzw: tuple[float, ...], translation: tuple[float, ...]) -> None:
-        if self._times_s and time_s <= self._times_s[-1]:
-            if time_s > self._times_s[-1] - _KEPT_S:
+        if self._poses and time_s <= self._poses[-1].time_s:
+            if time_s > self._poses[-1].time_s - _KEPT_S:
                 return  # late or twice
-            self._times_s.clear()  # the clock went back: a bag starts again
-            self._poses.clear()
-        self._times_s.append(time_s)
-        self._poses.append((xyzw, translation))
-        while self._times_s[0] < time_s - _KEPT_S:
-            self._times_s.popleft()
+            self._poses.clear()  # the clock went back: a bag starts again
+        self._poses.append(_Pose(time_s, xyzw, translation))
+        while self._poses[0].time_s < time_s - _KEPT_S:
             self._poses.popleft()
 
     def at(self, time_s: float) -> Transform | None:
         """Interpolated between its neighbours; ``None`` too far from all of them."""
         if self.static is not None:
             return self.static
-        if not self._times_s:
+        poses = list(self._poses)  # one step: the other thread may go on adding
+        if not poses:
             return None
-        times = list(self._times_s)
-        after = bisect_left(times, time_s)
-        if after in (0, len(times)):
-            nearest = min(after, len(times) - 1)
-            if abs(times[nearest] - time_s) > _MOST_EXTRAPOLATION_S:
+        index = bisect_left(poses, time_s, key=lambda pose: pose.time_s)
+        if index in (0, len(poses)):
+            nearest = poses[min(index, len(poses) - 1)]
+            if abs(nearest.time_s - time_s) > _MOST_EXTRAPOLATION_S:
                 return None
-            return Transform.from_quaternion(*self._poses[nearest])
-        share = (time_s - times[after - 1]) / (times[after] - times[after - 1])
-        (q0, t0), (q1, t1) = self._poses[after - 1], self._poses[after]
-        first, second = np.array(q0), np.array(q1)
+            return Transform.from_quaternion(nearest.xyzw, nearest.translation)
+        before, after = poses[index - 1], poses[index]
+        share = (time_s - before.time_s) / (after.time_s - before.time_s)
+        first, second = np.array(before.xyzw), np.array(after.xyzw)
         if first @ second < 0:  # the same rotation, the short way round
             second = -second
         # Between two messages of a robot the straight line is as good as the arc.
         blend = tuple((1 - share) * first + share * second)
-        way = tuple((1 - share) * np.array(t0) + share * np.array(t1))
-        return Transform.from_quaternion(blend, way)
+        way = (1 - share) * np.array(before.translation) + share * np.array(after.translation)
+        return Transform.from_quaternion(blend, tuple(way))
 
 
 class TransformBuffer:

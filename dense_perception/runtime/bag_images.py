@@ -51,7 +51,7 @@ def message_depth_m(message: Any, msgtype: str) -> np.ndarray:
     :raises InputError: if it cannot be decoded.
     """
     if msgtype == COMPRESSED:
-        return decode_compressed_depth(message.data)
+        return decode_compressed_depth(message.data, message.format.partition(";")[0].strip())
     return decode_depth(
         message.encoding,
         message.width,

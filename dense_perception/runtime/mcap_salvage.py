@@ -40,8 +40,12 @@ def scan_mcap(path: Path) -> Iterator[tuple[McapChannel, int, bytes]]:
     channels: dict[int, McapChannel] = {}
     schemas: dict[int, tuple[str, str, str]] = {}
     with open(path, "rb") as stream:
-        if stream.read(8) != MAGIC:
-            raise InputError(f"{path.name} is not an MCAP file: its first bytes are wrong")
+        start = stream.read(8)
+        if start != MAGIC:
+            raise InputError(
+                f"{path.name} starts with {start.hex(' ') or 'nothing'}, expected an MCAP file, "
+                f"{MAGIC.hex(' ')}: copy the recording again, or give another file"
+            )
         while True:
             head = stream.read(9)
             if len(head) < 9:

@@ -49,7 +49,7 @@ def test_output_folder(tmp_path: Path) -> None:
         prepare_output_folder(tmp_path / "a", overwrite=False)
     prepare_output_folder(tmp_path / "a", overwrite=True)
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write"):
+    with pytest.raises(InputError, match="it is a file or lies in one, expected a folder"):
         prepare_output_folder(tmp_path / "file", overwrite=True)
 
 

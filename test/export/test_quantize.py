@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from dense_perception.backends.select import open_backend
+from dense_perception.backends.tensorrt_build import TensorRtOptions, build_engine
 from dense_perception.core.errors import ArtefactError, InputError
 from dense_perception.export.quantize import (
     QuantizeOptions,
@@ -23,6 +27,7 @@ WEIGHTS = {
     "w3": RNG.randn(8, 5).astype(np.float32),
 }
 ALL = (0, 0)
+KINDS = ("Conv", "Relu", "Transpose", "MatMul", "Softmax")
 
 
 def quantize(
@@ -34,7 +39,7 @@ def quantize(
 
 
 def toy() -> onnx.ModelProto:
-    """1x1 conv with bias, ReLU, depthwise conv, then a product with and one without constants."""
+    """1x1 conv with bias, ReLU, depthwise conv, a product with a constant, then attention."""
     nodes = [
         helper.make_node("Conv", ["x", "w1", "b1"], ["c1"], "conv1"),
         helper.make_node("Relu", ["c1"], ["r1"], "relu"),
@@ -42,14 +47,17 @@ def toy() -> onnx.ModelProto:
         helper.make_node("Transpose", ["c2"], ["t"], "transpose", perm=[0, 2, 3, 1]),
         helper.make_node("MatMul", ["t", "w3"], ["m"], "matmul"),
         helper.make_node("Transpose", ["m"], ["mt"], "again", perm=[0, 1, 3, 2]),
-        helper.make_node("MatMul", ["m", "mt"], ["y"], "attention"),
+        helper.make_node("MatMul", ["m", "mt"], ["s"], "scores"),
+        helper.make_node("Softmax", ["s"], ["p"], "softmax"),
+        helper.make_node("MatMul", ["p", "m"], ["y"], "sums"),
     ]
     graph = helper.make_graph(
         nodes,
         "toy",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 6, 6])],
         [
-            helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 6, 6, 6]),
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 6, 6, 5]),
+            helper.make_tensor_value_info("s", TensorProto.FLOAT, ["N", 6, 6, 6]),
             helper.make_tensor_value_info("c1", TensorProto.FLOAT, ["N", 8, 6, 6]),
             helper.make_tensor_value_info("m", TensorProto.FLOAT, ["N", 6, 6, 5]),
         ],
@@ -81,7 +89,7 @@ def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 def test_only_what_every_runtime_reads() -> None:
     model = quantize(toy(), frames(), QuantizeOptions(keep_float=ALL))
     values = constants(model)
-    assert quantized_layers(model) == ["conv1", "conv2", "matmul"]
+    assert quantized_layers(model) == ["conv1", "conv2", "matmul", "scores", "sums"]
     for node in model.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             zero = values[node.input[2]]
@@ -91,7 +99,7 @@ def test_only_what_every_runtime_reads() -> None:
             assert (values[node.input[1]] > 0).all()
     assert {v.dtype for v in values.values()} == {np.dtype(np.float32), np.dtype(np.int8)}
     kinds = {node.op_type for node in model.graph.node}
-    assert kinds == {"Conv", "Relu", "Transpose", "MatMul", "QuantizeLinear", "DequantizeLinear"}
+    assert kinds - {"QuantizeLinear", "DequantizeLinear"} == set(KINDS)
     # The float weights are gone, the float biases are not.
     assert not {"w1", "w2", "w3"} & set(values)
     bias_inputs = [n.input[2] for n in model.graph.node if n.op_type == "Conv"]
@@ -150,12 +158,44 @@ def test_depthwise_convolution_without_bias_gets_one() -> None:
 
 
 def test_first_and_last_layers_stay_float() -> None:
-    assert quantized_layers(quantize(toy(), frames(), QuantizeOptions(keep_float=(1, 1)))) == [
-        "conv2"
-    ]
-    assert quantized_layers(Quantizer(toy(), frames()).build({"conv1"})) == ["conv2", "matmul"]
+    options = QuantizeOptions(keep_float=(1, 1), products=False)
+    assert quantized_layers(quantize(toy(), frames(), options)) == ["conv2"]
+    kept = Quantizer(toy(), frames()).build({"conv1", "scores", "sums"})
+    assert quantized_layers(kept) == ["conv2", "matmul"]
     with pytest.raises(ArtefactError, match="no layer left"):
         quantize(toy(), frames(), QuantizeOptions(keep_float=(2, 1)))
+
+
+def test_products_of_attention_are_those_of_integer_arithmetic() -> None:
+    everything = Quantizer(toy(), frames())
+    assert everything.layers == ["conv1", "conv2", "matmul", "scores", "sums"]
+    x = frames()[2]
+    plain = [run(toy(), f) for f in frames()]
+    model = everything.build({"conv1", "conv2", "matmul"})
+    got = run(model, x)
+    step = np.float64(max(np.abs(p["m"]).max() for p in plain) / 127)
+    m_int = np.rint(got["m"] / step).astype(np.int64)
+    want = np.einsum("nrik,nrjk->nrij", m_int, m_int) * step**2
+    np.testing.assert_allclose(got["s"], want, rtol=1e-5, atol=1e-5)
+    # A softmax's values are all in the range of its largest.
+    shares = np.exp(got["s"] - got["s"].max(-1, keepdims=True))
+    shares /= shares.sum(-1, keepdims=True)
+    largest = [np.exp(p["s"] - p["s"].max(-1, keepdims=True)) for p in plain]
+    unit = max(float((e / e.sum(-1, keepdims=True)).max()) for e in largest) / 127
+    sums = np.einsum("nrij,nrjk->nrik", np.rint(shares / unit).clip(-128, 127), m_int) * unit * step
+    np.testing.assert_allclose(got["y"], sums, rtol=1e-4, atol=1e-4)
+
+
+def test_every_runtime_takes_int8_products(tmp_path: Path) -> None:
+    path = tmp_path / "toy.onnx"
+    onnx.save(Quantizer(toy(), frames()).build(), path)
+    want = run(toy(), frames()[0])["y"]
+    for name in ("onnxruntime", "openvino"):
+        backend = open_backend(name, path)
+        got = backend.infer(frames()[0])["y"]
+        assert np.abs(got - want).mean() < 0.01 * np.ptp(want), name
+        backend.close()
+    assert len(build_engine(path, TensorRtOptions(compute_capability="8.6"))) > 1000
 
 
 def test_the_given_graph_is_left_alone() -> None:

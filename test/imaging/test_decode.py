@@ -131,6 +131,10 @@ def test_compressed_depth() -> None:
     quantised = cv2.imencode(".png", np.round(a / metres + b).astype(np.uint16))[1].tobytes()
     header = struct.pack("<iff", 0, a, b)
     np.testing.assert_allclose(decode_compressed_depth(header + quantised), metres, rtol=0.001)
+    # The transport leaves what happened to be in memory in the header of 16UC1.
+    np.testing.assert_allclose(decode_compressed_depth(header + png, "16UC1"), expected, rtol=1e-6)
+    beyond = cv2.imencode(".png", np.array([[2, 3]], np.uint16))[1].tobytes()
+    assert np.isnan(decode_compressed_depth(header + beyond, "32FC1")).all()
     for wrong in (b"", b"RVL" * 20, png[:40], encode(".png", scene())):
         with pytest.raises(InputError, match=r"compressed depth|PNG"):
             decode_compressed_depth(wrong)

@@ -16,6 +16,7 @@ from dense_perception.ros.domain import local_environment, reserved_domain
 from dense_perception.ros.processes import ChildProcess
 from dense_perception.ros.transport import transport_environment
 from test.support.artefacts import write_red_artefact
+from test.support.ros_interfaces import importable
 from test.support.ros_probe import Probe
 
 
@@ -56,6 +57,18 @@ def red_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def vision_msgs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with importable("vision_msgs", tmp_path_factory.mktemp("vision_msgs")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def tf2_msgs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with importable("tf2_msgs", tmp_path_factory.mktemp("tf2_msgs")):
+        yield
+
+
 NodeFactory = Callable[..., ChildProcess]
 
 
@@ -64,10 +77,11 @@ def launch_node(
     folder: Path,
     environment: dict[str, str],
     *,
+    node: str = "depth_node",
     ready: str | None = "waiting for images",
     **parameters: object,
 ) -> ChildProcess:
-    """depth_node with parameters given as keywords; waits until it prints ``ready``."""
+    """A node with parameters given as keywords; waits until it prints ``ready``."""
     parameters = {
         "backend": "onnxruntime",
         "threads": 1,
@@ -78,10 +92,9 @@ def launch_node(
     for name, value in parameters.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         arguments += ["-p", f"{name}:={text}"]
-    log = folder / f"depth_node_{len(list(folder.glob('depth_node_*')))}.log"
-    process = stack.enter_context(
-        ChildProcess("dense_perception.ros.depth_node", arguments, log=log, environment=environment)
-    )
+    log = folder / f"{node}_{len(list(folder.glob('*_node_*')))}.log"
+    module = f"dense_perception.ros.{node}"
+    process = stack.enter_context(ChildProcess(module, arguments, log=log, environment=environment))
     if ready:
         process.wait_for_text(ready)
     return process

@@ -169,4 +169,6 @@ def test_outputs_benchmark(model: Path) -> None:
     assert {"depth/image", "segmentation/labels", "points", "normals/color", "edges"} <= names
     assert "segmentation/label_info" not in names  # not sent with each frame
     assert all(cost["answered_percent"] > 50 for cost in result["outputs"])
-    assert result["all_outputs"]["beyond_ms"] > 0
+    everything, nobody_ms = result["all_outputs"], result["nobody_ms"]
+    assert everything["cpu_ms"] > 0
+    assert everything["beyond_ms"] == pytest.approx(everything["cpu_ms"] - nobody_ms)

@@ -8,7 +8,9 @@ import pytest
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from dense_perception.core.errors import InputError
 from dense_perception.ros.diagnostics import Health, diagnostic_array, judge
+from dense_perception.ros.frame_log import FrameLog
 from test.support.ros_probe import values_of
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -42,6 +44,7 @@ GOOD = Health(
         ({"seconds_since_image": 7.2}, WARN, "no image on /image for 7 s"),
         ({"seconds_since_image": None, "seconds_active": 5.0}, WARN, "no image on /image for 5 s"),
         ({"seconds_since_image": None, "seconds_active": 1.0, "wanted": False}, OK, "idle"),
+        ({"recent_failed": 2, "recent_answered": 0, "seconds_since_image": 9.0}, WARN, "no image"),
         ({"notes": ("one", "two")}, WARN, "one; two"),
     ],
 )
@@ -59,3 +62,22 @@ def test_message() -> None:
     values = values_of(message)
     assert float(values["latency infer median (ms)"]) == pytest.approx(12.345, abs=0.006)
     assert values["frames dropped"] == "4"
+
+
+def test_a_camera_slower_than_the_reports_is_not_well_between_its_failures() -> None:
+    log = FrameLog()
+    blank = replace(GOOD, recent_answered=0)
+
+    def level() -> bytes:
+        return judge(log.health(blank))[0]
+
+    log.came()
+    for _ in range(2):
+        log.failed(InputError("bad"))
+        assert [level() for _ in range(3)] == [ERROR] * 3
+    log.answered({}, 0.0)
+    assert [level() for _ in range(2)] == [OK] * 2
+    log.failed(InputError("bad"))
+    assert level() == ERROR
+    log.unwanted()
+    assert level() == OK

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import time
+
 import cv2
 import numpy as np
 import pytest
@@ -75,6 +79,47 @@ def test_a_moving_frame_is_interpolated_and_not_waited_for() -> None:
     # A bag that starts again is followed.
     buffer.add(stamped("odom", "base", seconds=0.5)[0], static=False)
     np.testing.assert_allclose(buffer.lookup("odom", "base", 0.5).apply(POINTS), POINTS)
+
+
+def test_one_thread_reads_while_another_adds() -> None:
+    """At each time t the frame is t metres along x, however many messages come meanwhile."""
+    buffer, stopped = TransformBuffer(), threading.Event()
+    message, _ = stamped("odom", "base")
+    newest_s = 0
+
+    def add() -> None:
+        nonlocal newest_s
+        message.header.stamp.sec = newest_s + 1
+        message.transform.translation.x = float(newest_s + 1)
+        buffer.add(message, static=False)
+        newest_s += 1
+
+    def keep_adding() -> None:
+        while not stopped.is_set():
+            add()
+
+    for _ in range(20):
+        add()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=keep_adding)
+    thread.start()
+    answered = 0
+    end = time.monotonic() + 1.0
+    try:
+        while time.monotonic() < end:
+            wanted_s = newest_s - 5.5
+            try:
+                found = buffer.lookup("odom", "base", wanted_s)
+            except InputError:  # ten seconds have passed meanwhile
+                continue
+            assert found.translation[0] == pytest.approx(wanted_s, abs=0.501)
+            answered += 1
+    finally:
+        stopped.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+    assert answered > 50
 
 
 def test_gaps_and_nonsense_are_named() -> None:

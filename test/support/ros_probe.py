@@ -17,7 +17,7 @@ from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
@@ -94,10 +94,13 @@ class Probe:
         self.node.destroy_node()
         rclpy.shutdown(context=self._context)
 
-    def collect(self, kind: type, topic: str, reliable: bool = True) -> Collector:
+    def collect(
+        self, kind: type, topic: str, reliable: bool = True, latched: bool = False
+    ) -> Collector:
         """Subscribe; use :meth:`ask` or wait, as matching takes its time."""
         collector = Collector(topic)
-        self.node.create_subscription(kind, topic, collector.messages.append, _profile(reliable))
+        profile = qos_profile(reliable, latched)
+        self.node.create_subscription(kind, topic, collector.messages.append, profile)
         return collector
 
     def ask(self, seconds: int, send: Callable[[], Any], *collectors: Collector) -> list[Any]:
@@ -121,7 +124,7 @@ class Probe:
     def publisher(self, kind: type, topic: str, reliable: bool = True, match: bool = True) -> Any:
         """One publisher per topic; waits until somebody subscribes."""
         if topic not in self._publishers:
-            self._publishers[topic] = self.node.create_publisher(kind, topic, _profile(reliable))
+            self._publishers[topic] = self.node.create_publisher(kind, topic, qos_profile(reliable))
         publisher = self._publishers[topic]
         if match:
             wait_until(publisher.get_subscription_count, f"a subscriber of {topic}")
@@ -154,6 +157,15 @@ class Probe:
         request = ChangeState.Request(transition=Transition(label=label))
         return bool(self.call(ChangeState, f"{self.target}/change_state", request).success)
 
+    def reconfigure(self, **values: Any) -> None:
+        """From active to unconfigured, set parameters there, and back to active."""
+        for label in ("deactivate", "cleanup"):
+            assert self.change_state(label), label
+        for result in self.set_parameters(**values):
+            assert result.successful, result.reason
+        for label in ("configure", "activate"):
+            assert self.change_state(label), label
+
     def set_parameters(self, **values: Any) -> list[SetParametersResult]:
         request = SetParameters.Request(
             parameters=[
@@ -169,9 +181,13 @@ class Probe:
         return list(answer.descriptors)
 
 
-def _profile(reliable: bool) -> QoSProfile:
-    policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
-    return QoSProfile(depth=10, reliability=policy)
+def qos_profile(reliable: bool, latched: bool = False) -> QoSProfile:
+    """``latched`` is transient local, volatile otherwise."""
+    return QoSProfile(
+        depth=10,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
 
 
 def header(seconds: int, frame_id: str = "camera_optical") -> Header:

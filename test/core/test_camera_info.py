@@ -1,0 +1,82 @@
+"""Calibration messages to intrinsics: windows of the sensor, and what no camera can have."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dense_perception.core.camera_info import calibration_for_output, intrinsics_from_info
+from dense_perception.core.errors import InputError
+
+K = [800.0, 0.0, 330.25, 0.0, 790.0, 244.75, 0.0, 0.0, 1.0]
+POINTS = np.random.default_rng(0).uniform([-0.3, -0.3, 1.0], [0.3, 0.3, 5.0], (20, 3))
+
+
+def info_of(
+    roi: tuple[int, int, int, int] = (0, 0, 0, 0), binning: int = 0, **changes: Any
+) -> SimpleNamespace:
+    """Of a sensor of 641x479 pixels; ``roi``: left, top, width, height."""
+    left, top, width, height = roi
+    window = SimpleNamespace(x_offset=left, y_offset=top, width=width, height=height)
+    fields: dict[str, Any] = {
+        "width": 641,
+        "height": 479,
+        "k": K,
+        "p": [*K[:3], 0.0, *K[3:6], 0.0, *K[6:], 0.0],
+        "r": np.eye(3).reshape(-1),
+        "d": [0.1, -0.2, 0.0, 0.0, 0.05],
+        "distortion_model": "plumb_bob",
+        "binning_x": binning,
+        "binning_y": binning,
+        "roi": window,
+    }
+    return SimpleNamespace(**{**fields, **changes})
+
+
+def pixels(k: np.ndarray) -> np.ndarray:
+    projected = POINTS @ np.asarray(k, np.float64).reshape(3, 3).T
+    return projected[:, :2] / projected[:, 2:]
+
+
+@pytest.mark.parametrize(
+    ("roi", "binning", "size"),
+    [
+        ((0, 0, 0, 0), 0, (641, 479)),
+        ((0, 0, 0, 0), 0, (320, 239)),  # resized by other than a whole number
+        ((40, 30, 512, 384), 1, (512, 384)),
+        ((40, 30, 512, 384), 2, (256, 192)),
+        ((41, 31, 512, 384), 2, (128, 96)),  # binned, then resized
+    ],
+)
+def test_a_point_lands_where_window_binning_and_resizing_move_it(
+    roi: tuple[int, int, int, int], binning: int, size: tuple[int, int]
+) -> None:
+    left, top, width, height = roi if roi[2] else (0, 0, 641, 479)
+    # Pixel areas: the centre of pixel u of the sensor is u + 0.5 from its left edge.
+    edges = pixels(np.array(K)) + 0.5 - [left, top]
+    expected = edges * [size[0] / width, size[1] / height] - 0.5
+    info = info_of(roi, binning)
+    intrinsics = intrinsics_from_info(info, *size)
+    np.testing.assert_allclose(pixels(intrinsics.matrix()), expected)
+    fields = calibration_for_output(info, intrinsics)
+    assert (fields.width, fields.height) == size
+    np.testing.assert_allclose(pixels(fields.k), expected)
+    np.testing.assert_allclose(pixels(fields.p.reshape(3, 4)[:, :3]), expected)
+    np.testing.assert_array_equal(fields.d, info.d)
+
+
+@pytest.mark.parametrize(
+    ("fx", "named"),
+    [
+        (0.9, r"K of camera_info is not usable: fx is 0.9 for a width of 641 pixels.*in pixels"),
+        (1e9, "field of view of .* degrees, expected 1 to 170"),
+        (float("inf"), "fx is inf"),
+        (-800.0, "fx is -800"),
+    ],
+)
+def test_focal_lengths_that_no_camera_has(fx: float, named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        intrinsics_from_info(info_of(k=[fx, *K[1:]]), 641, 479)
