@@ -109,10 +109,10 @@ def run(args: argparse.Namespace) -> OutputsResult:
 
 def topics_of(card: ModelCard) -> tuple[TopicSpec, ...]:
     """What multitask_node publishes for each frame with its default parameters."""
-    from dense_perception.ros.multitask_node import GROUPS
+    from dense_perception.ros.multitask_node import output_groups
     from dense_perception.ros.params import MultitaskParameters
 
-    specs = (spec for group in GROUPS for spec in group.specs(card, MultitaskParameters()))
+    specs = (spec for group in output_groups() for spec in group.specs(card, MultitaskParameters()))
     return tuple(spec for spec in specs if spec.made_from)
 
 
