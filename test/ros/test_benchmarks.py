@@ -134,8 +134,9 @@ def test_recorded_model_repeats_its_answer(tmp_path: Path, model: Path) -> None:
 
 
 @pytest.mark.ros
-def test_nav2_benchmark(model: Path) -> None:
+def test_nav2_benchmark(vision_msgs: None, model: Path) -> None:
     result = command("nav2-benchmark", "--model", model, "--seconds", 3)
+    assert result["label_info"] == "required"
     assert result["sent"] == 30
     assert 15 < result["answered"] <= 30
     assert result["accepted"] == result["answered"]
