@@ -184,9 +184,13 @@ def test_a_turning_laser_is_followed_through_tf(
     assert any("'camera_optical' to 'base_link'" in r.status[0].message for r in report.messages)
     assert not metric.messages
     moving = probe.publisher(TFMessage, "/tf")
-    for seconds, angle in ((101.0, 0.0), (101.5, 0.4)):
-        moving.publish(TFMessage(transforms=[pose("laser", seconds, angle, (0.2, 0.0, 0.9))]))
-    (depth,) = probe.ask(101, send_both, metric)
+
+    def send_all() -> None:
+        for seconds, angle in ((101.0, 0.0), (101.5, 0.4)):
+            moving.publish(TFMessage(transforms=[pose("laser", seconds, angle, (0.2, 0.0, 0.9))]))
+        send_both()
+
+    (depth,) = probe.ask(101, send_all, metric)
     np.testing.assert_allclose(np.median(depth_of(depth) / truth(strips)), 1, atol=0.01)
 
 
