@@ -33,7 +33,22 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "plan": ("dense_perception.export.plan_command", "predict the speed on another device"),
     "demo": ("dense_perception.ros.demo", "a small bag through depth_node, answers as pictures"),
-    "stream-benchmark": ("dense_perception.ros.stream_benchmark", "measure depth_node on a stream"),
+    "stream-benchmark": (
+        "dense_perception.ros.benchmarks.stream",
+        "measure depth_node on a stream",
+    ),
+    "cameras-benchmark": (
+        "dense_perception.ros.benchmarks.cameras",
+        "measure several cameras in one node",
+    ),
+    "nav2-benchmark": (
+        "dense_perception.ros.benchmarks.nav2",
+        "count which answers a consumer like Nav2's accepts",
+    ),
+    "outputs-benchmark": (
+        "dense_perception.ros.benchmarks.outputs",
+        "measure what each output of multitask_node costs",
+    ),
     "replay": ("dense_perception.ros.replay_command", "publish a bag on its ROS 2 topics"),
     "synthesize": (
         "dense_perception.training.synthetic.command",

@@ -43,6 +43,7 @@ ARGUMENTS = {
         "cameras, {camera} stands for the name of each",
         None,
     ),
+    "image_transport": ("", "what images are subscribed to", ("", "raw", "compressed")),
     "input_camera_info_topic": (
         "",
         "its calibration; empty takes camera_info beside the images",
@@ -88,12 +89,12 @@ def _nodes(context):
     overrides = {
         # Typed, because a plain text such as 1e3 would be read as a number.
         name: ParameterValue(given[name], value_type=str)
-        for name in ("model", "backend", "device")
+        for name in ("model", "backend", "device", "image_transport")
         if given[name]
     }
     for name in ("autostart", "use_sim_time"):
         if given[name]:
-            overrides[name] = ParameterValue(given[name], value_type=bool)
+            overrides[name] = given[name] == "true"
     if cameras:
         overrides["cameras"] = cameras
     profile = None if given["transport_profile"] == "default" else given["transport_profile"]
@@ -140,7 +141,7 @@ def _rviz(given, name, cameras, profile):
             *("-d", str(CONFIG / "rviz" / f"{given['task']}.rviz")),
             *("-f", given["rviz_fixed_frame"]),
         ],
-        parameters=[{"use_sim_time": ParameterValue(given["use_sim_time"], value_type=bool)}],
+        parameters=[{"use_sim_time": given["use_sim_time"] == "true"}],
         remappings=[(f"/{name}/{topic}", f"{below}/{topic}") for topic in SHOWN],
         additional_env=transport_environment(profile),
         output="screen",

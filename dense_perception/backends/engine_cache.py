@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -20,6 +21,8 @@ from dense_perception.core.files import atomic_write
 
 _MAGIC = "dense_perception engine 1"
 _MAX_HEADER = 1 << 16
+UNUSED_DAYS = 90
+"""An engine that was not used for so long goes when another is stored."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ def find_engine(key: EngineKey) -> Engine | str:
         return f"{key.path.name} cannot be read ({error.strerror})"
     if found != key:
         return f"{key.path.name} was built for another: {', '.join(found.differences(key))}"
+    with contextlib.suppress(OSError):
+        os.utime(key.path)  # says that it is in use
     return Engine(key, payload, digest, built=False, reason="found in the cache")
 
 
@@ -119,7 +124,21 @@ def store_engine(key: EngineKey, payload: bytes) -> tuple[str, str]:
             stream.write(payload)
     except OSError as error:
         return digest, f"the engine was not stored in {engines_dir()}: {error.strerror or error}"
+    _forget_unused()
     return digest, ""
+
+
+def _forget_unused() -> None:
+    """Remove what no start has used for :data:`UNUSED_DAYS`: each runtime or graph leaves its own.
+
+    A process that has loaded such an engine keeps it; one that wants it later builds it anew.
+    """
+    oldest = time.time() - UNUSED_DAYS * 86400
+    for pattern in ("*.engine", "*.lock", "*.check.json"):
+        for path in engines_dir().glob(pattern):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
 
 
 def stored_keys(graph: str = "", runtime: str = "") -> Iterator[EngineKey]:
@@ -131,7 +150,12 @@ def stored_keys(graph: str = "", runtime: str = "") -> Iterator[EngineKey]:
 
 def remembered_check(identity: str) -> dict[str, Any]:
     """What the self-check of that engine found; empty if it was never checked."""
-    return read_json(engines_dir() / f"{identity}.check.json")
+    path = engines_dir() / f"{identity}.check.json"
+    found = read_json(path)
+    if found:
+        with contextlib.suppress(OSError):
+            os.utime(path)
+    return found
 
 
 def remember_check(identity: str, found: dict[str, Any]) -> bool:

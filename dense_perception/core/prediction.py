@@ -110,9 +110,13 @@ class NormalMap:
 
         A floor is green, a wall that is faced blue; black where unknown.
         """
-        scaled = self.values_hwc * np.array([127, -127, -127], np.float32) + np.float32(128)
-        with np.errstate(invalid="ignore"):
-            return np.where(np.isfinite(scaled), scaled, np.float32(0)).astype(np.uint8)
+        height, width = self.values_hwc.shape[:2]
+        # Whole rows at a time: NumPy is ten times slower on triples.
+        gains = np.tile(np.array([127, -127, -127], np.float32), width)
+        scaled = self.values_hwc.reshape(height, 3 * width) * gains
+        scaled += np.float32(128)
+        np.fmax(scaled, np.float32(0), out=scaled)  # of NaN and 0 it takes 0
+        return scaled.astype(np.uint8).reshape(height, width, 3)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,20 +18,21 @@ from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.prediction import DepthKind, DepthMap, LabelMap
 from dense_perception.runtime.scale.alignment import Fit, fit_alignment
 from dense_perception.runtime.scale.floor import fit_floor, is_floor
+from dense_perception.runtime.scale.tracker import CONVERGED_ERROR
 
 HELP = """\
 Makes the exact depth of a generated corpus relative, with a scale and shift drawn at random and
 a smooth error of 2 %, and asks each scale source for the metres. The error is that of the frame's
-median depth."""
+median depth; answered are the frames whose fit a node would use."""
 EXAMPLES = """\
 examples:
   dense-perception scale-accuracy corpora/rooms_val
   dense-perception scale-accuracy corpora/rooms_val --points 20 --outliers 0.4 --json
+  dense-perception scale-accuracy corpora/rooms_val --pitch-noise 0
 """
 
 _POINT_NOISE = 0.01
 _MODEL_NOISE = 0.02
-_PITCH_NOISE_DEG = 0.5
 _MUCH_FLOOR = 0.15
 _KINDS = (DepthKind.RELATIVE, DepthKind.RELATIVE_INVERSE)
 
@@ -49,6 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("corpus", type=Path, help="folder of `dense-perception synthesize rooms`")
     parser.add_argument("--points", type=int, default=50, help="known depths a frame (50)")
     parser.add_argument("--outliers", type=float, default=0.3, help="share of wrong ones (0.3)")
+    parser.add_argument(
+        "--pitch-noise",
+        type=float,
+        default=0.5,
+        metavar="DEGREES",
+        help="standard error of the camera's pitch (0.5)",
+    )
     parser.add_argument("--frames", type=int, default=0, help="at most so many (0: all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -61,6 +69,8 @@ def main(options: argparse.Namespace) -> int:
             f"--points is {options.points} and --outliers {options.outliers}, expected at least 1 "
             "and a share from 0 to below 1"
         )
+    if not 0 <= options.pitch_noise < 45:
+        raise InputError(f"--pitch-noise is {options.pitch_noise}, expected degrees from 0 to 45")
     rng = np.random.default_rng(options.seed)
     errors: dict[tuple[str, str], list[float]] = {}
     scenes = list(_scenes(options.corpus))
@@ -73,7 +83,7 @@ def main(options: argparse.Namespace) -> int:
             floor = np.isin(scene.labels.values_hw, _floor_labels(scene.labels)).mean()
             if floor < _MUCH_FLOOR or scene.height_m < 0.1:
                 continue
-            pitch = scene.pitch_deg + rng.normal(0, _PITCH_NOISE_DEG)
+            pitch = scene.pitch_deg + rng.normal(0, options.pitch_noise)
             for name, labels in (("labelled", scene.labels), ("fitted", None)):
                 fit = fit_floor(depth, scene.intrinsics, scene.height_m, pitch, labels)
                 _note(errors, f"camera height, {name} floor", kind, depth, scene, fit)
@@ -151,7 +161,7 @@ def _note(
     fit: Fit | None,
 ) -> None:
     error = float("nan")
-    if fit is not None:
+    if fit is not None and fit.is_sound and fit.error <= CONVERGED_ERROR:
         ratio = fit.alignment.metres(depth.values_hw) / scene.depth_m
         error = abs(float(np.nanmedian(ratio)) - 1)
     errors.setdefault((name, kind.value), []).append(error)

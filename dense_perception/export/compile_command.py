@@ -67,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from dense_perception.core.registry import find_model
 
+    _only_for_tensorrt(options)
     model = find_model(options.model)
     kinds = model.precisions if options.precision == "all" else (options.precision,)
     rows: list[dict[str, Any]] = []
@@ -82,6 +83,22 @@ def main(options: argparse.Namespace) -> int:
         rows = [*rows[:-1], {**rows[-1], **row}] if options.backend == "tensorrt" else [*rows, row]
     print(json.dumps(rows) if options.json else _table(rows))
     return 1 if any(row["problem"] for row in rows) else 0
+
+
+def _only_for_tensorrt(options: argparse.Namespace) -> None:
+    """An option that would change nothing is refused: whoever gave it expects something of it."""
+    from dense_perception.core.errors import InputError
+
+    surplus = [
+        option
+        for option, settings in _TENSORRT_OPTIONS.items()
+        if getattr(options, option[2:].replace("-", "_")) != settings["default"]
+    ]
+    if surplus and options.backend != "tensorrt":
+        raise InputError(
+            f"got {', '.join(surplus)} with --backend {options.backend}, expected them with --backend tensorrt "
+            "only: leave them out"
+        )
 
 
 def _tensorrt(path: Path, kind: str, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -135,15 +152,7 @@ def _torch_tensorrt(
     model: Model, kinds: tuple[str, ...], options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     from dense_perception.backends.torch_tensorrt import load_modules
-    from dense_perception.core.errors import InputError
 
-    surplus = [
-        option
-        for option, settings in _TENSORRT_OPTIONS.items()
-        if getattr(options, option[2:].replace("-", "_")) != settings["default"]
-    ]
-    if surplus:
-        raise InputError(f"{', '.join(surplus)}: for --backend tensorrt only, leave it out")
     load_modules()  # says what is missing before PyTorch does
 
     from tqdm import tqdm

@@ -3,7 +3,7 @@
 An operation takes as long as its arithmetic at the device's peak rate or its memory traffic at the
 peak bandwidth, whichever is longer; a frame takes the sum. Element-wise operations are taken as
 folded into their neighbours. Weights and activations of convolutions and linear layers have the
-precision's width; in int8 everything else, attention too, is fp16 on a GPU and fp32 on a CPU.
+precision's width; in int8 all else, attention too, is taken as fp16 on a GPU and fp32 on a CPU.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import PointCloud2
@@ -19,11 +19,8 @@ from dense_perception.ros.convert import (
     depth_message,
     image_message,
 )
-from dense_perception.ros.outputs import Answer, OutputGroup, OutputTopics
+from dense_perception.ros.outputs import Answer, OutputGroup
 from dense_perception.ros.segmentation_outputs import Relabeller
-
-if TYPE_CHECKING:
-    from dense_perception.ros.perception_node import PerceptionNode
 
 
 class DepthOutputs(OutputGroup):
@@ -32,10 +29,7 @@ class DepthOutputs(OutputGroup):
     ``~/depth/camera_info`` and ``~/depth/color``.
     """
 
-    def __init__(
-        self, node: PerceptionNode[Any], publishers: OutputTopics, card: ModelCard
-    ) -> None:
-        super().__init__(node, publishers, card)
+    def begin(self) -> None:
         self._colorize = DepthColorizer()
 
     @classmethod
@@ -78,10 +72,7 @@ class DepthOutputs(OutputGroup):
 class PointOutputs(OutputGroup):
     """``~/points`` of a metric model."""
 
-    def __init__(
-        self, node: PerceptionNode[Any], publishers: OutputTopics, card: ModelCard
-    ) -> None:
-        super().__init__(node, publishers, card)
+    def begin(self) -> None:
         self._clouds = CloudWriter()
 
     @classmethod
@@ -91,26 +82,28 @@ class PointOutputs(OutputGroup):
     def publish(self, answer: Answer) -> None:
         depth = answer.prediction.depth
         if depth is not None and depth.kind is DepthKind.METRIC:
-            self._topics.send(topics.POINTS, lambda: self._cloud(depth, answer, None))
+            self._topics.send(topics.POINTS, lambda: self._cloud(depth, answer))
 
-    def _cloud(self, depth: DepthMap, answer: Answer, labels_hw: np.ndarray | None) -> PointCloud2:
+    def _cloud(self, depth: DepthMap, answer: Answer) -> PointCloud2:
         wish = self._node.parameters
         return self._clouds.cloud(
             limited(depth, wish),
             answer.prediction.intrinsics,
             answer.header,
             rgb_hwc=answer.frame.rgb_hwc if wish.points_rgb else None,
-            labels_hw=labels_hw,
+            labels_hw=self._labels(answer),
         )
+
+    def _labels(self, _answer: Answer) -> np.ndarray | None:
+        """The published label of each pixel, where the cloud has labels."""
+        return None
 
 
 class LabelledPointOutputs(PointOutputs):
     """``~/points`` with the label of each pixel, where the model gives labels too."""
 
-    def __init__(
-        self, node: PerceptionNode[Any], publishers: OutputTopics, card: ModelCard
-    ) -> None:
-        super().__init__(node, publishers, card)
+    def begin(self) -> None:
+        super().begin()
         self._relabeller = Relabeller()
 
     @classmethod
@@ -120,15 +113,11 @@ class LabelledPointOutputs(PointOutputs):
             return specs
         return tuple(replace(spec, made_from=(*spec.made_from, "labels")) for spec in specs)
 
-    def publish(self, answer: Answer) -> None:
-        depth, labels = answer.prediction.depth, answer.prediction.labels
-        if depth is None or depth.kind is not DepthKind.METRIC:
-            return
-        labels_hw = None
-        if labels is not None and self._node.parameters.points_label:
-            mapping = self._relabeller(labels.labels, self._node.parameters)
-            labels_hw = relabel(labels.values_hw, mapping)
-        self._topics.send(topics.POINTS, lambda: self._cloud(depth, answer, labels_hw))
+    def _labels(self, answer: Answer) -> np.ndarray | None:
+        labels, wish = answer.prediction.labels, self._node.parameters
+        if labels is None or not wish.points_label:
+            return None
+        return relabel(labels.values_hw, self._relabeller(labels.labels, wish))
 
 
 def becomes_metric(card: ModelCard, parameters: Any) -> bool:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from dense_perception.ros.processes import end_at_once_on_interrupt
+
+if TYPE_CHECKING:
+    from dense_perception.ros.outputs import OutputGroup
+
+
+def output_groups() -> tuple[type[OutputGroup], ...]:
+    """What the node publishes, in this order for each frame."""
+    from dense_perception.ros.depth_outputs import DepthOutputs, LabelledPointOutputs
+    from dense_perception.ros.map_outputs import MapOutputs
+    from dense_perception.ros.segmentation_outputs import SegmentationOutputs
+
+    return DepthOutputs, SegmentationOutputs, LabelledPointOutputs, MapOutputs
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until it is interrupted; the exit code is 0 then, 1 for wrong parameters."""
     end_at_once_on_interrupt()  # until rclpy takes over; so all of it is imported after this
 
-    from dense_perception.ros.depth_outputs import DepthOutputs, LabelledPointOutputs
-    from dense_perception.ros.map_outputs import MapOutputs
     from dense_perception.ros.node_process import run_node
     from dense_perception.ros.params import MultitaskParameters
     from dense_perception.ros.perception_node import PerceptionNode
-    from dense_perception.ros.segmentation_outputs import SegmentationOutputs
 
     return run_node(
         "multitask_node",
@@ -22,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         lambda: PerceptionNode(
             "multitask_node",
             MultitaskParameters,
-            (DepthOutputs, SegmentationOutputs, LabelledPointOutputs, MapOutputs),
+            output_groups(),
         ),
         arguments,
     )

@@ -112,6 +112,10 @@ class OutputGroup(ABC):
         self._node = node
         self._topics = publishers
         self._card = card
+        self.begin()
+
+    def begin(self) -> None:  # noqa: B027 - most groups have nothing to keep
+        """Make what is kept from frame to frame."""
 
     @classmethod
     @abstractmethod

@@ -166,11 +166,11 @@ def unknown_names(parameters: type[ParameterTable], names: Iterable[str]) -> lis
     return [
         (name, next(iter(difflib.get_close_matches(name, known, n=1)), ""))
         for name in names
-        if name not in known and name not in _ROS_OWN and "." not in name
+        if name not in known and not name.startswith(_ROS_OWN)
     ]
 
 
-_ROS_OWN = ("use_sim_time", "start_type_description_service")
+_ROS_OWN = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 
 
 def _whole(value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from dense_perception.core.errors import InputError
 from dense_perception.core.relabel import AUTOMATIC_VOID
@@ -14,15 +15,19 @@ _CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _MOST_CAMERAS = 16
 
 
+def _model(default: str) -> Any:
+    return parameter(
+        default,
+        "Name of a model, or path of an ONNX file that carries its card.",
+        changes=Changes.RELOADS,
+    )
+
+
 @dataclass(frozen=True)
 class PerceptionParameters(ParameterTable):
     """What every node of this package has."""
 
-    model: str = parameter(
-        "dpt_tiny_indoor",
-        "Name of a model, or path of an ONNX file that carries its card.",
-        changes=Changes.RELOADS,
-    )
+    model: str = _model("dpt_tiny_indoor")
     backend: str = parameter(
         "auto",
         "What runs the graph; auto measures what is installed and says what it picked and why.",
@@ -217,11 +222,7 @@ class DepthParameters(CloudParameters):
 class SegmentationParameters(CloudParameters):
     """The parameters of ``segmentation_node``."""
 
-    model: str = parameter(
-        "mult_tiny_indoor",
-        "Name of a model, or path of an ONNX file that carries its card.",
-        changes=Changes.RELOADS,
-    )
+    model: str = _model("mult_tiny_indoor")
     label_groups: tuple[str, ...] = parameter(
         (),
         "Classes put together, each 'NAME: class, class, ...', where * takes the classes that no "

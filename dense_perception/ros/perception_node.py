@@ -184,10 +184,11 @@ class PerceptionNode(LifecycleNode, Generic[Parameters]):
     def _not_configured(self, reason: str) -> TransitionCallbackReturn:
         self._release()
         self._last_error = reason
-        self.get_logger().error(
-            f"cannot configure: {reason} (the node stays alive: set its parameters and configure "
-            "it again)"
-        )
+        if self.context.ok():  # else a signal has ended it in the middle, and nothing is wrong
+            self.get_logger().error(
+                f"cannot configure: {reason} (the node stays alive: set its parameters and "
+                "configure it again)"
+            )
         return TransitionCallbackReturn.FAILURE
 
     def _listen(self) -> None:

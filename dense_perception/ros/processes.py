@@ -109,6 +109,11 @@ class ChildProcess:
         except subprocess.TimeoutExpired:
             return None
 
+    def interrupt(self) -> None:
+        """Ask it to end, without waiting for it."""
+        if self.returncode is None:
+            self._process.send_signal(signal.SIGINT)
+
     def stop(self, with_signal: signal.Signals = signal.SIGINT) -> int:
         """End it, politely at first; returns the exit code. Safe to repeat."""
         if self.returncode is None:
@@ -133,3 +138,20 @@ def resident_mb(pid: int) -> float:
     """Resident memory of a process in megabytes of 10^6 bytes (Linux)."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def proportional_mb(pid: int) -> float:
+    """Memory of a process, pages shared by several processes divided among them (Linux PSS).
+
+    Megabytes of 10^6 bytes. Unlike resident memory it can be summed over processes.
+    """
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    return float("nan")
+
+
+def cpu_s(pid: int) -> float:
+    """Seconds of processor time that all threads of a process have used (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

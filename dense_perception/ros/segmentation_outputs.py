@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dense_perception.core.card import ModelCard
 from dense_perception.core.labels import LABEL_SETS, LabelSet
@@ -13,13 +13,9 @@ from dense_perception.ros.convert import image_message
 from dense_perception.ros.outputs import (
     Answer,
     OutputGroup,
-    OutputTopics,
     is_installed,
     message_type,
 )
-
-if TYPE_CHECKING:
-    from dense_perception.ros.perception_node import PerceptionNode
 
 
 class Relabeller:
@@ -48,10 +44,7 @@ class Relabeller:
 class SegmentationOutputs(OutputGroup):
     """``~/segmentation/...`` of a model that gives labels."""
 
-    def __init__(
-        self, node: PerceptionNode[Any], publishers: OutputTopics, card: ModelCard
-    ) -> None:
-        super().__init__(node, publishers, card)
+    def begin(self) -> None:
         self._relabeller = Relabeller()
 
     @classmethod

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from dense_perception.backends.engine_cache import (
+    UNUSED_DAYS,
     Engine,
     EngineKey,
     engines_dir,
@@ -168,3 +169,17 @@ def test_two_processes_build_it_once(tmp_path: Path) -> None:
 def test_only_the_user_may_write_where_code_is_loaded_from() -> None:
     obtain_engine(KEY, lambda: b"engine")
     assert engines_dir().stat().st_mode & 0o077 == 0
+
+
+def test_what_nobody_used_for_long_goes_when_another_engine_is_stored() -> None:
+    old, used = replace(KEY, version="8.6"), replace(KEY, version="10.0")
+    long_ago = time.time() - (UNUSED_DAYS + 1) * 86400
+    for key in (old, used):
+        store_engine(key, b"engine")
+        os.utime(key.path, (long_ago, long_ago))
+    remember_check("old", {"max_of_range": 0.0})
+    os.utime(engines_dir() / "old.check.json", (long_ago, long_ago))
+    assert isinstance(find_engine(used), Engine)
+    store_engine(KEY, b"engine")
+    assert {key.version for key in stored_keys()} == {"10.0", "10.3"}
+    assert not remembered_check("old")

@@ -105,3 +105,14 @@ def test_compile_verb_checks_what_runs_here(red: Path, capsys: pytest.CaptureFix
     assert row["check"] == "agrees with ONNX Runtime"
     assert cli.main(["compile", str(red), "--backend", "openvino", "--precision", "fp16"]) == 2
     assert "no fp16 file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("backend", ["openvino", "torch_tensorrt"])
+def test_options_of_tensorrt_are_refused_elsewhere(
+    red: Path, backend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compile", str(red), "--backend", backend, "--max-batch", "4", "--workspace", "64"]
+    assert cli.main(words) == 2
+    message = capsys.readouterr().err
+    assert f"got --max-batch, --workspace with --backend {backend}" in message
+    assert "leave them out" in message

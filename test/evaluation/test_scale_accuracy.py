@@ -45,3 +45,5 @@ def test_a_folder_without_a_corpus_is_named(
 ) -> None:
     assert main(["scale-accuracy", str(tmp_path)]) == 2
     assert "expected a corpus" in capsys.readouterr().err
+    assert main(["scale-accuracy", str(tmp_path), "--pitch-noise", "-1"]) == 2
+    assert "--pitch-noise is -1.0, expected degrees" in capsys.readouterr().err

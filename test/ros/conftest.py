@@ -59,13 +59,13 @@ def red_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def vision_msgs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with importable("vision_msgs", tmp_path_factory.mktemp("vision_msgs")):
+    with importable("vision_msgs", tmp_path_factory.getbasetemp() / "vision_msgs"):
         yield
 
 
 @pytest.fixture(scope="module")
 def tf2_msgs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with importable("tf2_msgs", tmp_path_factory.mktemp("tf2_msgs")):
+    with importable("tf2_msgs", tmp_path_factory.getbasetemp() / "tf2_msgs"):
         yield
 
 

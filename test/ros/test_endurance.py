@@ -139,3 +139,24 @@ def test_mutated_images_are_outlived(
     assert values_of(reports.messages[-1])["last error"]
     assert node.returncode is None
     assert "Traceback" not in node.log()
+
+
+def test_cleanup_frees_the_model(start_node: NodeFactory, probe: Probe) -> None:
+    node = start_node(model="dpt_tiny_indoor", precision="fp32")
+    depth = probe.collect(Image, "/depth_node/depth/image")
+
+    def cleaned() -> float:
+        answered(probe, depth)
+        assert probe.change_state("deactivate")
+        assert probe.change_state("cleanup")
+        return resident_mb(node.pid)
+
+    answered(probe, depth)
+    active = resident_mb(node.pid)
+    freed = active - cleaned()
+    print(f"\nMB: {active:.0f} active, {freed:.0f} freed")
+    assert freed > 18  # the weights alone
+    assert probe.change_state("configure")
+    assert probe.change_state("activate")
+    answered(probe, depth)
+    assert abs(resident_mb(node.pid) - active) < 20

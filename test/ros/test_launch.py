@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
 from sensor_msgs.msg import CameraInfo, Image
 
+from dense_perception import cli
 from dense_perception.backends.select import BACKENDS
+from dense_perception.evaluation import command as evaluate_command
+from dense_perception.ros import replay_command
 from dense_perception.ros.convert import image_message
 from dense_perception.ros.processes import ChildProcess
-from test.support.launch_standin import ResolvedNode, declared_arguments, resolve
+from test.support.launch_standin import ResolvedNode, declared_arguments, processes, resolve
 from test.support.ros_probe import Probe, header, random_rgb
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +28,16 @@ LAUNCH = ROOT / "launch" / "perception.launch.py"
 TASKS = ("depth", "segmentation", "multitask")
 ARGUMENTS = [
     *("task", "model", "backend", "device", "input_image_topic", "input_camera_info_topic"),
-    *("cameras", "params_file", "namespace", "autostart", "log_level", "use_sim_time", "rviz"),
+    *(
+        "image_transport",
+        "cameras",
+        "params_file",
+        "namespace",
+        "autostart",
+        "log_level",
+        "use_sim_time",
+        "rviz",
+    ),
     *("rviz_fixed_frame", "transport_profile"),
 ]
 
@@ -117,6 +131,37 @@ def test_several_cameras_share_a_node(tmp_path: Path) -> None:
         assert f"-r {camera}/camera_info:=/{camera}/camera_info " in text
 
 
+def test_a_bag_is_played_then_evaluated_and_all_is_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = LAUNCH.with_name("evaluate_bag.launch.py")
+    (node,) = resolve(path, {}, tmp_path / "nodes")
+    wanted = {"use_sim_time": True, "image_transport": "compressed", "model": "dpt_tiny_indoor"}
+    assert parameters_of(node) == wanted
+    (replay,) = processes(path, {}, tmp_path / "plain")
+    recorder, same = processes(path, {"record": "answers"}, tmp_path / "recorded")
+    assert same.cmd == replay.cmd
+    assert recorder.cmd[recorder.cmd.index("--output") + 1] == "answers"
+    # The node subscribes to just what is played.
+    options = parsed(replay_command, replay.cmd)
+    assert options.clock
+    for own, played in zip(("image/compressed", "camera_info"), options.topics, strict=True):
+        assert f"-r {own}:={played}" in " ".join(node.arguments)
+    (evaluation,) = replay.on_exit
+    assert type(evaluation.on_exit[0]).__name__ == "Shutdown"
+    assert parsed(evaluate_command, evaluation.cmd).topic == options.topics[0]
+    # The bag it has by default, for real.
+    assert cli.main([*evaluation.cmd[3:], "--limit", "2", "--backend", "onnxruntime"]) == 0
+    assert "2 frames of /camera/color/image_raw/compressed" in capsys.readouterr().out
+
+
+def parsed(command: ModuleType, words: list[str]) -> argparse.Namespace:
+    """``python -m dense_perception.cli VERB ...`` as the verb's own parser reads it."""
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return parser.parse_args(words[4:])
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_rviz_gets_its_configuration_and_the_topics_of_the_node(task: str, tmp_path: Path) -> None:
     given = {"rviz": "true", "task": task, "namespace": "robot", "cameras": "front,rear"}
@@ -169,6 +214,7 @@ def test_the_resolved_command_line_runs(
 @pytest.mark.skipif(find_spec("launch_ros") is None, reason="launch_ros comes with ROS 2 itself")
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_the_real_launch_ros_resolves_it_alike(path: Path, tmp_path: Path) -> None:
+    from launch.actions import ExecuteProcess
     from launch.launch_description_sources import get_launch_description_from_python_launch_file
     from launch_ros.actions import LifecycleNode
 
@@ -181,7 +227,8 @@ def test_the_real_launch_ros_resolves_it_alike(path: Path, tmp_path: Path) -> No
         entity = entities.pop(0)
         if isinstance(entity, LifecycleNode):
             nodes.append(entity)
-        else:  # arguments, functions, included files and what they lead to
+        elif not isinstance(entity, ExecuteProcess):
+            # Arguments, functions, included files and what they lead to.
             entities += entity.visit(context) or []
     (node,) = nodes
     (expected,) = resolve(path, {}, tmp_path)

@@ -101,7 +101,9 @@ def test_an_empty_list_is_one_blank_text_in_ros() -> None:
 
 def test_misspelt_names_find_their_neighbour() -> None:
     given = ["modle", "use_sim_time", "qos_overrides./image.reliability", "zzz", "model"]
-    assert unknown_names(DepthParameters, given) == [("modle", "model"), ("zzz", "")]
+    given.append("scale.source")  # nested in YAML
+    unknown = [("modle", "model"), ("zzz", ""), ("scale.source", "scale_source")]
+    assert unknown_names(DepthParameters, given) == unknown
 
 
 def test_every_row_is_complete() -> None:

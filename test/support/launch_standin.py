@@ -51,14 +51,13 @@ class OpaqueFunction:
 
 @dataclass
 class ParameterValue:
-    value: str
+    value: Any
     value_type: type
 
-    def evaluate(self) -> Any:
-        value = self.value if self.value_type is str else yaml.safe_load(self.value)
-        if not isinstance(value, self.value_type):
-            raise ValueError(f"{self.value!r} is not a {self.value_type.__name__}")
-        return value
+    def __post_init__(self) -> None:
+        # launch_ros converts substitutions only, and takes a text for nothing but a text.
+        if not isinstance(self.value, self.value_type):
+            raise TypeError(f"value={self.value!r} is not an instance of {self.value_type}")
 
 
 @dataclass
@@ -87,6 +86,20 @@ class LifecycleNode(Node):
 
 
 @dataclass
+class ExecuteProcess:
+    name: str
+    cmd: list[str]
+    output: str
+    additional_env: dict[str, str]
+    on_exit: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class Shutdown:
+    reason: str
+
+
+@dataclass
 class PythonLaunchDescriptionSource:
     path: str
 
@@ -109,8 +122,19 @@ class ResolvedNode:
 
 def resolve(path: Path, given: Mapping[str, str], folder: Path) -> list[ResolvedNode]:
     """The nodes a launch file starts with these arguments; parameter files go to ``folder``."""
+    return [each for each in _resolve(path, given, folder) if isinstance(each, ResolvedNode)]
+
+
+def processes(path: Path, given: Mapping[str, str], folder: Path) -> list[ExecuteProcess]:
+    """What it starts besides nodes, in order; what follows a process is in its ``on_exit``."""
+    return [each for each in _resolve(path, given, folder) if isinstance(each, ExecuteProcess)]
+
+
+def _resolve(
+    path: Path, given: Mapping[str, str], folder: Path
+) -> list[ResolvedNode | ExecuteProcess]:
     context = Context()
-    nodes: list[ResolvedNode] = []
+    nodes: list[ResolvedNode | ExecuteProcess] = []
     for entity in _entities(path):
         if isinstance(entity, DeclareLaunchArgument):
             value = given.get(entity.name, entity.default_value)
@@ -119,6 +143,9 @@ def resolve(path: Path, given: Mapping[str, str], folder: Path) -> list[Resolved
             with _installed():
                 found = entity.function(context)
             for each in found:
+                if isinstance(each, ExecuteProcess):
+                    nodes.append(each)
+                    continue
                 own = folder / str(len(nodes))
                 own.mkdir(parents=True, exist_ok=True)
                 nodes.append(_node(each, own))
@@ -127,7 +154,7 @@ def resolve(path: Path, given: Mapping[str, str], folder: Path) -> list[Resolved
                 name: value if isinstance(value, str) else value.perform(context)
                 for name, value in entity.launch_arguments
             }
-            nodes += resolve(Path(entity.source.path), passed, folder / "included")
+            nodes += _resolve(Path(entity.source.path), passed, folder / "included")
         else:
             raise TypeError(f"the stand-in does not know {type(entity).__name__}")
     unknown = set(given) - set(context.values)
@@ -157,7 +184,7 @@ def _node(node: Node, folder: Path) -> ResolvedNode:
             arguments += ["--params-file", entry]
         else:
             values = {
-                name: value.evaluate() if isinstance(value, ParameterValue) else value
+                name: value.value if isinstance(value, ParameterValue) else value
                 for name, value in entry.items()
             }
             if not values:
@@ -178,8 +205,10 @@ def _installed() -> Iterator[None]:
         "launch": {"LaunchDescription": LaunchDescription},
         "launch.actions": {
             "DeclareLaunchArgument": DeclareLaunchArgument,
+            "ExecuteProcess": ExecuteProcess,
             "IncludeLaunchDescription": IncludeLaunchDescription,
             "OpaqueFunction": OpaqueFunction,
+            "Shutdown": Shutdown,
         },
         "launch.launch_description_sources": {
             "PythonLaunchDescriptionSource": PythonLaunchDescriptionSource

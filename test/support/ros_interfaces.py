@@ -42,7 +42,8 @@ def importable(package: str, folder: Path) -> Iterator[None]:
     if find_spec(package) is not None:
         yield
         return
-    build_interfaces(folder, package)
+    if not folder.exists():
+        build_interfaces(folder, package)
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(folder), before)))
     sys.path.insert(0, str(folder))
@@ -70,6 +71,8 @@ def build_interfaces(folder: Path, package: str) -> None:
         text=True,
         check=False,
     )
+    if done.returncode != 0:
+        shutil.rmtree(folder, ignore_errors=True)  # or the next one would take it for built
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -31,6 +31,7 @@ _LEAST_SHARE, _LEAST_SHARE_LABELLED = 0.15, 0.04
 _LEAST_SPREAD = 0.12  # of the image's height, else the plane's slope is a guess
 _MOST_TILT = math.radians(10.0)  # between the floor and what the mounting says
 _TILT_SIGMA = math.radians(2.0)  # how exactly mountings are known, and robots stay level
+_PITCH_SIGMA = math.radians(0.5)  # where it has to be known
 # What a floor spans of the frame's inverse depths if it went on over the whole picture, at least.
 _LEAST_RISE = 0.25
 _ALIKE = 50  # neighbouring pixels share their errors: so many count as one
@@ -49,7 +50,9 @@ def fit_floor(
     Where ``labels`` name a floor (:data:`FLOOR_NAMES`) only its pixels are used; else the floor is
     the largest level plane with nothing below it. ``pitch_deg`` is how far the camera looks down.
     Planes tilted by more than ten degrees against that are no floors. For ``relative_inverse`` it
-    has to be exact, as there the unknown shift looks like a tilt.
+    has to be exact, as there the unknown shift looks like a tilt: an error of e moves 1/Z by
+    ``tan(e) / height_m`` everywhere, so the error at the frame's median depth for half a degree is
+    part of the fit's.
     """
     reach = typical_values(depth)
     rays, rows, inverse = _sample(depth, intrinsics, labels, seed)
@@ -75,6 +78,11 @@ def fit_floor(
         return None
     error = search.error(plane, inside)
     alignment = _alignment(depth.kind, plane, height_m, pitch)
+    if is_relative_inverse:
+        seen_m = alignment.metres(depth.values_hw[::4, ::4])
+        if not np.isfinite(seen_m).any():
+            return None
+        error = math.hypot(error, math.tan(_PITCH_SIGMA) * float(np.nanmedian(seen_m)) / height_m)
     # The pixels of one frame are no independent witnesses, so their number is left out.
     return Fit(alignment, error, *reach, int(inside.sum()), int(inside.sum()))
 

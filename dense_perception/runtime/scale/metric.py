@@ -114,6 +114,13 @@ def _status(
     if alignment is not None:
         shift = f" and shift {alignment.shift:.4g}" if alignment.shift else ""
         return f"depth is metric by scale {alignment.scale:.4g}{shift} from {source}"
+    if source == "camera_height" and fit is not None:
+        return (
+            f"no scale yet: the floor gives it within {fit.error:.0%}, expected "
+            f"{CONVERGED_ERROR:.0%}: show more floor, or measure depth (scale_source), as for a "
+            "relative_inverse model half a degree of camera_pitch_deg is much in a scene many "
+            "camera heights deep"
+        )
     if source == "camera_height":
         return "no scale yet: no floor is seen well enough (camera_height_m, camera_pitch_deg)"
     if known is None:

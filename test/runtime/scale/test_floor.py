@@ -11,6 +11,7 @@ from dense_perception.core.camera import Intrinsics
 from dense_perception.core.labels import LabelSet
 from dense_perception.core.prediction import DepthKind, DepthMap, LabelMap
 from dense_perception.runtime.scale.floor import fit_floor, is_floor
+from dense_perception.runtime.scale.tracker import CONVERGED_ERROR
 
 CAMERA = Intrinsics(160, 120, 130.0, 130.0, 79.5, 59.5)
 ROOM = LabelSet("room", ("wall", "floor", "table"))
@@ -63,6 +64,22 @@ def test_relative_inverse_depth_gets_scale_and_shift(pitch_deg: float, labelled:
     assert fit.alignment.scale == pytest.approx(0.25, rel=0.02)
     assert fit.alignment.shift == pytest.approx(-0.9 / 4, rel=0.05)
     np.testing.assert_allclose(fit.alignment.metres(depth.values_hw), truth_m, rtol=0.05)
+
+
+@pytest.mark.parametrize(("height_m", "is_exact"), [(0.3, False), (1.8, True)])
+def test_half_a_degree_of_pitch_is_part_of_the_error(height_m: float, is_exact: bool) -> None:
+    truth_m, labels = scene(height_m, 0.0, table=False)
+    depth = DepthMap((4.0 / truth_m + 0.9).astype(np.float32), DepthKind.RELATIVE_INVERSE)
+    seen = LabelMap(labels, labels, ROOM)
+    medians_m = []
+    for wrong_deg in (0.0, 0.5):
+        fit = fit_floor(depth, CAMERA, height_m, wrong_deg, seen)
+        assert fit is not None
+        medians_m.append(float(np.nanmedian(fit.alignment.metres(depth.values_hw))))
+    wrong = abs(medians_m[1] / medians_m[0] - 1)
+    assert wrong < 1.5 * fit.error
+    assert (fit.error <= CONVERGED_ERROR) == is_exact
+    assert (wrong <= CONVERGED_ERROR) == is_exact
 
 
 def test_without_a_floor_there_is_no_scale() -> None:

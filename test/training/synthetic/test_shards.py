@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +57,10 @@ class Numbers:
             import os
 
             os._exit(3)
+        if self.flavour == "slow":
+            import time
+
+            time.sleep(60)
         if self.flavour == "wrong" and index == 1:
             raise InputError("shard 1 is wrong")
         return [sample(1000 * seed + 10 * index + k, width, height) for k in range(frames)]
@@ -192,3 +202,49 @@ def test_missing_and_damaged_shards(tmp_path: Path) -> None:
 )
 def test_shard_sizes(frames: int, expected: list[int]) -> None:
     assert generate.shard_sizes(frames, 4) == expected
+
+
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    script = (
+        "from pathlib import Path\n"
+        "from dense_perception.training.synthetic import generate\n"
+        "from test.training.synthetic.test_shards import Numbers\n"
+        "if __name__ == '__main__':\n"
+        f"    slow = Numbers(Path({str(log)!r}), 'slow')\n"
+        f"    generate.corpus(slow, Path({str(tmp_path / 'corpus')!r}), 8, (8, 6), 5, workers=2)\n"
+    )
+    (tmp_path / "run.py").write_text(script)
+    parent = subprocess.Popen(
+        [sys.executable, str(tmp_path / "run.py")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait(lambda: log.exists() and len(log.read_text().split()) == 2)
+        children = _children(parent.pid)
+        assert len(children) >= 2
+        parent.send_signal(signal.SIGKILL)
+        parent.wait(10)
+        _wait(lambda: not any(_is_running(pid) for pid in children))
+    finally:
+        parent.kill()
+        parent.wait(10)
+
+
+def _wait(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

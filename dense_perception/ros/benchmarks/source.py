@@ -9,12 +9,13 @@ import numpy as np
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """``python -m dense_perception.ros.stream_source``; returns 0 after the last picture."""
+    """``python -m dense_perception.ros.benchmarks.source``; returns 0 after the last picture."""
     parser = argparse.ArgumentParser(description="Publish rgb8 pictures at a fixed rate.")
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--rate", type=float, default=30.0, help="pictures per second")
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--camera", default="", help="publish below this name")
     parser.add_argument("--subscribers", type=int, default=1, help="wait for this many first")
     args = parser.parse_args(arguments)
 
@@ -32,11 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
     keep_freed_memory()
     interrupt_on_signals()
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-    node = rclpy.create_node("stream_source", start_parameter_services=False)
+    node = rclpy.create_node(f"source_{args.camera}".rstrip("_"), start_parameter_services=False)
     sensor_data = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-    images = node.create_publisher(Image, "image", sensor_data)
-    infos = node.create_publisher(CameraInfo, "camera_info", sensor_data)
-    pictures = _pictures(args.width, args.height)
+    prefix = f"{args.camera}/" if args.camera else ""
+    images = node.create_publisher(Image, f"{prefix}image", sensor_data)
+    infos = node.create_publisher(CameraInfo, f"{prefix}camera_info", sensor_data)
+    shown = pictures(args.width, args.height)
     intrinsics = Intrinsics.from_fov(args.width, args.height, 60.0)
     count, late = 0, 0
     try:
@@ -49,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
             late += wait < -1 / args.rate
             time.sleep(max(0.0, wait))
             header = Header(frame_id="camera_optical", stamp=node.get_clock().now().to_msg())
-            images.publish(image_message(pictures[count % len(pictures)], header, "rgb8"))
+            images.publish(image_message(shown[count % len(shown)], header, "rgb8"))
             infos.publish(camera_info_message(None, intrinsics, header))
     except KeyboardInterrupt:
         pass
@@ -60,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _pictures(width: int, height: int) -> list[np.ndarray]:
+def pictures(width: int, height: int) -> list[np.ndarray]:
     """Soft gradients that move from picture to picture."""
     v, u = np.mgrid[:height, :width].astype(np.float32)
     ramps = np.stack([u / width, v / height, (u + v) / (width + height)], axis=2)
