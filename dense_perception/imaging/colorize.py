@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 _PERCENTILES = (2.0, 98.0)
+_SAMPLE = 5_000  # pixels that the percentiles are taken of, at least
 
 
 class DepthColorizer:
@@ -56,7 +57,7 @@ class DepthColorizer:
 
 def robust_limits(depth_m: np.ndarray) -> tuple[float, float] | None:
     """The 2nd and 98th percentile of the valid depth in metres; ``None`` without valid pixels."""
-    stride = max(1, int(np.sqrt(depth_m.size / 20_000)))
+    stride = max(1, int(np.sqrt(depth_m.size / _SAMPLE)))
     sample = depth_m[::stride, ::stride]
     sample = sample[np.isfinite(sample) & (sample > 0)]
     if sample.size == 0:
@@ -68,11 +69,11 @@ def robust_limits(depth_m: np.ndarray) -> tuple[float, float] | None:
 def colorize(depth_m: np.ndarray, near_m: float, far_m: float) -> np.ndarray:
     """HxW metres with NaN to HxWx3 ``uint8`` RGB: linear in inverse depth between the limits."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        level = np.float32(1) / depth_m
-        level -= np.float32(1 / far_m)
-        level *= np.float32(254 / (1 / near_m - 1 / far_m))
-    np.clip(level, 0, 254, out=level)
-    level += np.float32(1.5)  # index 0 is kept for invalid; the half rounds
+        scale = 254 / (1 / near_m - 1 / far_m)
+        level = np.float32(scale) / depth_m
+        # From 1 to 255, as index 0 is kept for invalid; the half rounds.
+        level += np.float32(1.5 - scale / far_m)
+    np.clip(level, 1.5, 255.5, out=level)
     invalid = ~(depth_m > 0)  # NaN compares false
     if invalid.any():
         level[invalid] = 0
