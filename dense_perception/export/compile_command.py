@@ -96,8 +96,8 @@ def _only_for_tensorrt(options: argparse.Namespace) -> None:
     ]
     if surplus and options.backend != "tensorrt":
         raise InputError(
-            f"got {', '.join(surplus)} with --backend {options.backend}, expected them with --backend tensorrt "
-            "only: leave them out"
+            f"got {', '.join(surplus)} with --backend {options.backend}, expected them with "
+            "--backend tensorrt only: leave them out"
         )
 
 
