@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, CardError
 from dense_perception.nets import zoo
+from dense_perception.nets.checkpoint_file import read_plain
 
 
 def load_checkpoint(path: Path, card_path: Path | None = None) -> tuple[nn.Module, ModelCard]:
@@ -44,16 +44,7 @@ def load_checkpoint(path: Path, card_path: Path | None = None) -> tuple[nn.Modul
 
 
 def _read(path: Path) -> dict[str, object]:
-    if not path.is_file():
-        raise ArtefactError(f"there is no checkpoint {path}: check the path")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load's failures have no common base
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ArtefactError(
-            f"cannot read the checkpoint {path}: {reason}; expected tensors and plain data as "
-            "`dense-perception train` writes them. Nothing in it was executed"
-        ) from error
+    content = read_plain(path)
     if not isinstance(content, dict):
         raise ArtefactError(f"{path} holds a {type(content).__name__}, expected a dictionary")
     return content

@@ -28,6 +28,28 @@ torch_tensorrt compiles the PyTorch network, in fp32 and fp16, for one image at 
 """
 
 
+_TENSORRT_OPTIONS: dict[str, dict[str, Any]] = {
+    "--compute-capability": {
+        "nargs": "+",
+        "default": [],
+        "metavar": "X.Y",
+        "help": "for RTX GPUs elsewhere",
+    },
+    "--max-batch": {"type": int, "default": 1, "metavar": "N", "help": "(default 1)"},
+    "--workspace": {"type": int, "default": 0, "metavar": "MB", "help": "scratch memory"},
+    "--dla-core": {"type": int, "default": -1, "metavar": "N", "help": "a Jetson's DLA"},
+    "--version-compatible": {
+        "action": "store_true",
+        "default": False,
+        "help": "load in later versions, same major",
+    },
+    "--hardware-compatible": {
+        "default": "",
+        "choices": ("ampere_plus", "same_compute_capability"),
+    },
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a model's name (see `dense-perception models`) or file")
     parser.add_argument(
@@ -38,28 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trust-engine", action="store_true", help="do not check the answers")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     group = parser.add_argument_group("tensorrt")
-    group.add_argument(
-        "--compute-capability", nargs="+", default=[], metavar="X.Y", help="for RTX GPUs elsewhere"
-    )
-    group.add_argument("--max-batch", type=int, default=1, metavar="N", help="(default 1)")
-    group.add_argument("--workspace", type=int, default=0, metavar="MB", help="scratch memory")
-    group.add_argument("--dla-core", type=int, default=-1, metavar="N", help="a Jetson's DLA")
-    group.add_argument(
-        "--version-compatible", action="store_true", help="load in later versions, same major"
-    )
-    group.add_argument(
-        "--hardware-compatible", default="", choices=("ampere_plus", "same_compute_capability")
-    )
-
-
-_TENSORRT_ONLY: tuple[tuple[str, Any], ...] = (
-    ("compute_capability", []),
-    ("max_batch", 1),
-    ("workspace", 0),
-    ("dla_core", -1),
-    ("version_compatible", False),
-    ("hardware_compatible", ""),
-)
+    for option, settings in _TENSORRT_OPTIONS.items():
+        group.add_argument(option, **settings)
 
 
 def main(options: argparse.Namespace) -> int:
@@ -87,12 +89,15 @@ def _only_for_tensorrt(options: argparse.Namespace) -> None:
     """An option that would change nothing is refused: whoever gave it expects something of it."""
     from dense_perception.core.errors import InputError
 
-    surplus = [name for name, default in _TENSORRT_ONLY if getattr(options, name) != default]
+    surplus = [
+        option
+        for option, settings in _TENSORRT_OPTIONS.items()
+        if getattr(options, option[2:].replace("-", "_")) != settings["default"]
+    ]
     if surplus and options.backend != "tensorrt":
-        words = ", ".join(f"--{name.replace('_', '-')}" for name in surplus)
         raise InputError(
-            f"got {words} with --backend {options.backend}, expected them with --backend tensorrt "
-            "only: leave them out"
+            f"got {', '.join(surplus)} with --backend {options.backend}, expected them with "
+            "--backend tensorrt only: leave them out"
         )
 
 

@@ -29,8 +29,8 @@ from dense_perception.core.errors import ArtefactError, CardError
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.prediction import GRAY_MAPS, DepthKind
 from dense_perception.export.folding import fold_constants
+from dense_perception.nets.positions import fix_positions
 from dense_perception.nets.sliding_window import SlidingWindow
-from dense_perception.nets.vit import fix_positions
 from dense_perception.nets.zoo import normalisation
 
 OPSET = 18

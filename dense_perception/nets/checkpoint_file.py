@@ -27,26 +27,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     :raises ArtefactError: if the file is missing, truncated, holds no named tensors, or would need
         more than tensors and plain data to be read.
     """
-    if not path.is_file():
-        raise ArtefactError(f"there is no checkpoint {path}: fetch it or check the path")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            data: Any = load_file(path)
-        else:
-            data = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ArtefactError(
-            f"{path} holds more than tensors and plain data, or is damaged; nothing of it was "
-            "executed. Get the checkpoint from its publisher, or save its state dictionary alone "
-            f"({_refused(error)})"
-        ) from error
-    except Exception as error:  # the readers' failures have no common base
-        raise ArtefactError(
-            f"cannot read the checkpoint {path}: it is cut off, damaged or no checkpoint; get it "
-            f"again ({_first_line(error)})"
-        ) from error
+    data = read_plain(path)
     for key in _WRAPPERS:
         if isinstance(data, Mapping) and isinstance(data.get(key), Mapping):
             data = data[key]
@@ -64,6 +45,32 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     return tensors
+
+
+def read_plain(path: Path) -> Any:
+    """What a ``.safetensors`` or PyTorch file holds: tensors and plain data, on the CPU.
+
+    :raises ArtefactError: if it is missing, truncated or holds anything else.
+    """
+    if not path.is_file():
+        raise ArtefactError(f"there is no checkpoint {path}: fetch it or check the path")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ArtefactError(
+            f"cannot read the checkpoint {path}: it holds more than tensors and plain data, or is "
+            f"damaged ({_refused(error)}); nothing of it was executed. Get it again from where it "
+            "comes from, or save its state dictionary alone"
+        ) from error
+    except Exception as error:  # the readers' failures have no common base
+        raise ArtefactError(
+            f"cannot read the checkpoint {path}: it is cut off, damaged or no checkpoint; get it "
+            f"again ({_first_line(error)})"
+        ) from error
 
 
 def _refused(error: Exception) -> str:

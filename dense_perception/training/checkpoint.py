@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from dense_perception.core.errors import TrainingError
+from dense_perception.core.errors import ArtefactError, TrainingError
+from dense_perception.nets.checkpoint_file import read_plain
 
 MODEL_FILE = "model.pt"
 STATE_FILE = "state.pt"
@@ -37,11 +38,10 @@ def load(path: Path, expected: tuple[str, ...] = ("model", "card", "training")) 
         lacks one of the ``expected`` entries.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load's failures have no common base
+        content = read_plain(path)
+    except ArtefactError as error:
         raise TrainingError(
-            f"cannot read the checkpoint {path}: {type(error).__name__}: {error}; expected a file "
-            "written by `dense-perception train`"
+            f"{error}; expected a file written by `dense-perception train`"
         ) from error
     missing = [key for key in expected if not isinstance(content, dict) or key not in content]
     if missing:

@@ -47,7 +47,7 @@ def test_malicious_checkpoint_is_refused_and_not_executed(tmp_path: Path, how: s
         torch.save(content, path)
     else:
         path.write_bytes(pickle.dumps(content))
-    with pytest.raises(ArtefactError, match="Nothing in it was executed"):
+    with pytest.raises(ArtefactError, match="nothing of it was executed"):
         load_checkpoint(path)
     assert not target.exists()
 

@@ -13,7 +13,7 @@ from torch import nn
 from dense_perception.backends.tensorrt_build import TensorRtOptions, build_engine
 from dense_perception.core.errors import CardError
 from dense_perception.nets import zoo
-from dense_perception.nets.vit import fix_positions
+from dense_perception.nets.positions import fix_positions
 from test.support.randomise import randomise
 
 SWIN = {"dim": 8, "depths": [1, 2, 1, 1], "heads": [1, 2, 2, 2], "window": 3}

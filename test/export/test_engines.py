@@ -19,7 +19,7 @@ from dense_perception.export.graph import tidy, write_onnx
 from dense_perception.export.half import fp16_nodes, to_half
 from dense_perception.export.quantize import Quantizer, quantized_layers
 from dense_perception.nets import zoo
-from dense_perception.nets.vit import fix_positions
+from dense_perception.nets.positions import fix_positions
 from test.export.test_chain import FAMILIES, HALF
 from test.export.test_dense_networks import NETWORKS
 from test.support.randomise import randomise

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from dense_perception.core.errors import ArtefactError, InputError
-from dense_perception.nets.vit import VisionTransformer, fix_positions
+from dense_perception.nets.positions import fix_positions
+from dense_perception.nets.vit import VisionTransformer
 from dense_perception.nets.weights import load_backbone
 from test.support.randomise import randomise
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from dense_perception.core.errors import CardError, InputError
 from dense_perception.core.prediction import DepthKind
 from dense_perception.nets import zoo
-from dense_perception.nets.vit import resize_positions
+from dense_perception.nets.positions import resize_positions
 from dense_perception.nets.weights import load_checkpoint
 from test.support.transformers_zoo import (
     DEPTH_ANYTHING,

@@ -125,7 +125,7 @@ def test_resuming_another_run_is_refused(corpus: Corpus, tmp_path: Path) -> None
     changed = replace(CONFIG, steps=2, learning_rate=0.5)
     with pytest.raises(TrainingError, match=r"other \['learning_rate'\].*--init"):
         fit(task(corpus, tmp_path, changed, resume=True))
-    with pytest.raises(TrainingError, match=r"cannot read the checkpoint .*state\.pt"):
+    with pytest.raises(TrainingError, match=r"there is no checkpoint .*state\.pt"):
         fit(task(corpus, tmp_path / "empty", resume=True))
 
 
