@@ -153,12 +153,14 @@ def test_cameras_benchmark(model: Path) -> None:
     assert result["killed_came_back"]
     for layout in ("one_node", "separate_nodes"):
         stays, goes = result[layout]["cameras"]
-        assert stays["answers_hz"] == pytest.approx([10, 10, 10], abs=2)
-        assert goes["answers_hz"][0] == pytest.approx(10, abs=2)
-        assert goes["answers_hz"][1] < 1
+        assert all(3 < rate < 13 for rate in stays["answers_hz"])
+        before, gone, back = goes["answers_hz"]
+        assert before > 3
+        assert gone < 1
+        assert back > 3
         assert goes["sent"] is None
         assert goes["longest_gap_ms"] > 1500
-        assert 95 < stays["newest_percent"] <= 100
+        assert 70 < stays["newest_percent"] <= 100
     assert [result[each]["nodes"] for each in ("one_node", "separate_nodes")] == [1, 2]
     assert result["memory_ratio"] > 1
 

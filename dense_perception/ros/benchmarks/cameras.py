@@ -145,9 +145,10 @@ def _layout(args: argparse.Namespace, names: Sequence[str], *, separate: bool) -
         for third in ("all", "one gone", "back"):
             if third == "one gone":
                 sources[_KILLED].stop(signal.SIGKILL)
-            if third == "back":
-                sources[_KILLED] = session.source(args, too_long_s, names[_KILLED])
             listener.spin(args.seconds / 3, f"{label}, {third}")
+            if third == "one gone":  # until it publishes again, however long its start takes
+                sources[_KILLED] = session.source(args, too_long_s, names[_KILLED])
+                listener.wait_for_pictures([sources[_KILLED]])
             bounds_ns.append(time.time_ns())
         cpu_used_s = sum(cpu_s(node.pid) for node in nodes) - cpu_begun_s
         memory_mb = sum(proportional_mb(node.pid) for node in nodes)
@@ -163,12 +164,14 @@ def _layout(args: argparse.Namespace, names: Sequence[str], *, separate: bool) -
             newest = int(report["frames received"]) - int(report["frames dropped"])
             sent = None if source is sources[_KILLED] else _sent(source)
             cameras.append(_camera(name, sent, newest, listener.arrivals[name], bounds_ns))
-    answers = sum(sum(each.answers_hz) for each in cameras) / 3 * args.seconds
+    lengths_s = np.diff(bounds_ns) / 1e9
+    seconds = float(lengths_s.sum())
+    answers = sum(float(np.dot(each.answers_hz, lengths_s)) for each in cameras)
     return LayoutResult(
         nodes=len(nodes),
         cameras=cameras,
-        answers_hz=answers / args.seconds,
-        cpu_percent=100 * cpu_used_s / args.seconds,
+        answers_hz=answers / seconds,
+        cpu_percent=100 * cpu_used_s / seconds,
         cpu_ms_an_answer=1e3 * cpu_used_s / max(answers, 1),
         memory_mb=memory_mb,
         last_error=next((r["last error"] for r in reports if r and r["last error"]), ""),
