@@ -53,8 +53,9 @@ class FrameLog:
     def answered(self, stages_ms: Mapping[str, float], age_ms: float) -> None:
         """An image was answered; ``age_ms`` is how old its stamp was then."""
         transport_ms = age_ms - sum(stages_ms.values())
-        if 0 <= transport_ms < _MAX_TRANSPORT_MS:
-            self._times.add("transport", transport_ms)
+        if age_ms >= 0 and transport_ms < _MAX_TRANSPORT_MS:
+            # Simulated time stands still between its ticks, while the stages take real time.
+            self._times.add("transport", max(0.0, transport_ms))
         self._times.add_all(stages_ms)
         self._times.tick("out")
         self._answered += 1
