@@ -8,18 +8,18 @@ import hashlib
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dense_perception.backends.base import Backend
 from dense_perception.backends.contract import check_graph
 from dense_perception.backends.device import cpu_name
+from dense_perception.backends.selection import Outcome, Selection
 from dense_perception.backends.self_check import self_check
+from dense_perception.backends.speed import measure_ms
 from dense_perception.backends.tensorrt_module import installed_runtimes
 from dense_perception.core.cache import cache_dir, read_json, write_json
 from dense_perception.core.card import ModelCard
@@ -38,57 +38,16 @@ BACKENDS: dict[str, tuple[str, str, str]] = {
 }
 """Name: our module, its class, and the runtime package it needs."""
 
-MEASURE_S = 0.25
-"""Time spent measuring one candidate, after its load and one warm-up run."""
 BUDGET_S = 0.8
 """After this long no candidate is begun but the first; the next start goes on from there."""
 
 # The likely fastest first, so that a start that runs out of time has a good one already.
 _PRECISION_ORDER = ("int8", "fp16", "fp32")
 _NVIDIA = ("gpu", "cuda", "dla")
-_MIN_RUNS, _MAX_RUNS = 3, 20
 # Remembered losers up to so many ms, and so many times slower than the best, get another chance.
 _AGAIN_MS, _AGAIN_TIMES = 100.0, 5.0
 _MEMORY = "speeds.json"
 _REMEMBERED = 200
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One candidate: its median time, or why it was passed over."""
-
-    backend: str
-    precision: str
-    median_ms: float | None = None
-    note: str = ""
-
-    def __str__(self) -> str:
-        time_ms = "" if self.median_ms is None else f" {self.median_ms:.1f} ms"
-        return f"{self.backend}/{self.precision}{time_ms}{f' ({self.note})' if self.note else ''}"
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What runs, and why."""
-
-    backend: str
-    precision: str
-    device: str
-    reason: str
-    considered: tuple[Outcome, ...] = ()
-    warnings: tuple[str, ...] = ()
-    """What somebody should look at: an engine that was refused, a check that was skipped."""
-
-    def summary(self) -> str:
-        """One line for a log: the choice, the reason, and what was passed over."""
-        others = [
-            str(outcome)
-            for outcome in self.considered
-            if (outcome.backend, outcome.precision) != (self.backend, self.precision)
-        ]
-        passed = f"; passed over: {', '.join(others)}" if others else ""
-        warned = f"; WARNING: {'; '.join(self.warnings)}" if self.warnings else ""
-        return f"{self.backend}/{self.precision} on {self.device}: {self.reason}{passed}{warned}"
 
 
 def installed_backends(device: str = "cpu") -> tuple[str, ...]:
@@ -317,29 +276,6 @@ class _Contest:
             # Read again: another process may have measured meanwhile.
             speeds = {**_known_speeds(self.memory_path), **self.measured}
             write_json(self.memory_path, dict(list(speeds.items())[-_REMEMBERED:]))
-
-
-def measure_ms(backend: Backend, seconds: float = MEASURE_S) -> float:
-    """Median milliseconds of one image through a backend, after one warm-up run.
-
-    :raises BackendError: if the runtime fails.
-    """
-    generator = np.random.default_rng(0)
-    feeds = {}
-    for spec in backend.inputs:
-        shape = tuple(1 if side is None else side for side in spec.shape)
-        if spec.dtype == np.uint8:
-            feeds[spec.name] = generator.integers(0, 256, shape, np.uint8)
-        else:
-            feeds[spec.name] = np.full(shape, 200, spec.dtype)
-    backend.infer(feeds)
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(times) < _MIN_RUNS or (len(times) < _MAX_RUNS and time.perf_counter() < end):
-        start = time.perf_counter()
-        backend.infer(feeds)
-        times.append((time.perf_counter() - start) * 1e3)
-    return float(np.median(times))
 
 
 def _known_speeds(path: Path) -> dict[str, float]:

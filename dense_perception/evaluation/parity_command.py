@@ -48,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from dense_perception.backends.select import cpu_name, installed_backends
+    from dense_perception.backends.device import cpu_name
+    from dense_perception.backends.select import installed_backends
     from dense_perception.core.errors import BackendError, InputError
     from dense_perception.core.registry import find_model
 

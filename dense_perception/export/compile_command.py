@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dense_perception.backends.engine_cache import Engine
     from dense_perception.core.registry import Model
 
 HELP = "Compile a model's files to engines in the cache, so that no node has to at its start."
@@ -131,21 +132,25 @@ def _tensorrt(path: Path, kind: str, options: argparse.Namespace) -> list[dict[s
                 bar.set_description(phase)
 
             engine = compile_engine(path, runtime, trt, wish, device, on_progress)
-        rows.append(
-            {
-                "precision": kind,
-                "runtime": f"{runtime} {trt.__version__}",
-                "device": engine.key.device,
-                "MB": round(len(engine.payload) / 1e6, 1),
-                "seconds": round(time.perf_counter() - start, 1),
-                "built": engine.built,
-                "reason": engine.reason,
-                "engine": str(engine.key.path),
-                "check": "at its first load",
-                "problem": engine.problem,
-            }
-        )
+        seconds = time.perf_counter() - start
+        rows.append(_row(kind, engine, seconds, "at its first load"))
     return rows
+
+
+def _row(kind: str, engine: Engine, seconds: float, check: str) -> dict[str, Any]:
+    """An engine in the cache, as a line of the table."""
+    return {
+        "precision": kind,
+        "runtime": f"{engine.key.runtime} {engine.key.version}",
+        "device": engine.key.device,
+        "MB": round(len(engine.payload) / 1e6, 1),
+        "seconds": round(seconds, 1),
+        "built": engine.built,
+        "reason": engine.reason,
+        "engine": str(engine.key.path),
+        "check": check,
+        "problem": engine.problem,
+    }
 
 
 def _torch_tensorrt(
@@ -165,18 +170,7 @@ def _torch_tensorrt(
     for kind in tqdm(kinds, unit="program", disable=None, file=sys.stderr):
         start = time.perf_counter()
         engine = compile_program(model, kind, options.device or "gpu")
-        row = {
-            "precision": kind,
-            "runtime": f"{engine.key.runtime} {engine.key.version}",
-            "device": engine.key.device,
-            "MB": round(len(engine.payload) / 1e6, 1),
-            "seconds": round(time.perf_counter() - start, 1),
-            "built": engine.built,
-            "reason": engine.reason,
-            "engine": str(engine.key.path),
-            "check": "not stored",
-            "problem": engine.problem,
-        }
+        row = _row(kind, engine, time.perf_counter() - start, "not stored")
         rows.append(row if engine.problem else {**row, **_checked(options, kind)})
     return rows
 

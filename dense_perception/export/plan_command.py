@@ -162,7 +162,8 @@ def _traced(card: ModelCard, width: int, height: int) -> tuple[list[Any], int]:
 
 def _measured(name: str, devices: list[Device]) -> dict[str, float]:
     """Median ms of the fastest installed backend by precision, where the files are here."""
-    from dense_perception.backends.select import installed_backends, measure_ms, open_backend
+    from dense_perception.backends.select import installed_backends, open_backend
+    from dense_perception.backends.speed import measure_ms
     from dense_perception.core.errors import BackendError, ModelNotFoundError
     from dense_perception.core.registry import find_model
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -48,18 +49,18 @@ class DepthOutputs(OutputGroup):
         if depth is None:
             return
         wish = self._node.parameters
-        depth_hw = limited(depth, wish)
+        depth_hw = cache(lambda: limited(depth, wish))  # once, and not for a cloud alone
         if depth.kind is DepthKind.METRIC:
-            send(topics.DEPTH_IMAGE, lambda: depth_message(depth_hw, header, wish.depth_encoding))
+            send(topics.DEPTH_IMAGE, lambda: depth_message(depth_hw(), header, wish.depth_encoding))
         else:
-            send(topics.DEPTH_RELATIVE, lambda: image_message(depth_hw, header, "32FC1"))
+            send(topics.DEPTH_RELATIVE, lambda: image_message(depth_hw(), header, "32FC1"))
         send(
             topics.DEPTH_CAMERA_INFO,
             lambda: camera_info_message(answer.info, answer.prediction.intrinsics, header),
         )
         send(
             topics.DEPTH_COLOR,
-            lambda: image_message(self._picture(depth_hw, depth), header, "rgb8"),
+            lambda: image_message(self._picture(depth_hw(), depth), header, "rgb8"),
         )
 
     def _picture(self, values_hw: np.ndarray, depth: DepthMap) -> np.ndarray:
