@@ -28,6 +28,29 @@ def load_artefact(network: nn.Module, path: Path) -> ModelCard:
 
     :raises TrainingError: if the file cannot be read, is not in fp32 or holds another network.
     """
+    card, weights = artefact_weights(network, path)
+    state = network.state_dict()
+    missing = sorted(set(state) - set(weights))
+    wrong = [name for name, value in weights.items() if value.shape != state[name].shape]
+    if missing or wrong:
+        name = (missing or wrong)[0]
+        got = tuple(weights[name].shape) if wrong and not missing else "nothing"
+        raise TrainingError(
+            f"the weights of {path} do not fit the configured network: {name} is {got} there, "
+            f"expected {tuple(state[name].shape)} ({len(missing) + len(wrong)} such); give the "
+            "fp32 file of a model with the same `network`"
+        )
+    network.load_state_dict(weights)
+    return card
+
+
+def artefact_weights(network: nn.Module, path: Path) -> tuple[ModelCard, dict[str, Tensor]]:
+    """The card inside an exported fp32 file and those of its weights that ``network`` has, too.
+
+    By their names in ``network``; of any shape, since the file may hold another network.
+
+    :raises TrainingError: if the file cannot be read or is not in fp32.
+    """
     try:
         card = ModelCard.from_onnx(path)
     except (ArtefactError, CardError) as error:
@@ -42,18 +65,7 @@ def load_artefact(network: nn.Module, path: Path) -> ModelCard:
     weights = {name: found[name] for name in state if name in found}
     for prefix, norm, conv in _batch_norms(network):
         weights |= _identity(prefix, norm, found.get(conv + _FOLDED_BIAS))
-    missing = sorted(set(state) - set(weights))
-    wrong = [name for name, value in weights.items() if value.shape != state[name].shape]
-    if missing or wrong:
-        name = (missing or wrong)[0]
-        got = tuple(weights[name].shape) if wrong and not missing else "nothing"
-        raise TrainingError(
-            f"the weights of {path} do not fit the configured network: {name} is {got} there, "
-            f"expected {tuple(state[name].shape)} ({len(missing) + len(wrong)} such); give the "
-            "fp32 file of a model with the same `network`"
-        )
-    network.load_state_dict(weights)
-    return card
+    return card, weights
 
 
 def _read(path: Path) -> Any:

