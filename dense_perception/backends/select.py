@@ -17,7 +17,7 @@ from typing import Any
 from dense_perception.backends.base import Backend
 from dense_perception.backends.contract import check_graph
 from dense_perception.backends.device import cpu_name
-from dense_perception.backends.selection import Outcome, Selection
+from dense_perception.backends.selection import Outcome, Selection, candidates
 from dense_perception.backends.self_check import self_check
 from dense_perception.backends.speed import measure_ms
 from dense_perception.backends.tensorrt_module import installed_runtimes
@@ -42,7 +42,7 @@ BUDGET_S = 0.8
 """After this long no candidate is begun but the first; the next start goes on from there."""
 
 # The likely fastest first, so that a start that runs out of time has a good one already.
-_PRECISION_ORDER = ("int8", "fp16", "fp32")
+_PRECISION_ORDER = ("int8", "fp8", "fp16", "fp32")
 _NVIDIA = ("gpu", "cuda", "dla")
 # Remembered losers up to so many ms, and so many times slower than the best, get another chance.
 _AGAIN_MS, _AGAIN_TIMES = 100.0, 5.0
@@ -105,23 +105,23 @@ def select_backend(
     else:
         precisions = (precision,)
     contest = _Contest(model, device, threads, trust_engine)
-    candidates = [(name, kind) for kind in precisions for name in names]
+    tried, passed = candidates(names, precisions)
     try:
-        if len(candidates) == 1:
-            opened, card, selection = contest.open_only(*candidates[0])
+        if len(tried) == 1:
+            opened, card, selection = contest.open_only(*tried[0])
         else:
-            opened, card, selection = contest.open_fastest(candidates)
+            opened, card, selection = contest.open_fastest(tried)
     except BackendError:
-        others = [
-            (n, kind) for kind in precisions for n in installed_backends(device) if n not in names
-        ]
+        remaining = [name for name in installed_backends(device) if name not in names]
+        others, _ = candidates(remaining, precisions)
         if not contest.refusals or not others:
             raise
         opened, card, selection = contest.open_fastest(others)
     warnings = list(dict.fromkeys(contest.refusals))
     if trust_engine:
         warnings.append("trust_engine is set: the answers were not compared with the reference")
-    return opened, card, replace(selection, warnings=tuple(warnings))
+    considered = (*selection.considered, *passed)
+    return opened, card, replace(selection, warnings=tuple(warnings), considered=considered)
 
 
 class _Contest:

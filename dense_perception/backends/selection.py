@@ -1,8 +1,11 @@
-"""What ``auto`` chose, and what it passed over."""
+"""What ``auto`` tries, what it chose, and what it passed over."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+_EMULATED = "fp8 is only emulated there, for comparing: it runs in tensorrt on an NVIDIA GPU"
 
 
 @dataclass(frozen=True)
@@ -41,3 +44,12 @@ class Selection:
         passed = f"; passed over: {', '.join(others)}" if others else ""
         warned = f"; WARNING: {'; '.join(self.warnings)}" if self.warnings else ""
         return f"{self.backend}/{self.precision} on {self.device}: {self.reason}{passed}{warned}"
+
+
+def candidates(
+    names: Sequence[str], precisions: Sequence[str]
+) -> tuple[list[tuple[str, str]], list[Outcome]]:
+    """What to open and measure, and what not: emulated fp8, where there is anything else."""
+    every = [(name, kind) for kind in precisions for name in names]
+    kept = [pair for pair in every if pair[1] != "fp8" or pair[0] == "tensorrt"] or every
+    return kept, [Outcome(*pair, note=_EMULATED) for pair in every if pair not in kept]

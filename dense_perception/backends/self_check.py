@@ -26,6 +26,7 @@ _TOLERANCES = {
     "fp32": Difference(1e-3, 1e-4),
     "fp16": Difference(0.02, 0.002),
     "int8": Difference(0.05, 0.005),
+    "fp8": Difference(0.05, 0.005),
 }
 
 

@@ -15,7 +15,7 @@ from dense_perception.backends.engine_cache import (
     stored_keys,
 )
 from dense_perception.backends.tensorrt_build import OnProgress, TensorRtOptions, build_engine
-from dense_perception.backends.tensorrt_module import major
+from dense_perception.backends.tensorrt_module import STANDARD, major
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError
 from dense_perception.core.registry import file_sha256
@@ -96,6 +96,8 @@ def compile_engine(
     :raises BackendError: if it cannot be built.
     """
     key = engine_key(path, runtime, trt, options, device)
+    if refusal := fp8_refusal(key, options, trt, device):
+        raise BackendError(refusal)
     timings = engines_dir() / f"timings_{runtime}_{trt.__version__}.cache"
     return obtain_engine(
         key,
@@ -110,6 +112,23 @@ def compile_engine(
     )
 
 
+def fp8_refusal(key: EngineKey, options: TensorRtOptions, trt: Any, device: Gpu | None) -> str:
+    """Why a file in fp8 cannot become the engine of that key; nothing where it can."""
+    if key.precision != "fp8":
+        return ""
+    if key.runtime == STANDARD and major(trt) < 10:
+        return f"fp8 needs TensorRT 10 or above, this is {trt.__version__}: {_NO_FP8}"
+    capability = options.compute_capability or (device.capability if device else "")
+    if key.device == _AMPERE_PLUS or float(capability) < FP8_CAPABILITY:
+        return (
+            f"fp8 needs compute capability {FP8_CAPABILITY} or above (Ada, Hopper, Blackwell), the "
+            f"engine would be for {key.device}: {_NO_FP8}"
+        )
+    return ""
+
+
+FP8_CAPABILITY = 8.9
+_NO_FP8 = "take the int8 or fp16 file (--precision)"
 _AMPERE_PLUS = "any GPU from compute capability 8.0 on"
 
 

@@ -10,7 +10,7 @@ SCHEMA = 1
 TASKS = ("depth", "segmentation", "multitask")
 FURTHER_MAPS = ("normals", *GRAY_MAPS)
 RESIZES = ("stretch",)
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "int8", "fp8")
 
 
 @dataclass(frozen=True)

@@ -50,13 +50,14 @@ def main(options: argparse.Namespace) -> int:
 
     from dense_perception.backends.device import cpu_name
     from dense_perception.backends.select import installed_backends
+    from dense_perception.core.card_specs import PRECISIONS
     from dense_perception.core.errors import BackendError, InputError
     from dense_perception.core.registry import find_model
 
     if options.runs < 1 or options.limit < 1:
         raise InputError(f"got --runs {options.runs} --limit {options.limit}, expected 1 or more")
     model = find_model(options.model)
-    order = sorted(model.precisions, key=("fp32", "fp16", "int8").index)
+    order = sorted(model.precisions, key=PRECISIONS.index)
     cells = [(name, kind) for kind in order for name in installed_backends()]
     if options.picture and options.picture.suffix.lower() != ".png":
         raise InputError(f"--picture is {options.picture}, expected a name ending in .png")

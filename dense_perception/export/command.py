@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from dense_perception.core.card import ModelCard
     from dense_perception.export.package import Exported, Row
 
-HELP = "turn a checkpoint into fp32, fp16 and int8 ONNX files with their model card"
+HELP = "turn a checkpoint into fp32, fp16, int8 and fp8 ONNX files with their model card"
 EXAMPLES = """\
 examples:
   dense-perception export runs/tiny/model.pt --output models
   dense-perception export runs/tiny/model.pt --output models --calibrate corpora/rooms
   dense-perception export runs/tiny/model.pt --output m --calibrate robot.mcap --max-drop 0.01
   dense-perception export depth_anything_v2_small --precision fp32 fp16 int8 --calibrate drive.mp4
+  dense-perception export depth_anything_v2_small --precision fp8 --calibrate drive.mp4
   dense-perception export depth_anything_v2_small --size 686x518
   dense-perception export dpt/base --random --size 384x384 --output /tmp/dpt_base
 
@@ -29,6 +30,8 @@ PyTorch, the others across the runtimes installed, before anything is written. T
 stay in fp32: as few as keep the answer within the drop. The drop is measured against fp32 on frames
 kept out of calibration: the mean relative change of metric depth, the mean change over the range of
 other depth, or the share of changed labels.
+fp8 is for NVIDIA GPUs from compute capability 8.9 on, with TensorRT 10 or TensorRT for RTX; a CPU
+only emulates it.
 The name of a model whose weights were fetched exports it to where models are looked for.
 """
 
@@ -61,9 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--precision",
         nargs="+",
-        choices=("fp32", "fp16", "int8"),
+        choices=("fp32", "fp16", "int8", "fp8"),
         metavar="P",
-        help="fp32, fp16, int8 (default: fp32, and int8 with --calibrate); fp32 is always made",
+        help="fp32, fp16, int8, fp8 (default: int8 with --calibrate); fp32 is always made",
     )
     group.add_argument(
         "--calibrate",
@@ -71,11 +74,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="calibration",
         type=Path,
         metavar="FOLDER|VIDEO|BAG",
-        help="pictures, a generated corpus, a video or a bag of your robot, for int8",
+        help="pictures, a generated corpus, a video or a bag of your robot, for int8 and fp8",
     )
     group.add_argument("--topic", help="the bag's colour topic (default: the only one)")
     group.add_argument(
-        "--max-drop", type=float, metavar="X", help="what int8 may cost (default 0.02 = 2 %%)"
+        "--max-drop",
+        type=float,
+        metavar="X",
+        help="what int8 or fp8 may cost (default 0.02 = 2 %%)",
     )
     group.add_argument(
         "--fp16-drop", type=float, metavar="X", help="what fp16 may cost (default 0.002)"
@@ -87,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--method",
         default="minmax",
         choices=("minmax", "percentile", "mse"),
-        help="how activation ranges are chosen (default minmax)",
+        help="how activation ranges are chosen (default minmax); mse is for int8 alone",
     )
     group.add_argument(
         "--percentile", type=float, default=99.99, help="for --method percentile (default 99.99)"
@@ -118,21 +124,23 @@ def main(args: argparse.Namespace) -> int:
 
     from dense_perception.core.errors import InputError
     from dense_perception.export.calibration import calibration_frames
-    from dense_perception.export.package import FP16_DROP, INT8_DROP, Plan, export_model
-    from dense_perception.export.quantize import QuantizeOptions
+    from dense_perception.export.package import BYTES_DROP, FP16_DROP, Plan, export_model
+    from dense_perception.export.quantize import BYTES, QuantizeOptions
 
     if args.frames < 1:
         raise InputError(f"got --frames {args.frames}, expected 1 or more")
     drops = {}
-    for name, default in (("max_drop", INT8_DROP), ("fp16_drop", FP16_DROP)):
+    for name, default in (("max_drop", BYTES_DROP), ("fp16_drop", FP16_DROP)):
         given = getattr(args, name)
         drops[name] = default if given is None else given
         if not drops[name] > 0:
             raise InputError(f"got --{name.replace('_', '-')} {given}, expected more than 0")
     precisions = args.precision or (["int8"] if args.calibration else [])
-    if "int8" in precisions and args.calibration is None and not args.random:
+    quantised = [kind for kind in BYTES if kind in precisions]
+    if quantised and args.calibration is None and not args.random:
         raise InputError(
-            "--precision int8 needs frames: give --calibrate a folder, a video or a bag"
+            f"--precision {' '.join(quantised)} needs frames: give --calibrate a folder, a video "
+            "or a bag"
         )
     options = QuantizeOptions(
         method=args.method,
@@ -147,7 +155,7 @@ def main(args: argparse.Namespace) -> int:
     if args.calibration is not None:
         frames = calibration_frames(args.calibration, card, args.frames, args.topic)
         source = args.calibration.resolve().name
-    elif "int8" in precisions:
+    elif quantised:
         frames, source = _reference_frames(card), "reference frames"
     plan = Plan(precisions, frames, source, options, **drops)
     total = 2 + 4 * len({*precisions} - {"fp32"})

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend", required=True, choices=("tensorrt", "torch_tensorrt", "openvino")
     )
-    parser.add_argument("--precision", default="all", help="fp32, fp16 or int8 (default: all)")
+    parser.add_argument("--precision", default="all", help="fp32, fp16, int8 or fp8 (default: all)")
     parser.add_argument("--device", help="cpu, gpu, cuda:1, dla:0 (default: the backend's usual)")
     parser.add_argument("--trust-engine", action="store_true", help="do not check the answers")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -77,11 +77,11 @@ def main(options: argparse.Namespace) -> int:
         kinds = ()
     for kind in kinds:
         path, _ = model.artefact(kind)
-        rows += _tensorrt(path, kind, options) if options.backend == "tensorrt" else []
-        if options.backend == "tensorrt" and options.compute_capability:
+        if options.backend != "tensorrt":
+            rows.append(_checked(options, kind))
             continue
-        row = _checked(options, kind)
-        rows = [*rows[:-1], {**rows[-1], **row}] if options.backend == "tensorrt" else [*rows, row]
+        for row in _tensorrt(path, kind, options):
+            rows.append(row if options.compute_capability else {**row, **_checked(options, kind)})
     print(json.dumps(rows) if options.json else _table(rows))
     return 1 if any(row["problem"] for row in rows) else 0
 
@@ -108,7 +108,7 @@ def _tensorrt(path: Path, kind: str, options: argparse.Namespace) -> list[dict[s
     from dense_perception.backends.device import gpu
     from dense_perception.backends.tensorrt import parse_device
     from dense_perception.backends.tensorrt_build import TensorRtOptions
-    from dense_perception.backends.tensorrt_engine import compile_engine
+    from dense_perception.backends.tensorrt_engine import compile_engine, engine_key, fp8_refusal
     from dense_perception.backends.tensorrt_module import RTX, load_runtime
 
     index, dla_core = parse_device(options.device or "gpu")
@@ -124,6 +124,11 @@ def _tensorrt(path: Path, kind: str, options: argparse.Namespace) -> list[dict[s
             version_compatible=options.version_compatible,
             hardware_compatible=options.hardware_compatible,
         )
+        key = engine_key(path, runtime, trt, wish, device)
+        refusal = fp8_refusal(key, wish, trt, device)
+        if refusal and options.precision == "all":
+            print(f"passed over: {refusal}", file=sys.stderr)
+            continue
         start = time.perf_counter()
         with tqdm(unit="step", disable=None, file=sys.stderr) as bar:
 

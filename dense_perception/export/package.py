@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import yaml
 from torch import nn
 
 from dense_perception.core.card import ModelCard
-from dense_perception.core.card_specs import ModelFile
+from dense_perception.core.card_specs import PRECISIONS, ModelFile
 from dense_perception.core.errors import ArtefactError, InputError
 from dense_perception.export.graph import embed_card, to_onnx, write_onnx
 from dense_perception.export.half import half_candidates, rounded, to_half
@@ -29,15 +30,19 @@ from dense_perception.export.parity import (
     runtime_outputs,
     torch_outputs,
 )
-from dense_perception.export.quantize import QuantizeOptions, Quantizer
+from dense_perception.export.quantize import BYTES, QuantizeOptions, Quantizer
 from dense_perception.export.sensitivity import Found, Judge, search
 
 FP32_LIMIT = Difference(1e-4, 1e-5)
 """How far a runtime may be from eager PyTorch; more is a wrong graph, not rounding."""
 FP16_DROP = 0.002
-INT8_DROP = 0.02
+BYTES_DROP = 0.02
 """What a precision may cost by default; see :class:`~dense_perception.export.sensitivity.Judge`."""
-_FLOORS = {"int8": Difference(0.05, 0.005), "fp16": Difference(0.02, 0.002)}
+_FLOORS = {
+    "fp16": Difference(0.02, 0.002),
+    "int8": Difference(0.05, 0.005),
+    "fp8": Difference(0.05, 0.005),
+}
 _JUDGED = 8
 _FP32_TOLERANCE = Difference(1e-3, 1e-4)
 _MARGIN = 2.0
@@ -67,12 +72,12 @@ class Exported:
 class Plan:
     """Which files to make besides fp32, and how.
 
-    :param precisions: some of ``fp16`` and ``int8``.
-    :param frames: graph inputs, one frame each, to calibrate on; needed for int8. The last eighth,
-        at most 8, is kept aside to measure the drop on. Without frames the card's reference frames
-        measure it.
+    :param precisions: some of ``fp16``, ``int8`` and ``fp8``.
+    :param frames: graph inputs, one frame each, to calibrate on; int8 and fp8 need them. The last
+        eighth, at most 8, is kept aside to measure the drop on. Without frames the card's
+        reference frames measure it.
     :param source: what the frames are, for the card.
-    :param max_drop: for int8; see :class:`~dense_perception.export.sensitivity.Judge`.
+    :param max_drop: for int8 and fp8; see :class:`~dense_perception.export.sensitivity.Judge`.
     :param fp16_drop: the same for fp16.
     """
 
@@ -80,7 +85,7 @@ class Plan:
     frames: Sequence[Arrays] = ()
     source: str = ""
     options: QuantizeOptions = field(default_factory=QuantizeOptions)
-    max_drop: float = INT8_DROP
+    max_drop: float = BYTES_DROP
     fp16_drop: float = FP16_DROP
 
 
@@ -101,12 +106,18 @@ def export_model(
     :raises ArtefactError: if a file exists and ``overwrite`` is false, a runtime disagrees with
         eager PyTorch, no coarse graph is within its drop, or something cannot be written.
     :raises CardError: if the card contradicts the network.
-    :raises InputError: if int8 is wanted without frames.
+    :raises InputError: if int8 or fp8 is wanted without frames, or fp8 with the method ``mse``.
     """
     plan = plan or Plan()
-    if "int8" in plan.precisions and not plan.frames:
-        raise InputError("int8 needs frames to calibrate on: give pictures, a video or a bag")
-    precisions = ["fp32", *(kind for kind in ("fp16", "int8") if kind in plan.precisions)]
+    quantised = [kind for kind in BYTES if kind in plan.precisions]
+    for kind in quantised:
+        plan.options.check_for(kind)
+    if quantised and not plan.frames:
+        raise InputError(
+            f"{' and '.join(quantised)} needs frames to calibrate on: give pictures, a video or "
+            "a bag"
+        )
+    precisions = [kind for kind in PRECISIONS if kind == "fp32" or kind in plan.precisions]
     targets = [output / f"{card.name}_{kind}.onnx" for kind in precisions]
     card_path = output / f"{card.name}.yaml"
     existing = [path.name for path in (*targets, card_path) if path.exists()]
@@ -185,20 +196,25 @@ class _Maker:
             )
             found = replace(found, model=to_half(self.model, found.kept))
             self._publish("fp16", found, {"max_drop": plan.fp16_drop})
-        if "int8" in plan.precisions:
-            self.on_step("calibrate", 0)
-            kept = frames[: len(frames) - aside]
-            quantizer = Quantizer(self.model, kept, plan.options)
-            found = search(quantizer.layers, quantizer.build, judge, plan.max_drop, self.on_step)
-            record = {
-                "max_drop": plan.max_drop,
-                "calibration": plan.source,
-                "frames": len(kept),
-                "ranges": plan.options.method,
-                "smooth": plan.options.smooth,
-                "layers": len(quantizer.layers),
-            }
-            self._publish("int8", found, record)
+        quantised = [kind for kind in BYTES if kind in plan.precisions]
+        if not quantised:
+            return
+        self.on_step("calibrate", 0)
+        kept = frames[: len(frames) - aside]
+        quantizer = Quantizer(self.model, kept, plan.options)
+        record = {
+            "max_drop": plan.max_drop,
+            "calibration": plan.source,
+            "frames": len(kept),
+            "ranges": plan.options.method,
+            "smooth": plan.options.smooth,
+            "layers": len(quantizer.layers),
+        }
+        for kind in quantised:
+            self.on_step(kind, 0)
+            build = partial(quantizer.build, precision=kind)
+            found = search(quantizer.layers, build, judge, plan.max_drop, self.on_step)
+            self._publish(kind, found, record)
 
     def _publish(self, precision: str, found: Found, record: Mapping[str, object]) -> None:
         """Hold every runtime to what ONNX Runtime says the file means, and put the card in."""
@@ -226,13 +242,13 @@ class _Maker:
         path = self._write(found.model, precision)
         self.on_step(f"{precision} against fp32", 0)
         fp32 = runtime_outputs("onnxruntime", self.folder / self._name("fp32"), self.feeds)
-        self._compare(path, fp32, "fp32")
+        self._compare(path, fp32, "fp32", refusable=precision == "fp8")
         self._list(path, precision)
 
     def _tolerance(self, path: Path, precision: str) -> Difference:
         """What another runtime may differ by: a margin over what is seen here."""
         own = runtime_outputs("onnxruntime", path, self.feeds)
-        seen = self._compare(path, own, "ONNX Runtime")
+        seen = self._compare(path, own, "ONNX Runtime", refusable=precision == "fp8")
         plain = difference_of(self.card, plain_outputs(path, self.feeds), own)
         size = path.stat().st_size
         self.rows.append(Row(path.name, size, "unoptimised", "ONNX Runtime", plain))
@@ -246,8 +262,11 @@ class _Maker:
         write_onnx(model, path)
         return path
 
-    def _compare(self, path: Path, want: Arrays, against: str) -> dict[str, Difference]:
-        found = compare_runtimes(path, want, self.card, self.feeds)
+    def _compare(
+        self, path: Path, want: Arrays, against: str, *, refusable: bool = False
+    ) -> dict[str, Difference]:
+        """``refusable``: fp8 is for GPUs, and OpenVINO reads it from 2026 on only."""
+        found = compare_runtimes(path, want, self.card, self.feeds, refusable=refusable)
         size = path.stat().st_size
         self.rows += [
             Row(path.name, size, name, against, difference) for name, difference in found.items()

@@ -15,6 +15,7 @@ from dense_perception.backends.select import installed_backends, open_backend
 from dense_perception.backends.self_check import Arrays, answers, frames_of, worst_difference
 from dense_perception.core.card import ModelCard
 from dense_perception.core.difference import Difference
+from dense_perception.core.errors import BackendError
 from dense_perception.core.reference_frames import reference_feeds
 
 
@@ -54,19 +55,29 @@ def _outputs(backend: Backend, feeds: Arrays) -> dict[str, np.ndarray]:
 
 
 def compare_runtimes(
-    path: Path, want: Arrays, card: ModelCard, feeds: Arrays | None = None
+    path: Path,
+    want: Arrays,
+    card: ModelCard,
+    feeds: Arrays | None = None,
+    *,
+    refusable: bool = False,
 ) -> dict[str, Difference]:
     """Every installed runtime against ``want``, on the card's reference frames by default.
 
     Measured as the self-check measures: frame by frame, the worst output of the worst frame.
 
-    :raises BackendError: if a runtime refuses the graph.
+    :raises BackendError: if a runtime refuses the graph; with ``refusable`` one other than ONNX
+        Runtime is left out then.
     """
     feeds = feeds or card_feeds(card)
-    return {
-        name: difference_of(card, runtime_outputs(name, path, feeds), want)
-        for name in installed_backends()
-    }
+    found = {}
+    for name in installed_backends():
+        try:
+            found[name] = difference_of(card, runtime_outputs(name, path, feeds), want)
+        except BackendError:
+            if not refusable or name == "onnxruntime":
+                raise
+    return found
 
 
 def difference_of(card: ModelCard, got: Arrays, want: Arrays) -> Difference:

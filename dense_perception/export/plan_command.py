@@ -67,7 +67,7 @@ def main(options: argparse.Namespace) -> int:
             for width, height in _sizes(card, scales):
                 operations, parameters = _traced(card, width, height)
                 for device in devices:
-                    for precision in ("fp32", "fp16", "int8"):
+                    for precision in device.tera:
                         found = predict(operations, parameters, device, precision, efficiency)
                         row: dict[str, Any] = {
                             "model": card.name,

@@ -1,11 +1,12 @@
-"""An fp32 graph becomes an int8 graph with explicit Q/DQ that every runtime reads alike.
+"""An fp32 graph becomes an int8 or fp8 graph with explicit Q/DQ that every runtime reads alike.
 
 ONNX Runtime's quantiser places the pairs, set to what TensorRT's parser accepts and what ONNX
 Runtime and OpenVINO run too: signed, symmetric (zero point 0), per-tensor activations, per-channel
 weights, float biases, only Conv, MatMul and Gemm: layers with constant weights, and the products of
 two activations in attention. Before it comes SmoothQuant
 (:mod:`~dense_perception.export.smooth`), after it bias correction (Nagel 2021, arXiv:2106.08295),
-which takes the systematic part of the weights' rounding error out of each convolution.
+which takes the systematic part of the weights' rounding error out of each convolution. fp8 is the
+same graph with other numbers (:mod:`~dense_perception.export.float8`).
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from onnx import helper, numpy_helper
 
 from dense_perception.core.errors import ArtefactError, InputError
 from dense_perception.export.calibration import Statistics, observe
+from dense_perception.export.float8 import to_float8
 from dense_perception.export.smooth import smooth
 
 QUANTISED = ("Conv", "MatMul", "Gemm")
 METHODS = ("minmax", "percentile", "mse")
+BYTES = ("int8", "fp8")
+"""The precisions that a :class:`Quantizer` builds."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class QuantizeOptions:
     """How to quantise.
 
     :param method: what an activation's range is: the largest magnitude seen, the ``percentile`` of
-        magnitudes, or the clip that minimises the mean squared error.
+        magnitudes, or the clip that minimises the mean squared error of int8's even steps.
     :param keep_float: how many of the first and last layers stay in floating point whatever the
         search says. The first few of the default model cost most of the accuracy and hardly any of
         the time.
@@ -63,9 +67,20 @@ class QuantizeOptions:
         if self.smooth is not None and not 0 <= self.smooth <= 1:
             raise InputError(f"smooth is {self.smooth}, expected 0 to 1")
 
+    def check_for(self, precision: str) -> None:
+        """Whether a graph of that precision can be built so.
+
+        :raises InputError: if not.
+        """
+        if precision == "fp8" and self.method == "mse":
+            raise InputError(
+                "the method is 'mse', which weighs int8's even steps: take 'minmax' or "
+                "'percentile' for fp8"
+            )
+
 
 class Quantizer:
-    """Calibrates once, then builds int8 versions of one graph that differ in what stays float.
+    """Calibrates once, then builds int8 and fp8 versions of one graph.
 
     ``layers`` are the names of the nodes that can be quantised: those with weights in the graph's
     order, then attention's scores, then its weighted sums. The given model is left alone; the card
@@ -104,15 +119,17 @@ class Quantizer:
         if self.options.smooth is not None:
             smooth(self._model, self.layers, self.statistics, self.options.smooth)
 
-    def build(self, keep: Collection[str] = ()) -> onnx.ModelProto:
-        """The int8 graph with the layers ``keep`` in floating point.
+    def build(self, keep: Collection[str] = (), precision: str = "int8") -> onnx.ModelProto:
+        """The int8 or fp8 graph with the layers ``keep`` in fp32.
 
-        :raises ArtefactError: if that leaves none.
+        :raises ArtefactError: if that leaves none, or the graph cannot hold fp8.
+        :raises InputError: if fp8 is wanted with the method ``mse``.
         """
         from onnxruntime.quantization import QuantType
         from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
+        self.options.check_for(precision)
         chosen = [name for name in self.layers if name not in keep]
         if not chosen:
             raise ArtefactError("the graph has no layer left to quantise: keep fewer in float")
@@ -143,6 +160,8 @@ class Quantizer:
         quantizer.model.topological_sort()
         model: onnx.ModelProto = quantizer.model.model
         _as_before(model, self._model)
+        if precision == "fp8":
+            model = to_float8(model, _weights(model, self._model))
         if self.options.bias_correction:
             _correct_biases(model, self._model, set(chosen), self.statistics)
         onnx.checker.check_model(model, full_check=True)
@@ -150,7 +169,7 @@ class Quantizer:
 
 
 def quantized_layers(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes whose data and weight inputs are both dequantised int8."""
+    """Names of the nodes whose data and weight inputs are both dequantised."""
     dequantised = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
     return [
         node.name
@@ -213,6 +232,23 @@ def _as_before(model: onnx.ModelProto, before: onnx.ModelProto) -> None:
     del model.graph.value_info[:]
 
 
+def _weights(model: onnx.ModelProto, before: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """The float32 weights of the quantised layers by the names of their quantised tensors."""
+    quantised = {tensor.name for tensor in model.graph.initializer}
+    floats = {tensor.name: tensor for tensor in before.graph.initializer}
+    original = {node.name: node for node in before.graph.node}
+    made_by = {output: node for node in model.graph.node for output in node.output}
+    found = {}
+    for node in model.graph.node:
+        if node.op_type not in QUANTISED or node.input[1] not in made_by:
+            continue
+        source = made_by[node.input[1]].input[0]
+        weight = original[node.name].input[1]
+        if source in quantised and weight in floats:
+            found[source] = numpy_helper.to_array(floats[weight])
+    return found
+
+
 def _correct_biases(
     model: onnx.ModelProto,
     before: onnx.ModelProto,
@@ -249,9 +285,9 @@ def _correct_biases(
 
 def _dequantised(node: onnx.NodeProto, constants: Mapping[str, Any]) -> np.ndarray:
     """What a DequantizeLinear of a constant gives, float32."""
-    integers, scales = (numpy_helper.to_array(constants[name]) for name in node.input[:2])
+    values, scales = (numpy_helper.to_array(constants[name]) for name in node.input[:2])
     axis = next((helper.get_attribute_value(a) for a in node.attribute if a.name == "axis"), 1)
-    shape = [1] * integers.ndim
+    shape = [1] * values.ndim
     shape[axis] = -1
-    product: np.ndarray = integers.astype(np.float32) * scales.reshape(shape)
+    product: np.ndarray = values.astype(np.float32) * scales.reshape(shape)
     return product

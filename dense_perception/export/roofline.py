@@ -3,7 +3,8 @@
 An operation takes as long as its arithmetic at the device's peak rate or its memory traffic at the
 peak bandwidth, whichever is longer; a frame takes the sum. Element-wise operations are taken as
 folded into their neighbours. Weights and activations of convolutions and linear layers have the
-precision's width; in int8 all else, attention too, is taken as fp16 on a GPU and fp32 on a CPU.
+precision's width; in int8 and fp8 all else, attention too, is taken as fp16 on a GPU and fp32 on a
+CPU.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from dense_perception.nets.trace import Operation
 @dataclass(frozen=True)
 class Device:
     """Peak rates: TFLOP/s (dense) by precision, memory in GB/s and GB; where they come from.
+
+    A precision that is not among the rates is one that the device has no arithmetic for.
 
     ``cache_mb``: an operation that moves less than half of it is taken as served by the cache. Only
     known for the CPU; for a GPU 0, which makes small models look slower than they may be.
@@ -64,7 +67,7 @@ DEVICES = {
         ),
         Device(
             "thor",
-            {"fp32": 8.1, "fp16": 258.0, "int8": 517.0},
+            {"fp32": 8.1, "fp16": 258.0, "int8": 517.0, "fp8": 517.0},
             273.0,
             128,
             "Jetson T5000 data sheet: 2070 sparse FP4 TFLOPS, 273 GB/s; dense is half, each "
@@ -72,14 +75,15 @@ DEVICES = {
         ),
         Device(
             "rtx4090",
-            {"fp32": 82.6, "fp16": 165.2, "int8": 660.6},
+            {"fp32": 82.6, "fp16": 165.2, "int8": 660.6, "fp8": 330.3},
             1008.0,
             24,
-            "NVIDIA Ada GPU architecture white paper, appendix A: dense, fp16 with fp32 sums",
+            "NVIDIA Ada GPU architecture white paper, appendix A: dense, fp16 and fp8 "
+            "with fp32 sums",
         ),
         Device(
             "h100",
-            {"fp32": 67.0, "fp16": 989.4, "int8": 1978.9},
+            {"fp32": 67.0, "fp16": 989.4, "int8": 1978.9, "fp8": 1978.9},
             3350.0,
             80,
             "NVIDIA H100 SXM data sheet: half of the figures with sparsity",
@@ -89,7 +93,7 @@ DEVICES = {
 ASSUMED_EFFICIENCY = 0.4
 """Share of the roofline that is planned with. An assumption for GPUs, see docs/planning.md."""
 _LAUNCH_S = 3e-6
-_WIDTH = {"fp32": 4, "fp16": 2, "int8": 1}
+_WIDTH = {"fp32": 4, "fp16": 2, "int8": 1, "fp8": 1}
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def predict(
 ) -> Prediction:
     """One frame on ``device``. Memory is without the runtime's own (hundreds of MB with CUDA)."""
     gpu = device.name != "cpu"
-    rest = precision if precision != "int8" else ("fp16" if gpu else "fp32")
+    rest = precision if _WIDTH[precision] > 1 else ("fp16" if gpu else "fp32")
     total, largest = 0.0, 0.0
     for operation in operations:
         kind = precision if operation.weights else rest

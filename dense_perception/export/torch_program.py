@@ -29,7 +29,7 @@ from dense_perception.nets import zoo
 from dense_perception.training.artefact import load_artefact
 
 PRECISIONS = ("fp32", "fp16")
-"""int8 is in the ONNX file alone, not in the network."""
+"""int8 and fp8 are in the ONNX file alone, not in the network."""
 
 Convert = Callable[[torch.export.ExportedProgram, tuple[Tensor, ...]], bytes]
 """The step from an exported program and its example inputs to the bytes of the cache."""
@@ -56,7 +56,7 @@ def compile_program(model: Model, precision: str, device: str) -> Engine:
     if precision not in PRECISIONS:
         raise BackendError(
             f"precision is {precision!r}, torch_tensorrt compiles the network in {PRECISIONS}: "
-            "for int8 take --backend tensorrt"
+            "for int8 and fp8 take --backend tensorrt"
         )
     index = parse_device(device)
     version = versions(*load_modules())

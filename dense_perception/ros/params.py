@@ -38,7 +38,7 @@ class PerceptionParameters(ParameterTable):
         "auto",
         "Which of the model's files to run; auto takes the fastest.",
         changes=Changes.RELOADS,
-        choices=("auto", "fp32", "fp16", "int8"),
+        choices=("auto", "fp32", "fp16", "int8", "fp8"),
     )
     device: str = parameter(
         "cpu", "Device of the backend, such as cpu, gpu or cuda.", changes=Changes.RELOADS

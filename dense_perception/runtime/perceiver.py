@@ -112,7 +112,7 @@ class Perceiver:
 
         :param model: a model's name, or the path of its ``.yaml`` card or of an ``.onnx`` file.
         :param backend: ``auto`` (the fastest measured), ``onnxruntime``, ``openvino``, ...
-        :param precision: ``auto``, ``fp32``, ``fp16`` or ``int8``.
+        :param precision: ``auto``, ``fp32``, ``fp16``, ``int8`` or ``fp8``.
         :param device: handed to the backend: ``cpu``, ``cuda``, ``gpu``, ...
         :param threads: CPU threads; 0 means all cores.
         :param trust_engine: run a backend without comparing it with the reference first.

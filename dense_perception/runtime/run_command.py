@@ -76,7 +76,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that every command with a perceiver shares."""
     group = parser.add_argument_group("execution")
     group.add_argument("--backend", default="auto", help="auto, onnxruntime, openvino, ...")
-    group.add_argument("--precision", default="auto", help="auto, fp32, fp16 or int8")
+    group.add_argument("--precision", default="auto", help="auto, fp32, fp16, int8 or fp8")
     group.add_argument("--device", default="cpu", help="cpu, cuda, gpu, ... (default: cpu)")
     group.add_argument("--threads", type=int, default=0, help="CPU threads (default 0: all cores)")
     group.add_argument(

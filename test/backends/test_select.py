@@ -27,7 +27,7 @@ class FakeBackend(Backend):
 
     def __init__(self, name: str, path: Path) -> None:
         self.name = name
-        self.precision = "int8" if "int8" in path.name else "fp32"
+        self.precision = path.stem.rpartition("_")[2]
         self.description = f"fake {name}"
         self.closed = False
 
@@ -101,6 +101,21 @@ def test_fastest_wins_the_others_are_closed_and_named(bench: Bench, model: Model
     summary = selection.summary()
     for word in ("openvino/fp32 on cpu", "20.0 ms measured", "onnxruntime/int8 30.0 ms"):
         assert word in summary
+
+
+def test_emulated_fp8_is_not_tried_but_where_it_is_asked_for(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model = find_model(write_model(tmp_path / "models", precisions=("fp32", "fp8")))
+    bench.speeds = {(name, "fp32"): 20.0 for name in ("onnxruntime", "openvino")}
+    bench.speeds |= {(name, "fp8"): 1.0 for name in ("onnxruntime", "openvino")}
+    _, _, selection = select_backend(model)
+    assert selection.precision == "fp32"
+    assert {kind for _, kind in bench.measured} == {"fp32"}
+    for name in ("onnxruntime", "openvino"):
+        assert f"{name}/fp8 (fp8 is only emulated there" in selection.summary()
+    assert select_backend(model, precision="fp8")[1].precision == "fp8"
 
 
 def test_second_start_remembers(bench: Bench, model: Model) -> None:

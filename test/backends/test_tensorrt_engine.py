@@ -15,7 +15,13 @@ from dense_perception.backends.engine_cache import store_engine
 from dense_perception.backends.select import installed_backends, open_backend
 from dense_perception.backends.tensorrt import parse_device
 from dense_perception.backends.tensorrt_build import TensorRtOptions
-from dense_perception.backends.tensorrt_engine import engine_for, engine_key, fits
+from dense_perception.backends.tensorrt_engine import (
+    compile_engine,
+    engine_for,
+    engine_key,
+    fits,
+    fp8_refusal,
+)
 from dense_perception.core.errors import BackendError
 from test.support.artefacts import write_red_artefact
 
@@ -29,6 +35,13 @@ def red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "red.onnx"
     write_red_artefact(path)
     return path
+
+
+@pytest.fixture
+def red8(red: Path) -> Path:
+    """A file that says it is fp8."""
+    write_red_artefact(red, precision="fp8")
+    return red
 
 
 @pytest.mark.parametrize(
@@ -60,6 +73,35 @@ def test_the_fitting_engine_is_taken_whatever_its_batch(red: Path) -> None:
     key = engine_key(red, "tensorrt", TRT, TensorRtOptions(max_batch=4), CARD)
     store_engine(key, b"engine")
     assert engine_for(red, "tensorrt", TRT, CARD).payload == b"engine"
+
+
+AMPERE = Gpu("RTX 3090", "8.6", "12.6")
+
+
+@pytest.mark.parametrize(
+    ("device", "options", "version", "words"),
+    [
+        (AMPERE, {}, "10.3.0", ["RTX 3090, 8.6", "8.9 or above", "int8 or fp16 file"]),
+        (Gpu("Orin", "8.7", "12.6"), {}, "10.3.0", ["Orin, 8.7"]),
+        (CARD, {"hardware_compatible": "ampere_plus"}, "10.3.0", ["from compute capability 8.0"]),
+        (CARD, {}, "8.6.1", ["TensorRT 10 or above", "8.6.1", "int8 or fp16 file"]),
+        (None, {"compute_capability": "8.6"}, "10.3.0", ["GPU of compute capability 8.6"]),
+    ],
+)
+def test_fp8_is_refused_where_it_has_no_arithmetic(
+    red8: Path, device: Gpu | None, options: dict[str, object], version: str, words: list[str]
+) -> None:
+    trt = SimpleNamespace(__version__=version)
+    with pytest.raises(BackendError) as caught:
+        compile_engine(red8, "tensorrt", trt, TensorRtOptions(**options), device)  # type: ignore[arg-type]
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("capability", ["8.9", "9.0", "10.0", "12.0"])
+def test_fp8_goes_on_from_ada(red8: Path, capability: str) -> None:
+    device, options = Gpu("any", capability, "12.6"), TensorRtOptions()
+    assert not fp8_refusal(engine_key(red8, "tensorrt", TRT, options, device), options, TRT, device)
 
 
 def test_devices() -> None:
@@ -97,6 +139,19 @@ def test_compile_verb_builds_once_for_gpus_elsewhere(
         assert all(Path(row["engine"]).is_file() for row in rows)
     assert cli.main(words) == 0
     assert "at its first load" in capsys.readouterr().out
+
+
+def test_compile_verb_passes_over_gpus_without_fp8(
+    red8: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compile", str(red8), "--backend", "tensorrt", "--compute-capability", "8.6", "8.9"]
+    assert cli.main([*words, "--json"]) == 0
+    said = capsys.readouterr()
+    (row,) = json.loads(said.out)
+    assert row["device"].endswith("8.9")
+    assert "passed over: fp8 needs compute capability 8.9" in said.err
+    assert cli.main([*words, "--precision", "fp8"]) == 2
+    assert "for any GPU of compute capability 8.6" in capsys.readouterr().err
 
 
 def test_compile_verb_checks_what_runs_here(red: Path, capsys: pytest.CaptureFixture[str]) -> None:

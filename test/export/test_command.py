@@ -47,7 +47,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(checkpoint: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("models")
     words = ["export", str(checkpoint), "--output", str(output), "--calibration", str(pictures)]
-    precisions = ["--precision", "fp32", "fp16", "int8", "--max-drop", "0.05"]
+    precisions = ["--precision", "fp32", "fp16", "int8", "fp8", "--max-drop", "0.05"]
     assert cli.main([*words, *precisions, "--quiet", "--json"]) == 0
     return output
 
@@ -57,10 +57,11 @@ def test_folder_is_a_model(folder: Path) -> None:
         "vit.yaml",
         "vit_fp16.onnx",
         "vit_fp32.onnx",
+        "vit_fp8.onnx",
         "vit_int8.onnx",
     ]
     model = find_model(folder / "vit.yaml")
-    assert model.precisions == ("fp32", "fp16", "int8")
+    assert model.precisions == ("fp32", "fp16", "int8", "fp8")
     for precision in model.precisions:
         path, inside = model.artefact(precision)
         assert inside.precision == precision
@@ -69,17 +70,18 @@ def test_folder_is_a_model(folder: Path) -> None:
         onnx.checker.check_model(str(path), full_check=True)
 
 
-def test_int8_is_smaller_and_close(folder: Path) -> None:
-    fp32, int8 = folder / "vit_fp32.onnx", folder / "vit_int8.onnx"
-    assert int8.stat().st_size < 0.7 * fp32.stat().st_size
-    assert len(quantized_layers(onnx.load(int8))) > 20
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_bytes_are_smaller_and_close(folder: Path, precision: str) -> None:
+    fp32, coarse = folder / "vit_fp32.onnx", folder / f"vit_{precision}.onnx"
+    assert coarse.stat().st_size < 0.7 * fp32.stat().st_size
+    assert len(quantized_layers(onnx.load(coarse))) > 20
     feeds = reference_feeds(CARD, 2, seed=9)
     want = runtime_outputs("onnxruntime", fp32, feeds)["depth"]
-    got = runtime_outputs("onnxruntime", int8, feeds)["depth"]
+    got = runtime_outputs("onnxruntime", coarse, feeds)["depth"]
     assert Difference.between(got, want).mean_of_range < 0.05
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "fp8"])
 def test_a_fresh_export_passes_its_own_self_check(
     folder: Path, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,8 +107,8 @@ def test_a_fresh_export_passes_its_own_self_check(
 def test_the_card_says_what_was_done(folder: Path) -> None:
     card = find_model(folder / "vit.yaml").card
     made = card.provenance["precision"]
-    assert set(made) == {"fp16", "int8"}
-    for precision, limit in (("fp16", 0.002), ("int8", 0.05)):
+    assert set(made) == {"fp16", "int8", "fp8"}
+    for precision, limit in (("fp16", 0.002), ("int8", 0.05), ("fp8", 0.05)):
         assert 0 < made[precision]["drop"] <= made[precision]["max_drop"] == limit
         inside = ModelCard.from_onnx(folder / f"vit_{precision}.onnx").provenance["precision"]
         assert inside == {precision: made[precision]}
@@ -125,6 +127,7 @@ def test_fp16_is_half_the_size(folder: Path) -> None:
     ("words", "complaint"),
     [
         (["--precision", "int8"], "int8 needs frames"),
+        (["--precision", "fp8"], "fp8 needs frames"),
         (["--max-drop", "0"], "got --max-drop 0.0, expected more than 0"),
         (["--size", "64x64"], "--size goes with NAME"),
     ],

@@ -26,6 +26,7 @@ from test.support.randomise import randomise
 
 # Every family for each of the three, every precision once: nine builds a family take too long.
 BUILDS = (("fp32", "8.6"), ("fp16", "8.9"), ("int8", "12.0"))
+FLOAT8 = ("dpt_depth", "depth_anything")
 SMALL = ("dpt_depth", "depth_anything", "segmenter", "upernet", "vit_comer", "mult")
 
 
@@ -78,12 +79,17 @@ def test_every_precision_builds(name: str, tmp_path: Path) -> None:
     fp32 = exported(name)
     shape = [side.dim_value for side in fp32.graph.input[0].type.tensor_type.shape.dim][1:]
     image = np.random.RandomState(0).randint(0, 256, (1, *shape)).astype(np.uint8)
-    int8 = Quantizer(fp32, [{"image": image}]).build()
+    quantizer = Quantizer(fp32, [{"image": image}])
+    int8 = quantizer.build()
     fp16 = to_half(fp32)
     assert quantized_layers(int8)
     assert fp16_nodes(fp16)
     models = {"fp32": fp32, "fp16": fp16, "int8": int8}
-    for precision, capability in BUILDS:
+    builds = list(BUILDS)
+    if name in FLOAT8:
+        models["fp8"] = quantizer.build(precision="fp8")
+        builds += [("fp8", "8.9"), ("fp8", "12.0")]
+    for precision, capability in builds:
         path = tmp_path / f"{precision}.onnx"
         write_onnx(models[precision], path)
         engine = build_engine(path, TensorRtOptions(compute_capability=capability, max_batch=2))

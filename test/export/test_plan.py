@@ -24,6 +24,7 @@ def test_the_longer_of_arithmetic_and_traffic() -> None:
     assert predict([WIDE], 0, ROUND, "fp32").bound_ms == pytest.approx(4 + launch_ms)
     # In int8 what has no weights stays fp16.
     assert predict([WIDE], 0, ROUND, "int8").bound_ms == pytest.approx(2 + launch_ms)
+    assert predict([WIDE], 0, ROUND, "fp8").bound_ms == pytest.approx(2 + launch_ms)
     assert predict([ATTENTION], 0, ROUND, "int8").bound_ms == pytest.approx(1 + launch_ms)
     found = predict([BUSY, WIDE], 10_000_000, ROUND, "fp32", efficiency=0.5)
     assert found.planned_ms == pytest.approx(2 * found.bound_ms)
@@ -41,6 +42,7 @@ def test_a_cpu_has_a_cache_and_no_launches() -> None:
 def test_published_rates_are_consistent() -> None:
     for device in DEVICES.values():
         assert device.tera["fp32"] < device.tera["fp16"] < device.tera["int8"]
+        assert device.tera["fp16"] < device.tera.get("fp8", device.tera["int8"])
         assert device.source
 
 
@@ -55,6 +57,14 @@ def test_the_command_says_which_size_fits(capsys: pytest.CaptureFixture[str]) ->
     assert found["128x96", "fp32"]["fits"]
     for row in found.values():
         assert row["fps"] == pytest.approx(1e3 / row["planned_ms"], rel=0.01)
+
+
+def test_fp8_only_where_the_device_has_it(capsys: pytest.CaptureFixture[str]) -> None:
+    devices = ["agx-orin", "thor", "rtx4090", "h100", "cpu"]
+    words = ["plan", "dpt_tiny_indoor", "--device", *devices, "--no-measure", "--json"]
+    assert cli.main(words) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {r["device"] for r in rows if r["precision"] == "fp8"} == {"thor", "rtx4090", "h100"}
 
 
 def test_wrong_options_are_named(capsys: pytest.CaptureFixture[str]) -> None:
