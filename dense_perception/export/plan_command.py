@@ -163,6 +163,7 @@ def _traced(card: ModelCard, width: int, height: int) -> tuple[list[Any], int]:
 def _measured(name: str, devices: list[Device]) -> dict[str, float]:
     """Median ms of the fastest installed backend by precision, where the files are here."""
     from dense_perception.backends.select import installed_backends, open_backend
+    from dense_perception.backends.selection import candidates
     from dense_perception.backends.speed import measure_ms
     from dense_perception.core.errors import BackendError, ModelNotFoundError
     from dense_perception.core.registry import find_model
@@ -174,18 +175,18 @@ def _measured(name: str, devices: list[Device]) -> dict[str, float]:
     except ModelNotFoundError:
         return {}
     found: dict[str, float] = {}
-    for precision in model.precisions:
+    tried, _ = candidates(installed_backends(), model.precisions)
+    for backend_name, precision in tried:
         path, _ = model.artefact(precision)
-        for backend_name in installed_backends():
-            try:
-                backend = open_backend(backend_name, path)
-            except BackendError:
-                continue
-            try:
-                median = round(measure_ms(backend, seconds=1.0), 2)
-            finally:
-                backend.close()
-            found[precision] = min(median, found.get(precision, median))
+        try:
+            backend = open_backend(backend_name, path)
+        except BackendError:
+            continue
+        try:
+            median = round(measure_ms(backend, seconds=1.0), 2)
+        finally:
+            backend.close()
+        found[precision] = min(median, found.get(precision, median))
     return found
 
 
