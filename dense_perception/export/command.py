@@ -113,7 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--full-range",
         action="store_true",
-        help="weights use all of int8: for GPUs and processors with VNNI only",
+        help="use all of int8's range: for GPUs and processors with VNNI only",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

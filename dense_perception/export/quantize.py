@@ -44,9 +44,9 @@ class QuantizeOptions:
     :param smooth: SmoothQuant's alpha, 0 to 1; None leaves the graph as it is.
     :param products: whether attention's products may become int8, too. They cost what the search
         measures; in DPT-Base at 384x384 they take 15 % of the time.
-    :param full_range: weights use -127..127 instead of -64..63. x86 without VNNI adds pairs of byte
-        products in saturating 16 bits: with it OpenVINO was wrong by 10 % of the depth on such a
-        processor, with 63 by 2 %, and ONNX Runtime lost nothing.
+    :param full_range: weights, and the second factor of attention's products, use -127..127 in int8
+        instead of -64..63. x86 without VNNI adds pairs of byte products in saturating 16 bits: with
+        it OpenVINO was wrong by 10 % of the depth on such a processor, with 63 by 2 %.
     """
 
     method: str = "minmax"
@@ -105,9 +105,11 @@ class Quantizer:
         if not found:
             raise ArtefactError("the graph has no layer left to quantise: keep fewer in float")
         activations: dict[str, int] = {}
+        self._second_factors: set[str] = set()
         if self.options.products:
             products = _products(self._model)
             activations = {name: -1 for node in products for name in node.input}
+            self._second_factors = {node.input[1] for node in products}
             found += products
         self.layers = [node.name for node in found]
         for node in found:
@@ -133,9 +135,12 @@ class Quantizer:
         chosen = [name for name in self.layers if name not in keep]
         if not chosen:
             raise ArtefactError("the graph has no layer left to quantise: keep fewer in float")
+        halved = precision == "int8" and not self.options.full_range
         ranges = {}
         for name, statistics in self.statistics.items():
             limit = np.float32(statistics.limit(self.options.method, self.options.percentile))
+            if halved and name in self._second_factors:
+                limit *= np.float32(127 / 63)
             ranges[name] = (-limit, limit)
         quantizer = QDQQuantizer(
             copy.deepcopy(self._model),

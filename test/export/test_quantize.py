@@ -167,7 +167,7 @@ def test_first_and_last_layers_stay_float() -> None:
 
 
 def test_products_of_attention_are_those_of_integer_arithmetic() -> None:
-    everything = Quantizer(toy(), frames())
+    everything = Quantizer(toy(), frames(), QuantizeOptions(full_range=True))
     assert everything.layers == ["conv1", "conv2", "matmul", "scores", "sums"]
     x = frames()[2]
     plain = [run(toy(), f) for f in frames()]
@@ -184,6 +184,20 @@ def test_products_of_attention_are_those_of_integer_arithmetic() -> None:
     unit = max(float((e / e.sum(-1, keepdims=True)).max()) for e in largest) / 127
     sums = np.einsum("nrij,nrjk->nrik", np.rint(shares / unit).clip(-128, 127), m_int) * unit * step
     np.testing.assert_allclose(got["y"], sums, rtol=1e-4, atol=1e-4)
+
+
+def test_no_pair_of_products_leaves_16_bits() -> None:
+    """x86 without VNNI adds two products of a byte up to 255 and a signed one."""
+    model = quantize(toy(), frames(), QuantizeOptions())
+    values, made_by = constants(model), {n.output[0]: n for n in model.graph.node}
+    feeds = frames()[2]
+    answers = run(toy(), feeds)
+    for name, tensor in (("scores", "m"), ("sums", "m")):
+        product = next(node for node in model.graph.node if node.name == name)
+        step = values[made_by[product.input[1]].input[1]]
+        integers = np.rint(answers[tensor] / step)
+        assert 2 * 255 * np.abs(integers).max() < 2**15
+        assert np.abs(integers).max() > 40
 
 
 def test_every_runtime_takes_int8_products(tmp_path: Path) -> None:
