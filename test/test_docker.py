@@ -1,0 +1,205 @@
+"""The images cannot be built in a test; what they are built from and their scripts can be run."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import subprocess
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+import setuptools
+
+ROOT = Path(__file__).parents[1]
+DOCKER = ROOT / "docker"
+DOCKERFILES = sorted(DOCKER.glob("Dockerfile.*"))
+# A stand-in for the system's Python with NumPy 1.26, and for the environment that it makes: it
+# records what pip is asked for and lays down the files that pip would.
+PYTHON = """#!/usr/bin/env bash
+set -e
+case "$1 $2" in
+    "-c "*) echo 1 ;;
+    "-m venv")
+        mkdir -p "$3/bin" "$3/lib/python3.12/site-packages/dense_perception"
+        for name in python python3 pip {scripts}; do touch "$3/bin/$name"; done
+        printf '#!/bin/sh\\necho "$@" > {record}\\n' > "$3/bin/python"
+        chmod +x "$3/bin/python" ;;
+    *) exit 9 ;;
+esac
+"""
+
+
+@pytest.fixture(scope="module")
+def described() -> dict[str, Any]:
+    """The arguments with which setup.py describes the package."""
+    seen: dict[str, Any] = {}
+    before = Path.cwd()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setuptools, "setup", lambda **arguments: seen.update(arguments))
+        os.chdir(ROOT)
+        try:
+            runpy.run_path("setup.py")
+        finally:
+            os.chdir(before)
+    return seen
+
+
+def in_context(path: str) -> bool:
+    """Whether .dockerignore leaves a path to the build; the last line that fits it decides."""
+    kept = True
+    parts = PurePosixPath(path).parts
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        if not line or line.startswith("#"):
+            continue
+        back, pattern = line.startswith("!"), line.removeprefix("!")
+        anywhere = pattern.removeprefix("**/")
+        assert pattern == "*" or not re.search(r"[*?\[\\]", anywhere), f"{line}: teach this test"
+        fits = (
+            pattern == "*"
+            or (anywhere != pattern and anywhere in parts)
+            or parts[: pattern.count("/") + 1] == PurePosixPath(pattern).parts
+        )
+        if fits:
+            kept = back
+    return kept
+
+
+def instructions(dockerfile: Path) -> list[tuple[str, str]]:
+    lines = [line for line in dockerfile.read_text().splitlines() if not line.startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    words = (line.split(None, 1) for line in joined.splitlines() if line.strip())
+    return [(name, rest) for name, rest in words]
+
+
+def test_there_are_the_two_images() -> None:
+    assert [path.name for path in DOCKERFILES] == ["Dockerfile.desktop", "Dockerfile.jetson"]
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_what_is_copied_and_called_is_there(dockerfile: Path) -> None:
+    done = instructions(dockerfile)
+    copied = [rest.split() for name, rest in done if name == "COPY" and "--from" not in rest]
+    assert copied
+    for *sources, _ in copied:
+        for source in sources:
+            assert (ROOT / source).exists()
+            assert source == "." or in_context(source)
+    for script in re.findall(r"/src/(\S+\.sh)", dockerfile.read_text()):
+        assert os.access(ROOT / script, os.X_OK)
+        assert in_context(script)
+    stages = {rest.split()[-1] for name, rest in done if name == "FROM" and " AS " in rest}
+    assert set(re.findall(r"--from=(\S+)", dockerfile.read_text())) <= stages
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_commands_are_bash(dockerfile: Path) -> None:
+    commands = [rest for name, rest in instructions(dockerfile) if name == "RUN"]
+    assert commands
+    for command in commands:
+        subprocess.run(["bash", "-n"], input=command, text=True, check=True)
+
+
+def test_the_build_gets_all_that_setup_installs(described: dict[str, Any]) -> None:
+    installed = [file for _, files in described["data_files"] for file in files]
+    installed += ["setup.py", "setup.cfg", "pyproject.toml"]
+    for package in described["packages"]:
+        installed += [str(path) for path in (ROOT / package.replace(".", "/")).glob("*.py")]
+    installed += [str(path) for path in (ROOT / "dense_perception/demo").iterdir()]
+    relative = [str(Path(ROOT, file).relative_to(ROOT)) for file in installed]
+    lost = [path for path in relative if "__pycache__" not in path and not in_context(path)]
+    assert len(relative) > 200
+    assert lost == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ".git/config",
+        ".venv/bin/python",
+        "build/lib/dense_perception/cli.py",
+        "corpora/rooms_train/0.npz",
+        "runs/x/model.pt",
+        "out/demo/table.txt",
+        "test/conftest.py",
+        "dense_perception/core/__pycache__/card.cpython-312.pyc",
+    ],
+)
+def test_the_build_does_not_get(path: str) -> None:
+    assert not in_context(path)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "extras", "packages"),
+    [
+        ("none", "[openvino]", ""),
+        ("rtx", "[openvino,tensorrt_rtx]", "nvidia-cuda-runtime "),
+        ("nvidia", "[openvino]", "tensorrt "),
+        ("jetson", "", ""),
+    ],
+)
+def test_installation(
+    tmp_path: Path, described: dict[str, Any], gpu: str, extras: str, packages: str
+) -> None:
+    scripts = [line.split(" = ")[0] for line in described["entry_points"]["console_scripts"]]
+    record = tmp_path / "asked"
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin/python3"
+    fake.write_text(PYTHON.format(scripts=" ".join(scripts), record=record))
+    fake.chmod(0o755)
+    venv = tmp_path / "venv"
+    subprocess.run(
+        [str(DOCKER / "install_package.sh"), "/src", str(venv), gpu],
+        env={**os.environ, "PATH": f"{fake.parent}:{os.environ['PATH']}"},
+        check=True,
+    )
+    assert record.read_text() == f"-m pip install --no-cache-dir /src{extras} {packages}numpy<2\n"
+    for extra in filter(None, extras.strip("[]").split(",")):
+        assert extra in described["extras_require"]
+    executables = list((venv / "lib/dense_perception").iterdir())
+    assert sorted(path.name for path in executables) == sorted(scripts)
+    assert all(path.is_file() for path in executables)
+    assert [path.name for path in (venv / "ros_path").iterdir()] == ["dense_perception"]
+    assert (venv / "ros_path/dense_perception").is_dir()
+
+
+def test_an_unknown_gpu_is_refused(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(DOCKER / "install_package.sh"), "/src", str(tmp_path / "venv"), "amd"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "GPU is 'amd', expected none, rtx, nvidia or jetson" in done.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def enter(tmp_path: Path, command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(DOCKER / "entrypoint.sh"), "bash", "-c", command],
+        env={"PATH": os.environ["PATH"], **variables},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_entrypoint_finds_ros_and_the_package(tmp_path: Path) -> None:
+    setup = tmp_path / "setup.bash"
+    # Like the files of ROS 2 it reads a variable that is not set.
+    setup.write_text('x="$NOT_SET"\nexport AMENT_PREFIX_PATH=/opt/ros/x PYTHONPATH=/opt/ros/x/py\n')
+    venv = tmp_path / "venv"
+    words = 'echo "$AMENT_PREFIX_PATH|$PYTHONPATH|${PATH%%:*}"; exit 7'
+    done = enter(tmp_path, words, VIRTUAL_ENV=str(venv), ROS_SETUP=str(setup))
+    assert done.returncode == 7
+    expected = [f"{venv}:/opt/ros/x", f"{venv}/ros_path:/opt/ros/x/py", f"{venv}/bin"]
+    assert done.stdout.strip().split("|") == expected
+
+
+def test_the_entrypoint_says_what_is_missing(tmp_path: Path) -> None:
+    done = enter(tmp_path, "true", VIRTUAL_ENV=str(tmp_path), ROS_DISTRO="nowhere")
+    assert done.returncode == 2
+    assert "there is no /opt/ros/nowhere/setup.bash" in done.stderr
+    done = enter(tmp_path, "true", ROS_DISTRO="nowhere")
+    assert done.returncode != 0
+    assert "VIRTUAL_ENV" in done.stderr
