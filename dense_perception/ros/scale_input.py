@@ -167,7 +167,8 @@ def cloud_points(message: PointCloud2) -> np.ndarray:
 def scan_points(message: LaserScan) -> np.ndarray:
     """(N, 3) float64 metres of the returns within the scan's range, in its own frame (z = 0)."""
     ranges = np.asarray(message.ranges, np.float64)
-    angles = message.angle_min + np.arange(len(ranges)) * message.angle_increment
+    with np.errstate(invalid="ignore"):  # an infinite increment gives NaN, which is left out below
+        angles = message.angle_min + np.arange(len(ranges)) * message.angle_increment
     valid = (ranges >= message.range_min) & (ranges <= message.range_max)
     valid &= np.isfinite(ranges) & np.isfinite(angles)
     ranges, angles = ranges[valid], angles[valid]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
 from dense_perception.core.frame import Frame
 from dense_perception.core.prediction import DepthKind, Prediction
@@ -18,6 +19,8 @@ from dense_perception.runtime.scale.floor import fit_floor
 from dense_perception.runtime.scale.known import KnownDepths
 from dense_perception.runtime.scale.sources import SCALE_SOURCES
 from dense_perception.runtime.scale.tracker import CONVERGED_ERROR, ScaleTracker
+
+_JITTER = 0.01
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class MetricScale:
         self.is_unknown = False
         self._tracker = ScaleTracker()
         self._cuts = CutDetector()
+        self._seen: Intrinsics | None = None
 
     def apply(
         self,
@@ -74,6 +78,10 @@ class MetricScale:
             now_s = frame.stamp_ns / 1e9
             if self._cuts.is_cut(frame.rgb_hwc, frame.stamp_ns):
                 self._tracker.forget()
+            # A scale is that of one lens: an assumed field of view ends when camera_info arrives.
+            if self._seen is None or not _alike(self._seen, prediction.intrinsics):
+                self._tracker.forget()
+                self._seen = prediction.intrinsics
             fit = _fit(prediction, settings, known)
             if fit is not None:
                 self._tracker.update(fit, now_s)
@@ -90,6 +98,15 @@ class MetricScale:
         scale = 1 / settings.factor if inverse else settings.factor
         self.status = f"depth is scaled by {settings.factor:g}"
         return Alignment(kind, scale)
+
+
+def _alike(before: Intrinsics, now: Intrinsics) -> bool:
+    """Whether rays differ by less than what a calibration or an autofocus jitters."""
+    if (before.width, before.height) != (now.width, now.height):
+        return False
+    focal = max(abs(now.fx / before.fx - 1), abs(now.fy / before.fy - 1))
+    centre = max(abs(now.cx - before.cx) / now.width, abs(now.cy - before.cy) / now.height)
+    return focal < _JITTER and centre < _JITTER
 
 
 def _fit(prediction: Prediction, settings: ScaleSettings, known: KnownDepths | None) -> Fit | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -57,6 +59,22 @@ def test_relative_stays_relative_until_the_points_come() -> None:
     again = scale.apply(*asked(truth_m, DepthKind.RELATIVE, 4, seed=5), SPARSE, known)
     assert again.depth is not None
     assert np.median(again.depth.metres() / truth_m) == pytest.approx(1, abs=0.03)
+
+
+def test_a_scale_ends_with_the_camera_it_was_found_under() -> None:
+    truth_m, scale = tilted_room(), MetricScale()
+    frame, prediction = asked(truth_m / 3, DepthKind.RELATIVE, 0)
+    scale.apply(frame, prediction, SPARSE, sparse_image(truth_m))
+
+    def kind_with(camera: Intrinsics) -> DepthKind:
+        answer = scale.apply(frame, replace(prediction, intrinsics=camera), SPARSE)
+        assert answer.depth is not None
+        return answer.depth.kind
+
+    # An autofocus that breathes is the same camera; camera_info after an assumed lens is not.
+    assert kind_with(replace(CAMERA, fx=70.3, cx=39.2)) is DepthKind.METRIC
+    assert kind_with(replace(CAMERA, fx=55.0, fy=55.0)) is DepthKind.RELATIVE
+    assert kind_with(CAMERA) is DepthKind.RELATIVE
 
 
 def test_a_metric_model_is_corrected_and_withheld_until_then() -> None:
