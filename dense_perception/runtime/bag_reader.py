@@ -14,6 +14,7 @@ from dense_perception.core.errors import InputError
 from dense_perception.runtime.mcap_salvage import scan_mcap, zstd_module
 
 _STORAGE = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
+_MAX_MESSAGE_BYTES = 1 << 30
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
@@ -247,13 +248,18 @@ class _Part:
 
 
 def _plain(data: bytes) -> bytes:
-    """A message as recorded, unpacked where messages were compressed; empty where it is damaged."""
+    """A message as recorded, unpacked where messages were compressed; empty where it is damaged.
+
+    One that unpacks to more than 1 GiB counts as damaged: a few bytes of zstd can ask for any size.
+    """
     if not data.startswith(_ZSTD_MAGIC):  # CDR itself starts with 0
         return data
+    unpacker = zstd_module().ZstdDecompressor()
     try:
-        return bytes(zstd_module().decompress(data))
+        plain = bytes(unpacker.decompress(data, _MAX_MESSAGE_BYTES))
     except Exception:  # the standard library's and the backport's errors differ
         return b""
+    return plain if unpacker.eof else b""
 
 
 def _offered_qos(connections: Collection[Any]) -> tuple[Any, ...]:

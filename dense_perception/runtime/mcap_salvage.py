@@ -125,7 +125,8 @@ def decompress_prefix(packed: bytes, compression: str, limit: int) -> bytes:
     total, step = 0, 1 << 16
     for start in range(0, len(packed), step):
         try:
-            piece = unpacker.decompress(packed[start : start + step])
+            # A few bytes of zstd can stand for gigabytes.
+            piece = unpacker.decompress(packed[start : start + step], limit - total)
         except Exception:  # each library has its own
             break
         pieces.append(piece)

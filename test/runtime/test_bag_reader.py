@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dense_perception.core.errors import InputError
+from dense_perception.runtime import bag_reader
 from dense_perception.runtime.bag_images import (
     base_topic,
     camera_info_topic,
@@ -19,6 +21,7 @@ from dense_perception.runtime.bag_images import (
     message_rgb,
 )
 from dense_perception.runtime.bag_reader import BagReader
+from dense_perception.runtime.mcap_salvage import decompress_prefix, zstd_module
 from test.support import recordings as bags
 
 COUNT = 50
@@ -223,3 +226,20 @@ def test_names_by_convention() -> None:
     assert camera_info_topic("/image") == "/camera_info"
     assert is_rectified("/cam/image_rect_color/compressed")
     assert not is_rectified("/rectified_cam/image_raw")
+
+
+def test_bytes_that_ask_for_gigabytes_are_given_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = zstd_module().compress(bytes(1 << 28))
+    assert len(bomb) < 1 << 14
+    tracemalloc.start()
+    try:
+        assert len(decompress_prefix(bomb, "zstd", 1000)) == 1000
+        # The modules' own buffers are not traced, their results are.
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    monkeypatch.setattr(bag_reader, "_MAX_MESSAGE_BYTES", 1 << 20)
+    assert bag_reader._plain(bomb) == b""
+    whole = bytes(range(256)) * 4096  # exactly the limit
+    assert bag_reader._plain(zstd_module().compress(whole)) == whole
+    assert bag_reader._plain(zstd_module().compress(whole + b"x")) == b""
