@@ -9,22 +9,20 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module, metadata
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from dense_perception.backends.base import Backend
 from dense_perception.backends.contract import check_graph
-from dense_perception.backends.device import cpu_name
 from dense_perception.backends.selection import Outcome, Selection, candidates
 from dense_perception.backends.self_check import self_check
-from dense_perception.backends.speed import measure_ms
+from dense_perception.backends.speed import SpeedMemory, measure_ms, speed_key
 from dense_perception.backends.tensorrt_module import installed_runtimes
-from dense_perception.core.cache import cache_dir, read_json, write_json
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError, DensePerceptionError, EngineRefusedError
-from dense_perception.core.registry import Model, file_sha256
+from dense_perception.core.registry import Model
 
 BACKENDS: dict[str, tuple[str, str, str]] = {
     "onnxruntime": ("dense_perception.backends.onnxruntime", "OnnxRuntimeBackend", "onnxruntime"),
@@ -46,8 +44,6 @@ _PRECISION_ORDER = ("int8", "fp8", "fp16", "fp32")
 _NVIDIA = ("gpu", "cuda", "dla")
 # Remembered losers up to so many ms, and so many times slower than the best, get another chance.
 _AGAIN_MS, _AGAIN_TIMES = 100.0, 5.0
-_MEMORY = "speeds.json"
-_REMEMBERED = 200
 
 
 def installed_backends(device: str = "cpu") -> tuple[str, ...]:
@@ -133,9 +129,7 @@ class _Contest:
         self.refusals: list[str] = []
         self.device = device
         self.threads = threads
-        self.memory_path = cache_dir() / _MEMORY
-        self.speeds = _known_speeds(self.memory_path)
-        self.measured: dict[str, float] = {}
+        self.memory = SpeedMemory()
 
     def open(self, name: str, precision: str) -> tuple[Backend, ModelCard]:
         path, card = self.model.artefact(precision)
@@ -175,7 +169,7 @@ class _Contest:
         if best is not None and not unknown:
             unknown = self._doubtful(known, best[3])
         for candidate in unknown:
-            if self.measured and time.perf_counter() - start > BUDGET_S:
+            if self.memory.measured and time.perf_counter() - start > BUDGET_S:
                 outcomes[candidate] = Outcome(*candidate, note="measured at a later start")
                 continue
             opened = self._try(candidate, outcomes, errors)
@@ -188,10 +182,7 @@ class _Contest:
                 errors.append(error)
                 outcomes[candidate] = Outcome(*candidate, note=str(error))
                 continue
-            key = self._key(candidate)
-            # Other work only ever slows a measurement down: the fastest one is the truest.
-            median_ms = min(median_ms, self.speeds.get(key, median_ms))
-            self.measured[key] = median_ms
+            median_ms = self.memory.add(self._key(candidate), median_ms)
             outcomes[candidate] = Outcome(*candidate, median_ms=median_ms)
             if best is None or median_ms < best[0]:
                 if best is not None:
@@ -199,7 +190,7 @@ class _Contest:
                 best = (median_ms, *opened, candidate)
             else:
                 opened[0].close()
-        self._remember()
+        self.memory.save()
         _return_free_memory()
         if best is None:
             if len({str(error) for error in errors}) == 1:
@@ -207,7 +198,7 @@ class _Contest:
             reasons = "; ".join(str(outcome) for outcome in outcomes.values())
             raise BackendError(f"nothing can run {self.model.card.name}: {reasons}")
         median_ms, backend, card, (name, precision) = best
-        when = "measured" if self._key((name, precision)) in self.measured else "remembered"
+        when = "measured" if self._key((name, precision)) in self.memory.measured else "remembered"
         reason = f"the fastest, {median_ms:.1f} ms {when}"
         ordered = tuple(outcomes[candidate] for candidate in candidates if candidate in outcomes)
         return backend, card, Selection(name, precision, self.device, reason, ordered)
@@ -223,7 +214,7 @@ class _Contest:
         unknown: list[tuple[str, str]] = []
         for candidate in candidates:
             try:
-                speed = self.speeds.get(self._key(candidate))
+                speed = self.memory.get(self._key(candidate))
             except DensePerceptionError as error:
                 errors.append(error)
                 outcomes[candidate] = Outcome(*candidate, note=str(error))
@@ -267,35 +258,10 @@ class _Contest:
         name, precision = candidate
         path, _ = self.model.artefact(precision)
         package = BACKENDS[name][2] if name in BACKENDS else name
-        version = _version(package)
-        parts = (name, version, self.device, str(self.threads), cpu_name(), file_sha256(path))
-        return "|".join(parts)
-
-    def _remember(self) -> None:
-        if self.measured:
-            # Read again: another process may have measured meanwhile.
-            speeds = {**_known_speeds(self.memory_path), **self.measured}
-            write_json(self.memory_path, dict(list(speeds.items())[-_REMEMBERED:]))
-
-
-def _known_speeds(path: Path) -> dict[str, float]:
-    return {
-        key: float(value)
-        for key, value in read_json(path).items()
-        if isinstance(value, (int, float)) and 0 < value < 1e6
-    }
+        return speed_key(name, package, path, device=self.device, threads=self.threads)
 
 
 def _return_free_memory() -> None:
     """Give what the losers freed back to the system (glibc keeps some 50 MB otherwise)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _version(package: str) -> str:
-    for distribution in (package, f"{package}-gpu"):
-        try:
-            return metadata.version(distribution)
-        except metadata.PackageNotFoundError:
-            continue
-    return "unknown"

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from dense_perception.nets.swin import SWIN_VARIANTS, SwinConfig, SwinTransformer
-from dense_perception.nets.upernet import UperNet, UperNetConfig
-from dense_perception.nets.vit_comer import (
+from dense_perception.nets.comer_config import (
     VIT_COMER_VARIANTS,
     X_COMER_VARIANTS,
-    ViTCoMer,
     ViTCoMerConfig,
-    XCoMer,
     XCoMerConfig,
 )
+from dense_perception.nets.swin import SWIN_VARIANTS, SwinConfig, SwinTransformer
+from dense_perception.nets.upernet import UperNet, UperNetConfig
+from dense_perception.nets.vit_comer import ViTCoMer, XCoMer
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ Swin: microsoft/Swin-Transformer, and OpenMMLab's mmsegmentation.
 from __future__ import annotations
 
 from dense_perception.nets.checkpoint_names import Table
-from dense_perception.nets.vit_comer import CoMerConfig
+from dense_perception.nets.comer_config import CoMerConfig
 
 _ANY = r"([^.]+)"
 _FFN = ((r"fc1\.", "fc1."), (r"fc2\.", "fc2."), (r"dwconv\.dwconv\.", "depthwise."))
