@@ -1,9 +1,8 @@
-"""Depth: the image, its camera_info and a picture for eyes, and the organised cloud."""
+"""Depth: the image and its camera_info, the organised cloud, and a picture for eyes."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,11 +26,8 @@ from dense_perception.ros.segmentation_outputs import Relabeller
 class DepthOutputs(OutputGroup):
     """Metric depth goes to ``~/depth/image``, relative to ``~/depth/relative``: its numbers are no
     metres. A scale source makes the second the first, frame by frame. Both have
-    ``~/depth/camera_info`` and ``~/depth/color``.
+    ``~/depth/camera_info``.
     """
-
-    def begin(self) -> None:
-        self._colorize = DepthColorizer()
 
     @classmethod
     def specs(cls, card: ModelCard, parameters: Any) -> tuple[topics.TopicSpec, ...]:
@@ -42,32 +38,21 @@ class DepthOutputs(OutputGroup):
             images.append(topics.DEPTH_IMAGE)
         if card.depth.kind is not DepthKind.METRIC:
             images.append(topics.DEPTH_RELATIVE)
-        return *images, topics.DEPTH_CAMERA_INFO, topics.DEPTH_COLOR
+        return *images, topics.DEPTH_CAMERA_INFO
 
     def publish(self, answer: Answer) -> None:
         depth, header, send = answer.prediction.depth, answer.header, self._topics.send
         if depth is None:
             return
-        wish = self._node.parameters
-        depth_hw = cache(lambda: limited(depth, wish))  # once, and not for a cloud alone
         if depth.kind is DepthKind.METRIC:
-            send(topics.DEPTH_IMAGE, lambda: depth_message(depth_hw(), header, wish.depth_encoding))
+            encoding = self._node.parameters.depth_encoding
+            send(topics.DEPTH_IMAGE, lambda: depth_message(depth.values_hw, header, encoding))
         else:
-            send(topics.DEPTH_RELATIVE, lambda: image_message(depth_hw(), header, "32FC1"))
+            send(topics.DEPTH_RELATIVE, lambda: image_message(depth.values_hw, header, "32FC1"))
         send(
             topics.DEPTH_CAMERA_INFO,
             lambda: camera_info_message(answer.info, answer.prediction.intrinsics, header),
         )
-        send(
-            topics.DEPTH_COLOR,
-            lambda: image_message(self._picture(depth_hw(), depth), header, "rgb8"),
-        )
-
-    def _picture(self, values_hw: np.ndarray, depth: DepthMap) -> np.ndarray:
-        if depth.kind is DepthKind.RELATIVE_INVERSE:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                values_hw = np.where(values_hw > 0, 1 / values_hw, np.float32(np.nan))
-        return self._colorize(values_hw)
 
 
 class PointOutputs(OutputGroup):
@@ -88,7 +73,7 @@ class PointOutputs(OutputGroup):
     def _cloud(self, depth: DepthMap, answer: Answer) -> PointCloud2:
         wish = self._node.parameters
         return self._clouds.cloud(
-            limited(depth, wish),
+            depth.values_hw,
             answer.prediction.intrinsics,
             answer.header,
             rgb_hwc=answer.frame.rgb_hwc if wish.points_rgb else None,
@@ -121,18 +106,34 @@ class LabelledPointOutputs(PointOutputs):
         return relabel(labels.values_hw, self._relabeller(labels.labels, wish))
 
 
+class DepthPictures(OutputGroup):
+    """``~/depth/color``: a group of its own, so that nothing for machines waits for it."""
+
+    def begin(self) -> None:
+        self._colorize = DepthColorizer()
+
+    @classmethod
+    def specs(cls, card: ModelCard, parameters: Any) -> tuple[topics.TopicSpec, ...]:
+        return () if card.depth is None else (topics.DEPTH_COLOR,)
+
+    def publish(self, answer: Answer) -> None:
+        depth = answer.prediction.depth
+        if depth is not None:
+            self._topics.send(
+                topics.DEPTH_COLOR,
+                lambda: image_message(self._picture(depth), answer.header, "rgb8"),
+            )
+
+    def _picture(self, depth: DepthMap) -> np.ndarray:
+        values_hw = depth.values_hw
+        if depth.kind is DepthKind.RELATIVE_INVERSE:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                values_hw = np.where(values_hw > 0, 1 / values_hw, np.float32(np.nan))
+        return self._colorize(values_hw)
+
+
 def becomes_metric(card: ModelCard, parameters: Any) -> bool:
     """Whether the model's depth is metric, or is made so by a scale source."""
     if card.depth is None:
         return False
     return card.depth.kind is DepthKind.METRIC or parameters.scale_source != "none"
-
-
-def limited(depth: DepthMap, wish: Any) -> np.ndarray:
-    """The map with everything outside ``min_depth_m`` and ``max_depth_m`` invalid."""
-    values_hw = depth.values_hw
-    if depth.kind is not DepthKind.METRIC:
-        return values_hw
-    low, high = np.float32(wish.min_depth_m), np.float32(wish.max_depth_m)
-    inside = (values_hw >= low) & (values_hw <= high)
-    return values_hw if inside.all() else np.where(inside, values_hw, np.float32(np.nan))

@@ -12,11 +12,15 @@ if TYPE_CHECKING:
 
 def output_groups() -> tuple[type[OutputGroup], ...]:
     """What the node publishes, in this order for each frame."""
-    from dense_perception.ros.depth_outputs import DepthOutputs, LabelledPointOutputs
+    from dense_perception.ros.depth_outputs import (
+        DepthOutputs,
+        DepthPictures,
+        LabelledPointOutputs,
+    )
     from dense_perception.ros.map_outputs import MapOutputs
     from dense_perception.ros.segmentation_outputs import SegmentationOutputs
 
-    return DepthOutputs, SegmentationOutputs, LabelledPointOutputs, MapOutputs
+    return DepthOutputs, SegmentationOutputs, LabelledPointOutputs, MapOutputs, DepthPictures
 
 
 def main(arguments: list[str] | None = None) -> int:
