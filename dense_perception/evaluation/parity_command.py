@@ -82,6 +82,7 @@ def main(options: argparse.Namespace) -> int:
     summary = {
         "model": model.card.name,
         "network": f"{model.card.input.width}x{model.card.input.height}",
+        "depth": model.card.depth.kind.value if model.card.depth else None,
         "frames": len(feeds["image"]),
         "of": options.frames or "reference frames",
         "reference": reference,

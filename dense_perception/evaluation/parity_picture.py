@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from dense_perception.core.errors import ArtefactError
+from dense_perception.core.prediction import DepthKind
 
 _TALL, _TEXT, _BAR = 150, 330, 260
 _INK, _PALE, _BLUE = (40, 40, 40), (225, 225, 225), (190, 120, 40)
@@ -30,7 +31,8 @@ def draw(
     rows = [row for row in summary["rows"] if row["name"] in outputs]
     want = outputs[summary["reference"]]
     key = "depth" if "depth" in want else "labels"
-    slowest = max(row["median_ms"] for row in rows)
+    slowest = max(row["p95_ms"] for row in rows)
+    near_is_small = summary["depth"] in (DepthKind.METRIC.value, DepthKind.RELATIVE.value)
     tile_width = round(_TALL * image_hwc.shape[1] / image_hwc.shape[0])
     head = _head(summary, image_hwc, tile_width)
     strips = [head]
@@ -46,7 +48,7 @@ def draw(
                 [
                     text,
                     _bar(row["median_ms"], row["p95_ms"], slowest),
-                    _tile(_colour(got, true, key), tile_width),
+                    _tile(_colour(got, true, key, near_is_small), tile_width),
                     _tile(_error(got, true, key), tile_width),
                 ]
             )
@@ -89,13 +91,15 @@ def _bar(median_ms: float, p95_ms: float, slowest: float) -> np.ndarray:
     return canvas
 
 
-def _colour(got: np.ndarray, true: np.ndarray, key: str) -> np.ndarray:
+def _colour(got: np.ndarray, true: np.ndarray, key: str, near_is_small: bool) -> np.ndarray:
     if key == "labels":
         shades = (got.astype(np.int64) * 47 % 180).astype(np.uint8)
         hsv = np.stack([shades, np.full_like(shades, 150), np.full_like(shades, 220)], -1)
         return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
     low, span = float(true.min()), float(np.ptp(true)) or 1.0
-    return cv2.applyColorMap(_bytes((got - low) / span), cv2.COLORMAP_TURBO)
+    share = (got - low) / span
+    # Near is red and far is blue, as in every other picture of depth.
+    return cv2.applyColorMap(_bytes(1 - share if near_is_small else share), cv2.COLORMAP_TURBO)
 
 
 def _error(got: np.ndarray, true: np.ndarray, key: str) -> np.ndarray:

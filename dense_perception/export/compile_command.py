@@ -17,7 +17,7 @@ HELP = "Compile a model's files to engines in the cache, so that no node has to 
 EXAMPLES = """\
 examples:
   dense-perception compile dpt_tiny_indoor --backend openvino
-  dense-perception compile dpt_tiny_indoor --backend tensorrt --precision fp16 --max-batch 4
+  dense-perception compile dpt_tiny_indoor --backend tensorrt --precision int8 --max-batch 4
   dense-perception compile dpt_tiny_indoor --backend torch_tensorrt --precision fp32
   dense-perception compile dpt_tiny_indoor --backend tensorrt --compute-capability 8.6 8.9 12.0
 

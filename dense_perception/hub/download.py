@@ -213,8 +213,8 @@ def _exclusive(part: Path) -> Iterator[BinaryIO]:
 def _copy(origin: Path, target: Path, source: CheckpointSource) -> None:
     if not origin.is_file():
         raise ArtefactError(
-            f"the mirror {origin.parent} has no file {source.file}: copy it there, or unset "
-            f"{MIRROR_VARIABLE}"
+            f"the mirror {origin.parent} has no file {source.file}: copy it there, or leave "
+            f"out --mirror and {MIRROR_VARIABLE}"
         )
     _verify(origin, source, target)
     try:

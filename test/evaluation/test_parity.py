@@ -37,6 +37,11 @@ def test_every_cell_is_measured_and_drawn(
     image = cv2.imread(str(picture))
     assert image is not None
     assert image.shape[0] > 150 * len(names)
+    # The model's depth grows with red, so the reddest pixels are far, and far is blue.
+    blueness = image[150:300, 590:-200, 0].astype(int) - image[150:300, 590:-200, 2]
+    red = image[:150, 590:-200, 2]
+    assert blueness[red >= np.percentile(red, 98)].mean() > 0
+    assert blueness[red <= np.percentile(red, 2)].mean() < 0
 
 
 def test_a_picture_has_a_name_that_says_so(
