@@ -44,7 +44,7 @@ class DepthRefinement:
 
 
 def limited(depth: DepthMap, min_m: float, max_m: float) -> DepthMap:
-    """Metric depth with everything outside ``min_m`` and ``max_m`` invalid; other kinds as they are.
+    """Metric depth with all outside ``min_m`` to ``max_m`` invalid; other kinds as they are.
 
     The map itself where nothing is outside, else a fresh one.
     """

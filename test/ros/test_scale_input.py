@@ -218,7 +218,14 @@ def test_mutated_messages_are_refused_or_read_and_nothing_else() -> None:
             refused += 1
     assert read > 5
     assert refused > 100
-    for wrong in (float("nan"), float("inf"), 1e30):
-        scan = LaserScan(angle_min=wrong, angle_increment=wrong, range_min=0.1, range_max=9.0)
-        scan.ranges = [1.0, 2.0, -1.0]
-        assert scan_points(scan).shape[1] == 3
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf"), 1e30])
+def test_a_scan_without_usable_angles_or_ranges_gives_no_point_there(wrong: float) -> None:
+    scan = LaserScan(angle_min=0.0, angle_increment=wrong, range_min=0.1, range_max=9.0)
+    scan.ranges = [wrong, 2.0, -1.0, wrong]
+    # 1e30 is an angle, if an odd one; the others leave nothing.
+    assert len(scan_points(scan)) == (1 if wrong == 1e30 else 0)
+    scan.angle_increment, scan.range_max = 0.5, wrong
+    assert np.isfinite(scan_points(scan)).all()
