@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,8 @@ from dense_perception.imaging.encodings import IMAGE_ENCODINGS
 from dense_perception.ros.convert import camera_info_message, image_message
 from test.ros.conftest import Live
 from test.support.artefacts import red_depth
+from test.support.bad_images import BAD_IMAGES, broken
+from test.support.depth_messages import depth_of, expected_xyz, point_field, xyz_of
 from test.support.image_messages import grey_image
 from test.support.ros_probe import Collector, header, random_rgb, values_of
 
@@ -27,31 +28,6 @@ STAMPS = itertools.count(100)
 
 def info_of(intrinsics: Intrinsics = CAMERA) -> CameraInfo:
     return camera_info_message(None, intrinsics, header(0))
-
-
-def depth_of(image: Image) -> np.ndarray:
-    dtype = {"32FC1": np.float32, "16UC1": np.uint16}[image.encoding]
-    return np.frombuffer(image.data, dtype).reshape(image.height, image.width)
-
-
-def point_field(cloud: PointCloud2, name: str) -> np.ndarray:
-    """HxW of one field, by the offsets the message itself gives."""
-    offset = next(field.offset for field in cloud.fields if field.name == name)
-    bytes_hwb = np.frombuffer(cloud.data, np.uint8).reshape(cloud.height, cloud.width, -1)
-    assert bytes_hwb.shape[2] == cloud.point_step
-    assert cloud.row_step == cloud.width * cloud.point_step
-    return np.ascontiguousarray(bytes_hwb[..., offset : offset + 4]).view("<u4")[..., 0]
-
-
-def xyz_of(cloud: PointCloud2) -> np.ndarray:
-    return np.stack([point_field(cloud, axis).view("<f4") for axis in "xyz"], axis=2)
-
-
-def expected_xyz(depth_m: np.ndarray, camera: Intrinsics) -> np.ndarray:
-    v, u = np.mgrid[: depth_m.shape[0], : depth_m.shape[1]]
-    x = (u - camera.cx) / camera.fx * depth_m
-    y = (v - camera.cy) / camera.fy * depth_m
-    return np.stack([x, y, depth_m], axis=2)
 
 
 @pytest.fixture(scope="module")
@@ -133,39 +109,12 @@ def test_every_encoding_is_answered(
     np.testing.assert_allclose(depth_of(answer), expected_m, atol=2.1 * one_level_m)
 
 
-def broken(change: Callable[[Image], None]) -> Image:
-    message = image_message(random_rgb(), header(next(STAMPS)), "rgb8")
-    change(message)
-    return message
-
-
-def set_fields(**fields: object) -> Callable[[Image], None]:
-    def change(message: Image) -> None:
-        for name, value in fields.items():
-            setattr(message, name, value)
-
-    return change
-
-
-BAD_IMAGES = {
-    "step too short": (set_fields(step=100), "step is 100 bytes, expected at least 192"),
-    "short data": (lambda message: message.data.pop(), "data has 9215 bytes, expected 9216"),
-    "no data": (lambda message: message.data.__delitem__(slice(None)), "data has 0 bytes"),
-    "zero width": (set_fields(width=0), "the image is 0x48 pixels"),
-    "zero height": (set_fields(height=0), "the image is 64x0 pixels"),
-    "unknown encoding": (set_fields(encoding="rgb9"), "unknown image encoding 'rgb9'"),
-    "depth instead": (set_fields(encoding="32FC1", step=256), "which is depth"),
-    "huge claim": (set_fields(width=2**31, height=2**31, step=2**32 - 1), "step is"),
-    "odd yuv": (set_fields(encoding="yuv422", width=63), "expected an even number"),
-}
-
-
 @pytest.mark.parametrize("name", BAD_IMAGES)
 def test_bad_image_is_named_and_the_next_is_answered(
     live: Live, outputs: dict[str, Collector], calibrated: None, name: str
 ) -> None:
     change, complaint = BAD_IMAGES[name]
-    bad = broken(change)
+    bad = broken(change, next(STAMPS))
     before = int(values_of(outputs["diagnostics"].wait()[-1])["frames failed"])
     live.probe.send_image(bad)
     report = outputs["diagnostics"].wait_for(
