@@ -23,8 +23,9 @@ class DeclaredParameters(Generic[Parameters]):
     """A node's parameters; ``current`` is replaced as a whole when one is set.
 
     ``is_configured`` says whether parameters that are read at configure are already in use.
-    ``use`` gets new values before they count and may raise a DensePerceptionError to refuse them;
-    ``used`` is called once they are ``current``.
+    ``use`` gets new values and what makes them ``current``, which it calls at the moment from which
+    they count; it may raise a DensePerceptionError before that to refuse them. ``used`` is called
+    afterwards.
 
     :raises InputError: if the node was started with a wrong value.
     """
@@ -34,7 +35,7 @@ class DeclaredParameters(Generic[Parameters]):
         node: Node,
         kind: type[Parameters],
         is_configured: Callable[[], bool],
-        use: Callable[[Parameters], None],
+        use: Callable[[Parameters, Callable[[], None]], None],
         used: Callable[[], None],
     ) -> None:
         # rclpy checks overrides too, but says less about them; without the private attribute its
@@ -59,16 +60,15 @@ class DeclaredParameters(Generic[Parameters]):
         values: dict[str, Any] = {change.name: change.value for change in changes}
         try:
             new = params.changed(self.current, values, configured=self._is_configured())
-            if new != self.current:
-                self._use(new)
+            if new == self.current:
+                return SetParametersResult(successful=True)
+            self._use(new, lambda: setattr(self, "current", new))
         except DensePerceptionError as error:
             return SetParametersResult(successful=False, reason=str(error))
         except Exception as error:  # it would end the process: rclpy lets it through the executor
             reason = f"{type(error).__name__}: {error}"
             return SetParametersResult(successful=False, reason=f"unexpected {reason}")
-        if new != self.current:
-            self.current = new
-            self._used()
+        self._used()
         return SetParametersResult(successful=True)
 
 

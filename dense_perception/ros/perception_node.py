@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -155,14 +155,24 @@ class PerceptionNode(LifecycleNode, Generic[Parameters]):
             )
         return tuple(spec for group in self._groups for spec in group.specs(card, wish))
 
-    def _use_parameters(self, wish: Any) -> None:
-        """Put changed parameters into effect, or raise and leave everything as it is."""
+    def _use_parameters(self, wish: Any, take: Callable[[], None]) -> None:
+        """Put changed parameters into effect, or raise and leave everything as it is.
+
+        ``take`` makes them the node's; between two batches, so that no frame is answered by a new
+        model or on new topics with the old values.
+        """
         perceiver = self._model.perceiver
         if perceiver is None:
+            take()
             return
         if needs_reload(self.parameters, wish):
             new, specs = self._load(wish)
-            self._model.change(new, lambda: self._offer(specs, new.card))
+
+            def change_over() -> None:
+                self._offer(specs, new.card)
+                take()
+
+            self._model.change(new, change_over)
             return
         specs = self._specs(perceiver.card, wish)
         with self._model.between_batches():
@@ -171,6 +181,7 @@ class PerceptionNode(LifecycleNode, Generic[Parameters]):
             perceiver.max_output_side = wish.max_output_side
             for camera in self._cameras.values():
                 camera.keep(specs)
+            take()
 
     def _offer(self, specs: Sequence[TopicSpec], card: ModelCard) -> None:
         for camera in self._cameras.values():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import rclpy
@@ -29,9 +29,10 @@ def node(domain: int, ros_environment: dict[str, str]) -> Iterator[Node]:
 def test_whatever_goes_wrong_is_a_refusal_and_changes_nothing(node: Node) -> None:
     used: list[float] = []
 
-    def use(new: DepthParameters) -> None:
+    def use(new: DepthParameters, take: Callable[[], None]) -> None:
         if new.max_depth_m == 7.0:
             raise MemoryError("no room for the new model")
+        take()
 
     declared = DeclaredParameters(
         node, DepthParameters, lambda: True, use, lambda: used.append(declared.current.max_depth_m)
