@@ -149,7 +149,7 @@ def test_nav2_benchmark(vision_msgs: None, model: Path) -> None:
 @pytest.mark.ros
 def test_cameras_benchmark(model: Path) -> None:
     """The camera that is killed stops and comes back; the counts agree with the stream."""
-    result = command("cameras-benchmark", "--model", model, "--seconds", 6, "--cameras", 2)
+    result = command("cameras-benchmark", "--model", model, "--seconds", 4, "--cameras", 2)
     assert result["killed_came_back"]
     for layout in ("one_node", "separate_nodes"):
         stays, goes = result[layout]["cameras"]
