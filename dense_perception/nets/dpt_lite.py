@@ -70,20 +70,15 @@ class DPTLite(LiteNetwork):
         self.start_at_two_metres(self.head_conv3.bias)
         nn.init.normal_(self.head_conv3.weight, std=0.01)
 
-    def fused(self, image_nchw: Tensor) -> Tensor:
-        """The decoder's output: (N, features, H / 4, W / 4).
+    def canonical(self, image_nchw: Tensor) -> Tensor:
+        """Natural logarithm of the canonical depth, (N, H, W): what the losses compare.
+
+        ``log depth_m = canonical + log(focal_px / width)``, without the final clamp.
 
         :raises InputError: if H or W is not a multiple of 32.
         """
         shallow, tokens_bnc, grid_hw = self.encode(image_nchw)
-        return self.decoder([*shallow, self.reassemble(tokens_bnc, grid_hw)])
-
-    def canonical(self, fused_bchw: Tensor) -> Tensor:
-        """From :meth:`fused` the natural logarithm of the canonical depth, (N, H, W).
-
-        What the losses compare: ``log depth_m = canonical + log(focal_px / width)``, without the
-        final clamp.
-        """
+        fused_bchw = self.decoder([*shallow, self.reassemble(tokens_bnc, grid_hw)])
         x_bchw = upsample_bilinear(F.relu(self.head_conv1(fused_bchw)))
         x_b1hw = self.head_conv3(F.relu(self.head_conv2(x_bchw)))
         # Bounded before the last upsampling: a quarter of the sigmoids, and still bounded after.
@@ -94,5 +89,4 @@ class DPTLite(LiteNetwork):
 
         :param focal_px: float32 (N,), focal length in pixels at this image's size.
         """
-        log_nhw = self.canonical(self.fused(image_nchw))
-        return {"depth": self.metres(log_nhw, focal_px, image_nchw.shape[-1])}
+        return {"depth": self.metres(self.canonical(image_nchw), focal_px, image_nchw.shape[-1])}

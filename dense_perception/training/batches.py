@@ -94,7 +94,7 @@ class Batches:
             # A crop of a window or of nothing but what is out of range teaches nothing.
             if np.count_nonzero(view.depth_m) >= _MIN_VALID * view.depth_m.size:
                 break
-        targets = further_targets(sample, crop, view, self.config.targets)
+        targets = further_targets(sample, crop, view, self.config.tasks)
         rgb_hwc = augment(view.rgb_hwc, self.config.augment, rng)
         return View(rgb_hwc, view.depth_m, view.intrinsics), targets
 

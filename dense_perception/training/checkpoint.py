@@ -74,11 +74,7 @@ def load_shared(module: torch.nn.Module, weights: dict[str, Any], where: str) ->
         prefix = f"{name}."
         theirs = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
         own = part.state_dict()
-        if (
-            own
-            and theirs.keys() == own.keys()
-            and all(theirs[k].shape == own[k].shape for k in own)
-        ):
+        if theirs.keys() == own.keys() and all(theirs[k].shape == own[k].shape for k in own):
             part.load_state_dict(theirs)
             taken.append(name)
     if not taken:

@@ -12,7 +12,6 @@ import yaml
 from dense_perception.core.errors import TrainingError
 
 ARITHMETICS = ("fp32", "bf16")
-AUXILIARY = ("normals", "reshading")
 
 
 def _number(default: float, low: float, high: float, text: str) -> Any:
@@ -83,10 +82,6 @@ class TrainingConfig:
     name: str = field(metadata={"help": "model name, lower_case_words"})
     summary: str = field(metadata={"help": "one sentence for the card"})
     network: Mapping[str, Any] = field(metadata={"help": "what nets.zoo.build takes"})
-    auxiliary: tuple[str, ...] = field(
-        default=(),
-        metadata={"help": "normals, reshading: learned beside depth by heads that are not kept"},
-    )
     width: int = _number(256, 32, 4096, "network input width, pixels")
     height: int = _number(192, 32, 4096, "network input height, pixels")
     min_m: float = _number(0.1, 0.001, 1000, "nearest depth that is supervised, metres")
@@ -127,12 +122,6 @@ class TrainingConfig:
             raise TrainingError(
                 f"stages end at {ends} of the run, expected rising shares that end with 1.0"
             )
-        unknown = sorted(set(self.auxiliary) - set(AUXILIARY))
-        if unknown or (self.auxiliary and self.tasks != ("depth",)):
-            raise TrainingError(
-                f"auxiliary is {list(self.auxiliary)} beside the tasks {list(self.tasks)}, "
-                f"expected some of {list(AUXILIARY)} beside depth alone"
-            )
         if self.arithmetic not in ARITHMETICS:
             raise TrainingError(
                 f"arithmetic is {self.arithmetic!r}, expected one of {list(ARITHMETICS)}"
@@ -165,11 +154,6 @@ class TrainingConfig:
     def tasks(self) -> tuple[str, ...]:
         """What is trained: the network's ``tasks``, depth alone where it names none."""
         return tuple(self.network.get("tasks", ("depth",)))
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        """What a training batch carries the truth of."""
-        return self.tasks + self.auxiliary
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data (lists for tuples), ready for YAML and for a checkpoint."""

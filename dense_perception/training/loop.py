@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from dense_perception.core.errors import TrainingError
 from dense_perception.nets.zoo import build, normalisation
 from dense_perception.training import checkpoint
-from dense_perception.training.auxiliary import AuxiliaryHeads
 from dense_perception.training.batches import Batch, Batches, Frames
 from dense_perception.training.config import TrainingConfig
 from dense_perception.training.feature_mixing import FeatureMixing
@@ -74,16 +73,12 @@ def fit(task: Task, report: Report = lambda record: None) -> dict[str, float]:
     network = build(config.network)
     provenance = {**task.provenance, "initialisation": initialise(network, config, task.initial)}
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    auxiliary = AuxiliaryHeads(network, config.auxiliary)
-    groups = parameter_groups(network, config)
-    if config.auxiliary:
-        groups.append({"params": list(auxiliary.parameters()), "factor": 1.0, "weight_decay": 0.0})
-    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)
+    optimiser = torch.optim.AdamW(parameter_groups(network, config), betas=(0.9, 0.99), fused=True)
     average = MovingAverage(network, config.ema_decay)
     progress = Progress()
     if task.resume:
-        provenance = _restore(task, network, auxiliary, optimiser, average, progress, provenance)
-    run = _Run(task, network, auxiliary, optimiser, average, progress, provenance, report)
+        provenance = _restore(task, network, optimiser, average, progress, provenance)
+    run = _Run(task, network, optimiser, average, progress, provenance, report)
     batches = Batches(task.train, config)
     mixing = FeatureMixing(network, config.feature_mix, config.feature_mix_p)
     try:
@@ -98,7 +93,6 @@ class _Run:
         self,
         task: Task,
         network: nn.Module,
-        auxiliary: AuxiliaryHeads,
         optimiser: torch.optim.Optimizer,
         average: MovingAverage,
         progress: Progress,
@@ -107,7 +101,6 @@ class _Run:
     ) -> None:
         self.task, self.config = task, task.config
         self.network, self.optimiser, self.average = network, optimiser, average
-        self.auxiliary = auxiliary
         self.progress, self.provenance, self.report = progress, provenance, report
         self.mean, self.std = normalisation(task.config.network)
         self.trained = [p for group in optimiser.param_groups for p in group["params"]]
@@ -175,9 +168,7 @@ class _Run:
             image_nchw.device.type, torch.bfloat16, enabled=self.config.arithmetic == "bf16"
         ):
             if self.config.tasks == ("depth",):
-                fused_bchw = self.network.fused(image_nchw)  # type: ignore[operator]
-                maps = {"depth": self.network.canonical(fused_bchw)}  # type: ignore[operator]
-                maps |= self.auxiliary(fused_bchw)
+                maps = {"depth": self.network.canonical(image_nchw)}  # type: ignore[operator]
             else:
                 maps = self.network.maps(image_nchw)  # type: ignore[operator]
         # The losses are taken in fp32: bf16 resolves 0.4 %.
@@ -229,7 +220,6 @@ class _Run:
         }
         resume = {
             "weights": self.network.state_dict(),
-            "auxiliary": self.auxiliary.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "updates": self.average.updates,
             "elapsed_s": progress.elapsed_s,
@@ -241,7 +231,6 @@ class _Run:
 def _restore(
     task: Task,
     network: nn.Module,
-    auxiliary: AuxiliaryHeads,
     optimiser: torch.optim.Optimizer,
     average: MovingAverage,
     progress: Progress,
@@ -261,7 +250,6 @@ def _restore(
             "configuration and corpora, or start a new run from its weights with --init"
         )
     checkpoint.load_weights(network, resume["weights"], str(path))
-    checkpoint.load_weights(auxiliary, resume.get("auxiliary", {}), str(path))
     optimiser.load_state_dict(resume["optimiser"])
     for key, value in content["model"].items():
         average.state[key].copy_(value)

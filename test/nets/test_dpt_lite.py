@@ -65,7 +65,7 @@ def test_depth_is_canonical_depth_times_focal_over_width(network: DPTLite) -> No
     depth = network(x, focal_px)["depth"]
     assert depth.shape == (3, 192, 256)
     assert depth.dtype == torch.float32
-    log_canonical = network.canonical(network.fused(x))
+    log_canonical = network.canonical(x)
     assert float(log_canonical.std()) > 0.01
     want = (log_canonical.exp() * (focal_px / 256)[:, None, None]).clamp(0.1, 20.0)
     torch.testing.assert_close(depth, want)
@@ -78,7 +78,7 @@ def test_output_stays_within_its_range(network: DPTLite) -> None:
     depth = network(image() * 100, torch.tensor([1e-6]))["depth"]
     assert float(depth.max()) == pytest.approx(0.1)
     low, high = math.log(0.1), math.log(40.0)
-    canonical = network.canonical(network.fused(image() * 100))
+    canonical = network.canonical(image() * 100)
     assert low <= float(canonical.min()) <= float(canonical.max()) <= high
 
 
@@ -102,7 +102,7 @@ def test_other_sizes(network: DPTLite) -> None:
 def test_every_parameter_learns(network: DPTLite) -> None:
     module = zoo.build(zoo.default_network("dpt_tiny_indoor")).train()
     torch.manual_seed(0)
-    loss = module.canonical(module.fused(image(2))).square().mean()
+    loss = module.canonical(image(2)).square().mean()
     loss.backward()
     dead = [n for n, p in module.named_parameters() if p.grad is None or not p.grad.any()]
     assert dead == []

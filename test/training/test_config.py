@@ -54,11 +54,6 @@ def test_plain_data_round_trip(tmp_path: Path) -> None:
         ({"fixed_statistics": "stem"}, "expected a list of texts"),
         ({"min_m": 30.0}, "min_m 30.0 is not below max_m"),
         ({"arithmetic": "fp16"}, "arithmetic is .fp16., expected one of"),
-        ({"auxiliary": ["edges"]}, r"auxiliary is \['edges'\] .*expected some of"),
-        (
-            {"auxiliary": ["normals"], "network": {"tasks": ["depth", "normals"]}},
-            "beside depth alone",
-        ),
         ({"minutes": 0}, "no length"),
         ({"name": ""}, "name is ''"),
     ],

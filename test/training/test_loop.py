@@ -18,7 +18,6 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import TrainingError
 from dense_perception.nets.zoo import build, default_network, load_pretrained_stem
 from dense_perception.training import checkpoint, command, loop
-from dense_perception.training.auxiliary import AuxiliaryHeads
 from dense_perception.training.batches import Batches
 from dense_perception.training.config import AugmentConfig, StageConfig, TrainingConfig
 from dense_perception.training.datasets.corpus import Corpus
@@ -87,23 +86,19 @@ def test_the_loss_falls_and_the_checkpoint_carries_a_card(
     assert [json.loads(line)["kind"] for line in log].count("validation") == 1
 
 
-@pytest.mark.parametrize("auxiliary", [(), ("normals", "reshading")])
-def test_an_interrupted_run_resumes_to_the_same_weights(
-    corpus: Corpus, tmp_path: Path, auxiliary: tuple[str, ...]
-) -> None:
-    config = replace(CONFIG, auxiliary=auxiliary)
-    fit(task(corpus, tmp_path / "whole", config))
+def test_an_interrupted_run_resumes_to_the_same_weights(corpus: Corpus, tmp_path: Path) -> None:
+    fit(task(corpus, tmp_path / "whole"))
 
     def interrupt(record: dict[str, Any]) -> None:
         if record["step"] > 1:
             raise KeyboardInterrupt
 
-    often = replace(config, save_minutes=0.001)
+    often = replace(CONFIG, save_minutes=0.001)
     with pytest.raises(KeyboardInterrupt):
         fit(task(corpus, tmp_path / "cut", often), interrupt)
     state = checkpoint.load(tmp_path / "cut" / checkpoint.STATE_FILE)
     assert 0 < state["training"]["step"] < 11
-    fit(task(corpus, tmp_path / "cut", config, resume=True))
+    fit(task(corpus, tmp_path / "cut", resume=True))
     whole = checkpoint.load(tmp_path / "whole" / checkpoint.STATE_FILE)
     cut = checkpoint.load(tmp_path / "cut" / checkpoint.STATE_FILE)
     assert cut["training"]["samples"] == whole["training"]["samples"] == 44
@@ -144,33 +139,6 @@ def test_starting_from_another_model(corpus: Corpus, tmp_path: Path) -> None:
     wider = replace(CONFIG, network={**NETWORK, "features": 24})
     with pytest.raises(TrainingError, match="do not fit the configured network"):
         fit(task(corpus, tmp_path / "third", wider, initial=initial))
-
-
-def test_auxiliary_tasks_are_learned_and_not_delivered(corpus: Corpus, tmp_path: Path) -> None:
-    config = replace(
-        CONFIG,
-        steps=40,
-        auxiliary=("normals", "reshading"),
-        augment=MILD,
-        feature_mix_p=0.0,
-        stages=(StageConfig(1.0, 64, 64, 4),),
-    )
-    records: list[dict[str, Any]] = []
-    fit(task(corpus, tmp_path, config), records.append)
-    steps = [record for record in records if record["kind"] == "train"]
-    for name in config.auxiliary:
-        assert steps[-1][name] < 0.8 * steps[0][name], name
-    content = checkpoint.load(tmp_path / checkpoint.MODEL_FILE)
-    assert content["card"]["task"] == "depth"
-    build(content["card"]["network"]).load_state_dict(content["model"])
-    # Their gradients shape the decoder that depth reads.
-    module = build(NETWORK)
-    heads = AuxiliaryHeads(module, ["normals"])
-    maps = heads(module.fused(torch.rand(1, 3, 64, 64)))
-    assert maps["normals"].shape == (1, 3, 64, 64)
-    maps["normals"].sum().backward()
-    assert module.decoder.adapt[0].weight.grad.abs().sum() > 0
-    assert module.head_conv1.weight.grad is None
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(
