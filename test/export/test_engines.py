@@ -20,9 +20,9 @@ from dense_perception.export.half import fp16_nodes, to_half
 from dense_perception.export.quantize import Quantizer, quantized_layers
 from dense_perception.nets import zoo
 from dense_perception.nets.positions import fix_positions
-from test.export.test_chain import FAMILIES, HALF
 from test.export.test_dense_networks import NETWORKS
 from test.support.randomise import randomise
+from test.support.tiny_families import FAMILIES, HALF
 
 # Every family for each of the three, every precision once: nine builds a family take too long.
 BUILDS = (("fp32", "8.6"), ("fp16", "8.9"), ("int8", "12.0"))
