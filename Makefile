@@ -36,12 +36,12 @@ docs: $(VENV)/.demo ## Write docs/nodes and config/*_node.yaml from the declarat
 
 corpus: $(VENV)/.train ## Generate the training rooms (installs rendering packages with apt)
 	./docker/install_rendering.sh
-	$(BIN)/dense-perception synthesize rooms --out corpora/rooms_train --frames 8000 --seed 1
+	$(BIN)/dense-perception synthesize rooms --out corpora/rooms --frames 12000 --seed 1
 	$(BIN)/dense-perception synthesize rooms --out corpora/rooms_val --frames 600 --seed 9001 --split val
 
 train: $(VENV)/.train ## Train the default model on the generated rooms
 	$(BIN)/dense-perception train config/training/dpt_tiny_indoor.yaml \
-	  --data corpora/rooms_train --validation corpora/rooms_val --out runs/dpt_tiny_indoor --resume
+	  --data corpora/rooms --validation corpora/rooms_val --out runs/tiny --minutes 60 --resume
 
 clean: ## Remove the environment and everything built
 	rm -rf $(VENV) build install log dist out *.egg-info
