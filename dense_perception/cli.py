@@ -18,46 +18,46 @@ from dense_perception import __version__
 from dense_perception.core.errors import DensePerceptionError
 
 VERBS: dict[str, tuple[str, str]] = {
-    "run": ("dense_perception.runtime.run_command", "depth from pictures, videos, cameras or bags"),
-    "models": ("dense_perception.runtime.models_command", "list the models found on this machine"),
-    "fetch": ("dense_perception.hub.fetch_command", "download the published weights of a model"),
+    "run": ("dense_perception.commands.run", "depth from pictures, videos, cameras or bags"),
+    "models": ("dense_perception.commands.models", "list the models found on this machine"),
+    "fetch": ("dense_perception.commands.fetch", "download the published weights of a model"),
     "evaluate": (
-        "dense_perception.evaluation.command",
+        "dense_perception.commands.evaluate",
         "depth against a bag's, labels against PNGs",
     ),
-    "benchmark": ("dense_perception.evaluation.benchmark", "measure speed end to end"),
-    "parity": ("dense_perception.evaluation.parity_command", "compare precisions and backends"),
+    "benchmark": ("dense_perception.benchmarks.model", "measure speed end to end"),
+    "parity": ("dense_perception.benchmarks.parity", "compare precisions and backends"),
     "scale-accuracy": (
-        "dense_perception.evaluation.scale_accuracy",
+        "dense_perception.benchmarks.scale",
         "measure the scale sources on a generated corpus",
     ),
-    "plan": ("dense_perception.export.plan_command", "predict the speed on another device"),
+    "plan": ("dense_perception.commands.plan", "predict the speed on another device"),
     "demo": ("dense_perception.ros.demo", "a small bag through depth_node, answers as pictures"),
     "stream-benchmark": (
-        "dense_perception.ros.benchmarks.stream",
+        "dense_perception.benchmarks.stream",
         "measure depth_node on a stream",
     ),
     "cameras-benchmark": (
-        "dense_perception.ros.benchmarks.cameras",
+        "dense_perception.benchmarks.cameras",
         "measure several cameras in one node",
     ),
     "nav2-benchmark": (
-        "dense_perception.ros.benchmarks.nav2",
+        "dense_perception.benchmarks.nav2",
         "count which answers a consumer like Nav2's accepts",
     ),
     "outputs-benchmark": (
-        "dense_perception.ros.benchmarks.outputs",
+        "dense_perception.benchmarks.outputs",
         "measure what each output of multitask_node costs",
     ),
-    "replay": ("dense_perception.ros.replay_command", "publish a bag on its ROS 2 topics"),
+    "replay": ("dense_perception.commands.replay", "publish a bag on its ROS 2 topics"),
     "synthesize": (
-        "dense_perception.training.synthetic.command",
+        "dense_perception.commands.synthesize",
         "generate training pictures: rooms, Doom maps",
     ),
-    "train": ("dense_perception.training.command", "train a model"),
-    "soup": ("dense_perception.training.soup_command", "average a model with its continuation"),
-    "compile": ("dense_perception.export.compile_command", "compile to checked engines"),
-    "export": ("dense_perception.export.command", "turn a checkpoint into ONNX files"),
+    "train": ("dense_perception.commands.train", "train a model"),
+    "soup": ("dense_perception.commands.soup", "average a model with its continuation"),
+    "compile": ("dense_perception.commands.compile", "compile to checked engines"),
+    "export": ("dense_perception.commands.export", "turn a checkpoint into ONNX files"),
 }
 """Verb: its module (``HELP``, ``EXAMPLES``, ``add_arguments``, ``main``) and a line for --help."""
 

@@ -16,10 +16,10 @@ from typing import Any
 
 from dense_perception.backends.base import Backend
 from dense_perception.backends.contract import check_graph
+from dense_perception.backends.nvidia.module import installed_runtimes
 from dense_perception.backends.selection import Outcome, Selection, candidates
 from dense_perception.backends.self_check import self_check
 from dense_perception.backends.speed import SpeedMemory, measure_ms, speed_key
-from dense_perception.backends.tensorrt_module import installed_runtimes
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError, DensePerceptionError, EngineRefusedError
 from dense_perception.core.registry import Model
@@ -27,9 +27,9 @@ from dense_perception.core.registry import Model
 BACKENDS: dict[str, tuple[str, str, str]] = {
     "onnxruntime": ("dense_perception.backends.onnxruntime", "OnnxRuntimeBackend", "onnxruntime"),
     "openvino": ("dense_perception.backends.openvino", "OpenVinoBackend", "openvino"),
-    "tensorrt": ("dense_perception.backends.tensorrt", "TensorRtBackend", "tensorrt"),
+    "tensorrt": ("dense_perception.backends.nvidia.backend", "TensorRtBackend", "tensorrt"),
     "torch_tensorrt": (
-        "dense_perception.backends.torch_tensorrt",
+        "dense_perception.backends.nvidia.torch",
         "TorchTensorRtBackend",
         "torch_tensorrt",
     ),

@@ -1,1 +1,1 @@
-"""Metrics, bags and benchmarks: the same perceiver, measured."""
+"""Models against truth: the same perceiver, on recordings and data sets."""

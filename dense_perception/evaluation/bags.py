@@ -14,9 +14,8 @@ from dense_perception.core.camera_info import intrinsics_from_info
 from dense_perception.core.errors import BackendError, InputError
 from dense_perception.core.frame import Frame
 from dense_perception.core.prediction import DepthKind
-from dense_perception.evaluation.metrics import average, evaluate
 from dense_perception.imaging.resize import restore
-from dense_perception.runtime.bag_images import (
+from dense_perception.media.bag_images import (
     camera_info_topic,
     choose_topic,
     header_stamp_ns,
@@ -24,7 +23,8 @@ from dense_perception.runtime.bag_images import (
     message_depth_m,
     message_rgb,
 )
-from dense_perception.runtime.bag_reader import BagMessage, BagReader
+from dense_perception.media.bag_reader import BagMessage, BagReader
+from dense_perception.metrics.depth import average, evaluate
 from dense_perception.runtime.perceiver import Perceiver
 
 # Frames whose partner has not come after this many further ones will not get one.

@@ -14,7 +14,7 @@ from onnx import helper
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import InputError
 from dense_perception.imaging.resize import prepare
-from dense_perception.runtime.sources import IMAGE_SUFFIXES, is_bag, open_source
+from dense_perception.media.sources import IMAGE_SUFFIXES, is_bag, open_source
 
 _BINS = 2048
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dense_perception.backends.device import gpu
 from dense_perception.backends.engine_cache import Engine, obtain_engine
-from dense_perception.backends.torch_tensorrt import (
+from dense_perception.backends.nvidia.torch import (
     load_modules,
     parse_device,
     program_key,
@@ -24,9 +24,9 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError, TrainingError
 from dense_perception.core.registry import Model
 from dense_perception.export.graph import prepare
-from dense_perception.export.published import load_published
 from dense_perception.nets import zoo
-from dense_perception.training.artefact import load_artefact
+from dense_perception.nets.onnx_weights import load_artefact
+from dense_perception.nets.published import load_published
 
 PRECISIONS = ("fp32", "fp16")
 """int8 and fp8 are in the ONNX file alone, not in the network."""

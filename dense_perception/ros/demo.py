@@ -130,8 +130,8 @@ def run(args: argparse.Namespace) -> DemoReport:
 
 def _input_topics(path: Path, wanted: str | None) -> tuple[str, str, bool, int | None]:
     """The image topic, its camera_info (perhaps empty), is it compressed, how many pictures."""
-    from dense_perception.runtime.bag_images import camera_info_topic, choose_topic
-    from dense_perception.runtime.bag_reader import BagReader
+    from dense_perception.media.bag_images import camera_info_topic, choose_topic
+    from dense_perception.media.bag_reader import BagReader
 
     with BagReader(path) as bag:
         image = choose_topic(bag, wanted, "picture", "--topic")
@@ -217,8 +217,8 @@ def _report(
     memory_mb: float,
     problems: list[str],
 ) -> DemoReport:
-    from dense_perception.runtime.bag_images import header_stamp_ns, message_depth_m, message_rgb
-    from dense_perception.runtime.bag_reader import BagReader
+    from dense_perception.media.bag_images import header_stamp_ns, message_depth_m, message_rgb
+    from dense_perception.media.bag_reader import BagReader
 
     came: dict[int, int] = {}
     answered: dict[int, int] = {}

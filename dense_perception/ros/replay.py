@@ -15,7 +15,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rosgraph_msgs.msg import Clock
 
 from dense_perception.core.errors import InputError
-from dense_perception.runtime.bag_reader import BagReader, BagTopic
+from dense_perception.media.bag_reader import BagReader, BagTopic
 
 _CLOCK_PERIOD_S = 0.01
 _TYPE = re.compile(r"([a-z][a-z0-9_]*)/msg/([A-Za-z][A-Za-z0-9]*)")

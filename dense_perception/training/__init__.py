@@ -1,1 +1,1 @@
-"""Corpora, losses and the training loop."""
+"""Losses, recipes and the training loop."""

@@ -5,36 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from dense_perception.data.corpus import Frames
+from dense_perception.data.geometric import View, cut, random_crop, whole_crop, whole_view
+from dense_perception.data.photometric import augment
+from dense_perception.data.targets import further_targets
 from dense_perception.training.config import StageConfig, TrainingConfig
-from dense_perception.training.datasets.corpus import Sample
-from dense_perception.training.geometric import View, cut, random_crop, whole_crop, whole_view
-from dense_perception.training.photometric import augment
-from dense_perception.training.targets import further_targets
 
 _ATTEMPTS = 6
 _MIN_VALID = 0.3
-
-
-class Frames(Protocol):
-    """What a data set is to the training: a length and samples by index."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Sample: ...
 
 
 @dataclass(frozen=True)
 class Batch:
     """``rgb_nhwc`` uint8, ``depth_m`` (N, H, W) float32 with 0 = invalid, ``focal_px`` (N,).
 
-    ``targets`` are those of :func:`~dense_perception.training.targets.further_targets`, stacked.
+    ``targets`` are those of :func:`~dense_perception.data.targets.further_targets`, stacked.
     """
 
     rgb_nhwc: Tensor

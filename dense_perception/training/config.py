@@ -10,69 +10,34 @@ from typing import Any
 import yaml
 
 from dense_perception.core.errors import TrainingError
+from dense_perception.data.augment_config import AugmentConfig, number
 
 ARITHMETICS = ("fp32", "bf16")
-
-
-def _number(default: float, low: float, high: float, text: str) -> Any:
-    return field(default=default, metadata={"low": low, "high": high, "help": text})
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """How a rendered frame is made to look like one from an unknown camera.
-
-    ``*_p`` are probabilities, the others strengths; 0 turns each one off.
-    """
-
-    flip_p: float = _number(0.5, 0, 1, "mirror left and right")
-    zoom_min: float = _number(0.65, 0.1, 1, "smallest crop, as a share of the largest that fits")
-    zoom_p: float = _number(0.75, 0, 1, "crop at all")
-    aspect_low: float = _number(1.15, 0.3, 4, "narrowest crop, width / height")
-    aspect_high: float = _number(1.95, 0.3, 4, "widest crop, width / height")
-    roll_deg: float = _number(10, 0, 45, "largest camera roll added, degrees")
-    roll_p: float = _number(0.3, 0, 1, "roll at all")
-    exposure_stops: float = _number(0.9, 0, 3, "stops either way of metered exposure")
-    gamma: float = _number(0.35, 0, 2, "log of the tone curve's exponent, either way")
-    contrast: float = _number(0.35, 0, 1, "contrast change about the mean, either way")
-    white_balance: float = _number(0.18, 0, 1, "log gain of red and blue, either way")
-    saturation_p: float = _number(0.7, 0, 1, "change the saturation, mostly down")
-    gray_p: float = _number(0.12, 0, 1, "remove all colour")
-    hue_deg: float = _number(12, 0, 180, "hue rotation, degrees either way")
-    vignette_p: float = _number(0.3, 0, 1, "darken the corners")
-    light_field_p: float = _number(0.35, 0, 1, "multiply by a smooth random illumination")
-    texture_p: float = _number(0.25, 0, 1, "filter with a random kernel, which alters textures")
-    blur_p: float = _number(0.45, 0, 1, "defocus or motion blur")
-    low_resolution_p: float = _number(0.2, 0, 1, "down and up again")
-    sharpen_p: float = _number(0.25, 0, 1, "unsharp mask, as camera pipelines apply")
-    noise_p: float = _number(0.6, 0, 1, "shot and read noise")
-    jpeg_p: float = _number(0.5, 0, 1, "JPEG artefacts")
-    erase_p: float = _number(0.3, 0, 1, "hide rectangles")
 
 
 @dataclass(frozen=True)
 class LossConfig:
     """Weights of the training losses; see :mod:`dense_perception.training.losses`."""
 
-    silog: float = _number(1.0, 0, 100, "scale-invariant log loss on metric depth")
-    silog_lambda: float = _number(0.5, 0, 1, "how much of the mean log error is forgiven")
-    aligned: float = _number(1.0, 0, 100, "scale-and-shift-invariant loss in inverse depth")
-    gradient: float = _number(0.5, 0, 100, "multi-scale gradient matching in log depth")
-    segmentation: float = _number(1.0, 0, 100, "cross entropy of the classes")
-    normals: float = _number(1.0, 0, 100, "L1 of the unit normals")
-    reshading: float = _number(1.0, 0, 100, "L1 of the reshading")
-    keypoints: float = _number(1.0, 0, 100, "L1 of the corner strength")
-    edges: float = _number(1.0, 0, 100, "L1 of the texture edges")
+    silog: float = number(1.0, 0, 100, "scale-invariant log loss on metric depth")
+    silog_lambda: float = number(0.5, 0, 1, "how much of the mean log error is forgiven")
+    aligned: float = number(1.0, 0, 100, "scale-and-shift-invariant loss in inverse depth")
+    gradient: float = number(0.5, 0, 100, "multi-scale gradient matching in log depth")
+    segmentation: float = number(1.0, 0, 100, "cross entropy of the classes")
+    normals: float = number(1.0, 0, 100, "L1 of the unit normals")
+    reshading: float = number(1.0, 0, 100, "L1 of the reshading")
+    keypoints: float = number(1.0, 0, 100, "L1 of the corner strength")
+    edges: float = number(1.0, 0, 100, "L1 of the texture edges")
 
 
 @dataclass(frozen=True)
 class StageConfig:
     """One part of the run: the size and batch that are used until ``until`` of the run is over."""
 
-    until: float = _number(1.0, 0, 1, "share of the run at which this stage ends")
-    width: int = _number(256, 32, 4096, "image width in this stage, pixels")
-    height: int = _number(192, 32, 4096, "image height in this stage, pixels")
-    batch: int = _number(16, 1, 4096, "frames per step")
+    until: float = number(1.0, 0, 1, "share of the run at which this stage ends")
+    width: int = number(256, 32, 4096, "image width in this stage, pixels")
+    height: int = number(192, 32, 4096, "image height in this stage, pixels")
+    batch: int = number(16, 1, 4096, "frames per step")
 
 
 @dataclass(frozen=True)
@@ -82,24 +47,24 @@ class TrainingConfig:
     name: str = field(metadata={"help": "model name, lower_case_words"})
     summary: str = field(metadata={"help": "one sentence for the card"})
     network: Mapping[str, Any] = field(metadata={"help": "what nets.zoo.build takes"})
-    width: int = _number(256, 32, 4096, "network input width, pixels")
-    height: int = _number(192, 32, 4096, "network input height, pixels")
-    min_m: float = _number(0.1, 0.001, 1000, "nearest depth that is supervised, metres")
-    max_m: float = _number(20.0, 0.01, 10000, "farthest depth that is supervised, metres")
-    seed: int = _number(1, 0, 2**31, "decides the order of the frames and every augmentation")
-    minutes: float = _number(60, 0, 100000, "length of the run in minutes of wall clock")
-    steps: int = _number(0, 0, 10**9, "length in optimiser steps; when set, minutes is ignored")
-    learning_rate: float = _number(1e-3, 0, 10, "peak learning rate of AdamW")
-    weight_decay: float = _number(0.02, 0, 10, "decoupled weight decay of matrices and kernels")
-    warmup: float = _number(0.03, 0, 1, "share of the run in which the rate rises from 0")
-    final_rate: float = _number(0.01, 0, 1, "last learning rate as a share of the peak")
-    grad_clip: float = _number(1.0, 0, 1000, "largest gradient norm")
+    width: int = number(256, 32, 4096, "network input width, pixels")
+    height: int = number(192, 32, 4096, "network input height, pixels")
+    min_m: float = number(0.1, 0.001, 1000, "nearest depth that is supervised, metres")
+    max_m: float = number(20.0, 0.01, 10000, "farthest depth that is supervised, metres")
+    seed: int = number(1, 0, 2**31, "decides the order of the frames and every augmentation")
+    minutes: float = number(60, 0, 100000, "length of the run in minutes of wall clock")
+    steps: int = number(0, 0, 10**9, "length in optimiser steps; when set, minutes is ignored")
+    learning_rate: float = number(1e-3, 0, 10, "peak learning rate of AdamW")
+    weight_decay: float = number(0.02, 0, 10, "decoupled weight decay of matrices and kernels")
+    warmup: float = number(0.03, 0, 1, "share of the run in which the rate rises from 0")
+    final_rate: float = number(0.01, 0, 1, "last learning rate as a share of the peak")
+    grad_clip: float = number(1.0, 0, 1000, "largest gradient norm")
     arithmetic: str = field(
         default="fp32",
         metadata={"help": "fp32, or bf16: mixed precision, somewhat faster where the CPU has it"},
     )
-    ema_decay: float = _number(0.998, 0, 1, "decay of the weights' moving average, per step")
-    feature_mix_p: float = _number(0.5, 0, 1, "MixStyle on the modules in feature_mix")
+    ema_decay: float = number(0.998, 0, 1, "decay of the weights' moving average, per step")
+    feature_mix_p: float = number(0.5, 0, 1, "MixStyle on the modules in feature_mix")
     feature_mix: tuple[str, ...] = field(
         default=(), metadata={"help": "modules whose output statistics are mixed in training"}
     )
@@ -111,10 +76,10 @@ class TrainingConfig:
         default=(), metadata={"help": "module name prefixes whose BatchNorm statistics stay"}
     )
     stages: tuple[StageConfig, ...] = (StageConfig(),)
-    augment: AugmentConfig = AugmentConfig()
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     losses: LossConfig = LossConfig()
-    validate_minutes: float = _number(5, 0.01, 100000, "time between validations")
-    save_minutes: float = _number(2, 0.001, 100000, "time between checkpoints")
+    validate_minutes: float = number(5, 0.01, 100000, "time between validations")
+    save_minutes: float = number(2, 0.001, 100000, "time between checkpoints")
 
     def __post_init__(self) -> None:
         ends = [stage.until for stage in self.stages]

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from dense_perception.nets.onnx_weights import artefact_weights, load_artefact
 from dense_perception.nets.zoo import load_pretrained_stem
 from dense_perception.training import checkpoint
-from dense_perception.training.artefact import artefact_weights, load_artefact
 from dense_perception.training.config import TrainingConfig
 
 _INHERITED = ("initialisation", "data", "command", "minutes", "samples")

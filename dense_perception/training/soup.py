@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import TrainingError
+from dense_perception.nets.onnx_weights import load_artefact
 from dense_perception.nets.zoo import build
 from dense_perception.training import checkpoint
-from dense_perception.training.artefact import load_artefact
 from dense_perception.training.config import TrainingConfig
 from dense_perception.training.provenance import card_of
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from dense_perception.core.prediction import GRAY_MAPS
-from dense_perception.evaluation import dense_metrics, metrics
+from dense_perception.metrics import dense as dense_metrics
+from dense_perception.metrics import depth as metrics
 from dense_perception.nets.zoo import normalisation
 from dense_perception.training.batches import Batch, Frames, whole_batches
 from dense_perception.training.config import StageConfig, TrainingConfig
@@ -19,8 +20,8 @@ from dense_perception.training.config import StageConfig, TrainingConfig
 def validate(
     network: nn.Module, frames: Frames, indices: Sequence[int], config: TrainingConfig, batch: int
 ) -> dict[str, float]:
-    """Mean over frames of every metric in :mod:`dense_perception.evaluation.metrics`, and of the
-    further tasks those in :mod:`dense_perception.evaluation.dense_metrics`.
+    """Mean over frames of every metric in :mod:`dense_perception.metrics.depth`, and of the
+    further tasks those in :mod:`dense_perception.metrics.dense`.
 
     Intersection over union is taken over the pixels of all frames together. Depth truth outside
     ``min_m`` to ``max_m`` is left out. The network is left in evaluation mode.

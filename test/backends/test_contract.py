@@ -11,9 +11,9 @@ from dense_perception.backends.base import Backend, TensorSpec
 from dense_perception.backends.contract import check_graph
 from dense_perception.backends.device import gpu
 from dense_perception.backends.engine_cache import store_engine
+from dense_perception.backends.nvidia.module import load_runtime
+from dense_perception.backends.nvidia.torch import load_modules, program_key, versions
 from dense_perception.backends.select import open_backend
-from dense_perception.backends.tensorrt_module import load_runtime
-from dense_perception.backends.torch_tensorrt import load_modules, program_key, versions
 from dense_perception.core.errors import BackendError, CardError
 from test.support.artefacts import red_card, red_depth, write_red_artefact
 

@@ -15,8 +15,8 @@ from dense_perception import cli
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import InputError
 from dense_perception.core.labels import VOID
-from dense_perception.evaluation.dense_metrics import Confusion
 from dense_perception.evaluation.segmentation import picture_pairs, read_labels
+from dense_perception.metrics.dense import Confusion
 from dense_perception.nets import zoo
 from test.support import official_layouts
 from test.support.randomise import randomise

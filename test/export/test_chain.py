@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from dense_perception import cli
-from dense_perception.backends.tensorrt_build import TensorRtOptions, build_engine
+from dense_perception.backends.nvidia.build import TensorRtOptions, build_engine
 from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import CheckpointSource
 from dense_perception.core.errors import ArtefactError, CardError, ModelNotFoundError
@@ -24,7 +24,7 @@ from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.registry import checkpoint_path, exported_dir, find_model
 from dense_perception.export.graph import to_onnx, write_onnx
 from dense_perception.export.parity import card_feeds, compare_runtimes, torch_outputs
-from dense_perception.export.published import load_published
+from dense_perception.nets.published import load_published
 from dense_perception.runtime.perceiver import Perceiver
 from test.support.tiny_families import FAMILIES, prepared
 

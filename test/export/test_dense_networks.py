@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from dense_perception.backends.tensorrt_build import TensorRtOptions, build_engine
+from dense_perception.backends.nvidia.build import TensorRtOptions, build_engine
 from dense_perception.core.errors import CardError
 from dense_perception.nets import zoo
 from dense_perception.nets.positions import fix_positions

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from dense_perception.backends.tensorrt_build import TensorRtOptions, build_engine
+from dense_perception.backends.nvidia.build import TensorRtOptions, build_engine
 from dense_perception.export.graph import tidy, write_onnx
 from dense_perception.export.half import fp16_nodes, to_half
 from dense_perception.export.quantize import Quantizer, quantized_layers

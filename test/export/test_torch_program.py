@@ -13,16 +13,16 @@ import pytest
 import torch
 
 from dense_perception import cli
-from dense_perception.backends import torch_tensorrt as backend_module
 from dense_perception.backends.device import Gpu, gpu
 from dense_perception.backends.engine_cache import Engine, engines_dir, store_engine
-from dense_perception.backends.select import installed_backends, open_backend, select_backend
-from dense_perception.backends.torch_tensorrt import (
+from dense_perception.backends.nvidia import torch as backend_module
+from dense_perception.backends.nvidia.torch import (
     ExportedProgramBackend,
     parse_device,
     program_key,
     stored_program,
 )
+from dense_perception.backends.select import installed_backends, open_backend, select_backend
 from dense_perception.core.card import ModelCard
 from dense_perception.core.difference import Difference
 from dense_perception.core.errors import BackendError

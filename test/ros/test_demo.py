@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import Reader
 
-from dense_perception.runtime.bag_reader import BagReader
+from dense_perception.media.bag_reader import BagReader
 from test.support.artefacts import red_depth
 from test.support.bags import START_NS, TYPES, image, write_bag
 from test.support.ros_probe import random_rgb

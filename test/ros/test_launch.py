@@ -15,8 +15,8 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from dense_perception import cli
 from dense_perception.backends.select import BACKENDS
-from dense_perception.evaluation import command as evaluate_command
-from dense_perception.ros import replay_command
+from dense_perception.commands import evaluate as evaluate_command
+from dense_perception.commands import replay as replay_command
 from dense_perception.ros.convert import image_message
 from dense_perception.ros.processes import ChildProcess
 from test.support.launch_standin import ResolvedNode, declared_arguments, processes, resolve

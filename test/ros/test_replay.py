@@ -20,11 +20,11 @@ from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
+from dense_perception.commands.replay import parse_remaps
 from dense_perception.core.errors import InputError
+from dense_perception.media.bag_reader import BagTopic
 from dense_perception.ros.processes import ChildProcess
 from dense_perception.ros.replay import ReplayOptions, message_class, replay_qos
-from dense_perception.ros.replay_command import parse_remaps
-from dense_perception.runtime.bag_reader import BagTopic
 from test.support.bags import START_NS, cut_in_half, picture_messages, unknown_thing, write_bag
 from test.support.ros_probe import Probe, wait_until
 

@@ -1,0 +1,1 @@
+"""NVIDIA GPUs: TensorRT engines, and PyTorch programs with TensorRT inside."""

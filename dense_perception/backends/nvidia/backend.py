@@ -1,0 +1,188 @@
+"""TensorRT and TensorRT for RTX: engines on an NVIDIA GPU, without PyTorch."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dense_perception.backends.base import Backend, TensorSpec
+from dense_perception.backends.device import gpu
+from dense_perception.backends.nvidia.build import TensorRtOptions, collecting_logger
+from dense_perception.backends.nvidia.engine import compile_engine, engine_for
+from dense_perception.backends.nvidia.memory import Cuda
+from dense_perception.backends.nvidia.module import garbage_waits, load_runtime
+from dense_perception.core.errors import BackendError
+
+_DEVICE = re.compile(r"(gpu|cuda|dla)(?::(\d+))?")
+
+
+def parse_device(device: str) -> tuple[int, int]:
+    """GPU number and DLA core (-1: none) of ``gpu``, ``cuda:1`` or ``dla:0``.
+
+    :raises BackendError: for anything else.
+    """
+    match = _DEVICE.fullmatch(device.lower())
+    if match is None:
+        raise BackendError(
+            f"device is {device!r}, the backend 'tensorrt' runs on gpu, cuda:N or dla:N (not on a "
+            "cpu): set the device, or choose another backend"
+        )
+    number = int(match[2] or 0)
+    return (0, number) if match[1] == "dla" else (number, -1)
+
+
+class TensorRtBackend(Backend):
+    """Runs the engine of an ONNX file, from the cache or built at the first load.
+
+    ``threads`` is ignored. A batch larger than the engine's is run in parts.
+
+    :raises BackendError: if TensorRT, the driver or the GPU is missing, or the graph is refused.
+    """
+
+    name = "tensorrt"
+
+    @garbage_waits()
+    def __init__(self, path: Path, *, device: str = "gpu", threads: int = 0) -> None:
+        if threads < 0:
+            raise BackendError(f"threads is {threads}, expected 0 or more")
+        if not path.is_file():
+            raise BackendError(f"there is no model file {path}: check the path")
+        index, dla_core = parse_device(device)
+        runtime, trt = load_runtime()
+        card = gpu(index)
+        self._trt = trt
+        self._cuda: Cuda | None = Cuda(index)
+        # Each batch size in use, at most the engine's, has its own buffers and graph.
+        self._plans: dict[int, _Plan] = {}
+        logger, complaints = collecting_logger(trt)
+        self._runtime: Any = trt.Runtime(logger)
+        if hasattr(self._runtime, "engine_host_code_allowed"):
+            self._runtime.engine_host_code_allowed = True  # version-compatible engines need it
+        if dla_core >= 0:
+            self._runtime.DLA_core = dla_core
+        engine = engine_for(path, runtime, trt, card, dla_core)
+        self._engine: Any = self._runtime.deserialize_cuda_engine(engine.payload)
+        if self._engine is None and not engine.built:
+            engine.key.path.unlink(missing_ok=True)  # whole, yet refused: build it again
+            options = TensorRtOptions(dla_core=dla_core)
+            engine = compile_engine(path, runtime, trt, options, card)
+            self._engine = self._runtime.deserialize_cuda_engine(engine.payload)
+        if self._engine is None:
+            raise BackendError(
+                f"{runtime} {trt.__version__} does not load its engine of {path}: "
+                f"{'; '.join(dict.fromkeys(complaints))[:400]}"
+            )
+        self.identity = engine.identity
+        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
+        self.inputs = tuple(self._spec(name) for name in names if self._is_input(name))
+        self.outputs = tuple(self._spec(name) for name in names if not self._is_input(name))
+        self._largest = self._largest_batch()
+        where = f"dla {dla_core}" if dla_core >= 0 else card.name
+        self.description = f"tensorrt ({runtime} {trt.__version__}), {where}, {engine.reason}"
+
+    def _run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
+        if self._cuda is None:
+            raise BackendError("the tensorrt backend is closed: load the model again")
+        sizes = {len(feeds[spec.name]) for spec in self.inputs}
+        if len(sizes) != 1 or 0 in sizes:
+            raise BackendError(f"got inputs of batch sizes {sorted(sizes)}, expected one above 0")
+        batch = sizes.pop()
+        if batch <= self._largest:
+            answer = self._plan(batch).run(feeds)
+            return {name: answer[name] for name in names}
+        parts = []
+        for start in range(0, batch, self._largest):
+            part = {name: array[start : start + self._largest] for name, array in feeds.items()}
+            answers = self._plan(min(self._largest, batch - start)).run(part)
+            parts.append({name: answers[name].copy() for name in names})
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+    def close(self) -> None:
+        self._plans.clear()
+        self._engine = self._runtime = None
+        if self._cuda is not None:
+            self._cuda.close()
+            self._cuda = None
+
+    @garbage_waits()
+    def _plan(self, batch: int) -> _Plan:
+        plan = self._plans.get(batch)
+        if plan is None:
+            assert self._cuda is not None
+            context = self._engine.create_execution_context()
+            if context is None:
+                raise BackendError("the GPU has no memory left for this engine: free some")
+            plan = self._plans[batch] = _Plan(self._cuda, context, self.inputs, self.outputs, batch)
+        return plan
+
+    def _is_input(self, name: str) -> bool:
+        return bool(self._engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT)
+
+    def _spec(self, name: str) -> TensorSpec:
+        shape = tuple(int(side) for side in self._engine.get_tensor_shape(name))
+        dtype = np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(name)))
+        return TensorSpec(name, dtype, tuple(None if side < 0 else side for side in shape))
+
+    def _largest_batch(self) -> int:
+        free = [spec.name for spec in self.inputs if spec.shape[0] is None]
+        if not free:
+            return int(self.inputs[0].shape[0] or 1)
+        return min(int(self._engine.get_tensor_profile_shape(name, 0)[2][0]) for name in free)
+
+
+class _Plan:
+    """Buffers, context and CUDA graph for one batch size: all addresses stay where they are."""
+
+    def __init__(
+        self,
+        cuda: Cuda,
+        context: Any,
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+        batch: int,
+    ) -> None:
+        self._cuda = cuda
+        self._context = context
+        self._hosts: dict[str, np.ndarray] = {}
+        self._addresses: dict[str, int] = {}
+        self._inputs = [spec.name for spec in inputs]
+        self._outputs = [spec.name for spec in outputs]
+        for spec in (*inputs, *outputs):
+            shape = tuple(batch if side is None else side for side in spec.shape)
+            host = self._hosts[spec.name] = cuda.pinned_array(shape, spec.dtype)
+            host[...] = 1
+            self._addresses[spec.name] = cuda.device_buffer(host.nbytes)
+            context.set_tensor_address(spec.name, self._addresses[spec.name])
+        for spec in inputs:
+            if not context.set_input_shape(spec.name, self._hosts[spec.name].shape):
+                raise BackendError(f"the engine does not take a batch of {batch}: compile it anew")
+        # The first run sets things up and may not be captured.
+        self._enqueue()
+        cuda.synchronize()
+        self._graph: Any = None
+        # Some layers cannot be captured: then they are enqueued one by one.
+        with contextlib.suppress(BackendError):
+            self._graph = cuda.capture(self._enqueue)
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        for name in self._inputs:
+            self._hosts[name][...] = feeds[name]
+        if self._graph is not None:
+            self._cuda.launch(self._graph)
+        else:
+            self._enqueue()
+        self._cuda.synchronize()
+        return {name: self._hosts[name] for name in self._outputs}
+
+    def _enqueue(self) -> None:
+        for name in self._inputs:
+            self._cuda.upload(self._addresses[name], self._hosts[name])
+        if not self._context.execute_async_v3(self._cuda.stream):
+            raise BackendError("tensorrt failed on this input: see the engine's log")
+        for name in self._outputs:
+            self._cuda.download(self._hosts[name], self._addresses[name])

@@ -1,0 +1,136 @@
+"""Which engine fits this graph, this TensorRT and this GPU; built if there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dense_perception.backends.device import Gpu
+from dense_perception.backends.engine_cache import (
+    Engine,
+    EngineKey,
+    engines_dir,
+    find_engine,
+    obtain_engine,
+    stored_keys,
+)
+from dense_perception.backends.nvidia.build import OnProgress, TensorRtOptions, build_engine
+from dense_perception.backends.nvidia.module import STANDARD, major
+from dense_perception.core.card import ModelCard
+from dense_perception.core.errors import BackendError
+from dense_perception.core.registry import file_sha256
+
+
+def engine_key(
+    path: Path, runtime: str, trt: Any, options: TensorRtOptions, device: Gpu | None
+) -> EngineKey:
+    """The key of what :func:`build_engine` makes; ``device`` is the GPU in this machine.
+
+    An engine built for a compute capability, or compatible with other hardware, names no GPU.
+
+    :raises BackendError: if there is neither a GPU nor a compute capability.
+    """
+    capability = options.compute_capability or (device.capability if device else "")
+    if options.compute_capability:
+        where = _any_of(capability)
+    elif device is None:
+        raise BackendError("there is no GPU to build for: give a compute capability")
+    elif options.hardware_compatible == "ampere_plus":
+        where = _AMPERE_PLUS
+    elif options.hardware_compatible:
+        where = _any_of(capability)
+    else:
+        where = str(device)
+    version = f"{major(trt)}.x" if options.version_compatible else str(trt.__version__)
+    return EngineKey(
+        graph=file_sha256(path),
+        runtime=runtime,
+        version=version,
+        device=where,
+        precision=ModelCard.from_onnx(path).precision,
+        profile=options.profile,
+        options=options.text,
+    )
+
+
+def fits(key: EngineKey, trt: Any, device: Gpu, dla_core: int = -1) -> bool:
+    """Whether an engine with that key may run in this TensorRT on ``device``."""
+    places = [str(device), _any_of(device.capability)]
+    if float(device.capability) >= 8.0:
+        places.append(_AMPERE_PLUS)
+    dla = next((part for part in key.options.split(", ") if part.startswith("dla ")), "")
+    return (
+        key.device in places
+        and key.version in (str(trt.__version__), f"{major(trt)}.x")
+        and dla == (f"dla {dla_core}" if dla_core >= 0 else "")
+    )
+
+
+def engine_for(path: Path, runtime: str, trt: Any, device: Gpu, dla_core: int = -1) -> Engine:
+    """The newest engine in the cache that fits, else one built now for a batch of 1.
+
+    :raises BackendError: if none fits and it cannot be built.
+    """
+    keys = [
+        key
+        for key in stored_keys(file_sha256(path), runtime)
+        if fits(key, trt, device, dla_core) and key.path.is_file()
+    ]
+    for key in sorted(keys, key=lambda key: key.path.stat().st_mtime, reverse=True):
+        found = find_engine(key)
+        if isinstance(found, Engine):
+            return found
+    return compile_engine(path, runtime, trt, TensorRtOptions(dla_core=dla_core), device)
+
+
+def compile_engine(
+    path: Path,
+    runtime: str,
+    trt: Any,
+    options: TensorRtOptions,
+    device: Gpu | None,
+    on_progress: OnProgress | None = None,
+) -> Engine:
+    """The engine with exactly these options, from the cache or built now.
+
+    :raises BackendError: if it cannot be built.
+    """
+    key = engine_key(path, runtime, trt, options, device)
+    if refusal := fp8_refusal(key, options, trt, device):
+        raise BackendError(refusal)
+    timings = engines_dir() / f"timings_{runtime}_{trt.__version__}.cache"
+    return obtain_engine(
+        key,
+        lambda: build_engine(
+            path,
+            options,
+            precision=key.precision,
+            runtime=runtime,
+            timing_cache=timings,
+            on_progress=on_progress,
+        ),
+    )
+
+
+def fp8_refusal(key: EngineKey, options: TensorRtOptions, trt: Any, device: Gpu | None) -> str:
+    """Why a file in fp8 cannot become the engine of that key; nothing where it can."""
+    if key.precision != "fp8":
+        return ""
+    if key.runtime == STANDARD and major(trt) < 10:
+        return f"fp8 needs TensorRT 10 or above, this is {trt.__version__}: {_NO_FP8}"
+    capability = options.compute_capability or (device.capability if device else "")
+    if key.device == _AMPERE_PLUS or float(capability) < FP8_CAPABILITY:
+        return (
+            f"fp8 needs compute capability {FP8_CAPABILITY} or above (Ada, Hopper, Blackwell), the "
+            f"engine would be for {key.device}: {_NO_FP8}"
+        )
+    return ""
+
+
+FP8_CAPABILITY = 8.9
+_NO_FP8 = "take the int8 or fp16 file (--precision)"
+_AMPERE_PLUS = "any GPU from compute capability 8.0 on"
+
+
+def _any_of(capability: str) -> str:
+    return f"any GPU of compute capability {capability}"

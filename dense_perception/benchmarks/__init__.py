@@ -1,0 +1,1 @@
+"""Speed and agreement of models and nodes, measured in real processes."""

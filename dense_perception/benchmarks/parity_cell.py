@@ -1,0 +1,106 @@
+"""One cell of the parity table, measured in a process of its own: one file in one backend.
+
+``python -m dense_perception.benchmarks.parity_cell REQUEST`` where REQUEST is JSON with ``file``,
+``backend``, ``device``, ``threads``, ``runs``, ``frames`` (an .npz of graph inputs), ``outputs``
+(the .npz to write) and ``bag`` (or null). Prints one line of JSON: the measurements, or ``error``.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dense_perception.backends.select import open_backend
+from dense_perception.core.errors import DensePerceptionError
+
+
+def measure(request: dict[str, Any]) -> dict[str, Any]:
+    """Build time in s, latency of one frame in ms, peak memory in MB, metrics on the bag.
+
+    :raises DensePerceptionError: if the backend refuses the file.
+    """
+    path = Path(request["file"])
+    with np.load(request["frames"]) as stored:
+        feeds = {name: stored[name] for name in stored.files}
+    start = time.perf_counter()
+    backend = open_backend(
+        request["backend"], path, device=request["device"], threads=request["threads"]
+    )
+    build_s = time.perf_counter() - start
+    singles = [
+        {name: array[index : index + 1] for name, array in feeds.items()}
+        for index in range(len(feeds["image"]))
+    ]
+    answers = [
+        {name: array.copy() for name, array in backend.infer(single).items()} for single in singles
+    ]
+    times_ms = []
+    for index in range(request["runs"]):
+        start = time.perf_counter()
+        backend.infer(singles[index % len(singles)])
+        times_ms.append((time.perf_counter() - start) * 1e3)
+    # Before the bag is read, which is not the model's doing.
+    peak_mb = _peak_memory_mb()
+    backend.close()
+    outputs = {name: np.concatenate([a[name] for a in answers]) for name in answers[0]}
+    np.savez(request["outputs"], **outputs)  # type: ignore[arg-type]
+    return {
+        "build_s": round(build_s, 2),
+        "median_ms": round(float(np.median(times_ms)), 2),
+        "p95_ms": round(float(np.percentile(times_ms, 95)), 2),
+        "peak_mb": round(peak_mb),
+        "truth": _on_bag(request) if request["bag"] else {},
+    }
+
+
+def _on_bag(request: dict[str, Any]) -> dict[str, float]:
+    """The metrics of ``dense-perception evaluate``."""
+    from dense_perception.evaluation.bags import PairSource, evaluate_pairs
+    from dense_perception.runtime.perceiver import Perceiver
+
+    source = PairSource(Path(request["bag"]))
+    try:
+        with Perceiver.load(
+            request["file"],
+            backend=request["backend"],
+            device=request["device"],
+            threads=request["threads"],
+        ) as perceiver:
+            report = evaluate_pairs(perceiver, source, iter(source), 20.0)
+    finally:
+        source.close()
+    wanted = ("abs_rel", "d1", "aligned_abs_rel", "aligned_d1")
+    return {name: round(v, 5) for name, v in report.means().items() if name in wanted}
+
+
+def _peak_memory_mb() -> float:
+    """The most memory this process has held, in MB.
+
+    ``ru_maxrss`` outlives exec: in a child it starts at what its parent held, so a large caller
+    would be measured in place of a small model. VmHWM belongs to the new program alone.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> int:
+    try:
+        answer = measure(json.loads(sys.argv[1]))
+    except DensePerceptionError as error:
+        answer = {"error": str(error)}
+    print(json.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,253 @@
+"""``dense-perception run``: the perceiver without ROS."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dense_perception.core.camera import Intrinsics
+    from dense_perception.media.sources import Source
+    from dense_perception.runtime.perceiver import Perceiver
+
+HELP = "Depth, labels and normals of pictures, folders, videos, a camera or a bag, without ROS."
+EXAMPLES = """\
+examples:
+  dense-perception run dpt_tiny_indoor --input photo.jpg --output answers --ply
+  dense-perception run dpt_tiny_indoor --input frames/ --output answers --hfov 69
+  dense-perception run dpt_tiny_indoor --input walk.mp4 --output answers --limit 300
+  dense-perception run dpt_tiny_indoor --input 0 --output answers --limit 30
+  dense-perception run dpt_tiny_indoor --input recording/ --output answers --bag --ply
+
+writes, one file per frame:
+  depth/NAME.png         16 bit, millimetres, 0 where there is no depth
+  depth/NAME.npy         float32 metres, NaN where there is no depth
+  color/NAME.png         near is red, far is blue, none is black
+  side_by_side/NAME.jpg  the picture beside its depth, with a legend in metres
+  points/NAME.ply        with --ply
+of a model with labels also labels/, confidence/, labels_color/ and overlay/, of a multitask model
+normals/ (float32), normals_color/, edges/, keypoints/ and reshading/ (8 bit);
+or, with --bag, one ROS 2 bag with depth/image, depth/camera_info, depth/color (and points with
+--ply) under /depth_node, stamped like the input.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="a model's name (see `dense-perception models`) or file")
+    parser.add_argument("--input", required=True, help="picture, folder, video, camera number, bag")
+    parser.add_argument("--output", required=True, type=Path, help="folder to write to")
+    parser.add_argument("--overwrite", action="store_true", help="replace files of the same name")
+    parser.add_argument("--ply", action="store_true", help="write coloured point clouds too")
+    parser.add_argument("--bag", action="store_true", help="write a ROS 2 bag instead of files")
+    parser.add_argument(
+        "--no-pictures", action="store_true", help="write depth only, no pictures for eyes"
+    )
+    camera = parser.add_argument_group("camera")
+    camera.add_argument("--topic", help="image topic of a bag (default: the only one)")
+    camera.add_argument("--camera-info-topic", help="calibration topic (default: beside the image)")
+    camera.add_argument(
+        "--camera-info", type=Path, metavar="YAML", help="calibration file of camera_calibration"
+    )
+    camera.add_argument(
+        "--hfov",
+        type=float,
+        default=60.0,
+        metavar="DEG",
+        help="horizontal field of view where there is no calibration (default: 60)",
+    )
+    add_model_arguments(parser)
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="take each Nth frame")
+    parser.add_argument("--limit", type=int, metavar="N", help="stop after N frames")
+    parser.add_argument(
+        "--size", choices=("input", "network"), default="input", help="size of the depth maps"
+    )
+    parser.add_argument(
+        "--max-side", type=int, default=1280, metavar="PX", help="longest side of the depth maps"
+    )
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that every command with a perceiver shares."""
+    group = parser.add_argument_group("execution")
+    group.add_argument("--backend", default="auto", help="auto, onnxruntime, openvino, ...")
+    group.add_argument("--precision", default="auto", help="auto, fp32, fp16, int8 or fp8")
+    group.add_argument("--device", default="cpu", help="cpu, cuda, gpu, ... (default: cpu)")
+    group.add_argument("--threads", type=int, default=0, help="CPU threads (default 0: all cores)")
+    group.add_argument(
+        "--trust-engine",
+        action="store_true",
+        help="do not compare the backend with the reference before it is used",
+    )
+
+
+def main(options: argparse.Namespace) -> int:
+    from dense_perception.core.errors import InputError
+    from dense_perception.media.sources import open_source
+    from dense_perception.runtime.perceiver import Perceiver
+
+    if options.every < 1 or (options.limit is not None and options.limit < 1):
+        raise InputError(f"got --every {options.every} --limit {options.limit}, expected 1 or more")
+    intrinsics = calibration_from_yaml(options.camera_info) if options.camera_info else None
+    source = open_source(
+        options.input,
+        intrinsics=intrinsics,
+        topic=options.topic,
+        info_topic=options.camera_info_topic,
+    )
+    try:
+        with Perceiver.load(
+            options.model,
+            backend=options.backend,
+            precision=options.precision,
+            device=options.device,
+            threads=options.threads,
+            trust_engine=options.trust_engine,
+            default_hfov_deg=options.hfov,
+            output_size=options.size,
+            max_output_side=options.max_side,
+        ) as perceiver:
+            summary = _answer_all(perceiver, source, options)
+    finally:
+        source.close()
+    _report(summary, options)
+    return 1 if summary["problems"] else 0
+
+
+def calibration_from_yaml(path: Path) -> Intrinsics:
+    """Intrinsics of a calibration file as ``camera_calibration`` writes it.
+
+    :raises InputError: if it cannot be read or lacks image_width, image_height or camera_matrix.
+    """
+    import yaml
+
+    from dense_perception.core.camera import Intrinsics
+    from dense_perception.core.errors import InputError
+
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        matrix = [float(value) for value in data["camera_matrix"]["data"]]
+        width, height = int(data["image_width"]), int(data["image_height"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"cannot read the calibration {path}: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is not a camera calibration ({error}), expected image_width, image_height and "
+            "camera_matrix.data of 9 numbers"
+        ) from error
+    return Intrinsics.from_matrix(width, height, matrix)
+
+
+def _answer_all(
+    perceiver: Perceiver, source: Source, options: argparse.Namespace
+) -> dict[str, Any]:
+    import itertools
+
+    from tqdm import tqdm
+
+    from dense_perception.core.errors import BackendError, InputError
+    from dense_perception.runtime.timing import StageTimer
+
+    sink = _open_sink(perceiver, options)
+    timer = StageTimer(window=1_000_000)
+    problems: list[str] = []
+    answered = assumed = 0
+    interrupted = False
+    total = None if source.total is None else -(-source.total // options.every)
+    if options.limit is not None:
+        total = options.limit if total is None else min(total, options.limit)
+    items = itertools.islice(source, 0, None, options.every)
+    start = time.perf_counter()
+    bar = tqdm(total=total, unit="frame", disable=options.quiet or None, file=sys.stderr)
+    try:
+        for item in itertools.islice(items, options.limit):
+            try:
+                prediction = perceiver(item.frame)
+            except (InputError, BackendError) as error:
+                problems.append(f"{item.name}: {error}")
+                continue
+            sink.write(item, prediction)
+            timer.add_all(prediction.timings_ms)
+            assumed += prediction.intrinsics_assumed
+            answered += 1
+            bar.update()
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        bar.close()
+        sink.close()
+    problems = [*source.problems, *problems]
+    if interrupted:
+        problems.append("interrupted; what was answered is written")
+    if answered == 0 and not problems:
+        problems.append("there was no frame to answer")
+    stages = {
+        stage: {"median_ms": round(value.median_ms, 2), "p95_ms": round(value.p95_ms, 2)}
+        for stage, value in timer.summary().items()
+    }
+    summary = {
+        "model": perceiver.card.name,
+        "backend": perceiver.backend.description,
+        "selection": perceiver.selection.summary(),
+        "input": options.input,
+        "output": str(options.output),
+        "answered": answered,
+        "intrinsics_assumed": assumed,
+        "seconds": round(time.perf_counter() - start, 2),
+        "stages": stages,
+        "problems": problems,
+    }
+    _keep(summary, options.output)
+    return summary
+
+
+def _open_sink(perceiver: Perceiver, options: argparse.Namespace) -> Any:
+    from dense_perception.core.errors import InputError
+    from dense_perception.core.prediction import DepthKind
+    from dense_perception.media.bag_sink import BagSink
+    from dense_perception.media.sinks import FolderSink
+
+    depth = perceiver.card.depth
+    if depth is None and (options.bag or options.ply):
+        raise InputError(
+            f"model {perceiver.card.name} gives {' and '.join(perceiver.card.outputs)}, no depth: "
+            "leave --bag and --ply out, or choose a depth model"
+        )
+    kind = depth.kind if depth else DepthKind.METRIC
+    if options.bag:
+        return BagSink(options.output, points=options.ply, kind=kind, overwrite=options.overwrite)
+    forms = ["png", "npy"]
+    if not options.no_pictures:
+        forms += ["color", "side_by_side"]
+    if options.ply:
+        forms.append("ply")
+    return FolderSink(options.output, tuple(forms), kind=kind, overwrite=options.overwrite)
+
+
+def _keep(summary: dict[str, Any], folder: Path) -> None:
+    from dense_perception.core.files import atomic_write
+
+    with atomic_write(folder / "run.json") as stream:
+        stream.write((json.dumps(summary, indent=2) + "\n").encode())
+
+
+def _report(summary: dict[str, Any], options: argparse.Namespace) -> None:
+    for problem in summary["problems"]:
+        print(f"dense-perception: {problem}", file=sys.stderr)
+    if options.json:
+        print(json.dumps(summary))
+        return
+    times = ", ".join(f"{k} {v['median_ms']:.1f} ms" for k, v in summary["stages"].items())
+    print(f"{summary['answered']} frames answered in {summary['seconds']} s ({times})")
+    print(f"model {summary['model']}: {summary['selection']}")
+    if summary["intrinsics_assumed"]:
+        print(
+            f"{summary['intrinsics_assumed']} frames had no calibration: a horizontal field of "
+            f"view of {options.hfov:g} degrees was assumed, and metres scale with it"
+        )
+    print(f"written to {summary['output']}")

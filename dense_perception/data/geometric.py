@@ -1,0 +1,155 @@
+"""Geometric augmentation: crops, mirror images and camera roll, with exact intrinsics."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from dense_perception.core.camera import Intrinsics
+from dense_perception.data.augment_config import AugmentConfig
+from dense_perception.data.corpus import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A frame at network size: RGB uint8 (H, W, 3), planar metres float32 (H, W), intrinsics."""
+
+    rgb_hwc: np.ndarray
+    depth_m: np.ndarray
+    intrinsics: Intrinsics
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """Which part of the source becomes the view.
+
+    Centre and size are in square source pixels (the pixel height is fx / fy); ``roll_rad`` turns
+    the camera clockwise about its optical axis, which leaves planar depth as it is.
+    """
+
+    centre_x: float
+    centre_y: float
+    width: float
+    height: float
+    roll_rad: float = 0.0
+    mirror: bool = False
+
+
+def whole_crop(sample: Sample) -> Crop:
+    """All of the image."""
+    square = sample.intrinsics.fx / sample.intrinsics.fy
+    source_h, source_w = sample.depth_m.shape
+    return Crop(source_w / 2, source_h * square / 2, source_w, source_h * square)
+
+
+def whole_view(sample: Sample, width: int, height: int) -> View:
+    """The whole image stretched to ``width`` x ``height``, as the network is used."""
+    rgb_hwc = cv2.resize(sample.rgb_hwc, (width, height), interpolation=cv2.INTER_AREA)
+    view = cut(sample, whole_crop(sample), width, height)
+    return View(rgb_hwc, view.depth_m, view.intrinsics)
+
+
+def random_crop(camera: Intrinsics, config: AugmentConfig, rng: np.random.Generator) -> Crop:
+    """A crop that lies inside the image, of random aspect ratio, zoom, place, roll and hand."""
+    square = camera.fx / camera.fy
+    source_w, source_h = float(camera.width), camera.height * square
+    aspect = math.exp(rng.uniform(math.log(config.aspect_low), math.log(config.aspect_high)))
+    roll = math.radians(rng.uniform(-config.roll_deg, config.roll_deg))
+    zoom = math.exp(rng.uniform(math.log(config.zoom_min), 0.0))
+    if rng.random() >= config.roll_p:
+        roll = 0.0
+    if rng.random() >= config.zoom_p:
+        zoom = 1.0
+    cos, sin = abs(math.cos(roll)), abs(math.sin(roll))
+    # The tallest crop of this aspect whose rotated corners stay inside the image.
+    tallest = min(source_w / (aspect * cos + sin), source_h / (aspect * sin + cos))
+    crop_h = tallest * zoom
+    crop_w = aspect * crop_h
+    margin_x = (source_w - (crop_w * cos + crop_h * sin)) / 2
+    margin_y = (source_h - (crop_w * sin + crop_h * cos)) / 2
+    return Crop(
+        source_w / 2 + margin_x * rng.uniform(-1, 1),
+        source_h / 2 + margin_y * rng.uniform(-1, 1),
+        crop_w,
+        crop_h,
+        roll,
+        bool(rng.random() < config.flip_p),
+    )
+
+
+def cut(sample: Sample, crop: Crop, width: int, height: int) -> View:
+    """Resample ``crop`` to ``width`` x ``height``.
+
+    Colours are averaged over 2x2 sub-pixels; depth is taken from the nearest source pixel, since
+    an average over an edge would be a depth that is nowhere in the scene.
+    """
+    double = _affine(sample.intrinsics, crop, 2 * width, 2 * height)
+    fine = cv2.warpAffine(
+        sample.rgb_hwc,
+        double,
+        (2 * width, 2 * height),
+        flags=cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    depth_m = cut_nearest(sample.depth_m.astype(np.float32), sample.intrinsics, crop, width, height)
+    rgb_hwc = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
+    to_source = _affine(sample.intrinsics, crop, width, height)
+    return View(rgb_hwc, depth_m, _intrinsics(sample.intrinsics, crop, to_source, width, height))
+
+
+def cut_nearest(
+    source: np.ndarray, camera: Intrinsics, crop: Crop, width: int, height: int
+) -> np.ndarray:
+    """Resample a map of the source's size to ``width`` x ``height`` by the nearest pixel."""
+    return cv2.warpAffine(
+        source,
+        _affine(camera, crop, width, height),
+        (width, height),
+        flags=cv2.WARP_INVERSE_MAP | cv2.INTER_NEAREST,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+
+
+def cut_normals(
+    normals_hwc: np.ndarray, camera: Intrinsics, crop: Crop, width: int, height: int
+) -> np.ndarray:
+    """As :func:`cut_nearest`, the vectors turned and mirrored with the camera."""
+    cut_hwc = cut_nearest(normals_hwc, camera, crop, width, height)
+    cos, sin = math.cos(crop.roll_rad), math.sin(crop.roll_rad)
+    hand = -1.0 if crop.mirror else 1.0
+    turn = np.array([[hand * cos, hand * sin, 0], [-sin, cos, 0], [0, 0, 1]], np.float32)
+    return cut_hwc @ turn.T
+
+
+def _affine(camera: Intrinsics, crop: Crop, width: int, height: int) -> np.ndarray:
+    """2x3 matrix from view pixels to source pixels, both with centres on integers."""
+    square = camera.fx / camera.fy
+    step_x = crop.width / width * (-1 if crop.mirror else 1)
+    step_y = crop.height / height
+    cos, sin = math.cos(crop.roll_rad), math.sin(crop.roll_rad)
+    linear = np.array([[cos * step_x, -sin * step_y], [sin * step_x, cos * step_y]])
+    centre = np.array([crop.centre_x, crop.centre_y])
+    offset = centre - linear @ np.array([width / 2 - 0.5, height / 2 - 0.5])
+    matrix = np.column_stack([linear, offset])
+    matrix[1] /= square
+    matrix[:, 2] -= 0.5
+    return matrix
+
+
+def _intrinsics(
+    camera: Intrinsics, crop: Crop, to_source: np.ndarray, width: int, height: int
+) -> Intrinsics:
+    principal = np.linalg.solve(
+        to_source[:, :2], np.array([camera.cx, camera.cy]) - to_source[:, 2]
+    )
+    return Intrinsics(
+        width,
+        height,
+        camera.fx * width / crop.width,
+        camera.fx * height / crop.height,
+        float(principal[0]),
+        float(principal[1]),
+    )

@@ -1,0 +1,131 @@
+"""Which topics of a bag are pictures, which are depth, and their messages as arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dense_perception.core.errors import InputError
+from dense_perception.imaging.decode import decode_compressed, decode_compressed_depth
+from dense_perception.imaging.encodings import (
+    DEPTH_ENCODINGS,
+    IMAGE_ENCODINGS,
+    decode_depth,
+    decode_image,
+)
+from dense_perception.media.bag_reader import BagReader
+
+IMAGE = "sensor_msgs/msg/Image"
+COMPRESSED = "sensor_msgs/msg/CompressedImage"
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+_TRANSPORTS = ("compressed", "compressedDepth", "theora", "zstd", "ffmpeg")
+
+
+def header_stamp_ns(message: Any) -> int:
+    """The header's stamp in nanoseconds."""
+    stamp = message.header.stamp
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def message_rgb(message: Any, msgtype: str) -> np.ndarray:
+    """A picture's message to HxWx3 ``uint8`` RGB.
+
+    :raises InputError: if it cannot be decoded.
+    """
+    if msgtype == COMPRESSED:
+        return decode_compressed(message.data)
+    return decode_image(
+        message.encoding,
+        message.width,
+        message.height,
+        message.step,
+        message.data,
+        bool(message.is_bigendian),
+    )
+
+
+def message_depth_m(message: Any, msgtype: str) -> np.ndarray:
+    """A depth image's message to HxW ``float32`` metres, NaN where there is none.
+
+    :raises InputError: if it cannot be decoded.
+    """
+    if msgtype == COMPRESSED:
+        return decode_compressed_depth(message.data, message.format.partition(";")[0].strip())
+    return decode_depth(
+        message.encoding,
+        message.width,
+        message.height,
+        message.step,
+        message.data,
+        bool(message.is_bigendian),
+    )
+
+
+def image_topics(bag: BagReader) -> dict[str, str]:
+    """Topic name to ``picture``, ``depth`` or ``other``, judged by its first readable message."""
+    kinds: dict[str, str] = {}
+    for topic in bag.topics:
+        if topic.msgtype in (IMAGE, COMPRESSED) and topic.count != 0:
+            kinds[topic.name] = _kind(bag, topic.name)
+    return kinds
+
+
+def choose_topic(bag: BagReader, wanted: str | None, kind: str, option: str) -> str:
+    """The wanted topic, or the only one of its kind (``picture`` or ``depth``).
+
+    :raises InputError: if it is not in the bag, there is none, or there are several to choose
+        from; ``option`` is the command-line option that chooses.
+    """
+    kinds = image_topics(bag)
+    fitting = [name for name, found in kinds.items() if found == kind]
+    if wanted is not None:
+        if wanted in kinds:
+            return wanted
+        known = ", ".join(fitting or [topic.name for topic in bag.topics])
+        raise InputError(f"{bag.path.name} has no image topic {wanted!r}: {option} one of {known}")
+    if not fitting:
+        known = ", ".join(topic.name for topic in bag.topics)
+        raise InputError(f"{bag.path.name} has no {kind} topic, only {known}")
+    if len(fitting) > 1:
+        # The raw and the compressed form of one camera are one choice.
+        bases = {base_topic(name) for name in fitting}
+        if len(bases) > 1:
+            raise InputError(
+                f"{bag.path.name} has several {kind} topics: choose one with {option}: "
+                f"{', '.join(fitting)}"
+            )
+    return min(fitting, key=len)
+
+
+def base_topic(name: str) -> str:
+    """An image topic without its transport: ``/camera/image/compressed`` is ``/camera/image``."""
+    head, _, tail = name.rpartition("/")
+    return head if tail in _TRANSPORTS and head else name
+
+
+def camera_info_topic(name: str) -> str:
+    """The ``camera_info`` topic beside an image topic, by ROS convention."""
+    return f"{base_topic(name).rpartition('/')[0]}/camera_info"
+
+
+def is_rectified(name: str) -> bool:
+    """Whether an image topic's name says that it is rectified (``image_rect``...)."""
+    return "rect" in base_topic(name).rpartition("/")[2]
+
+
+def _kind(bag: BagReader, topic: str) -> str:
+    for message in bag.messages([topic]):
+        try:
+            content = bag.deserialize(message)
+        except InputError:
+            continue
+        if message.msgtype == COMPRESSED:
+            form = content.format
+            is_depth = "compressedDepth" in form or form.startswith(DEPTH_ENCODINGS)
+            return "depth" if is_depth or topic.endswith("/compressedDepth") else "picture"
+        # mono16 is an infrared picture as often as it is depth.
+        if content.encoding in DEPTH_ENCODINGS and content.encoding != "mono16":
+            return "depth"
+        return "picture" if content.encoding in IMAGE_ENCODINGS else "other"
+    return "other"

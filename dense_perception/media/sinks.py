@@ -1,0 +1,152 @@
+"""Where answers go without ROS: a folder of files."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dense_perception.core.errors import DensePerceptionError
+from dense_perception.core.files import atomic_write, prepare_output_folder
+from dense_perception.core.prediction import GRAY_MAPS, DepthKind, LabelMap, Prediction
+from dense_perception.imaging.colorize import DepthColorizer, side_by_side
+from dense_perception.imaging.points import organised_xyz, write_ply
+from dense_perception.media.sources import Item
+
+FORMS = ("png", "npy", "color", "side_by_side", "ply")
+"""What a folder may hold, one sub-folder each (PNG and NPY share ``depth``)."""
+
+
+class FolderSink:
+    """Writes ``depth/NAME.png`` (16 bit, millimetres, 0 where there is none), ``depth/NAME.npy``
+    (float32 metres, NaN), ``color/NAME.png``, ``side_by_side/NAME.jpg``, ``points/NAME.ply``.
+
+    Depth beyond 65.535 m does not fit the PNG and is 0 there. A relative model writes its own
+    numbers to NPY and, as they are no metres, neither PNG nor PLY. Labels go to ``labels``,
+    ``confidence``, ``labels_color`` and ``overlay``, normals to ``normals`` (NPY) and
+    ``normals_color``, the other maps to folders of their names, 8-bit PNG.
+
+    :raises InputError: if the folder is not empty and ``overwrite`` is false.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        forms: tuple[str, ...] = FORMS[:4],
+        *,
+        kind: DepthKind = DepthKind.METRIC,
+        overwrite: bool = False,
+    ) -> None:
+        prepare_output_folder(folder, overwrite=overwrite)
+        metric = kind is DepthKind.METRIC
+        self.folder = folder
+        self.forms = tuple(form for form in forms if metric or form not in ("png", "ply"))
+        self._inverse = kind is DepthKind.RELATIVE_INVERSE
+        self._colorizer = DepthColorizer()
+        self.written = 0
+
+    def write(self, item: Item, prediction: Prediction) -> None:
+        """Write every form of one answer.
+
+        :raises DensePerceptionError: if the disk does not take it.
+        """
+        try:
+            self._write(item, prediction)
+        except OSError as error:
+            raise DensePerceptionError(
+                f"cannot write to {self.folder}: {error.strerror or error}; {self.written} frames "
+                "were written whole"
+            ) from error
+        self.written += 1
+
+    def close(self) -> None:
+        return
+
+    def _write(self, item: Item, prediction: Prediction) -> None:
+        if prediction.labels is not None:
+            self._write_labels(item, prediction.labels)
+        self._write_further(item, prediction)
+        if prediction.depth is None:
+            return
+        values_hw = prediction.depth.values_hw
+        if "png" in self.forms:
+            self._save("depth", f"{item.name}.png", _png(millimetres(values_hw)))
+        if "npy" in self.forms:
+            self._save("depth", f"{item.name}.npy", _npy(values_hw))
+        if "color" in self.forms or "side_by_side" in self.forms:
+            # Eyes get near in red for every kind of depth.
+            shown_hw = 1 / np.maximum(values_hw, 1e-6) if self._inverse else values_hw
+            colour_hwc = self._colorizer(shown_hw)
+            if "color" in self.forms:
+                self._save("color", f"{item.name}.png", _png(colour_hwc[..., ::-1]))
+            if "side_by_side" in self.forms:
+                near_m, far_m = self._colorizer.limits_m or (0.5, 5.0)
+                picture = side_by_side(item.frame.rgb_hwc, colour_hwc, near_m, far_m)
+                self._save("side_by_side", f"{item.name}.jpg", _jpeg(picture))
+        if "ply" in self.forms:
+            xyz = organised_xyz(values_hw, prediction.intrinsics)
+            size = (prediction.width, prediction.height)
+            rgb = cv2.resize(item.frame.rgb_hwc, size, interpolation=cv2.INTER_AREA)
+            target = self._subfolder("points") / f"{item.name}.ply"
+            write_ply(target, xyz, rgb, overwrite=True)
+
+    def _write_labels(self, item: Item, labels: LabelMap) -> None:
+        """Numbers and confidence as 8-bit PNG, colours, and the colours over the picture."""
+        if "png" in self.forms:
+            self._save("labels", f"{item.name}.png", _png(labels.values_hw))
+            self._save("confidence", f"{item.name}.png", _png(labels.confidence_hw))
+        colour_hwc = labels.colored()
+        if "color" in self.forms:
+            self._save("labels_color", f"{item.name}.png", _png(colour_hwc[..., ::-1]))
+        if "side_by_side" in self.forms:
+            height, width = labels.values_hw.shape
+            rgb = cv2.resize(item.frame.rgb_hwc, (width, height), interpolation=cv2.INTER_AREA)
+            picture = np.concatenate([rgb, cv2.addWeighted(rgb, 0.4, colour_hwc, 0.6, 0)], axis=1)
+            self._save("overlay", f"{item.name}.jpg", _jpeg(picture))
+
+    def _write_further(self, item: Item, prediction: Prediction) -> None:
+        if prediction.normals is not None:
+            if "npy" in self.forms:
+                self._save("normals", f"{item.name}.npy", _npy(prediction.normals.values_hwc))
+            if "color" in self.forms:
+                colour_hwc = prediction.normals.colored()
+                self._save("normals_color", f"{item.name}.png", _png(colour_hwc[..., ::-1]))
+        for name in GRAY_MAPS:
+            entry = getattr(prediction, name)
+            if entry is not None and "png" in self.forms:
+                self._save(name, f"{item.name}.png", _png(entry.values_hw))
+
+    def _save(self, subfolder: str, name: str, data: bytes) -> None:
+        with atomic_write(self._subfolder(subfolder) / name) as stream:
+            stream.write(data)
+
+    def _subfolder(self, name: str) -> Path:
+        path = self.folder / name
+        path.mkdir(exist_ok=True)
+        return path
+
+
+def millimetres(depth_m: np.ndarray) -> np.ndarray:
+    """HxW metres with NaN to HxW ``uint16`` millimetres, 0 where there is none or it is too far."""
+    rounded = np.rint(depth_m * np.float32(1000))
+    fits = (rounded >= 0) & (rounded <= 65535)  # NaN compares false
+    return np.where(fits, rounded, 0).astype(np.uint16)
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _png(array: np.ndarray) -> bytes:
+    _, data = cv2.imencode(".png", np.ascontiguousarray(array), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    return bytes(data)
+
+
+def _jpeg(rgb_hwc: np.ndarray) -> bytes:
+    bgr = cv2.cvtColor(rgb_hwc, cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    return bytes(data)

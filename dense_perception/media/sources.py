@@ -1,0 +1,261 @@
+"""Where frames come from without ROS: pictures, folders, videos, cameras and bags."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from dense_perception.core.camera import Intrinsics
+from dense_perception.core.camera_info import intrinsics_from_info
+from dense_perception.core.errors import InputError
+from dense_perception.core.frame import Frame
+from dense_perception.imaging.decode import decode_compressed
+from dense_perception.media.bag_images import (
+    CAMERA_INFO,
+    camera_info_topic,
+    choose_topic,
+    header_stamp_ns,
+    is_rectified,
+    message_rgb,
+)
+from dense_perception.media.bag_reader import BagReader
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
+_FOLDER_INTERVAL_NS = 100_000_000
+
+
+@dataclass(frozen=True)
+class Item:
+    """A frame with the name its outputs get, and its time on the recording's clock."""
+
+    frame: Frame
+    name: str
+    time_ns: int
+    camera_info: Any = None
+
+
+class Source(ABC):
+    """Iterates over items; what cannot be read goes to ``problems`` and the next one follows.
+
+    ``total`` is how many there are, ``None`` where nobody knows. ``intrinsics`` replaces what the
+    source knows about its camera and is scaled to each image.
+    """
+
+    total: int | None = None
+
+    def __init__(self, intrinsics: Intrinsics | None = None) -> None:
+        self.intrinsics = intrinsics
+        self.problems: list[str] = []
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Item]: ...
+
+    def close(self) -> None:
+        """Free the file or the device."""
+        return
+
+    def _given(self, width: int, height: int) -> Intrinsics | None:
+        return None if self.intrinsics is None else self.intrinsics.resized(width, height)
+
+
+class PictureSource(Source):
+    """One picture, or every picture of a folder in natural order (2 before 10)."""
+
+    def __init__(self, path: Path, intrinsics: Intrinsics | None = None) -> None:
+        super().__init__(intrinsics)
+        if path.is_dir():
+            found = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+            self.files = sorted(found, key=lambda file: _natural(file.name))
+            if not self.files:
+                raise InputError(
+                    f"{path} holds neither pictures ({', '.join(IMAGE_SUFFIXES)}) nor a bag "
+                    "(metadata.yaml, .mcap, .db3)"
+                )
+        else:
+            self.files = [path]
+        self.total = len(self.files)
+        stems = [file.stem for file in self.files]
+        self._ambiguous = {stem for stem in stems if stems.count(stem) > 1}
+
+    def __iter__(self) -> Iterator[Item]:
+        for index, file in enumerate(self.files):
+            try:
+                rgb_hwc = decode_compressed(file.read_bytes(), apply_orientation=True)
+            except (InputError, OSError) as error:
+                self.problems.append(f"{file.name}: {error}")
+                continue
+            height, width = rgb_hwc.shape[:2]
+            name = file.stem
+            if name in self._ambiguous:
+                name = f"{file.stem}_{file.suffix[1:].lower()}"
+            time_ns = index * _FOLDER_INTERVAL_NS
+            yield Item(Frame(rgb_hwc, time_ns, "camera", self._given(width, height)), name, time_ns)
+
+
+class VideoSource(Source):
+    """A video file, or a camera by its index; stamps are the video's own times."""
+
+    def __init__(self, target: Path | int, intrinsics: Intrinsics | None = None) -> None:
+        super().__init__(intrinsics)
+        self._live = isinstance(target, int)
+        self._what = f"camera {target}" if self._live else str(target)
+        self._capture = cv2.VideoCapture(target if isinstance(target, int) else str(target))
+        if not self._capture.isOpened():
+            cure = "check that it is plugged in" if self._live else "convert it with ffmpeg"
+            raise InputError(f"cannot open {self._what} as a video: {cure}")
+        count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.total = count if count > 0 and not self._live else None
+
+    def __iter__(self) -> Iterator[Item]:
+        import time
+
+        index = 0
+        start = time.monotonic_ns()
+        while True:
+            if self._live:
+                time_ns = time.monotonic_ns() - start
+            else:
+                time_ns = int(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+            ok, bgr_hwc = self._capture.read()
+            if not ok or bgr_hwc is None:
+                break
+            rgb_hwc = cv2.cvtColor(bgr_hwc, cv2.COLOR_BGR2RGB)
+            height, width = rgb_hwc.shape[:2]
+            frame = Frame(rgb_hwc, time_ns, "camera", self._given(width, height))
+            yield Item(frame, f"frame_{index:06d}", time_ns)
+            index += 1
+        if self._live or index == 0:
+            self.problems.append(f"{self._what} gave no further frame after {index}")
+        elif self.total is not None and index < 0.9 * self.total:
+            self.problems.append(f"{self._what} ended after {index} of {self.total} frames")
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+class BagSource(Source):
+    """The frames of one image topic of a rosbag2, with the calibration recorded beside it."""
+
+    def __init__(
+        self,
+        path: Path,
+        intrinsics: Intrinsics | None = None,
+        *,
+        topic: str | None = None,
+        info_topic: str | None = None,
+    ) -> None:
+        super().__init__(intrinsics)
+        self.bag = BagReader(path)
+        try:
+            self.topic = choose_topic(self.bag, topic, "picture", "--topic")
+            self.info_topic = info_topic or camera_info_topic(self.topic)
+            known = {entry.name: entry for entry in self.bag.topics}
+            if info_topic is not None and info_topic not in known:
+                names = [t.name for t in self.bag.topics if t.msgtype == CAMERA_INFO]
+                raise InputError(
+                    f"{path.name} has no topic {info_topic!r}: --camera-info-topic one of "
+                    f"{', '.join(names) or 'none'}"
+                )
+        except BaseException:
+            self.bag.close()
+            raise
+        self.total = known[self.topic].count
+
+    def __iter__(self) -> Iterator[Item]:
+        latest = self._first_info()
+        index = 0
+        for message in self.bag.messages([self.topic, self.info_topic]):
+            try:
+                content = self.bag.deserialize(message)
+                if message.topic == self.info_topic:
+                    latest = content
+                    continue
+                index += 1
+                rgb_hwc = message_rgb(content, message.msgtype)
+            except InputError as error:
+                self.problems.append(f"{message.topic} at {message.time_ns} ns: {error}")
+                continue
+            stamp_ns = header_stamp_ns(content)
+            camera = self._camera(latest, rgb_hwc.shape[1], rgb_hwc.shape[0])
+            frame = Frame(rgb_hwc, stamp_ns, content.header.frame_id, camera)
+            used = None if camera is None or self.intrinsics is not None else latest
+            yield Item(frame, f"frame_{index - 1:06d}", message.time_ns, used)
+        self.problems.extend(note for note in self.bag.problems if note not in self.problems)
+
+    def close(self) -> None:
+        self.bag.close()
+
+    def _first_info(self) -> Any:
+        """The first calibration, which may have been recorded after the first frame."""
+        for message in self.bag.messages([self.info_topic]):
+            try:
+                return self.bag.deserialize(message)
+            except InputError:
+                continue
+        return None
+
+    def _camera(self, info: Any, width: int, height: int) -> Intrinsics | None:
+        given = self._given(width, height)
+        if given is not None or info is None:
+            return given
+        try:
+            return intrinsics_from_info(info, width, height, rectified=is_rectified(self.topic))
+        except InputError as error:
+            note = f"{self.info_topic}: {error}"
+            if note not in self.problems:
+                self.problems.append(note)
+            return None
+
+
+def open_source(
+    text: str,
+    *,
+    intrinsics: Intrinsics | None = None,
+    topic: str | None = None,
+    info_topic: str | None = None,
+) -> Source:
+    """Tell by name and content what ``text`` is, and open it.
+
+    A number is a camera; a folder with bag files is a bag, any other a folder of pictures.
+
+    :raises InputError: if there is nothing there or it cannot be read.
+    """
+    path = Path(text).expanduser()
+    if text.isdigit() and not path.exists():
+        return VideoSource(int(text), intrinsics)
+    if not path.exists():
+        raise InputError(
+            f"there is no {text}: give a picture, a folder, a video, a bag or a camera's number"
+        )
+    if is_bag(path):
+        return BagSource(path, intrinsics, topic=topic, info_topic=info_topic)
+    if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
+        return PictureSource(path, intrinsics)
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return VideoSource(path, intrinsics)
+    raise InputError(
+        f"cannot tell what {path.name} is: expected a picture ({', '.join(IMAGE_SUFFIXES)}), a "
+        f"video ({', '.join(VIDEO_SUFFIXES)}), a folder or a bag (.mcap, .db3)"
+    )
+
+
+def is_bag(path: Path) -> bool:
+    """Whether a file or folder is named and laid out like a ROS 2 bag."""
+    if path.is_dir():
+        return (path / "metadata.yaml").is_file() or any(
+            file.name.endswith((".mcap", ".db3", ".mcap.zstd", ".db3.zstd"))
+            for file in path.iterdir()
+        )
+    return path.name.endswith((".mcap", ".db3", ".mcap.zstd", ".db3.zstd"))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    parts = re.split(r"(\d+)", name.lower())
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]

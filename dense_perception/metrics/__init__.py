@@ -1,0 +1,1 @@
+"""Predictions against truth: arrays in, figures out."""

@@ -1,1 +1,0 @@
-"""Benchmarks of the nodes: real processes in a ROS domain of their own."""

@@ -1,0 +1,1 @@
+"""Generated worlds that write corpora with exact ground truth."""

@@ -1,0 +1,169 @@
+"""Runs a generator over all shards of a corpus, in worker processes, resuming what is there."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import multiprocessing
+import os
+import shutil
+import threading
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from dense_perception.core.errors import InputError, TrainingError
+from dense_perception.synthetic import shards
+
+NICENESS = 10
+
+
+class Generator(Protocol):
+    """A source of frames. Instances travel to worker processes, so they must be picklable."""
+
+    @property
+    def name(self) -> str:
+        """Its name on the command line."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names of the label images; 0 is void."""
+
+    @property
+    def frames_per_shard(self) -> int:
+        """How many frames a full shard holds."""
+
+    def settings(self) -> dict[str, Any]:
+        """What must be equal for a corpus to be continued; JSON types."""
+
+    def assets(self) -> list[dict[str, str]]:
+        """Name, licence and source of the material."""
+
+    def make_shard(
+        self, seed: int, index: int, frames: int, width: int, height: int
+    ) -> list[shards.Sample]:
+        """The first ``frames`` frames of a shard: a pure function of its arguments."""
+
+
+def corpus(
+    generator: Generator,
+    out: Path,
+    frames: int,
+    size: tuple[int, int],
+    seed: int,
+    workers: int = 1,
+    command: str = "",
+) -> None:
+    """Generate a corpus of ``frames`` frames of ``size`` (width, height) into ``out``.
+
+    Finished shards are kept; a corpus can be continued, or enlarged with more ``frames``.
+
+    :raises InputError: when ``out`` holds a corpus made with other settings.
+    :raises TrainingError: when a worker process dies.
+    """
+    from tqdm import tqdm
+
+    out = Path(out)
+    settings = {
+        "generator": generator.name,
+        "width": size[0],
+        "height": size[1],
+        "seed": seed,
+        "frames_per_shard": generator.frames_per_shard,
+        **generator.settings(),
+    }
+    _check_settings(out, settings)
+    for leftover in out.glob(".shard_*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    counts = shard_sizes(frames, generator.frames_per_shard)
+    todo = [i for i, count in enumerate(counts) if _frames_in(out, i) < count]
+    done = frames - sum(counts[i] for i in todo)
+    with tqdm(total=frames, initial=done, unit="frame") as bar:
+        if workers == 1:
+            for i in todo:
+                bar.update(_job(generator, out, seed, i, counts[i], size))
+        elif todo:
+            context = multiprocessing.get_context("spawn")
+            with concurrent.futures.ProcessPoolExecutor(
+                min(workers, len(todo)), context, _start_worker
+            ) as pool:
+                jobs = [pool.submit(_job, generator, out, seed, i, counts[i], size) for i in todo]
+                try:
+                    for job in concurrent.futures.as_completed(jobs):
+                        bar.update(job.result())
+                except concurrent.futures.BrokenExecutor as error:
+                    raise TrainingError(
+                        f"a worker process died ({error}): finished shards are kept, run the same "
+                        "command again, with fewer --workers if memory was short"
+                    ) from error
+                except BaseException:
+                    for job in jobs:
+                        job.cancel()
+                    raise
+    shards.write_description(
+        out,
+        {
+            "name": out.name,
+            **settings,
+            "frames": frames,
+            "classes": list(generator.classes),
+            "command": command,
+            "assets": generator.assets(),
+        },
+    )
+
+
+def shard_sizes(frames: int, per_shard: int) -> list[int]:
+    """Frames of each shard; the last may be smaller."""
+    whole, rest = divmod(frames, per_shard)
+    return [per_shard] * whole + ([rest] if rest else [])
+
+
+def _frames_in(out: Path, index: int) -> int:
+    """Frames of a finished shard, 0 where there is none or it cannot be read."""
+    try:
+        scenes = np.load(shards.shard_path(out, index) / "scene.npy", mmap_mode="r")
+    except (OSError, ValueError):
+        return 0
+    return len(scenes)
+
+
+def _check_settings(out: Path, settings: dict[str, Any]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "settings.json"
+    if path.exists():
+        try:
+            found = json.loads(path.read_text())
+        except ValueError:
+            found = {}
+        if found != settings:
+            different = sorted(k for k in settings if found.get(k) != settings[k])
+            raise InputError(
+                f"{out} was begun with other settings ({', '.join(different)}): give those of "
+                f"{path} to go on, or another --out"
+            )
+        return
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(settings, indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def _start_worker() -> None:
+    os.nice(NICENESS)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever: it ends, too."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _job(
+    generator: Generator, out: Path, seed: int, index: int, frames: int, size: tuple[int, int]
+) -> int:
+    shards.write_shard(out, index, generator.make_shard(seed, index, frames, *size))
+    return frames

@@ -1,1 +1,0 @@
-"""Generated corpora with exact ground truth."""

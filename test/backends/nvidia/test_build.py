@@ -1,0 +1,135 @@
+"""Engines built with the real TensorRT for RTX, whose builder needs no GPU."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from pathlib import Path
+
+import pytest
+
+from dense_perception.backends.nvidia.build import TensorRtOptions, build_engine
+from dense_perception.backends.nvidia.module import installed_runtimes, load_runtime
+from dense_perception.core.errors import BackendError
+from test.support.artefacts import write_red_artefact
+
+MODELS = Path(__file__).parents[2] / "models"
+
+
+@pytest.fixture(scope="module")
+def red(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("red") / "red_depth.onnx"
+    write_red_artefact(path)
+    return path
+
+
+@pytest.mark.slow
+def test_default_model_builds_for_each_gpu() -> None:
+    sizes = {}
+    for precision, capability in (
+        ("fp32", "8.6"),
+        ("int8", "8.6"),
+        ("int8", "8.9"),
+        ("int8", "12.0"),
+    ):
+        path = MODELS / f"dpt_tiny_indoor_{precision}.onnx"
+        engine = build_engine(path, TensorRtOptions(compute_capability=capability, max_batch=2))
+        sizes[precision, capability] = len(engine)
+    # The weights are in it, in four bytes or (most of them) in one.
+    assert 18e6 < sizes.pop(("fp32", "8.6")) < 40e6
+    assert max(sizes.values()) < 18e6
+
+
+def test_progress_and_timing_cache(red: Path, tmp_path: Path) -> None:
+    steps: list[tuple[str, int, int]] = []
+    options = TensorRtOptions(compute_capability="8.9", workspace_mb=64)
+    timings = tmp_path / "new/timings"
+    build_engine(red, options, timing_cache=timings, on_progress=lambda *step: steps.append(step))
+    assert steps
+    assert all(0 <= done <= total for _, done, total in steps)
+    timings.parent.mkdir(exist_ok=True)
+    timings.write_bytes(b"of another version")
+    assert build_engine(red, options, timing_cache=timings)
+
+
+def test_options_become_part_of_the_engine(red: Path) -> None:
+    sizes = {
+        build_engine(red, TensorRtOptions(compute_capability=capability, max_batch=batch))
+        for capability, batch in (("8.6", 1), ("12.0", 1), ("8.6", 8))
+    }
+    assert len(sizes) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"compute_capability": "9.0"}, ["compute_capability SM90", "SM86", "SM120"]),
+        ({"compute_capability": "8.6", "dla_core": 0}, ["no DLA"]),
+    ],
+)
+def test_what_the_runtime_does_not_know_is_named(
+    red: Path, options: dict[str, object], words: list[str]
+) -> None:
+    with pytest.raises(BackendError) as caught:
+        build_engine(red, TensorRtOptions(**options))  # type: ignore[arg-type]
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_no_garbage_is_collected_while_tensorrt_may_call_back(red: Path) -> None:
+    """A collection in its logger that frees an older builder waits for ever for TensorRT's lock."""
+    enabled: list[bool] = []
+    options = TensorRtOptions(compute_capability="8.6")
+    build_engine(red, options, on_progress=lambda *step: enabled.append(gc.isenabled()))
+    assert enabled
+    assert not any(enabled)
+    assert gc.isenabled()
+    with pytest.raises(BackendError):
+        build_engine(red.with_name("absent.onnx"), options)
+    assert gc.isenabled()
+
+
+def test_a_damaged_graph_is_refused_with_the_reason(tmp_path: Path) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"not a model")
+    with pytest.raises(BackendError, match=r"cannot parse .*broken\.onnx.*[Ff]ailed to parse"):
+        build_engine(path, TensorRtOptions(compute_capability="8.6"))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_batch": 0}, {"workspace_mb": -1}, {"hardware_compatible": "all"}]
+)
+def test_wrong_options(wrong: dict[str, object]) -> None:
+    with pytest.raises(BackendError, match="expected"):
+        TensorRtOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_runtime_that_is_not_installed(tmp_path: Path) -> None:
+    if "tensorrt" in installed_runtimes():
+        pytest.skip("tensorrt is installed here")
+    with pytest.raises(BackendError, match="tensorrt is not installed here: install"):
+        load_runtime("tensorrt", folders=[tmp_path])
+
+
+def test_the_systems_package_is_found_and_nothing_beside_it(tmp_path: Path) -> None:
+    """As on JetPack, where a virtual environment does not see dist-packages."""
+    if "tensorrt" in installed_runtimes():
+        pytest.skip("tensorrt is installed here")
+    package = tmp_path / "tensorrt"
+    package.mkdir()
+    (package / "__init__.py").write_text("from tensorrt.part import __version__\n")
+    (package / "part.py").write_text("__version__ = '10.3.0'\n")
+    (tmp_path / "numpy_of_the_system.py").write_text("")
+    assert installed_runtimes([tmp_path])[0] == "tensorrt"
+    path = list(sys.path)
+    try:
+        name, module = load_runtime(None, folders=[tmp_path])
+        assert (name, module.__version__) == ("tensorrt", "10.3.0")
+    finally:
+        for loaded in ("tensorrt", "tensorrt.part"):
+            sys.modules.pop(loaded, None)
+    assert sys.path == path
+    (package / "__init__.py").write_text("raise ImportError('libnvinfer.so.10 is missing')\n")
+    with pytest.raises(BackendError, match=r"does not load \(libnvinfer\.so\.10 is missing\)"):
+        load_runtime("tensorrt", folders=[tmp_path])
+    assert "tensorrt" not in sys.modules

@@ -1,0 +1,173 @@
+"""Up to the device: which engine fits, what is refused, what the verb says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from dense_perception import cli
+from dense_perception.backends.device import Gpu, gpu
+from dense_perception.backends.engine_cache import store_engine
+from dense_perception.backends.nvidia.backend import parse_device
+from dense_perception.backends.nvidia.build import TensorRtOptions
+from dense_perception.backends.nvidia.engine import (
+    compile_engine,
+    engine_for,
+    engine_key,
+    fits,
+    fp8_refusal,
+)
+from dense_perception.backends.select import installed_backends, open_backend
+from dense_perception.core.errors import BackendError
+from test.support.artefacts import write_red_artefact
+
+CARD = Gpu("RTX 4090", "8.9", "12.6")
+TRT = SimpleNamespace(__version__="10.3.0")
+
+
+@pytest.fixture
+def red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "red.onnx"
+    write_red_artefact(path)
+    return path
+
+
+@pytest.fixture
+def red8(red: Path) -> Path:
+    """A file that says it is fp8."""
+    write_red_artefact(red, precision="fp8")
+    return red
+
+
+@pytest.mark.parametrize(
+    ("options", "other", "version", "expected"),
+    [
+        ({}, CARD, "10.3.0", True),
+        ({}, replace(CARD, driver="13.0"), "10.3.0", False),
+        ({}, replace(CARD, name="RTX 4080"), "10.3.0", False),
+        ({}, CARD, "10.4.0", False),
+        ({"version_compatible": True}, CARD, "10.4.0", True),
+        ({"version_compatible": True}, CARD, "11.0.0", False),
+        ({"hardware_compatible": "ampere_plus"}, Gpu("A", "8.6", "1"), "10.3.0", True),
+        ({"hardware_compatible": "ampere_plus"}, Gpu("A", "7.5", "1"), "10.3.0", False),
+        ({"hardware_compatible": "same_compute_capability"}, Gpu("A", "8.9", "1"), "10.3.0", True),
+        ({"hardware_compatible": "same_compute_capability"}, Gpu("A", "8.6", "1"), "10.3.0", False),
+        ({"compute_capability": "8.6"}, Gpu("A", "8.6", "1"), "10.3.0", True),
+        ({"compute_capability": "8.6"}, CARD, "10.3.0", False),
+        ({"dla_core": 0}, CARD, "10.3.0", False),
+    ],
+)
+def test_which_engine_fits(
+    red: Path, options: dict[str, object], other: Gpu, version: str, expected: bool
+) -> None:
+    key = engine_key(red, "tensorrt", TRT, TensorRtOptions(**options), CARD)  # type: ignore[arg-type]
+    assert fits(key, SimpleNamespace(__version__=version), other) is expected
+
+
+def test_the_fitting_engine_is_taken_whatever_its_batch(red: Path) -> None:
+    key = engine_key(red, "tensorrt", TRT, TensorRtOptions(max_batch=4), CARD)
+    store_engine(key, b"engine")
+    assert engine_for(red, "tensorrt", TRT, CARD).payload == b"engine"
+
+
+AMPERE = Gpu("RTX 3090", "8.6", "12.6")
+
+
+@pytest.mark.parametrize(
+    ("device", "options", "version", "words"),
+    [
+        (AMPERE, {}, "10.3.0", ["RTX 3090, 8.6", "8.9 or above", "int8 or fp16 file"]),
+        (Gpu("Orin", "8.7", "12.6"), {}, "10.3.0", ["Orin, 8.7"]),
+        (CARD, {"hardware_compatible": "ampere_plus"}, "10.3.0", ["from compute capability 8.0"]),
+        (CARD, {}, "8.6.1", ["TensorRT 10 or above", "8.6.1", "int8 or fp16 file"]),
+        (None, {"compute_capability": "8.6"}, "10.3.0", ["GPU of compute capability 8.6"]),
+    ],
+)
+def test_fp8_is_refused_where_it_has_no_arithmetic(
+    red8: Path, device: Gpu | None, options: dict[str, object], version: str, words: list[str]
+) -> None:
+    trt = SimpleNamespace(__version__=version)
+    with pytest.raises(BackendError) as caught:
+        compile_engine(red8, "tensorrt", trt, TensorRtOptions(**options), device)  # type: ignore[arg-type]
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("capability", ["8.9", "9.0", "10.0", "12.0"])
+def test_fp8_goes_on_from_ada(red8: Path, capability: str) -> None:
+    device, options = Gpu("any", capability, "12.6"), TensorRtOptions()
+    assert not fp8_refusal(engine_key(red8, "tensorrt", TRT, options, device), options, TRT, device)
+
+
+def test_devices() -> None:
+    assert parse_device("gpu") == (0, -1)
+    assert parse_device("CUDA:1") == (1, -1)
+    assert parse_device("dla:1") == (0, 1)
+    with pytest.raises(BackendError, match="'abacus'"):
+        parse_device("abacus")
+    assert "tensorrt" not in installed_backends("cpu")
+
+
+def test_without_a_gpu_the_reason_is_said(red: Path) -> None:
+    try:
+        gpu()
+    except BackendError as error:
+        reason = str(error)
+    else:
+        pytest.skip("there is a GPU here")
+    assert "driver" in reason
+    with pytest.raises(BackendError, match="device is 'cpu'"):
+        open_backend("tensorrt", red)
+    with pytest.raises(BackendError, match="driver"):
+        open_backend("tensorrt", red, device="gpu")
+
+
+def test_compile_verb_builds_once_for_gpus_elsewhere(
+    red: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compile", str(red), "--backend", "tensorrt", "--compute-capability", "8.6", "12.0"]
+    for built in (True, False):
+        assert cli.main([*words, "--json"]) == 0
+        rows = json.loads(capsys.readouterr().out)
+        assert [row["built"] for row in rows] == [built, built]
+        assert [row["device"][-3:] for row in rows] == ["8.6", "2.0"]
+        assert all(Path(row["engine"]).is_file() for row in rows)
+    assert cli.main(words) == 0
+    assert "at its first load" in capsys.readouterr().out
+
+
+def test_compile_verb_passes_over_gpus_without_fp8(
+    red8: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compile", str(red8), "--backend", "tensorrt", "--compute-capability", "8.6", "8.9"]
+    assert cli.main([*words, "--json"]) == 0
+    said = capsys.readouterr()
+    (row,) = json.loads(said.out)
+    assert row["device"].endswith("8.9")
+    assert "passed over: fp8 needs compute capability 8.9" in said.err
+    assert cli.main([*words, "--precision", "fp8"]) == 2
+    assert "for any GPU of compute capability 8.6" in capsys.readouterr().err
+
+
+def test_compile_verb_checks_what_runs_here(red: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["compile", str(red), "--backend", "openvino", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["check"] == "agrees with ONNX Runtime"
+    assert cli.main(["compile", str(red), "--backend", "openvino", "--precision", "fp16"]) == 2
+    assert "no fp16 file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("backend", ["openvino", "torch_tensorrt"])
+def test_options_of_tensorrt_are_refused_elsewhere(
+    red: Path, backend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compile", str(red), "--backend", backend, "--max-batch", "4", "--workspace", "64"]
+    assert cli.main(words) == 2
+    message = capsys.readouterr().err
+    assert f"got --max-batch, --workspace with --backend {backend}" in message
+    assert "leave them out" in message
