@@ -36,8 +36,8 @@ docs: $(VENV)/.demo ## Write docs/nodes and config/*_node.yaml from the declarat
 
 corpus: $(VENV)/.train ## Generate the training rooms (installs rendering packages with apt)
 	./docker/install_rendering.sh
-	$(BIN)/dense-perception synthesize rooms --out corpora/rooms --frames 12000 --seed 1
-	$(BIN)/dense-perception synthesize rooms --out corpora/rooms_val --frames 600 --seed 9001 --split val
+	$(BIN)/dense-perception data synthesize rooms --out corpora/rooms --frames 12000 --seed 1
+	$(BIN)/dense-perception data synthesize rooms --out corpora/rooms_val --frames 600 --seed 9001 --split val
 
 train: $(VENV)/.train ## Train the default model on the generated rooms
 	$(BIN)/dense-perception train config/training/dpt_tiny_indoor.yaml \

@@ -7,7 +7,6 @@ done; 130 interrupted.
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -15,51 +14,8 @@ from importlib import import_module
 from types import ModuleType
 
 from dense_perception import __version__
+from dense_perception.commands.verbs import HEADINGS, Verb, resolve
 from dense_perception.core.errors import DensePerceptionError
-
-VERBS: dict[str, tuple[str, str]] = {
-    "run": ("dense_perception.commands.run", "depth from pictures, videos, cameras or bags"),
-    "models": ("dense_perception.commands.models", "list the models found on this machine"),
-    "fetch": ("dense_perception.commands.fetch", "download the published weights of a model"),
-    "evaluate": (
-        "dense_perception.commands.evaluate",
-        "depth against a bag's, labels against PNGs",
-    ),
-    "benchmark": ("dense_perception.benchmarks.model", "measure speed end to end"),
-    "parity": ("dense_perception.benchmarks.parity", "compare precisions and backends"),
-    "scale-accuracy": (
-        "dense_perception.benchmarks.scale",
-        "measure the scale sources on a generated corpus",
-    ),
-    "plan": ("dense_perception.commands.plan", "predict the speed on another device"),
-    "demo": ("dense_perception.ros.demo", "a small bag through depth_node, answers as pictures"),
-    "stream-benchmark": (
-        "dense_perception.benchmarks.stream",
-        "measure depth_node on a stream",
-    ),
-    "cameras-benchmark": (
-        "dense_perception.benchmarks.cameras",
-        "measure several cameras in one node",
-    ),
-    "nav2-benchmark": (
-        "dense_perception.benchmarks.nav2",
-        "count which answers a consumer like Nav2's accepts",
-    ),
-    "outputs-benchmark": (
-        "dense_perception.benchmarks.outputs",
-        "measure what each output of multitask_node costs",
-    ),
-    "replay": ("dense_perception.commands.replay", "publish a bag on its ROS 2 topics"),
-    "synthesize": (
-        "dense_perception.commands.synthesize",
-        "generate training pictures: rooms, Doom maps",
-    ),
-    "train": ("dense_perception.commands.train", "train a model"),
-    "soup": ("dense_perception.commands.soup", "average a model with its continuation"),
-    "compile": ("dense_perception.commands.compile", "compile to checked engines"),
-    "export": ("dense_perception.commands.export", "turn a checkpoint into ONNX files"),
-}
-"""Verb: its module (``HELP``, ``EXAMPLES``, ``add_arguments``, ``main``) and a line for --help."""
 
 _EXTRAS = {
     "rclpy": "ros",
@@ -122,12 +78,12 @@ def _dispatch(words: list[str]) -> int:
     if words[0] == "--version":
         print(f"dense-perception {__version__}")
         return DONE
-    name = words[0]
-    if name not in VERBS:
-        close = difflib.get_close_matches(name, VERBS, n=2)
-        hint = f", did you mean {' or '.join(close)}?" if close else ":"
-        return _complain(f"there is no command {name!r}{hint} Commands: {', '.join(VERBS)}")
-    module = _load(name)
+    name, verb, rest = resolve(words)
+    if not verb.module:
+        asked = rest[:1] in (["-h"], ["--help"])
+        print(_kinds(name, verb), file=sys.stdout if asked else sys.stderr)
+        return DONE if asked else FAILED
+    module = _load(name, verb)
     parser = argparse.ArgumentParser(
         prog=f"dense-perception {name}",
         description=module.HELP,
@@ -136,19 +92,18 @@ def _dispatch(words: list[str]) -> int:
     )
     module.add_arguments(parser)
     try:
-        options = parser.parse_args(words[1:])
+        options = parser.parse_args(rest)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else FAILED
     code: int = module.main(options)
     return code
 
 
-def _load(name: str) -> ModuleType:
-    path = VERBS[name][0]
+def _load(name: str, verb: Verb) -> ModuleType:
     try:
-        return import_module(path)
+        return import_module(verb.module)
     except ModuleNotFoundError as error:
-        if error.name is not None and path.startswith(error.name):
+        if error.name is not None and verb.module.startswith(error.name):
             raise DensePerceptionError(
                 f"'{name}' is not part of this installation: install the whole package again"
             ) from error
@@ -156,19 +111,27 @@ def _load(name: str) -> ModuleType:
 
 
 def _overview() -> str:
-    width = max(map(len, VERBS)) + 2
-    lines = [f"  {name:<{width}}{line}" for name, (_, line) in VERBS.items()]
+    lines = [
+        "usage: dense-perception VERB ... | --version | --help",
+        "",
+        "Metric depth and dense perception from one RGB camera.",
+    ]
+    for heading, verbs in HEADINGS.items():
+        lines += ["", f"{heading}:"]
+        for name, verb in verbs.items():
+            lines.append(f"  {name:<11}{verb.line}")
+            if verb.kinds:
+                lines.append(f"  {'':11}{name} {'|'.join(verb.kinds)}")
+    return "\n".join([*lines, "", EXAMPLES.rstrip()])
+
+
+def _kinds(name: str, verb: Verb) -> str:
+    """The help of a verb that needs a kind."""
+    lines = [f"  {kind:<11}{below.line}" for kind, below in verb.kinds.items()]
+    usage = f"usage: dense-perception {name} {{{','.join(verb.kinds)}}} ..."
+    example = f"examples:\n  dense-perception {name} {next(iter(verb.kinds))} --help"
     return "\n".join(
-        [
-            "usage: dense-perception VERB ... | --version | --help",
-            "",
-            "Metric depth and dense perception from one RGB camera.",
-            "",
-            "verbs:",
-            *lines,
-            "",
-            EXAMPLES.rstrip(),
-        ]
+        [usage, "", f"{verb.line[0].upper()}{verb.line[1:]}.", "", *lines, "", example]
     )
 
 

@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 from dense_perception import __version__, cli
+from dense_perception.commands import verbs
 from dense_perception.core.errors import InputError
 
 
@@ -30,7 +31,7 @@ def verb(name: str, monkeypatch: pytest.MonkeyPatch, error: BaseException | None
     module.add_arguments = add_arguments  # type: ignore[attr-defined]
     module.main = main  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, f"test_verb_{name}", module)
-    monkeypatch.setitem(cli.VERBS, name, (f"test_verb_{name}", "a verb of the test"))
+    monkeypatch.setitem(verbs.VERBS, name, verbs.Verb("a verb of the test", f"test_verb_{name}"))
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,7 +39,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.strip() == f"dense-perception {__version__}"
     assert cli.main(["--help"]) == 0
     out = capsys.readouterr().out
-    for name in (*cli.VERBS, "examples:", "usage:"):
+    for name in (*verbs.VERBS, "examples:", "usage:"):
         assert name in out
     assert cli.main([]) == 2
 
@@ -92,7 +93,8 @@ def test_missing_dependency_names_the_extra(
 def test_missing_verb_module_is_a_clean_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(cli.VERBS, "gone", ("dense_perception.runtime.gone_command", "gone"))
+    gone = verbs.Verb("gone", "dense_perception.commands.gone_command")
+    monkeypatch.setitem(verbs.VERBS, "gone", gone)
     assert cli.main(["gone"]) == 2
     assert "'gone' is not part of this installation" in capsys.readouterr().err
 
@@ -109,9 +111,73 @@ def test_a_closed_pipe_is_no_error() -> None:
     assert process.wait(30) == 0
 
 
-@pytest.mark.parametrize("name", ["run", "models", "evaluate", "benchmark", "compile"])
+def test_the_overview_has_a_heading_for_each_group(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for heading, names in {
+        "use": ["run", "demo", "replay"],
+        "models": ["models", "fetch", "export", "compile"],
+        "data and training": ["data", "train"],
+        "measuring": ["evaluate", "benchmark"],
+    }.items():
+        block = out.partition(f"\n{heading}:\n")[2].partition("\n\n")[0]
+        assert [line.split()[0] for line in block.splitlines() if line[2] != " "] == names
+    assert len(verbs.VERBS) <= 12
+
+
+@pytest.mark.parametrize(
+    ("earlier", "today"),
+    [
+        ("stream-benchmark --seconds 3", "'stream-benchmark' is now 'benchmark stream'"),
+        ("cameras-benchmark", "'cameras-benchmark' is now 'benchmark cameras'"),
+        ("nav2-benchmark", "'nav2-benchmark' is now 'benchmark nav2'"),
+        ("outputs-benchmark", "'outputs-benchmark' is now 'benchmark outputs'"),
+        ("parity dpt_tiny_indoor", "'parity' is now 'benchmark parity'"),
+        ("scale-accuracy rooms", "'scale-accuracy' is now 'benchmark scale'"),
+        ("plan", "'plan' is now 'benchmark plan'"),
+        ("soup a b", "'soup' is now 'train soup'"),
+        ("synthesize rooms", "'synthesize' is now 'data synthesize'"),
+        (
+            "benchmark dpt_tiny_indoor --runs 3",
+            "'benchmark dpt_tiny_indoor' is now 'benchmark model dpt_tiny_indoor'",
+        ),
+    ],
+)
+def test_an_earlier_spelling_answers_with_todays(
+    earlier: str, today: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(earlier.split()) == 2
+    captured = capsys.readouterr()
+    assert captured.err == f"dense-perception: {today}\n"
+    assert captured.out == ""
+
+
+def test_a_kind_is_looked_for_below_its_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["benchmark", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "usage: dense-perception benchmark {model,stream," in out
+    assert cli.main(["benchmark"]) == 2
+    assert "usage: dense-perception benchmark {model," in capsys.readouterr().err
+    assert cli.main(["benchmark", "steam"]) == 2
+    assert "no command 'benchmark steam', did you mean stream?" in capsys.readouterr().err
+    assert cli.main(["data", "make"]) == 2
+    assert "no command 'data make'" in capsys.readouterr().err
+    # train takes a configuration where the word is none of its kinds.
+    assert verbs.resolve(["train", "tiny.yaml", "--data", "x"])[0] == "train"
+    assert verbs.resolve(["train", "soup", "a"])[::2] == ("train soup", ["a"])
+
+
+def spellings() -> list[str]:
+    """Every command line that has options of its own: ``train``, ``train soup``, ..."""
+    names = []
+    for name, verb in verbs.VERBS.items():
+        names += [name, *(f"{name} {kind}" for kind in verb.kinds)]
+    return names
+
+
+@pytest.mark.parametrize("name", spellings())
 def test_help_of_every_verb_shows_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([name, "--help"]) == 0
+    assert cli.main([*name.split(), "--help"]) == 0
     out = capsys.readouterr().out
     assert f"usage: dense-perception {name}" in out
-    assert f"  dense-perception {name}" in out
+    assert f"  dense-perception {name}" in out.partition("examples:")[2]

@@ -1,4 +1,4 @@
-"""``dense-perception cameras-benchmark``: several cameras, one depth_node against one each.
+"""``dense-perception benchmark cameras``: several cameras, one depth_node against one each.
 
 A process for each camera, the node or nodes, and a listener to every depth image. In the middle
 third of the stream the second camera is gone: its process is killed and started again.
@@ -32,8 +32,8 @@ from dense_perception.ros.processes import ChildProcess, cpu_s, proportional_mb
 
 HELP = "measure several cameras in one depth_node against a node for each"
 EXAMPLES = """examples:
-  dense-perception cameras-benchmark
-  dense-perception cameras-benchmark --cameras 2 --rate 30 --seconds 120 --json
+  dense-perception benchmark cameras
+  dense-perception benchmark cameras --cameras 2 --rate 30 --seconds 120 --json
 
 The exit code is 1 if one node answered less than 95 % of a camera's newest frames, if the cameras
 that stayed were answered less often while the other was gone or back, or if that one was not

@@ -1,4 +1,4 @@
-"""``dense-perception benchmark``: a uint8 image in memory to metric depth, by backend."""
+"""``dense-perception benchmark model``: a uint8 image in memory to metric depth, by backend."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 HELP = "Measure a model end to end: uint8 image in memory to metric depth of the image's size."
 EXAMPLES = """\
 examples:
-  dense-perception benchmark dpt_tiny_indoor
+  dense-perception benchmark model dpt_tiny_indoor
   dense-perception export dpt/base --random --size 384x384 --output /tmp/base --precision fp32 int8
-  dense-perception benchmark /tmp/base/dpt_base_untrained.yaml --against transformers
-  dense-perception benchmark dpt_tiny_indoor --image-size 1280x720 --threads 1 --json
-  dense-perception benchmark dpt_tiny_indoor --against transformers
+  dense-perception benchmark model /tmp/base/dpt_base_untrained.yaml --against transformers
+  dense-perception benchmark model dpt_tiny_indoor --image-size 1280x720 --threads 1 --json
+  dense-perception benchmark model dpt_tiny_indoor --against transformers
 
 Contestants take turns, so that a busy machine troubles all of them alike. `auto` is what a node
 chooses once it has measured everything, which may take a big model several starts. With --against

@@ -1,4 +1,4 @@
-"""``dense-perception nav2-benchmark``: does Nav2's semantic layer accept what multitask_node gives?
+"""``dense-perception benchmark nav2``: does Nav2's semantic layer accept what multitask_node gives?
 
 A camera, the node and this consumer, three processes. The consumer does what the layer does before
 it marks anything: sensor-data QoS, mask, confidence and cloud synchronised approximately within
@@ -26,8 +26,8 @@ from dense_perception.ros.processes import cpu_s, resident_mb
 
 HELP = "count which of multitask_node's answers a consumer like Nav2's semantic layer accepts"
 EXAMPLES = """examples:
-  dense-perception nav2-benchmark
-  dense-perception nav2-benchmark --seconds 300 --rate 10 --json
+  dense-perception benchmark nav2
+  dense-perception benchmark nav2 --seconds 300 --rate 10 --json
 
 The exit code is 1 if less than 99 % of the answered frames were accepted, or none was."""
 

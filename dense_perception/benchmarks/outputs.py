@@ -1,4 +1,4 @@
-"""``dense-perception outputs-benchmark``: the processor time of each output of multitask_node.
+"""``dense-perception benchmark outputs``: the processor time of each output of multitask_node.
 
 A camera, the node and a listener in three processes. The node runs a model whose one answer was
 recorded beforehand, so what is left is what the node itself does: receiving, converting, enlarging,
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 HELP = "measure the processor time of each output of multitask_node beyond the model"
 EXAMPLES = """examples:
-  dense-perception outputs-benchmark
-  dense-perception outputs-benchmark --seconds 15 --rate 30 --json
+  dense-perception benchmark outputs
+  dense-perception benchmark outputs --seconds 15 --rate 30 --json
 
 Needs the `onnx` package, to write the model that gives the recorded answer. The exit code is 1 if
 all outputs together cost more than --budget-ms."""

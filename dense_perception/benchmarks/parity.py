@@ -1,4 +1,4 @@
-"""``dense-perception parity``: every precision in every backend against fp32, cell by cell."""
+"""``dense-perception benchmark parity``: precisions in backends against fp32, cell by cell."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 HELP = "Compare every precision in every installed backend with fp32: error, size, speed, memory."
 EXAMPLES = """\
 examples:
-  dense-perception parity dpt_tiny_indoor
-  dense-perception parity dpt_tiny_indoor --frames recording/ --picture parity.png
-  dense-perception parity models/my_model.yaml --frames photos/ --json
+  dense-perception benchmark parity dpt_tiny_indoor
+  dense-perception benchmark parity dpt_tiny_indoor --frames recording/ --picture parity.png
+  dense-perception benchmark parity models/my_model.yaml --frames photos/ --json
 
 Each cell is measured in a process of its own, with an empty cache, so that build time and peak
 memory are its own. The reference is ONNX Runtime in fp32 on the same frames: the card's reference

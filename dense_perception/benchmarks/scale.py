@@ -1,4 +1,4 @@
-"""``dense-perception scale-accuracy``: how well the scale sources find a scale that is known."""
+"""``dense-perception benchmark scale``: how well the scale sources find a scale that is known."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ a smooth error of 2 %, and asks each scale source for the metres. The error is t
 median depth; answered are the frames whose fit a node would use."""
 EXAMPLES = """\
 examples:
-  dense-perception scale-accuracy corpora/rooms_val
-  dense-perception scale-accuracy corpora/rooms_val --points 20 --outliers 0.4 --json
-  dense-perception scale-accuracy corpora/rooms_val --pitch-noise 0
+  dense-perception benchmark scale corpora/rooms_val
+  dense-perception benchmark scale corpora/rooms_val --points 20 --outliers 0.4 --json
+  dense-perception benchmark scale corpora/rooms_val --pitch-noise 0
 """
 
 _POINT_NOISE = 0.01
@@ -47,7 +47,9 @@ class _Scene:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("corpus", type=Path, help="folder of `dense-perception synthesize rooms`")
+    parser.add_argument(
+        "corpus", type=Path, help="folder of `dense-perception data synthesize rooms`"
+    )
     parser.add_argument("--points", type=int, default=50, help="known depths a frame (50)")
     parser.add_argument("--outliers", type=float, default=0.3, help="share of wrong ones (0.3)")
     parser.add_argument(
@@ -97,7 +99,7 @@ def _scenes(corpus: Path) -> Iterator[_Scene]:
     if not shards:
         raise InputError(
             f"{corpus} has no shards, expected a corpus: "
-            "`dense-perception synthesize rooms` makes one"
+            "`dense-perception data synthesize rooms` makes one"
         )
     labels = LABEL_SETS["generated_rooms"]
     for shard in shards:

@@ -1,4 +1,4 @@
-"""``dense-perception stream-benchmark``: a camera, depth_node and a listener in three processes.
+"""``dense-perception benchmark stream``: a camera, depth_node and a listener in three processes.
 
 The listener subscribes to depth and cloud. Added latency is the time at which the middleware
 received an answer minus the picture's stamp minus the model's own time (the stage ``infer``), so it
@@ -25,8 +25,8 @@ from dense_perception.ros.processes import cpu_s, resident_mb
 
 HELP = "measure depth_node on a live stream between processes"
 EXAMPLES = """examples:
-  dense-perception stream-benchmark
-  dense-perception stream-benchmark --model dpt_tiny_indoor --seconds 300 --json"""
+  dense-perception benchmark stream
+  dense-perception benchmark stream --model dpt_tiny_indoor --seconds 300 --json"""
 
 
 @dataclass(frozen=True)

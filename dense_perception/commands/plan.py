@@ -1,4 +1,4 @@
-"""``dense-perception plan``: what a model will cost on a device that is not here."""
+"""``dense-perception benchmark plan``: what a model will cost on a device that is not here."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 HELP = "Predict latency and memory on a device from its published peak rates (roofline)."
 EXAMPLES = """\
 examples:
-  dense-perception plan dpt_tiny_indoor
-  dense-perception plan depth_anything_v2_small --device orin-nano orin-nx
-  dense-perception plan --device orin-nano --fps 30
-  dense-perception plan dpt_large_midas --device cpu --json
+  dense-perception benchmark plan dpt_tiny_indoor
+  dense-perception benchmark plan depth_anything_v2_small --device orin-nano orin-nx
+  dense-perception benchmark plan --device orin-nano --fps 30
+  dense-perception benchmark plan dpt_large_midas --device cpu --json
 
 No weights are needed. `bound` is the roofline (see docs/planning.md); `planned` divides it by
 --efficiency. `measured` is this machine, where the model's files are here. With --fps, the given

@@ -1,4 +1,4 @@
-"""``dense-perception soup``: the average of two models of one lineage, measured on corpora."""
+"""``dense-perception train soup``: the average of two models of one lineage, validated."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 HELP = "average the weights of a model and of what further training made of it"
 EXAMPLES = """\
 examples:
-  dense-perception soup runs/mine/model.pt models/dpt_tiny_indoor_fp32.onnx \\
+  dense-perception train soup runs/mine/model.pt models/dpt_tiny_indoor_fp32.onnx \\
       --out runs/soup/model.pt --validation corpora/rooms_val
-  dense-perception soup runs/mine/model.pt models/dpt_tiny_indoor_fp32.onnx --share 0.3 \\
+  dense-perception train soup runs/mine/model.pt models/dpt_tiny_indoor_fp32.onnx --share 0.3 \\
       --out runs/soup/model.pt --validation corpora/rooms_val --validation corpora/mine_val
 
 Weights in between forget less of the earlier model and are often better than both on other pictures

@@ -1,4 +1,4 @@
-"""``dense-perception synthesize``: generated corpora with exact depth."""
+"""``dense-perception data synthesize``: generated corpora with exact depth."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dense_perception.core.errors import InputError
 
 HELP = "generate training images with exact metric depth (furnished rooms, Doom maps)"
 EXAMPLES = """examples:
-  dense-perception synthesize rooms --out corpora/rooms --frames 12000 --workers 2
-  dense-perception synthesize rooms --out corpora/val --frames 600 --seed 9001 --split val
-  dense-perception synthesize rooms --out corpora/tables --frames 3000 --views tables
-  dense-perception synthesize doom --out corpora/doom --frames 4000
+  dense-perception data synthesize rooms --out corpora/rooms --frames 12000 --workers 2
+  dense-perception data synthesize rooms --out corpora/val --frames 600 --seed 9001 --split val
+  dense-perception data synthesize rooms --out corpora/tables --frames 3000 --views tables
+  dense-perception data synthesize doom --out corpora/doom --frames 4000
 
 A run that was stopped goes on where it ended; more --frames enlarge a corpus."""
 

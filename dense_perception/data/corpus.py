@@ -67,7 +67,7 @@ class Corpus:
         self._starts = np.cumsum([0, *(len(shard.rgb_nhwc) for shard in self._shards)])
         if len(self) == 0:
             raise TrainingError(
-                f"{self.root} holds no frames: generate some with `dense-perception synthesize`"
+                f"{self.root} holds no frames: make some with `dense-perception data synthesize`"
             )
         if len(self) < self.description["frames"]:
             raise TrainingError(
@@ -135,7 +135,7 @@ def _read_description(root: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise TrainingError(
             f"cannot read {path}: {error}; a corpus is a folder that "
-            "`dense-perception synthesize` has finished"
+            "`dense-perception data synthesize` has finished"
         ) from error
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         got = data.get("schema") if isinstance(data, dict) else type(data).__name__

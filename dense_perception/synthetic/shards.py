@@ -96,7 +96,7 @@ def read_description(corpus: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(
             f"{path} is not a corpus description ({error}): generate the corpus with "
-            "'dense-perception synthesize', or wait until it has finished"
+            "'dense-perception data synthesize', or wait until it has finished"
         ) from error
     if schema != SCHEMA:
         raise TrainingError(f"{path} has schema {schema}, expected {SCHEMA}: generate it anew")
@@ -112,7 +112,7 @@ def open_shards(corpus: Path) -> Iterator[dict[str, np.ndarray]]:
     folders = sorted(Path(corpus).glob("shard_?????"))
     if not folders:
         raise TrainingError(
-            f"{corpus} holds no shards: generate it with 'dense-perception synthesize'"
+            f"{corpus} holds no shards: generate it with 'dense-perception data synthesize'"
         )
     for folder in folders:
         try:

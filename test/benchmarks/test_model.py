@@ -32,7 +32,7 @@ def test_contestants_take_turns() -> None:
 def test_every_backend_and_precision_is_measured(
     model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["benchmark", model, "--runs", "3", "--threads", "1", "--image-size", "128x96"]
+    words = ["benchmark", "model", model, "--runs", "3", "--threads", "1", "--image-size", "128x96"]
     assert cli.main([*words, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     *each, chosen = [row["name"] for row in report["rows"]]
@@ -48,12 +48,12 @@ def test_every_backend_and_precision_is_measured(
 
 @pytest.mark.parametrize("size", ["640", "0x480", "axb", "640x"])
 def test_wrong_image_size(model: str, capsys: pytest.CaptureFixture[str], size: str) -> None:
-    assert cli.main(["benchmark", model, "--image-size", size]) == 2
+    assert cli.main(["benchmark", "model", model, "--image-size", size]) == 2
     assert "640x480" in capsys.readouterr().err
 
 
 def test_nothing_runs(model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["benchmark", model, "--device", "abacus"]) == 2
+    assert cli.main(["benchmark", "model", model, "--device", "abacus"]) == 2
     assert "abacus" in capsys.readouterr().err
 
 

@@ -20,7 +20,7 @@ def test_every_cell_is_measured_and_drawn(
     card = write_model(tmp_path, precisions=("fp32", "int8"))
     picture = tmp_path / "parity.png"
     caller_holds = np.ones(1 << 30, np.uint8)
-    words = ["parity", str(card), "--runs", "3", "--picture", str(picture), "--json"]
+    words = ["benchmark", "parity", str(card), "--runs", "3", "--picture", str(picture), "--json"]
     assert cli.main(words) == 0
     del caller_holds
     summary = json.loads(capsys.readouterr().out)
@@ -48,7 +48,7 @@ def test_a_picture_has_a_name_that_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     card = write_model(tmp_path)
-    assert cli.main(["parity", str(card), "--picture", str(tmp_path / "x.jpg")]) == 2
+    assert cli.main(["benchmark", "parity", str(card), "--picture", str(tmp_path / "x.jpg")]) == 2
     assert "expected a name ending in .png" in capsys.readouterr().err
 
 

@@ -30,9 +30,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def command(verb: str, *arguments: object) -> dict[str, Any]:
+def command(kind: str, *arguments: object) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "dense_perception.cli", verb, *map(str, arguments), *STREAM],
+        [
+            sys.executable,
+            "-m",
+            "dense_perception.cli",
+            "benchmark",
+            kind,
+            *map(str, arguments),
+            *STREAM,
+        ],
         capture_output=True,
         text=True,
         timeout=120,
@@ -135,7 +143,7 @@ def test_recorded_model_repeats_its_answer(tmp_path: Path, model: Path) -> None:
 
 @pytest.mark.ros
 def test_nav2_benchmark(vision_msgs: None, model: Path) -> None:
-    result = command("nav2-benchmark", "--model", model, "--seconds", 3)
+    result = command("nav2", "--model", model, "--seconds", 3)
     assert result["label_info"] == "required"
     assert result["sent"] == 30
     assert 15 < result["answered"] <= 30
@@ -149,7 +157,7 @@ def test_nav2_benchmark(vision_msgs: None, model: Path) -> None:
 @pytest.mark.ros
 def test_cameras_benchmark(model: Path) -> None:
     """The camera that is killed stops and comes back; the counts agree with the stream."""
-    result = command("cameras-benchmark", "--model", model, "--seconds", 4, "--cameras", 2)
+    result = command("cameras", "--model", model, "--seconds", 4, "--cameras", 2)
     assert result["killed_came_back"]
     for layout in ("one_node", "separate_nodes"):
         stays, goes = result[layout]["cameras"]
@@ -167,7 +175,7 @@ def test_cameras_benchmark(model: Path) -> None:
 
 @pytest.mark.ros
 def test_outputs_benchmark(model: Path) -> None:
-    result = command("outputs-benchmark", "--model", model, "--seconds", 0.3)
+    result = command("outputs", "--model", model, "--seconds", 0.3)
     names = {cost["output"] for cost in result["outputs"]}
     assert {"depth/image", "segmentation/labels", "points", "normals/color", "edges"} <= names
     assert "segmentation/label_info" not in names  # not sent with each frame

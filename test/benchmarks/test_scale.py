@@ -31,7 +31,7 @@ def write_corpus(folder: Path, frames: int = 4) -> None:
 
 def test_every_source_finds_the_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_corpus(tmp_path / "rooms")
-    assert main(["scale-accuracy", str(tmp_path / "rooms"), "--json"]) == 0
+    assert main(["benchmark", "scale", str(tmp_path / "rooms"), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) == 6
     for row in rows:
@@ -43,7 +43,7 @@ def test_every_source_finds_the_scale(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_a_folder_without_a_corpus_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["scale-accuracy", str(tmp_path)]) == 2
+    assert main(["benchmark", "scale", str(tmp_path)]) == 2
     assert "expected a corpus" in capsys.readouterr().err
-    assert main(["scale-accuracy", str(tmp_path), "--pitch-noise", "-1"]) == 2
+    assert main(["benchmark", "scale", str(tmp_path), "--pitch-noise", "-1"]) == 2
     assert "--pitch-noise is -1.0, expected degrees" in capsys.readouterr().err

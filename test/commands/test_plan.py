@@ -47,7 +47,16 @@ def test_published_rates_are_consistent() -> None:
 
 
 def test_the_command_says_which_size_fits(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["plan", "dpt_tiny_indoor", "--device", "orin-nano", "--fps", "250", "--json"]
+    words = [
+        "benchmark",
+        "plan",
+        "dpt_tiny_indoor",
+        "--device",
+        "orin-nano",
+        "--fps",
+        "250",
+        "--json",
+    ]
     assert cli.main(words) == 0
     summary = json.loads(capsys.readouterr().out)
     found = {(row["size"], row["precision"]): row for row in summary["rows"]}
@@ -61,7 +70,7 @@ def test_the_command_says_which_size_fits(capsys: pytest.CaptureFixture[str]) ->
 
 def test_fp8_only_where_the_device_has_it(capsys: pytest.CaptureFixture[str]) -> None:
     devices = ["agx-orin", "thor", "rtx4090", "h100", "cpu"]
-    words = ["plan", "dpt_tiny_indoor", "--device", *devices, "--no-measure", "--json"]
+    words = ["benchmark", "plan", "dpt_tiny_indoor", "--device", *devices, "--no-measure", "--json"]
     assert cli.main(words) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert {r["device"] for r in rows if r["precision"] == "fp8"} == {"thor", "rtx4090", "h100"}
@@ -73,5 +82,5 @@ def test_wrong_options_are_named(capsys: pytest.CaptureFixture[str]) -> None:
         (["--fps", "0"], "--fps is 0.0"),
         (["--efficiency", "2"], "--efficiency is 2.0"),
     ):
-        assert cli.main(["plan", "dpt_tiny_indoor", *words]) == 2
+        assert cli.main(["benchmark", "plan", "dpt_tiny_indoor", *words]) == 2
         assert complaint in capsys.readouterr().err

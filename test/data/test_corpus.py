@@ -39,9 +39,11 @@ def test_a_mixture_is_one_sequence_with_its_provenance(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mixture[4].rgb_hwc, parts[1][1].rgb_hwc)
     described = mixture.describe()
     assert [(d["name"], d["frames"]) for d in described] == [("a", 3), ("b", 5)]
-    describe(tmp_path / "a", command="dense-perception synthesize rooms --out /home/me/a --seed 3")
+    describe(
+        tmp_path / "a", command="dense-perception data synthesize rooms --out /home/me/a --seed 3"
+    )
     command = Mixture([Corpus(tmp_path / "a")]).describe()[0]["command"]
-    assert command == "dense-perception synthesize rooms --out a --seed 3"
+    assert command == "dense-perception data synthesize rooms --out a --seed 3"
     with pytest.raises(TrainingError, match="--data"):
         Mixture([])
 
@@ -110,7 +112,7 @@ def describe(root: Path, **changes: object) -> None:
         (fewer, "12 images, 12 depth maps and 2 intrinsics"),
         (gone, r"cannot read .*shard_00001.rgb\.npy"),
         (shard_gone, "holds 12 frames, corpus.json promises 24"),
-        (no_description, "dense-perception synthesize"),
+        (no_description, "dense-perception data synthesize"),
         (broken_description, r"cannot read .*corpus\.json"),
         (lambda root: describe(root, schema=9), "schema is 9, this version reads 1"),
         (lambda root: describe(root, width="wide"), "width is 'wide'"),

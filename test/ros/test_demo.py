@@ -86,7 +86,7 @@ def test_demo_says_why_the_node_does_not_start(tmp_path: Path) -> None:
 
 def test_stream_benchmark(red_model: Path) -> None:
     arguments = ["--seconds", 3, "--rate", 10, "--width", 160, "--height", 120, "--json"]
-    done = command("stream-benchmark", "--model", red_model, *arguments)
+    done = command("benchmark", "stream", "--model", red_model, *arguments)
     assert done.returncode in (0, 1), done.stderr
     result = json.loads(done.stdout)
     assert result["sent"] == 30

@@ -66,7 +66,16 @@ def test_the_command_measures_and_records(
     runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "soup" / "model.pt"
-    words = ["soup", str(runs["later"]), str(runs["earlier"]), "--share", "0.3", "--out", str(out)]
+    words = [
+        "train",
+        "soup",
+        str(runs["later"]),
+        str(runs["earlier"]),
+        "--share",
+        "0.3",
+        "--out",
+        str(out),
+    ]
     words += ["--validation", str(runs["corpus"]), "--validation-frames", "4", "--threads", "1"]
     assert cli.main([*words, "--json"]) == 0
     row = json.loads(capsys.readouterr().out)["validation"]["rooms"]

@@ -1,0 +1,117 @@
+"""The verbs of ``dense-perception``: what there is, under which heading, and what was renamed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dense_perception.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One word of the command line.
+
+    ``module`` has ``HELP``, ``EXAMPLES``, ``add_arguments`` and ``main``; it is empty where the
+    word needs one of its ``kinds`` after it.
+    """
+
+    line: str
+    module: str = ""
+    kinds: Mapping[str, Verb] = field(default_factory=dict)
+
+
+_COMMANDS = "dense_perception.commands"
+_BENCHMARKS = "dense_perception.benchmarks"
+
+HEADINGS: dict[str, dict[str, Verb]] = {
+    "use": {
+        "run": Verb("depth and labels of images, videos, cameras or bags", f"{_COMMANDS}.run"),
+        "demo": Verb("play a small bag through depth_node", "dense_perception.ros.demo"),
+        "replay": Verb("publish a bag on its ROS 2 topics", f"{_COMMANDS}.replay"),
+    },
+    "models": {
+        "models": Verb("list the models on this machine", f"{_COMMANDS}.models"),
+        "fetch": Verb("download published weights", f"{_COMMANDS}.fetch"),
+        "export": Verb("turn a checkpoint into ONNX files", f"{_COMMANDS}.export"),
+        "compile": Verb("compile a model to checked engines", f"{_COMMANDS}.compile"),
+    },
+    "data and training": {
+        "data": Verb(
+            "make a corpus to train on, or look into one",
+            kinds={
+                "synthesize": Verb("generate rooms or Doom maps", f"{_COMMANDS}.synthesize"),
+            },
+        ),
+        "train": Verb(
+            "train a model",
+            f"{_COMMANDS}.train",
+            {"soup": Verb("average a model with its continuation", f"{_COMMANDS}.soup")},
+        ),
+    },
+    "measuring": {
+        "evaluate": Verb("compare a model with recorded depth or labels", f"{_COMMANDS}.evaluate"),
+        "benchmark": Verb(
+            "measure speed, memory and agreement",
+            kinds={
+                "model": Verb("a model end to end, by backend", f"{_BENCHMARKS}.model"),
+                "stream": Verb("depth_node on a live stream", f"{_BENCHMARKS}.stream"),
+                "cameras": Verb("several cameras in one node", f"{_BENCHMARKS}.cameras"),
+                "nav2": Verb("answers that Nav2's semantic layer takes", f"{_BENCHMARKS}.nav2"),
+                "outputs": Verb("each output of multitask_node", f"{_BENCHMARKS}.outputs"),
+                "parity": Verb("precisions and backends against fp32", f"{_BENCHMARKS}.parity"),
+                "scale": Verb("scale sources on a corpus", f"{_BENCHMARKS}.scale"),
+                "plan": Verb("predict the speed on another device", f"{_COMMANDS}.plan"),
+            },
+        ),
+    },
+}
+
+VERBS: dict[str, Verb] = {name: v for group in HEADINGS.values() for name, v in group.items()}
+
+RENAMED = {
+    "stream-benchmark": "benchmark stream",
+    "cameras-benchmark": "benchmark cameras",
+    "nav2-benchmark": "benchmark nav2",
+    "outputs-benchmark": "benchmark outputs",
+    "parity": "benchmark parity",
+    "scale-accuracy": "benchmark scale",
+    "plan": "benchmark plan",
+    "synthesize": "data synthesize",
+    "soup": "train soup",
+}
+"""Earlier spelling to today's."""
+
+
+def resolve(words: Sequence[str]) -> tuple[str, Verb, list[str]]:
+    """The verb that ``words`` start with, by its full name, and the words after it.
+
+    ``benchmark --help`` resolves to ``benchmark`` itself, which has kinds but no module.
+
+    :raises InputError: for an unknown word, naming the nearest ones, and for an earlier spelling,
+        naming today's.
+    """
+    name, *rest = words
+    if name in RENAMED:
+        raise InputError(f"{name!r} is now {RENAMED[name]!r}")
+    if name not in VERBS:
+        raise InputError(f"there is no command {name!r}{_hint(name, VERBS)}")
+    verb = VERBS[name]
+    if not verb.kinds or not rest or rest[0].startswith("-"):
+        return name, verb, rest
+    word, *after = rest
+    if word in verb.kinds:
+        return f"{name} {word}", verb.kinds[word], after
+    if verb.module:
+        return name, verb, rest
+    if name == "benchmark" and not difflib.get_close_matches(word, verb.kinds):
+        raise InputError(f"'benchmark {word}' is now 'benchmark model {word}'")
+    raise InputError(f"there is no command '{name} {word}'{_hint(word, verb.kinds, name)}")
+
+
+def _hint(word: str, known: Mapping[str, Verb], before: str = "") -> str:
+    close = difflib.get_close_matches(word, known, n=2)
+    hint = f", did you mean {' or '.join(close)}?" if close else ":"
+    heading = f"Kinds of {before}" if before else "Commands"
+    return f"{hint} {heading}: {', '.join(known)}"
