@@ -151,7 +151,7 @@ def _answer_all(
     from tqdm import tqdm
 
     from dense_perception.core.errors import BackendError, InputError
-    from dense_perception.runtime.timing import StageTimer
+    from dense_perception.runtime.stream import StageTimer
 
     sink = _open_sink(perceiver, options)
     timer = StageTimer(window=1_000_000)

@@ -1,14 +1,21 @@
-"""Pinhole intrinsics that travel with the image through every resize and crop."""
+"""What a camera gives: an image, and the pinhole intrinsics that follow it through every resize.
+
+The functions on ``info`` take any object with the fields of ``sensor_msgs/CameraInfo``: from rclpy,
+from a bag, or from a test.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from dense_perception.core.errors import InputError
+
+_FIELDS_OF_VIEW_DEG = (1.0, 170.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +112,168 @@ class Intrinsics:
     def cropped(self, left: int, top: int, width: int, height: int) -> Intrinsics:
         """The same camera after cutting out a rectangle; padding is a negative ``left``/``top``."""
         return Intrinsics(width, height, self.fx, self.fy, self.cx - left, self.cy - top)
+
+
+@dataclass(frozen=True)
+class CalibrationFields:
+    """What an output's CameraInfo says besides its header: float64, flat, D of any length."""
+
+    width: int
+    height: int
+    distortion_model: str
+    d: np.ndarray
+    k: np.ndarray
+    r: np.ndarray
+    p: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The part of the sensor, in full-resolution pixels, that an image shows."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    binning_x: int
+    binning_y: int
+
+    @classmethod
+    def of(cls, info: Any) -> _Window:
+        roi = info.roi
+        whole = roi.width == 0 or roi.height == 0
+        return cls(
+            0 if whole else roi.x_offset,
+            0 if whole else roi.y_offset,
+            info.width if whole else roi.width,
+            info.height if whole else roi.height,
+            max(1, info.binning_x),
+            max(1, info.binning_y),
+        )
+
+
+def intrinsics_from_info(
+    info: Any, width: int, height: int, *, rectified: bool = False
+) -> Intrinsics:
+    """Intrinsics of the image of ``width`` x ``height`` pixels that ``info`` comes with.
+
+    Takes K, or P for a rectified image; honours region of interest and binning. An image that was
+    resized since, keeping its shape, is accepted and the intrinsics are scaled with it.
+
+    :raises InputError: if the calibration is empty (zero or NaN focal length or size), no
+        camera's (a field of view below 1 or above 170 degrees) or belongs to an image of another
+        shape.
+    """
+    if info.width == 0 or info.height == 0:
+        raise InputError(
+            f"camera_info is for an image of {info.width}x{info.height} pixels, the image is "
+            f"{width}x{height}: set width and height in the calibration file"
+        )
+    window = _Window.of(info)
+    shown_width = window.width / window.binning_x
+    shown_height = window.height / window.binning_y
+    # Drivers round odd sides up or down, so a side may be off by a pixel.
+    if abs(width / shown_width * shown_height - height) > 1 + height / shown_height:
+        raise InputError(
+            f"camera_info is for an image of {shown_width:g}x{shown_height:g} pixels, the image is "
+            f"{width}x{height}, which has another shape: remap camera_info to the topic of this "
+            "image, or republish it cropped the same way"
+        )
+    name, matrix = ("P", info.p) if rectified else ("K", info.k)
+    try:
+        sensor = Intrinsics.from_matrix(info.width, info.height, np.asarray(matrix, np.float64))
+    except InputError as error:
+        raise InputError(f"{name} of camera_info is not usable: {error}") from error
+    low, high = _FIELDS_OF_VIEW_DEG
+    if not low <= sensor.horizontal_fov_deg <= high:
+        raise InputError(
+            f"{name} of camera_info is not usable: fx is {sensor.fx:g} for a width of {info.width} "
+            f"pixels, a field of view of {sensor.horizontal_fov_deg:.3g} degrees, expected "
+            f"{low:g} to {high:g}: give {name} in pixels of the full image, not normalised"
+        )
+    return sensor.cropped(window.left, window.top, window.width, window.height).resized(
+        width, height
+    )
+
+
+def calibration_for_output(info: Any | None, intrinsics: Intrinsics) -> CalibrationFields:
+    """The calibration of an output image of the size of ``intrinsics``.
+
+    K and P of ``info`` are scaled to the output with its region of interest and binning worked in;
+    distortion and rectification are kept. Without ``info``: an ideal pinhole with ``intrinsics``.
+    """
+    k = intrinsics.matrix()
+    p = np.hstack([k, np.zeros((3, 1))])
+    r, d, model = np.eye(3), np.zeros(5), "plumb_bob"
+    if info is not None:
+        window = _Window.of(info)
+        scale_x, scale_y = intrinsics.width / window.width, intrinsics.height / window.height
+        # Pixel centres are whole numbers: u goes to (u - left + 0.5) * scale - 0.5.
+        to_output = np.array(
+            [
+                [scale_x, 0, (0.5 - window.left) * scale_x - 0.5],
+                [0, scale_y, (0.5 - window.top) * scale_y - 0.5],
+                [0, 0, 1],
+            ]
+        )
+        if info.k[0] > 0:
+            k = to_output @ np.asarray(info.k, np.float64).reshape(3, 3)
+            p[:, :3] = k
+        if info.p[0] > 0:
+            p = to_output @ np.asarray(info.p, np.float64).reshape(3, 4)
+        if np.any(info.r):
+            r = np.asarray(info.r, np.float64)
+        d, model = np.asarray(info.d, np.float64), str(info.distortion_model)
+    return CalibrationFields(
+        intrinsics.width,
+        intrinsics.height,
+        model,
+        d.reshape(-1),
+        k.reshape(-1),
+        r.reshape(-1),
+        p.reshape(-1),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """An RGB image, when and where it was taken, and with which camera.
+
+    ``rgb_hwc``: HxWx3 ``uint8`` RGB. ``stamp_ns``: nanoseconds, passed through untouched.
+    ``frame_id``: the optical frame's name, passed through untouched. ``intrinsics``: of this very
+    image size, or ``None`` where the camera is not calibrated.
+
+    :raises InputError: if the array is not HxWx3 uint8, is empty, or the intrinsics are of another
+        size.
+    """
+
+    rgb_hwc: np.ndarray
+    stamp_ns: int = 0
+    frame_id: str = ""
+    intrinsics: Intrinsics | None = None
+
+    def __post_init__(self) -> None:
+        image = self.rgb_hwc
+        if not isinstance(image, np.ndarray):
+            raise InputError(f"the image is a {type(image).__name__}, expected a NumPy array")
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise InputError(
+                f"the image is {image.dtype} of shape {image.shape}, expected uint8 of shape "
+                "(height, width, 3) in RGB order: convert it first"
+            )
+        if image.shape[0] == 0 or image.shape[1] == 0:
+            raise InputError(f"the image has shape {image.shape}, expected at least one pixel")
+        k = self.intrinsics
+        if k is not None and (k.width, k.height) != (image.shape[1], image.shape[0]):
+            raise InputError(
+                f"intrinsics are for {k.width}x{k.height}, the image is "
+                f"{image.shape[1]}x{image.shape[0]}: scale them with Intrinsics.resized"
+            )
+
+    @property
+    def width(self) -> int:
+        return int(self.rgb_hwc.shape[1])
+
+    @property
+    def height(self) -> int:
+        return int(self.rgb_hwc.shape[0])

@@ -138,7 +138,7 @@ class GrayMap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """The answer to one :class:`~dense_perception.core.frame.Frame`.
+    """The answer to one :class:`~dense_perception.core.camera.Frame`.
 
     Every map has the size ``width`` x ``height``; ``intrinsics`` are of that size.
     ``intrinsics_assumed`` says that they come from a default field of view rather than from a

@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dense_perception.core.camera import Intrinsics
-from dense_perception.core.camera_info import intrinsics_from_info
+from dense_perception.core.camera import Frame, Intrinsics, intrinsics_from_info
 from dense_perception.core.errors import BackendError, InputError
-from dense_perception.core.frame import Frame
 from dense_perception.core.prediction import DepthKind
 from dense_perception.imaging.resize import restore
 from dense_perception.media.bag_images import (

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dense_perception.core.camera_info import calibration_for_output
+from dense_perception.core.camera import calibration_for_output
 from dense_perception.core.errors import DensePerceptionError, InputError
 from dense_perception.core.files import prepare_output_folder
 from dense_perception.core.prediction import DepthKind, Prediction

@@ -11,10 +11,8 @@ from typing import Any
 
 import cv2
 
-from dense_perception.core.camera import Intrinsics
-from dense_perception.core.camera_info import intrinsics_from_info
+from dense_perception.core.camera import Frame, Intrinsics, intrinsics_from_info
 from dense_perception.core.errors import InputError
-from dense_perception.core.frame import Frame
 from dense_perception.imaging.decode import decode_compressed
 from dense_perception.media.bag_images import (
     CAMERA_INFO,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dense_perception.core.camera import Frame
 from dense_perception.core.card import ModelCard
-from dense_perception.core.frame import Frame
 from dense_perception.core.prediction import Prediction
 from dense_perception.ros.camera_input import CameraFrame, CameraInput
 from dense_perception.ros.depth_refinement import DepthRefinement
-from dense_perception.ros.frame_log import FrameLog
+from dense_perception.ros.diagnostics import FrameLog
 from dense_perception.ros.outputs import Answer, OutputGroup, OutputTopics
 from dense_perception.ros.topics import TopicSpec
 

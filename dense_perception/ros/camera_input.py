@@ -9,9 +9,8 @@ from typing import Any
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from dense_perception.core.camera_info import intrinsics_from_info
+from dense_perception.core.camera import Frame, intrinsics_from_info
 from dense_perception.core.errors import InputError
-from dense_perception.core.frame import Frame
 from dense_perception.media.bag_images import is_rectified
 from dense_perception.ros import qos
 from dense_perception.ros.convert import rgb_from_compressed, rgb_from_image, stamp_ns

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from dense_perception.core.camera import Intrinsics
-from dense_perception.core.camera_info import calibration_for_output
+from dense_perception.core.camera import Intrinsics, calibration_for_output
 from dense_perception.core.errors import InputError
 from dense_perception.imaging.decode import decode_compressed
 from dense_perception.imaging.encodings import DEPTH_ENCODINGS, IMAGE_ENCODINGS, decode_image
 from dense_perception.imaging.points import write_points
-from dense_perception.ros.image_bridge import image_bridge
 
 _BIG_ENDIAN_MACHINE = sys.byteorder == "big"
 _MAX_UINT16 = 65535
+_PROBE = """
+from cv_bridge import CvBridge
+from sensor_msgs.msg import Image
+image = Image(height=1, width=1, step=3, encoding="bgr8", data=bytes(3))
+assert CvBridge().imgmsg_to_cv2(image, "rgb8").shape == (1, 1, 3)
+"""
 
 
 def stamp_ns(header: Header) -> int:
@@ -60,6 +67,28 @@ def rgb_from_compressed(message: CompressedImage) -> np.ndarray:
     return decode_compressed(message.data)
 
 
+@cache
+def image_bridge() -> Any:
+    """A ``CvBridge``, or ``None`` where there is none or it does not work.
+
+    A cv_bridge that was built against NumPy 1 ends the process when NumPy 2 calls it, so it is
+    tried in another process first.
+    """
+    if find_spec("cv_bridge") is None:
+        return None
+    try:
+        probe = subprocess.run(
+            [sys.executable, "-c", _PROBE], capture_output=True, timeout=30, check=False
+        )
+        if probe.returncode != 0:
+            return None
+        from cv_bridge import CvBridge
+
+        return CvBridge()
+    except Exception:
+        return None
+
+
 def depth_message(depth_m: np.ndarray, header: Header, encoding: str = "32FC1") -> Image:
     """HxW ``float32`` metres with NaN as REP 118 wants it.
 
@@ -93,7 +122,7 @@ def camera_info_message(
 ) -> CameraInfo:
     """``camera_info`` of an output of the size of ``intrinsics``; ``info`` is the input's, if any.
 
-    See :func:`~dense_perception.core.camera_info.calibration_for_output`.
+    See :func:`~dense_perception.core.camera.calibration_for_output`.
     """
     fields = calibration_for_output(info, intrinsics)
     return CameraInfo(

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from rclpy.node import Node
 
-from dense_perception.core.frame import Frame
+from dense_perception.core.camera import Frame
 from dense_perception.core.prediction import DepthKind, DepthMap, Prediction
 from dense_perception.ros.scale_input import ScaleInput
 from dense_perception.runtime.stabilise import DepthStabiliser

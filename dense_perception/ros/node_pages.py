@@ -13,8 +13,7 @@ from pathlib import Path
 
 from dense_perception.core.files import atomic_write
 from dense_perception.ros import topics
-from dense_perception.ros.parameter_table import ParameterTable
-from dense_perception.ros.parameter_text import as_markdown, as_yaml
+from dense_perception.ros.parameter_table import ParameterTable, as_markdown, as_yaml
 from dense_perception.ros.params import (
     DepthParameters,
     MultitaskParameters,

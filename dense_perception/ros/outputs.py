@@ -12,8 +12,8 @@ from rclpy.lifecycle import LifecyclePublisher
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
+from dense_perception.core.camera import Frame
 from dense_perception.core.card import ModelCard
-from dense_perception.core.frame import Frame
 from dense_perception.core.prediction import Prediction
 from dense_perception.ros import qos
 from dense_perception.ros.topics import TopicSpec

@@ -9,7 +9,7 @@ from typing import Any
 from dense_perception.core.errors import InputError
 from dense_perception.core.relabel import AUTOMATIC_VOID
 from dense_perception.ros.parameter_table import Changes, ParameterTable, parameter
-from dense_perception.runtime.scale.sources import SCALE_SOURCES
+from dense_perception.runtime.scale.known import SCALE_SOURCES
 
 _CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _MOST_CAMERAS = 16

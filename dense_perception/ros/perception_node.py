@@ -21,8 +21,8 @@ from dense_perception.ros.model_slot import PATIENCE_S, ModelSlot, load_model, n
 from dense_perception.ros.outputs import OutputGroup
 from dense_perception.ros.parameter_table import Parameters
 from dense_perception.ros.topics import TopicSpec
-from dense_perception.runtime.mailbox import Worker
 from dense_perception.runtime.perceiver import Perceiver
+from dense_perception.runtime.stream import Worker
 
 
 class PerceptionNode(LifecycleNode, Generic[Parameters]):

@@ -10,9 +10,8 @@ from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image, LaserScan, PointCloud2, PointField
 
-from dense_perception.core.camera import Intrinsics
+from dense_perception.core.camera import Frame, Intrinsics
 from dense_perception.core.errors import InputError
-from dense_perception.core.frame import Frame
 from dense_perception.core.prediction import Prediction
 from dense_perception.imaging.encodings import decode_depth
 from dense_perception.ros.convert import stamp_ns

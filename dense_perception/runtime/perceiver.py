@@ -15,10 +15,9 @@ from dense_perception.backends.base import Backend
 from dense_perception.backends.contract import check_graph
 from dense_perception.backends.select import select_backend
 from dense_perception.backends.selection import Selection
-from dense_perception.core.camera import Intrinsics
+from dense_perception.core.camera import Frame, Intrinsics
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import CardError, InputError
-from dense_perception.core.frame import Frame
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.prediction import (
     GRAY_MAPS,

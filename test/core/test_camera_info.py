@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dense_perception.core.camera_info import calibration_for_output, intrinsics_from_info
+from dense_perception.core.camera import calibration_for_output, intrinsics_from_info
 from dense_perception.core.errors import InputError
 
 K = [800.0, 0.0, 330.25, 0.0, 790.0, 244.75, 0.0, 0.0, 1.0]

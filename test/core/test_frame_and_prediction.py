@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dense_perception.core.camera import Intrinsics
+from dense_perception.core.camera import Frame, Intrinsics
 from dense_perception.core.errors import InputError
-from dense_perception.core.frame import Frame
 from dense_perception.core.prediction import (
     DepthKind,
     DepthMap,

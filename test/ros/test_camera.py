@@ -8,8 +8,7 @@ import rclpy
 from rclpy.context import Context
 from rclpy.parameter import Parameter
 
-from dense_perception.core.camera import Intrinsics
-from dense_perception.core.frame import Frame
+from dense_perception.core.camera import Frame, Intrinsics
 from dense_perception.core.prediction import DepthMap, Prediction
 from dense_perception.ros.camera import Camera
 from dense_perception.ros.depth_outputs import DepthOutputs

@@ -13,7 +13,7 @@ from std_msgs.msg import Header
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
-from dense_perception.ros import convert, image_bridge
+from dense_perception.ros import convert
 from dense_perception.ros.convert import (
     CloudWriter,
     camera_info_message,
@@ -23,7 +23,7 @@ from dense_perception.ros.convert import (
     rgb_from_image,
     stamp_ns,
 )
-from dense_perception.ros.image_bridge import image_bridge as find_bridge
+from dense_perception.ros.convert import image_bridge as find_bridge
 from test.support.ros_probe import header, random_rgb
 
 
@@ -180,8 +180,8 @@ def test_a_cv_bridge_that_crashes_is_not_used(
     fake = ModuleType("cv_bridge")
     fake.CvBridge = _Bridge  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "cv_bridge", fake)
-    monkeypatch.setattr(image_bridge, "find_spec", lambda name: SimpleNamespace(name=name))
-    monkeypatch.setattr(image_bridge, "_PROBE", probe_code)
+    monkeypatch.setattr(convert, "find_spec", lambda name: SimpleNamespace(name=name))
+    monkeypatch.setattr(convert, "_PROBE", probe_code)
     find_bridge.cache_clear()
     try:
         assert isinstance(find_bridge(), _Bridge) is usable

@@ -9,8 +9,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from dense_perception.core.errors import InputError
-from dense_perception.ros.diagnostics import Health, diagnostic_array, judge
-from dense_perception.ros.frame_log import FrameLog
+from dense_perception.ros.diagnostics import FrameLog, Health, diagnostic_array, judge
 from test.support.ros_probe import values_of
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR

@@ -12,12 +12,13 @@ from dense_perception.backends.select import BACKENDS
 from dense_perception.core.errors import InputError
 from dense_perception.ros.parameter_table import (
     Changes,
+    as_markdown,
+    as_yaml,
     changed,
     from_overrides,
     table,
     unknown_names,
 )
-from dense_perception.ros.parameter_text import as_markdown, as_yaml
 from dense_perception.ros.params import (
     DepthParameters,
     MultitaskParameters,
@@ -117,7 +118,7 @@ def test_every_row_is_complete() -> None:
 
 def test_the_table_needs_no_ros() -> None:
     code = (
-        "import sys, dense_perception.ros.params, dense_perception.ros.parameter_text;"
+        "import sys, dense_perception.ros.params, dense_perception.ros.parameter_table;"
         "sys.exit('rclpy' in sys.modules or 'cv2' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from dense_perception.runtime.cuts import CutDetector
+from dense_perception.runtime.stabilise import CutDetector
 
 
 def panorama(seed: int) -> np.ndarray:

@@ -11,10 +11,9 @@ import pytest
 
 from dense_perception import Perceiver
 from dense_perception.cli import main
-from dense_perception.core.camera import Intrinsics
+from dense_perception.core.camera import Frame, Intrinsics
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError, CardError, InputError
-from dense_perception.core.frame import Frame
 from dense_perception.core.prediction import MAPS
 from test.support.multitask_artefacts import (
     multitask_answer,

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from dense_perception import Perceiver
-from dense_perception.core.camera import Intrinsics
+from dense_perception.core.camera import Frame, Intrinsics
 from dense_perception.core.card_specs import DepthSpec
 from dense_perception.core.errors import BackendError, CardError, InputError, ModelNotFoundError
-from dense_perception.core.frame import Frame
 from dense_perception.core.prediction import DepthKind
 from test.support.artefacts import red_card, red_depth, write_red_artefact
 from test.support.models import write_model

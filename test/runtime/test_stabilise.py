@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dense_perception.core.frame import Frame
+from dense_perception.core.camera import Frame
 from dense_perception.core.prediction import DepthKind, DepthMap
 from dense_perception.runtime.stabilise import DepthStabiliser
 

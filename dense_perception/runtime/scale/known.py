@@ -1,4 +1,4 @@
-"""Depths that are known at some pixels: from a sparse depth image, or from points in space."""
+"""What the scale of depth may come from, and depths that are known at some pixels."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import numpy as np
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.prediction import DepthMap
+
+SCALE_SOURCES = ("none", "factor", "camera_height", "depth", "points", "scan")
+MEASURED_SOURCES = ("depth", "points", "scan")
+"""Sources that bring known depths with them."""
 
 _MOST_POINTS = 1000
 _NEAREST_M = 0.05

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from dense_perception.core.camera import Intrinsics
+from dense_perception.core.camera import Frame, Intrinsics
 from dense_perception.core.errors import InputError
-from dense_perception.core.frame import Frame
 from dense_perception.core.prediction import DepthKind, Prediction
-from dense_perception.runtime.cuts import CutDetector
 from dense_perception.runtime.scale.alignment import (
     MIN_POINTS,
     Alignment,
@@ -16,9 +14,9 @@ from dense_perception.runtime.scale.alignment import (
     fit_alignment,
 )
 from dense_perception.runtime.scale.floor import fit_floor
-from dense_perception.runtime.scale.known import KnownDepths
-from dense_perception.runtime.scale.sources import SCALE_SOURCES
+from dense_perception.runtime.scale.known import SCALE_SOURCES, KnownDepths
 from dense_perception.runtime.scale.tracker import CONVERGED_ERROR, ScaleTracker
+from dense_perception.runtime.stabilise import CutDetector
 
 _JITTER = 0.01
 

@@ -7,9 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dense_perception.core.camera import Intrinsics
+from dense_perception.core.camera import Frame, Intrinsics
 from dense_perception.core.errors import InputError
-from dense_perception.core.frame import Frame
 from dense_perception.core.prediction import DepthKind, DepthMap, Prediction
 from dense_perception.runtime.scale.known import KnownDepths
 from dense_perception.runtime.scale.metric import MetricScale, ScaleSettings

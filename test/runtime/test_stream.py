@@ -7,8 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from dense_perception.runtime.mailbox import Mailbox, Worker
-from dense_perception.runtime.timing import StageTimer
+from dense_perception.runtime.stream import Mailbox, StageTimer, Worker
 
 PATIENCE_S = 10.0
 
