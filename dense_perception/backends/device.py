@@ -1,11 +1,8 @@
-"""What an engine was made for: the CPU with its features, or the GPU with its driver."""
+"""NVIDIA GPUs, asked of their driver, and the names that devices have in parameters."""
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import platform
 from dataclasses import dataclass
 
 from dense_perception.core.errors import BackendError
@@ -23,19 +20,6 @@ class Gpu:
 
     def __str__(self) -> str:
         return f"{self.name}, {self.capability}, driver {self.driver}"
-
-
-def cpu_name() -> str:
-    """CPU model and the number of cores this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    model = _cpuinfo(("model name", "Model")) or platform.machine()
-    return f"{model} x{cores}"
-
-
-def cpu_with_features() -> str:
-    """:func:`cpu_name` and a digest of the instruction sets: code for others may not run."""
-    flags = " ".join(sorted(_cpuinfo(("flags", "Features")).split()))
-    return f"{cpu_name()}, features {hashlib.sha256(flags.encode()).hexdigest()[:8]}"
 
 
 def gpu(index: int = 0) -> Gpu:
@@ -70,14 +54,3 @@ def gpu(index: int = 0) -> Gpu:
         capability.append(str(value.value))
     driver = f"{version.value // 1000}.{version.value % 1000 // 10}"
     return Gpu(name.value.decode(errors="replace"), ".".join(capability), driver)
-
-
-def _cpuinfo(names: tuple[str, ...]) -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as stream:
-            for line in stream:
-                if line.startswith(names):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return ""

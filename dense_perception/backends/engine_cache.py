@@ -16,8 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from dense_perception.core.cache import cache_dir, read_json, write_json
-from dense_perception.core.files import atomic_write
+from dense_perception.core.storage import atomic_write, cache_dir, read_json, write_json
 
 _MAGIC = "dense_perception engine 1"
 _MAX_HEADER = 1 << 16

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from dense_perception.backends.base import Backend, TensorSpec
-from dense_perception.backends.device import cpu_with_features
 from dense_perception.backends.engine_cache import EngineKey, obtain_engine
 from dense_perception.core.errors import BackendError
-from dense_perception.core.registry import file_sha256
+from dense_perception.core.machine import cpu_with_features
+from dense_perception.core.storage import file_sha256
 
 PACKAGE = "openvino"
 # A static batch is faster than a free one; the last four sizes stay compiled.

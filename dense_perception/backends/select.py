@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import hashlib
 import random
 import time
@@ -22,6 +20,7 @@ from dense_perception.backends.self_check import self_check
 from dense_perception.backends.speed import SpeedMemory, measure_ms, speed_key
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError, DensePerceptionError, EngineRefusedError
+from dense_perception.core.machine import return_freed_memory
 from dense_perception.core.registry import Model
 
 BACKENDS: dict[str, tuple[str, str, str]] = {
@@ -191,7 +190,7 @@ class _Contest:
             else:
                 opened[0].close()
         self.memory.save()
-        _return_free_memory()
+        return_freed_memory(collect=False)  # glibc keeps some 50 MB of the losers otherwise
         if best is None:
             if len({str(error) for error in errors}) == 1:
                 raise errors[0]
@@ -259,9 +258,3 @@ class _Contest:
         path, _ = self.model.artefact(precision)
         package = BACKENDS[name][2] if name in BACKENDS else name
         return speed_key(name, package, path, device=self.device, threads=self.threads)
-
-
-def _return_free_memory() -> None:
-    """Give what the losers freed back to the system (glibc keeps some 50 MB otherwise)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)

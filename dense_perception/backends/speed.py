@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from dense_perception.backends.base import Backend
-from dense_perception.backends.device import cpu_name
-from dense_perception.core.cache import cache_dir, read_json, write_json
-from dense_perception.core.registry import file_sha256
+from dense_perception.core.machine import cpu_name
+from dense_perception.core.storage import cache_dir, file_sha256, read_json, write_json
 
 MEASURE_S = 0.25
 """Time spent measuring one candidate, after its load and one warm-up run."""

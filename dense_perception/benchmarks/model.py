@@ -208,7 +208,7 @@ def _row(name: str, values_ms: list[float], ours: bool) -> dict[str, Any]:
 
 
 def _machine() -> str:
-    from dense_perception.backends.device import cpu_name
+    from dense_perception.core.machine import cpu_name
 
     return cpu_name()
 

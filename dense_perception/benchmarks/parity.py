@@ -48,10 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from dense_perception.backends.device import cpu_name
     from dense_perception.backends.select import installed_backends
     from dense_perception.core.card_specs import PRECISIONS
     from dense_perception.core.errors import BackendError, InputError
+    from dense_perception.core.machine import cpu_name
     from dense_perception.core.registry import find_model
 
     if options.runs < 1 or options.limit < 1:

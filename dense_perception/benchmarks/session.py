@@ -109,7 +109,7 @@ def open_session(transport_profile: str | None) -> Iterator[tuple[Session, Liste
     from rclpy.signals import SignalHandlerOptions
 
     from dense_perception.benchmarks.listener import Listener
-    from dense_perception.ros.allocator import keep_freed_memory
+    from dense_perception.core.machine import keep_freed_memory
 
     interrupt_on_signals()
     keep_freed_memory()

@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     from std_msgs.msg import Header
 
     from dense_perception.core.camera import Intrinsics
-    from dense_perception.ros.allocator import keep_freed_memory
+    from dense_perception.core.machine import keep_freed_memory
     from dense_perception.ros.convert import camera_info_message, image_message
     from dense_perception.ros.processes import interrupt_on_signals
 

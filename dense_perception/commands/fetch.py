@@ -40,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from dense_perception.core.errors import InputError, ModelNotFoundError
     from dense_perception.core.registry import checkpoint_path, find_card
-    from dense_perception.hub.download import MIRROR_VARIABLE, download, sha256
+    from dense_perception.core.storage import file_sha256
+    from dense_perception.hub.download import MIRROR_VARIABLE, download
     from dense_perception.hub.licence import licence_notice
 
     if options.retries < 0:
@@ -64,7 +65,7 @@ def main(options: argparse.Namespace) -> int:
     path = download(
         card.source, folder, mirror=mirror, retries=options.retries, progress=not options.json
     )
-    digest = sha256(path)
+    digest = file_sha256(path)
     if options.json:
         print(
             json.dumps(

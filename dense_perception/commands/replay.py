@@ -53,8 +53,8 @@ def main(args: argparse.Namespace) -> int:
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
+    from dense_perception.core.machine import keep_freed_memory
     from dense_perception.media.bag_reader import BagReader
-    from dense_perception.ros.allocator import keep_freed_memory
     from dense_perception.ros.processes import interrupt_on_signals
     from dense_perception.ros.replay import Replay, ReplayOptions, ReplayReport
 

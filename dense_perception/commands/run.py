@@ -230,10 +230,9 @@ def _open_sink(perceiver: Perceiver, options: argparse.Namespace) -> Any:
 
 
 def _keep(summary: dict[str, Any], folder: Path) -> None:
-    from dense_perception.core.files import atomic_write
+    from dense_perception.core.storage import atomic_write_text
 
-    with atomic_write(folder / "run.json") as stream:
-        stream.write((json.dumps(summary, indent=2) + "\n").encode())
+    atomic_write_text(folder / "run.json", json.dumps(summary, indent=2) + "\n")
 
 
 def _report(summary: dict[str, Any], options: argparse.Namespace) -> None:

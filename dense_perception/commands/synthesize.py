@@ -7,8 +7,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from dense_perception.core.cache import cache_dir
 from dense_perception.core.errors import InputError
+from dense_perception.core.storage import cache_dir
 
 HELP = "generate training images with exact metric depth (furnished rooms, Doom maps)"
 EXAMPLES = """examples:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    keep_freed_memory()
+    from dense_perception.core.machine import keep_freed_memory
+
+    keep_freed_memory(activations=True)
     # Read when torch is first loaded: threads that wait sleep, since other work may need the core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
@@ -108,21 +108,6 @@ def main(args: argparse.Namespace) -> int:
     if not args.json:
         print(f"{args.out / checkpoint.MODEL_FILE}: {_line(results)}")
     return 0
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep large freed blocks.
-
-    Activations are tens of megabytes each; returning them to the kernel after every layer and
-    zeroing fresh pages for the next one costs more than the arithmetic. Does nothing elsewhere.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        trim_threshold, mmap_max = -1, -4
-        mallopt(mmap_max, 0)
-        mallopt(trim_threshold, 2**31 - 1)
 
 
 def _overridden(config: Any, args: argparse.Namespace) -> Any:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
-from dense_perception.core.cache import cache_dir, read_json, write_json
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, CardError, ModelNotFoundError
+from dense_perception.core.storage import cache_dir, file_sha256
 
 MODELS_VARIABLE = "DENSE_PERCEPTION_MODELS"
 """Environment variable with folders of models to look in first, separated like PATH."""
@@ -161,37 +159,6 @@ def find_card(name: str) -> ModelCard:
     return ModelCard.from_yaml(known[name])
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file in hex, remembered by path, size and modification time."""
-    status = path.stat()
-    return _known_sha256(path.resolve(), status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _known_sha256(path: Path, size: int, mtime_ns: int) -> str:
-    key = f"{path}|{size}|{mtime_ns}"
-    remembered = cache_dir() / "hashes.json"
-    hashes = read_json(remembered)
-    digest = hashes.get(key)
-    if isinstance(digest, str) and len(digest) == 64:
-        return digest
-    digest = _sha256(path)
-    kept = list(hashes.items())[-100:]
-    write_json(remembered, {**dict(kept), key: digest})
-    return digest
-
-
-def _sha256(path: Path) -> str:
-    state = hashlib.sha256()
-    try:
-        with open(path, "rb") as stream:
-            while block := stream.read(1 << 20):
-                state.update(block)
-    except OSError as error:
-        raise ArtefactError(f"cannot read the model file {path}: {error.strerror}") from error
-    return state.hexdigest()
-
-
 def _from_yaml(path: Path) -> Model:
     card = ModelCard.from_yaml(path)
     if card.name != path.stem:
@@ -228,7 +195,6 @@ __all__ = [
     "Model",
     "checkpoint_path",
     "exported_dir",
-    "file_sha256",
     "find_card",
     "find_model",
     "list_models",

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +26,7 @@ from dense_perception.core.card import METADATA_KEY, ModelCard
 from dense_perception.core.errors import ArtefactError, CardError
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.prediction import GRAY_MAPS, DepthKind
+from dense_perception.core.storage import atomic_write
 from dense_perception.export.folding import fold_constants
 from dense_perception.nets.positions import fix_positions
 from dense_perception.nets.sliding_window import SlidingWindow
@@ -179,15 +178,8 @@ def write_onnx(model: onnx.ModelProto, path: Path) -> None:
     :raises ArtefactError: if it cannot be written.
     """
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(model.SerializeToString(deterministic=True))
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with atomic_write(path) as stream:
+            stream.write(model.SerializeToString(deterministic=True))
     except OSError as error:
         raise ArtefactError(f"cannot write {path}: {error.strerror or error}") from error
 

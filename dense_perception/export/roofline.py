@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dense_perception.core.machine import cpu_flags, cpu_info, usable_cores
 from dense_perception.nets.trace import Operation
 
 
@@ -134,19 +135,13 @@ def this_cpu() -> Device:
     A core with AVX-512 does 64 fp32 operations a cycle, with AVX2 32, on AMD before Zen 5 always
     32; VNNI does four times as many on bytes. fp16 is computed as fp32.
     """
-    text = Path("/proc/cpuinfo").read_text(errors="replace") if os.name == "posix" else ""
-    entries: dict[str, str] = {}
-    for line in text.split("\n\n")[0].splitlines():
-        key, _, value = line.partition(":")
-        entries[key.strip()] = value.strip()
-    flags = entries.get("flags", entries.get("Features", "")).split()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    entries, flags, cores = cpu_info(), cpu_flags(), usable_cores()
     clock = float(entries.get("cpu MHz", 2000.0)) * 1e6
     amd = entries.get("vendor_id") == "AuthenticAMD" and int(entries.get("cpu family", 0)) < 26
     per_cycle = 64 if "avx512f" in flags and not amd else 32 if "avx2" in flags else 16
     vnni = any(flag in flags for flag in ("avx512_vnni", "avx_vnni", "asimddp"))
     fp32 = cores * clock * per_cycle / 1e12
-    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if text else 8e9
+    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if entries else 8e9
     return Device(
         "cpu",
         {"fp32": fp32, "fp16": fp32, "int8": fp32 * (4 if vnni else 1)},

@@ -7,7 +7,6 @@ attempt left, which pooch does not do. Proxies are those of the environment (``H
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from urllib.parse import urlsplit
 
 from dense_perception.core.card_specs import CheckpointSource
 from dense_perception.core.errors import ArtefactError
-from dense_perception.core.files import atomic_write
+from dense_perception.core.storage import atomic_write, file_sha256
 
 MIRROR_VARIABLE = "DENSE_PERCEPTION_MIRROR"
 """Environment variable with a folder, or the address of one, that holds the files by name."""
@@ -67,15 +66,6 @@ def download(
     url = f"{mirror.rstrip('/')}/{source.file}" if mirror else source.url
     _transfer(url, target, source, progress, retries, stall_s)
     return target
-
-
-def sha256(path: Path) -> str:
-    """The file's SHA-256 in hex."""
-    state = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(_BLOCK):
-            state.update(block)
-    return state.hexdigest()
 
 
 def _transfer(
@@ -228,7 +218,7 @@ def _verify(path: Path, source: CheckpointSource, target: Path) -> None:
     """Compare with the published digest; a downloaded part that differs is removed."""
     if not source.sha256:
         return
-    digest = sha256(path)
+    digest = file_sha256(path)
     if digest.startswith(source.sha256):
         return
     if path.name.endswith(".part"):

@@ -10,7 +10,7 @@ import numpy as np
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
-from dense_perception.core.files import atomic_write
+from dense_perception.core.storage import atomic_write
 
 XYZRGB_DTYPE = np.dtype(
     {

@@ -10,8 +10,8 @@ import numpy as np
 
 from dense_perception.core.camera import calibration_for_output
 from dense_perception.core.errors import DensePerceptionError, InputError
-from dense_perception.core.files import prepare_output_folder
 from dense_perception.core.prediction import DepthKind, Prediction
+from dense_perception.core.storage import prepare_output_folder
 from dense_perception.imaging.colorize import DepthColorizer
 from dense_perception.imaging.points import organised_xyzrgb
 from dense_perception.media.sources import Item

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from dense_perception.core.errors import DensePerceptionError
-from dense_perception.core.files import atomic_write, prepare_output_folder
 from dense_perception.core.prediction import GRAY_MAPS, DepthKind, LabelMap, Prediction
+from dense_perception.core.storage import atomic_write, prepare_output_folder
 from dense_perception.imaging.colorize import DepthColorizer, side_by_side
 from dense_perception.imaging.points import organised_xyz, write_ply
 from dense_perception.media.sources import Item

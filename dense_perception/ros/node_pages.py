@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dense_perception.core.files import atomic_write
+from dense_perception.core.storage import atomic_write
 from dense_perception.ros import topics
 from dense_perception.ros.parameter_table import ParameterTable, as_markdown, as_yaml
 from dense_perception.ros.params import (

@@ -16,7 +16,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.utilities import remove_ros_args
 
 from dense_perception.core.errors import InputError
-from dense_perception.ros.allocator import keep_freed_memory
+from dense_perception.core.machine import keep_freed_memory
 from dense_perception.ros.parameter_table import table
 from dense_perception.ros.params import PerceptionParameters
 from dense_perception.ros.perception_node import PerceptionNode

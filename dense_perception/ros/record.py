@@ -124,7 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
-    from dense_perception.ros.allocator import keep_freed_memory
+    from dense_perception.core.machine import keep_freed_memory
     from dense_perception.ros.processes import interrupt_on_signals
 
     keep_freed_memory()

@@ -8,7 +8,6 @@ z = 0 with the footprint centred on the origin, the front facing +y, in metres.
 from __future__ import annotations
 
 import json
-import os
 import re
 import tempfile
 import zipfile
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from dense_perception.core.errors import InputError
+from dense_perception.core.storage import atomic_write_text
 from dense_perception.synthetic import meshes
 from dense_perception.synthetic.taxonomy import classify
 
@@ -127,10 +127,8 @@ def convert_library(
                 continue
             if model is not None:
                 models.append(model)
-    listing = folder / "catalogue.json"
-    temporary = listing.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps([asdict(model) for model in models], indent=1))
-    os.replace(temporary, listing)
+    listing = json.dumps([asdict(model) for model in models], indent=1)
+    atomic_write_text(folder / "catalogue.json", listing)
     return models
 
 

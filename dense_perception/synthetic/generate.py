@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dense_perception.core.errors import InputError, TrainingError
+from dense_perception.core.storage import atomic_write_text
 from dense_perception.synthetic import shards
 
 NICENESS = 10
@@ -144,9 +145,7 @@ def _check_settings(out: Path, settings: dict[str, Any]) -> None:
                 f"{path} to go on, or another --out"
             )
         return
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(settings, indent=1) + "\n")
-    os.replace(temporary, path)
+    atomic_write_text(path, json.dumps(settings, indent=1) + "\n")
 
 
 def _start_worker() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from dense_perception.core.storage import atomic_write
 
 FACES = 7000
 FACES_SMALL = 2000
@@ -196,9 +196,8 @@ def save_parts(path: Path, parts: list[Part]) -> None:
         else:
             assert part.rgb_n3 is not None
             arrays[f"rgb{k}"] = part.rgb_n3
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-    os.replace(file.name, path)
+    with atomic_write(path) as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
 def load_packed(path: Path) -> list[Part]:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from dense_perception.core.errors import TrainingError
+from dense_perception.core.storage import atomic_write_text
 
 SCHEMA = 1
 ARRAYS = {
@@ -78,10 +79,8 @@ def write_shard(corpus: Path, index: int, samples: list[Sample]) -> Path:
 
 def write_description(corpus: Path, description: dict[str, Any]) -> None:
     """Write ``corpus.json``, whole or not at all."""
-    path = Path(corpus) / "corpus.json"
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({"schema": SCHEMA, **description}, indent=1) + "\n")
-    os.replace(temporary, path)
+    text = json.dumps({"schema": SCHEMA, **description}, indent=1)
+    atomic_write_text(Path(corpus) / "corpus.json", f"{text}\n")
 
 
 def read_description(corpus: Path) -> dict[str, Any]:

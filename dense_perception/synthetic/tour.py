@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from dense_perception.core.cache import cache_dir
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
+from dense_perception.core.storage import cache_dir
 from dense_perception.synthetic import furniture, rooms, surfaces
 from dense_perception.synthetic.cameras import is_free, preview
 from dense_perception.synthetic.layout import draw_room

@@ -7,13 +7,13 @@ to a temporary file first and load with ``weights_only=True``.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dense_perception.core.errors import ArtefactError, TrainingError
+from dense_perception.core.storage import atomic_write
 from dense_perception.nets.checkpoint_file import read_plain
 
 MODEL_FILE = "model.pt"
@@ -23,12 +23,8 @@ LOG_FILE = "log.jsonl"
 
 def save(path: Path, content: dict[str, Any]) -> None:
     """Write so that ``path`` holds the old or the new content whole, whatever happens."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with atomic_write(path, durable=True) as stream:
+        torch.save(content, stream)
 
 
 def load(path: Path, expected: tuple[str, ...] = ("model", "card", "training")) -> dict[str, Any]:

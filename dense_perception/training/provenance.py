@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import platform
-from pathlib import Path
 from typing import Any
 
 from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import FURTHER_MAPS, DepthSpec, InputSpec, SegmentationSpec
+from dense_perception.core.machine import cpu_model
 from dense_perception.core.prediction import DepthKind
 from dense_perception.training.config import TrainingConfig
 
@@ -30,15 +29,7 @@ _KEPT = (
 
 def machine() -> str:
     """The processor's name and the number of logical cores."""
-    name = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    except OSError:
-        pass
-    return f"{name}, {os.cpu_count()} logical cores"
+    return f"{cpu_model()}, {os.cpu_count()} logical cores"
 
 
 def card_of(config: TrainingConfig, training: dict[str, Any]) -> ModelCard:

@@ -12,7 +12,7 @@ import yaml
 
 from dense_perception.core import registry
 from dense_perception.core.errors import ArtefactError, CardError, ModelNotFoundError
-from dense_perception.core.registry import file_sha256, find_model, list_models, search_path
+from dense_perception.core.registry import find_model, list_models, search_path
 from test.support.artefacts import red_card, write_red_artefact
 from test.support.models import write_model
 
@@ -136,18 +136,3 @@ def test_corrupt_onnx_by_path(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(ArtefactError, match=r"half\.onnx is not a whole ONNX model"):
         find_model(path)
-
-
-def test_remembered_hash_follows_the_file_and_survives_a_damaged_cache(tmp_path: Path) -> None:
-    path = tmp_path / "data"
-    path.write_bytes(b"abc")
-    first = file_sha256(path)
-    assert first == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert file_sha256(path) == first
-    path.write_bytes(b"abcd")
-    assert file_sha256(path) != first
-    memory = tmp_path / "cache/dense_perception/hashes.json"
-    for junk in ("", "[1, 2]", "{", '{"x": 3}', "\udcff"):
-        memory.write_text(junk, errors="surrogateescape")
-        registry._known_sha256.cache_clear()
-        assert len(file_sha256(path)) == 64

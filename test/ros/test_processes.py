@@ -1,8 +1,7 @@
-"""Domains, the transport's environment, child processes and the allocator."""
+"""Domains, the transport's environment and child processes."""
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -96,21 +95,3 @@ def test_a_silent_child_is_too_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         child.wait_for_text("ready")
         with pytest.raises(BackendError, match="did not print 'never' within"):
             child.wait_for_text("never", timeout_s=0.05)
-
-
-def test_freed_memory_is_kept_unless_the_environment_says_otherwise() -> None:
-    code = """
-import sys
-from dense_perception.ros.allocator import keep_freed_memory
-print(keep_freed_memory())
-"""
-    plain = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
-    for extra, expected in [({}, "True"), ({"MALLOC_TRIM_THRESHOLD_": "1"}, "False")]:
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env={**plain, **extra},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert done.stdout.strip() == expected

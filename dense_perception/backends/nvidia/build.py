@@ -21,7 +21,7 @@ from dense_perception.backends.nvidia.module import (
     major,
 )
 from dense_perception.core.errors import BackendError
-from dense_perception.core.files import atomic_write
+from dense_perception.core.storage import atomic_write
 
 _SEVERE = 2  # INTERNAL_ERROR and ERROR; warnings are not a reason
 OnProgress = Callable[[str, int, int], None]

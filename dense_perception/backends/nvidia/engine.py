@@ -18,7 +18,7 @@ from dense_perception.backends.nvidia.build import OnProgress, TensorRtOptions, 
 from dense_perception.backends.nvidia.module import STANDARD, major
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError
-from dense_perception.core.registry import file_sha256
+from dense_perception.core.storage import file_sha256
 
 
 def engine_key(

@@ -22,7 +22,7 @@ from dense_perception.backends.device import gpu
 from dense_perception.backends.engine_cache import Engine, EngineKey, engines_dir, find_engine
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, BackendError
-from dense_perception.core.registry import file_sha256
+from dense_perception.core.storage import file_sha256
 
 RUNTIME = "torch_tensorrt"
 _DEVICE = re.compile(r"(?:gpu|cuda)(?::(\d+))?")

@@ -1,4 +1,4 @@
-"""Whole files or none, and a cache that may be missing, damaged or unwritable."""
+"""Whole files or none, hashes, and a cache that may be missing, damaged or unwritable."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from dense_perception.core.cache import cache_dir, read_json, write_json
-from dense_perception.core.errors import InputError
-from dense_perception.core.files import atomic_write, prepare_output_folder
+from dense_perception.core.errors import ArtefactError, InputError
+from dense_perception.core.storage import (
+    atomic_write,
+    atomic_write_text,
+    cache_dir,
+    file_sha256,
+    prepare_output_folder,
+    read_json,
+    write_json,
+)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -40,6 +47,43 @@ def test_written_files_have_ordinary_permissions(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
+
+
+def test_a_durable_write_reaches_the_disk_before_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    synced: list[tuple[int, bool]] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: synced.append((os.fstat(handle).st_size, path.exists()))
+    )
+    with atomic_write(path) as stream:
+        stream.write(b"x")
+    assert not synced
+    path.unlink()
+    with atomic_write(path, durable=True) as stream:
+        stream.write(b"12345")
+    assert synced == [(5, False)]
+    assert path.read_bytes() == b"12345"
+
+
+def test_text_is_written_in_utf8_and_without_translation(tmp_path: Path) -> None:
+    atomic_write_text(tmp_path / "file", "a\r\n\u00fc")
+    assert (tmp_path / "file").read_bytes() == b"a\r\n\xc3\xbc"
+
+
+def test_hash_of_a_file_whose_size_and_time_stay_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    path.write_bytes(b"abc")
+    status = path.stat()
+    # FIPS 180-2, appendix B.1
+    first = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert file_sha256(path) == first
+    path.write_bytes(b"abd")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert file_sha256(path) != first
+    with pytest.raises(ArtefactError, match=r"cannot read .*absent"):
+        file_sha256(tmp_path / "absent")
 
 
 def test_output_folder(tmp_path: Path) -> None:
