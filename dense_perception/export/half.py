@@ -57,16 +57,6 @@ def to_half(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelPro
     return converted
 
 
-def fp16_nodes(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes with an fp16 output, casts aside."""
-    types = _types(model)
-    return [
-        node.name
-        for node in model.graph.node
-        if node.op_type != "Cast" and types.get(node.output[0]) == TensorProto.FLOAT16
-    ]
-
-
 def rounded(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelProto:
     """What :func:`to_half` would store, computed in fp32: for ONNX Runtime on a CPU.
 

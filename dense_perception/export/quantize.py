@@ -173,16 +173,6 @@ class Quantizer:
         return model
 
 
-def quantized_layers(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes whose data and weight inputs are both dequantised."""
-    dequantised = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
-    return [
-        node.name
-        for node in model.graph.node
-        if node.op_type in QUANTISED and set(node.input[:2]) <= dequantised
-    ]
-
-
 def _layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     found = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import io
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -156,10 +155,3 @@ def to_tensorrt(
             f"torch_tensorrt {torch_tensorrt.__version__} does not compile this network in "
             f"{precision}: {str(error)[:300]}; take another precision, or --backend tensorrt"
         ) from error
-
-
-def unconverted(program: torch.export.ExportedProgram, example: tuple[Tensor, ...]) -> bytes:
-    """In place of :func:`to_tensorrt`: the program as it is, for any device of PyTorch."""
-    stream = io.BytesIO()
-    torch.export.save(program, stream)
-    return stream.getvalue()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from dense_perception.core.errors import InputError
 from dense_perception.nets.swin import SWIN_VARIANTS, SwinConfig
 
 STAGES = 4
 ALL = (True, True, True, True)
-NONE = (False, False, False, False)
 
 
 @dataclass(frozen=True)
@@ -65,14 +64,6 @@ class ViTCoMerConfig(CoMerConfig):
     def windows(self) -> tuple[int, ...]:
         """Side of each block's windows; every third block attends globally."""
         return tuple(0 if index % 3 == 2 else self.window for index in range(self.depth))
-
-    def detection(self) -> ViTCoMerConfig:
-        """The authors' detection form: narrow MRFP, no interaction of levels, windows of 14."""
-        return replace(self, interaction=NONE, stage_features=False, mrfp_ratio=0.5, window=14)
-
-    def detection_dinov2(self) -> ViTCoMerConfig:
-        """Their detection form on DINOv2, stored for 592 x 592: there the levels interact."""
-        return replace(self.detection(), interaction=ALL, grid=(37, 37))
 
 
 @dataclass(frozen=True)

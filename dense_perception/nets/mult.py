@@ -28,7 +28,6 @@ from dense_perception.nets.vit import MLP
 from dense_perception.nets.windows import RelativePositionBias, WindowLayout
 
 TASKS = ("segmentation", "depth", "normals", "reshading", "keypoints", "edges")
-DEFAULT_REFERENCE = "normals"
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class TaskConfig:
     """Which tasks a network has.
 
     :param tasks: any subset of :data:`TASKS`, without repetition; the order is the outputs'.
-    :param reference: the task whose layers make the shared attention; empty for surface normals,
-        or the first task where they are absent.
+    :param reference: the task whose layers the shared attention is said to be; a name alone, since
+        those layers are shared by all tasks.
     :param classes: of the segmentation.
     """
 
@@ -56,12 +55,6 @@ class TaskConfig:
             )
         if self.classes < 2:
             raise InputError(f"classes is {self.classes}, expected two or more")
-
-    @property
-    def reference_task(self) -> str:
-        if self.reference:
-            return self.reference
-        return DEFAULT_REFERENCE if DEFAULT_REFERENCE in self.tasks else self.tasks[0]
 
     def channels_of(self, task: str) -> int:
         """Channels of a task's map."""

@@ -1,4 +1,4 @@
-"""From a card's ``network`` mapping to a module, and the mappings of the networks we train."""
+"""From a card's ``network`` mapping to a module."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from dense_perception.core.errors import CardError, ModelNotFoundError
+from dense_perception.core.errors import CardError
 from dense_perception.nets import (
     depth_anything,
     dpt,
@@ -23,43 +23,6 @@ from dense_perception.nets.mult_lite import MulTLite, MulTLiteConfig
 # How the pixels (0 to 1) are normalised before the network; not the module's business.
 NORMALISATION = ("mean", "std")
 _Config = TypeVar("_Config")
-
-# The Lite0 weights were trained on (pixel - 127) / 128; their own package says ImageNet mean and
-# deviation, but the stem's batch-norm variances fit 0.5/0.5 (ratio 1.08 on photos, not 5.3).
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "dpt_tiny_indoor": {
-        "family": "dpt",
-        "variant": "hybrid_lite0",
-        "height": 192,
-        "width": 256,
-        "features": 40,
-        "head_features": [24, 16],
-        "dim": 192,
-        "depth": 4,
-        "heads": 4,
-        "mlp_ratio": 2.0,
-        "qk_norm": True,
-        "min_canonical_m": 0.1,
-        "max_canonical_m": 40.0,
-        "min_m": 0.1,
-        "max_m": 20.0,
-        "mean": [0.5, 0.5, 0.5],
-        "std": [0.5, 0.5, 0.5],
-    },
-}
-
-
-def default_network(name: str) -> dict[str, Any]:
-    """The ``network`` mapping of a model this project trains; a fresh copy.
-
-    :raises ModelNotFoundError: for another name.
-    """
-    if name not in _DEFAULTS:
-        raise ModelNotFoundError(f"no network is called {name!r}, there are {sorted(_DEFAULTS)}")
-    return {
-        key: list(value) if isinstance(value, list) else value
-        for key, value in _DEFAULTS[name].items()
-    }
 
 
 def variants() -> list[tuple[str, str]]:
@@ -93,6 +56,10 @@ def build(network: Mapping[str, Any]) -> nn.Module:
 
 def normalisation(network: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of R, G, B in units of 0 to 1.
+
+    The networks with a Lite0 stem take 0.5 each: its weights were trained on (pixel - 127) / 128.
+    Their own package says ImageNet's mean and deviation, but the batch-norm variances of the stem
+    fit 0.5 (ratio 1.08 on photos, not 5.3).
 
     :raises CardError: if they are not three finite numbers each, the deviations positive.
     """

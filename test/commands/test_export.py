@@ -20,10 +20,9 @@ from dense_perception.core.reference_frames import reference_feeds
 from dense_perception.core.registry import find_model
 from dense_perception.export import package
 from dense_perception.export.graph import embed_card
-from dense_perception.export.half import fp16_nodes
 from dense_perception.export.parity import Difference, runtime_outputs
-from dense_perception.export.quantize import quantized_layers
 from test.export.conftest import VIT, random_network, vit_card
+from test.support.onnx_graphs import fp16_nodes, quantized_layers
 
 CARD = vit_card(VIT)
 

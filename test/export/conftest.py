@@ -13,9 +13,10 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import DepthSpec, InputSpec
 from dense_perception.core.prediction import DepthKind
 from dense_perception.nets import zoo
+from test.support.models import default_network
 
 TINY = {
-    **zoo.default_network("dpt_tiny_indoor"),
+    **default_network(),
     "height": 64,
     "width": 96,
     "features": 16,

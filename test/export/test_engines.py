@@ -16,11 +16,12 @@ from torch import nn
 
 from dense_perception.backends.nvidia.build import TensorRtOptions, build_engine
 from dense_perception.export.graph import tidy, write_onnx
-from dense_perception.export.half import fp16_nodes, to_half
-from dense_perception.export.quantize import Quantizer, quantized_layers
+from dense_perception.export.half import to_half
+from dense_perception.export.quantize import Quantizer
 from dense_perception.nets import zoo
 from dense_perception.nets.positions import fix_positions
 from test.export.test_dense_networks import NETWORKS
+from test.support.onnx_graphs import fp16_nodes, quantized_layers
 from test.support.randomise import randomise
 from test.support.tiny_families import FAMILIES, HALF
 

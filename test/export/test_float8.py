@@ -16,9 +16,10 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError, InputError
 from dense_perception.core.reference_frames import reference_feeds
 from dense_perception.export import parity
-from dense_perception.export.quantize import QuantizeOptions, Quantizer, quantized_layers
+from dense_perception.export.quantize import QuantizeOptions, Quantizer
 from test.export.conftest import tiny_card
 from test.export.test_quantize import WEIGHTS, frames, run, toy
+from test.support.onnx_graphs import quantized_layers
 
 MODELS = Path(__file__).parents[2] / "models"
 PLAIN = QuantizeOptions(bias_correction=False, smooth=None)

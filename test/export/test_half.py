@@ -11,9 +11,10 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import DepthSpec, InputSpec
 from dense_perception.core.errors import ArtefactError
 from dense_perception.core.prediction import DepthKind
-from dense_perception.export.half import fp16_nodes, half_candidates, rounded, to_half
+from dense_perception.export.half import half_candidates, rounded, to_half
 from dense_perception.export.sensitivity import Judge, search
 from test.export.test_quantize import run
+from test.support.onnx_graphs import fp16_nodes
 
 RNG = np.random.RandomState(0)
 CONSTANTS = {

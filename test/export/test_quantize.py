@@ -13,11 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from dense_perception.backends.nvidia.build import TensorRtOptions, build_engine
 from dense_perception.backends.select import open_backend
 from dense_perception.core.errors import ArtefactError, InputError
-from dense_perception.export.quantize import (
-    QuantizeOptions,
-    Quantizer,
-    quantized_layers,
-)
+from dense_perception.export.quantize import QuantizeOptions, Quantizer
+from test.support.onnx_graphs import quantized_layers
 
 RNG = np.random.RandomState(0)
 WEIGHTS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import stat
 from dataclasses import replace
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from dense_perception import cli
 from dense_perception.backends.device import Gpu, gpu
@@ -34,7 +36,6 @@ from dense_perception.export.torch_program import (
     export_program,
     network_of,
     obtain_program,
-    unconverted,
 )
 from test.export.conftest import HYBRID, random_network, tiny_card, vit_card
 
@@ -49,6 +50,13 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def model() -> Model:
     return find_model("dpt_tiny_indoor")
+
+
+def unconverted(program: torch.export.ExportedProgram, example: tuple[Tensor, ...]) -> bytes:
+    """In place of Torch-TensorRT's step: the program as it is, for any device of PyTorch."""
+    stream = io.BytesIO()
+    torch.export.save(program, stream)
+    return stream.getvalue()
 
 
 def obtain(model: Model) -> Engine:

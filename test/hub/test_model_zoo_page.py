@@ -10,7 +10,7 @@ import torch
 
 from dense_perception.core.card import ModelCard
 from dense_perception.nets import zoo
-from dense_perception.nets.flops import cost
+from test.support.flops import cost
 
 ROOT = Path(__file__).parents[2]
 # Height and width of training and evaluation in the papers.
@@ -59,7 +59,7 @@ def other_networks() -> Iterator[str]:
             continue
         height, width = _SIZES[family]
         with torch.device("meta"):
-            total = cost(zoo.build({"family": family, "variant": variant}), height, width)[-1]
+            total = cost(zoo.build({"family": family, "variant": variant}), height, width)
         yield (
             f"| `{family}/{variant}` | {width}x{height} | {total.parameters / 1e6:.1f} M "
             f"| {total.gflops:.0f} |"

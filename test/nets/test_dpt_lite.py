@@ -16,12 +16,14 @@ from dense_perception.nets.efficientnet_lite import (
     load_pretrained,
     pretrained_path,
 )
+from test.support.flops import cost
+from test.support.models import default_network
 
 
 @pytest.fixture(scope="module")
 def network() -> DPTLite:
     torch.manual_seed(0)
-    module = zoo.build(zoo.default_network("dpt_tiny_indoor")).eval()
+    module = zoo.build(default_network()).eval()
     # Large weights in the last layer, so that depth varies and reaches every term.
     torch.nn.init.normal_(module.head_conv3.weight, std=0.5)
     return module
@@ -100,7 +102,7 @@ def test_other_sizes(network: DPTLite) -> None:
 
 
 def test_every_parameter_learns(network: DPTLite) -> None:
-    module = zoo.build(zoo.default_network("dpt_tiny_indoor")).train()
+    module = zoo.build(default_network()).train()
     torch.manual_seed(0)
     loss = module.canonical(image(2)).square().mean()
     loss.backward()
@@ -110,7 +112,7 @@ def test_every_parameter_learns(network: DPTLite) -> None:
 
 def test_pretrained_stem_changes_only_the_stem() -> None:
     torch.manual_seed(0)
-    module = zoo.build(zoo.default_network("dpt_tiny_indoor"))
+    module = zoo.build(default_network())
     before = {key: value.clone() for key, value in module.state_dict().items()}
     zoo.load_pretrained_stem(module)
     after = module.state_dict()
@@ -118,3 +120,9 @@ def test_pretrained_stem_changes_only_the_stem() -> None:
     assert changed == {"stem"}
     with pytest.raises(CardError, match="no stem"):
         zoo.load_pretrained_stem(torch.nn.Linear(1, 1))
+
+
+def test_the_shipped_network_is_within_its_budget() -> None:
+    total = cost(zoo.build(default_network()), 192, 256)
+    assert total.gflops <= 2
+    assert 4 * total.parameters <= 20e6, "bytes of the weights in fp32"

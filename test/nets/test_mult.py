@@ -164,12 +164,6 @@ def test_the_heads_interpolation_commutes_with_the_linear_layer() -> None:
     torch.testing.assert_close(got, late, atol=1e-12, rtol=0)
 
 
-def test_the_reference_task() -> None:
-    assert MulTConfig().reference_task == "normals"
-    assert MulTConfig(tasks=("depth", "segmentation")).reference_task == "depth"
-    assert MulTConfig(reference="edges").reference_task == "edges"
-
-
 @pytest.mark.parametrize(
     "changes",
     [

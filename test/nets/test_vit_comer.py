@@ -41,10 +41,24 @@ TINY_X = XCoMerConfig(
     stem=6,
     extra=1,
 )
+
+
+def detection(config: ViTCoMerConfig) -> ViTCoMerConfig:
+    """The authors' detection form: narrow MRFP, no interaction of levels, windows of 14."""
+    return replace(
+        config, interaction=(False,) * 4, stage_features=False, mrfp_ratio=0.5, window=14
+    )
+
+
+def detection_dinov2(config: ViTCoMerConfig) -> ViTCoMerConfig:
+    """Their detection form on DINOv2, stored for 592 x 592: there the levels interact."""
+    return replace(detection(config), interaction=(True,) * 4, grid=(37, 37))
+
+
 FORMS = {
     "segmentation": TINY,
-    "detection": replace(TINY.detection(), window=3),
-    "detection on DINOv2": replace(TINY.detection_dinov2(), window=2, grid=(5, 5)),
+    "detection": replace(detection(TINY), window=3),
+    "detection on DINOv2": replace(detection_dinov2(TINY), window=2, grid=(5, 5)),
     "light": replace(TINY, to_v=(True, False, True, False), to_c=(False, True, True, False)),
     "ViT alone informs": replace(TINY, to_v=(False,) * 4, interaction=(True, False, True, False)),
 }
@@ -106,14 +120,14 @@ def test_segmentation_parameters(variant: str, counted: float, published: float)
 def test_detection_parameters(variant: str, counted: float) -> None:
     """The authors' detection configurations are those on DINOv2."""
     with torch.device("meta"):
-        backbone = ViTCoMer(VIT_COMER_VARIANTS[variant].detection_dinov2())
+        backbone = ViTCoMer(detection_dinov2(VIT_COMER_VARIANTS[variant]))
     assert parameters(backbone) == pytest.approx(counted, rel=0.005)
 
 
 def test_every_variant_and_form_builds() -> None:
     with torch.device("meta"):
         for config in VIT_COMER_VARIANTS.values():
-            sizes = [parameters(ViTCoMer(c)) for c in (config, config.detection())]
+            sizes = [parameters(ViTCoMer(c)) for c in (config, detection(config))]
             assert sizes[0] > sizes[1]
         for x_config in X_COMER_VARIANTS.values():
             net = XCoMer(x_config)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dense_perception.core.errors import CardError, ModelNotFoundError
+from dense_perception.core.errors import CardError
 from dense_perception.nets import zoo
+from test.support.models import default_network
 
 
 @pytest.mark.parametrize(
@@ -26,14 +27,11 @@ from dense_perception.nets import zoo
 )
 def test_wrong_network_is_named(change: dict[str, object], complaint: str) -> None:
     with pytest.raises(CardError, match=complaint):
-        zoo.build({**zoo.default_network("dpt_tiny_indoor"), **change})
+        zoo.build({**default_network(), **change})
 
 
-def test_default_network_is_a_copy() -> None:
-    zoo.default_network("dpt_tiny_indoor")["mean"].append(1)
-    assert zoo.normalisation(zoo.default_network("dpt_tiny_indoor")) == ((0.5,) * 3, (0.5,) * 3)
-    with pytest.raises(ModelNotFoundError, match="dpt_tiny_indoor"):
-        zoo.default_network("nothing")
+def test_the_normalisation_of_the_shipped_network() -> None:
+    assert zoo.normalisation(default_network()) == ((0.5,) * 3, (0.5,) * 3)
 
 
 @pytest.mark.parametrize("std", [[0.5, 0.5], [0.5, 0.5, 0.0], "0.5", None, [float("nan")] * 3])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -29,3 +30,10 @@ def write_model(
     target = folder / f"{card.name}.yaml"
     target.write_text(yaml.safe_dump(described.to_dict()))
     return target
+
+
+def default_network() -> dict[str, Any]:
+    """The ``network`` mapping of the shipped depth model; a fresh copy."""
+    path = Path(__file__).parents[2] / "models" / "dpt_tiny_indoor.yaml"
+    network: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))["network"]
+    return network

@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from dense_perception.core.errors import TrainingError
-from dense_perception.nets.zoo import build, default_network
+from dense_perception.nets.zoo import build
 from dense_perception.training.config import TrainingConfig
+from test.support.models import default_network
 
 SHIPPED = Path(__file__).parents[2] / "config" / "training" / "dpt_tiny_indoor.yaml"
 MINIMAL: dict[str, Any] = {"name": "tiny", "summary": "A test.", "network": {"family": "dpt"}}
@@ -18,7 +19,7 @@ MINIMAL: dict[str, Any] = {"name": "tiny", "summary": "A test.", "network": {"fa
 
 def test_the_shipped_configuration_is_the_default_network() -> None:
     config = TrainingConfig.from_yaml(SHIPPED)
-    assert config.network == default_network("dpt_tiny_indoor")
+    assert config.network == default_network()
     assert (config.width, config.height) == (config.network["width"], config.network["height"])
     parts = [name for name, _ in build(config.network).named_modules()]
     for name in (*config.rates, *config.fixed_statistics, *config.feature_mix):

@@ -18,15 +18,16 @@ from dense_perception.commands import train as command
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import TrainingError
 from dense_perception.data.corpus import Corpus
-from dense_perception.nets.zoo import build, default_network, load_pretrained_stem
+from dense_perception.nets.zoo import build, load_pretrained_stem
 from dense_perception.training import checkpoint, loop
 from dense_perception.training.batches import Batches
 from dense_perception.training.config import AugmentConfig, StageConfig, TrainingConfig
 from dense_perception.training.loop import Task, fit
 from test.support.corpora import write_corpus
+from test.support.models import default_network
 
 SMALL = {"features": 16, "head_features": [8, 8], "dim": 32, "depth": 1, "heads": 2}
-NETWORK = {**default_network("dpt_tiny_indoor"), **SMALL, "width": 64, "height": 64}
+NETWORK = {**default_network(), **SMALL, "width": 64, "height": 64}
 CONFIG = TrainingConfig(
     name="tiny_test",
     summary="A test.",

@@ -116,9 +116,10 @@ def test_every_loss_falls_and_the_checkpoint_carries_a_multitask_card(
 def test_a_run_starts_from_the_parts_of_another_network_that_fit(
     corpus: Corpus, tmp_path: Path
 ) -> None:
-    from dense_perception.nets.zoo import build, default_network
+    from dense_perception.nets.zoo import build
+    from test.support.models import default_network
 
-    depth = {**default_network("dpt_tiny_indoor"), "width": 64, "height": 64, "features": 16}
+    depth = {**default_network(), "width": 64, "height": 64, "features": 16}
     depth |= {"head_features": [8, 8], "dim": 32, "depth": 1, "heads": 2}
     other = build(depth)
     card = {"family": "dpt", "variant": "hybrid_lite0", "name": "depth_model"}
