@@ -16,9 +16,8 @@ from dense_perception.core.prediction import Prediction
 from dense_perception.imaging.encodings import decode_depth
 from dense_perception.ros.convert import stamp_ns
 from dense_perception.ros.transforms import TransformListener
-from dense_perception.runtime.scale.known import KnownDepths
+from dense_perception.runtime.scale.known import MEASURED_SOURCES, KnownDepths
 from dense_perception.runtime.scale.metric import MetricScale, ScaleSettings
-from dense_perception.runtime.scale.sources import MEASURED_SOURCES
 
 _KEPT = 4
 _LARGEST_AGE_NS = 200_000_000
