@@ -24,7 +24,7 @@ ALLOWED = {
     "media": {"core", "imaging"},
     "runtime": {"core", "imaging", "backends"},
     "data": {"core", "imaging", "media", "metrics"},
-    "export": {"core", "imaging", "nets", "backends", "media", "runtime"},
+    "export": {"core", "imaging", "nets", "backends", "media", "runtime", "data"},
     "ros": {"core", "imaging", "backends", "media", "runtime"},
     "synthetic": {"core", "imaging", "media", "data"},
     "training": {"core", "metrics", "imaging", "nets", "data"},

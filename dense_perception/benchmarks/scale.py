@@ -16,6 +16,7 @@ from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.prediction import DepthKind, DepthMap, LabelMap
+from dense_perception.data.corpus import iterate_shards
 from dense_perception.runtime.scale.alignment import Fit, fit_alignment
 from dense_perception.runtime.scale.floor import fit_floor, is_floor
 from dense_perception.runtime.scale.tracker import CONVERGED_ERROR
@@ -95,19 +96,10 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _scenes(corpus: Path) -> Iterator[_Scene]:
-    shards = sorted(corpus.glob("shard_*"))
-    if not shards:
-        raise InputError(
-            f"{corpus} has no shards, expected a corpus: "
-            "`dense-perception data synthesize rooms` makes one"
-        )
     labels = LABEL_SETS["generated_rooms"]
-    for shard in shards:
-        arrays = {
-            name: np.load(shard / f"{name}.npy", mmap_mode="r")
-            for name in ("depth_m", "intrinsics", "camera", "labels")
-        }
-        for depth_m, k, pose, labels_hw in zip(*arrays.values(), strict=True):
+    names = ("depth_m", "intrinsics", "camera", "labels")
+    for shard in iterate_shards(corpus, names, ()):
+        for depth_m, k, pose, labels_hw in zip(*(shard[name] for name in names), strict=True):
             depth_m = depth_m.astype(np.float32)
             depth_m[~(depth_m > 0)] = np.nan
             height, width = depth_m.shape

@@ -48,8 +48,7 @@ def main(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from dense_perception.core.errors import InputError, TrainingError
-    from dense_perception.data.corpus import Corpus, Mixture
-    from dense_perception.data.subset import evenly
+    from dense_perception.data.corpus import Corpus, Mixture, evenly
     from dense_perception.training.soup import cook
     from dense_perception.training.validation import validate
 

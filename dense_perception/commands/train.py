@@ -62,8 +62,7 @@ def main(args: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
-    from dense_perception.data.corpus import Corpus, Mixture
-    from dense_perception.data.subset import evenly, split
+    from dense_perception.data.corpus import Corpus, Mixture, evenly, split
     from dense_perception.training import checkpoint
     from dense_perception.training.batches import one_thread_for_opencv
     from dense_perception.training.config import TrainingConfig

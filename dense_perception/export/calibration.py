@@ -12,7 +12,8 @@ import onnx
 from onnx import helper
 
 from dense_perception.core.card import ModelCard
-from dense_perception.core.errors import InputError
+from dense_perception.core.errors import InputError, TrainingError
+from dense_perception.data.corpus import iterate_shards, shard_folders
 from dense_perception.imaging.resize import prepare
 from dense_perception.media.sources import IMAGE_SUFFIXES, is_bag, open_source
 
@@ -140,9 +141,9 @@ def calibration_frames(
 ) -> list[dict[str, np.ndarray]]:
     """``count`` frames evenly spread over pictures, a generated corpus, a video or a bag.
 
-    A corpus is a folder with ``shard_*/rgb.npy`` (frames, height, width, 3) uint8; ``topic`` is a
-    bag's colour topic, by default the only one. Frames are resized as at run time; the focal length
-    is one image width, which no activation depends on.
+    Of a corpus (:mod:`dense_perception.data.corpus`) the shards' ``rgb.npy`` is enough; ``topic``
+    is a bag's colour topic, by default the only one. Frames are resized as at run time; the focal
+    length is one image width, which no activation depends on.
 
     :raises InputError: if it is none of these, or a file cannot be read.
     """
@@ -150,10 +151,10 @@ def calibration_frames(
     if not source.exists():
         raise InputError(f"there is no {source}: give a folder of pictures, a video or a bag")
     folder = source.is_dir() and not is_bag(source)
-    shards = sorted(source.glob("shard_*/rgb.npy")) if folder else []
+    shards = shard_folders(source) if folder else []
     pictures = sorted(p for p in source.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if shards:
-        images = _from_shards(shards, count)
+        images = _from_corpus(source, count)
     elif folder and pictures:
         images = _from_pictures(pictures, count)
     elif folder:
@@ -195,20 +196,11 @@ def _feeds(rgb_hwc: np.ndarray, card: ModelCard) -> dict[str, np.ndarray]:
     return feeds
 
 
-def _from_shards(paths: list[Path], count: int) -> Iterator[np.ndarray]:
-    shards = []
-    for path in paths:
-        try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"cannot read the frames in {path}: {error}: make them again"
-            ) from error
-        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
-            raise InputError(
-                f"{path} is {array.dtype} {array.shape}, expected uint8 (frames, height, width, 3)"
-            )
-        shards.append(array)
+def _from_corpus(root: Path, count: int) -> Iterator[np.ndarray]:
+    try:
+        shards = [shard["rgb"] for shard in iterate_shards(root, ("rgb",), ())]
+    except TrainingError as error:
+        raise InputError(str(error)) from error
     ends = np.cumsum([len(array) for array in shards])
     for index in _spread(int(ends[-1]), count):
         which = int(np.searchsorted(ends, index, side="right"))

@@ -20,12 +20,12 @@ import numpy as np
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import BackendError
+from dense_perception.data.corpus import Sample
 from dense_perception.synthetic.bank import held_out
 from dense_perception.synthetic.doom_depth import CLASSES, OBJECT, cast
 from dense_perception.synthetic.doom_map import UNITS_PER_M, DoomMap, map_names, read_map
 from dense_perception.synthetic.renderer import Pose
 from dense_perception.synthetic.rooms import pose_vector
-from dense_perception.synthetic.shards import Sample
 
 SCREEN = (640, 480)
 PIXEL_STRETCH = 1.2  # Doom's pixels are taller than wide on a 4:3 screen
@@ -195,8 +195,7 @@ class Tour:
         pose = Pose.look(np.array(eye) / UNITS_PER_M, yaw, 0.0, 0.0)
         gain = rng.uniform(0.28, 0.5) * 255 / max(float(rgb.mean()), 8.0)  # the maps are dark
         rgb = np.clip(rgb * np.clip(gain, 0.7, 3.0), 0, 255).astype(np.uint8)
-        intrinsics = (camera.fx, camera.fy, camera.cx, camera.cy)
-        return Sample(rgb, depth_m, labels, intrinsics, scene, pose_vector(pose))
+        return Sample(rgb, depth_m, camera, labels, scene, pose_vector(pose))
 
     def _agrees(
         self,

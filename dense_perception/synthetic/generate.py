@@ -11,11 +11,15 @@ import threading
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from dense_perception.core.errors import InputError, TrainingError
 from dense_perception.core.storage import atomic_write_text
-from dense_perception.synthetic import shards
+from dense_perception.data.corpus import (
+    Sample,
+    open_shard,
+    shard_path,
+    write_description,
+    write_shard,
+)
 
 NICENESS = 10
 
@@ -43,7 +47,7 @@ class Generator(Protocol):
 
     def make_shard(
         self, seed: int, index: int, frames: int, width: int, height: int
-    ) -> list[shards.Sample]:
+    ) -> list[Sample]:
         """The first ``frames`` frames of a shard: a pure function of its arguments."""
 
 
@@ -102,7 +106,7 @@ def corpus(
                     for job in jobs:
                         job.cancel()
                     raise
-    shards.write_description(
+    write_description(
         out,
         {
             "name": out.name,
@@ -124,10 +128,9 @@ def shard_sizes(frames: int, per_shard: int) -> list[int]:
 def _frames_in(out: Path, index: int) -> int:
     """Frames of a finished shard, 0 where there is none or it cannot be read."""
     try:
-        scenes = np.load(shards.shard_path(out, index) / "scene.npy", mmap_mode="r")
-    except (OSError, ValueError):
+        return len(open_shard(shard_path(out, index))["rgb"])
+    except TrainingError:
         return 0
-    return len(scenes)
 
 
 def _check_settings(out: Path, settings: dict[str, Any]) -> None:
@@ -164,5 +167,5 @@ def _end_with_parent() -> None:
 def _job(
     generator: Generator, out: Path, seed: int, index: int, frames: int, size: tuple[int, int]
 ) -> int:
-    shards.write_shard(out, index, generator.make_shard(seed, index, frames, *size))
+    write_shard(out, index, generator.make_shard(seed, index, frames, *size))
     return frames

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dense_perception.core.errors import BackendError
+from dense_perception.data.corpus import Sample
 from dense_perception.synthetic import furniture, surfaces
 from dense_perception.synthetic.bank import WHEELS, TextureBank, fetch_wheels, held_out
 from dense_perception.synthetic.cameras import (
@@ -23,7 +24,6 @@ from dense_perception.synthetic.cameras import (
 from dense_perception.synthetic.layout import draw_room
 from dense_perception.synthetic.renderer import Pose, RoomRenderer, load_mujoco
 from dense_perception.synthetic.shading import finish_picture
-from dense_perception.synthetic.shards import Sample
 from dense_perception.synthetic.stock import Stock
 from dense_perception.synthetic.taxonomy import CLASSES
 
@@ -157,8 +157,8 @@ def make_room(
                 Sample(
                     finish_picture(renderer.rgb(), depth_m, rng),
                     depth_m,
+                    intrinsics,
                     renderer.labels(),
-                    (intrinsics.fx, intrinsics.fy, intrinsics.cx, intrinsics.cy),
                     scene_seed,
                     pose_vector(pose),
                 )

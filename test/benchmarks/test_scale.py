@@ -23,7 +23,7 @@ def write_corpus(folder: Path, frames: int = 4) -> None:
     shard.mkdir(parents=True)
     np.save(shard / "depth_m.npy", np.repeat(depth_m[None], frames, 0).astype(np.float16))
     np.save(shard / "labels.npy", np.repeat(labels[None], frames, 0).astype(np.uint8))
-    np.save(shard / "intrinsics.npy", np.tile([130.0, 130.0, 79.5, 59.5], (frames, 1)))
+    np.save(shard / "intrinsics.npy", np.tile(np.float32([130.0, 130.0, 79.5, 59.5]), (frames, 1)))
     # Looking along world x: optical z to x, x to -y, y to -z.
     pose = [0, 0, 1.4, -0.5, 0.5, -0.5, 0.5]
     np.save(shard / "camera.npy", np.tile(pose, (frames, 1)).astype(np.float32))

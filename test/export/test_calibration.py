@@ -116,5 +116,5 @@ def test_unusable_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"float32 \(2, 3\), expected uint8"):
         calibration_frames(tmp_path, tiny_card())
     np.save(shard / "rgb.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(InputError, match="cannot read the frames"):
+    with pytest.raises(InputError, match=r"cannot read .*rgb\.npy"):
         calibration_frames(tmp_path, tiny_card())

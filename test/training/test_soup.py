@@ -13,8 +13,7 @@ import torch
 from dense_perception import cli
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import TrainingError
-from dense_perception.data.corpus import Corpus
-from dense_perception.data.subset import evenly
+from dense_perception.data.corpus import Corpus, evenly
 from dense_perception.training import checkpoint
 from dense_perception.training.loop import fit
 from dense_perception.training.soup import cook

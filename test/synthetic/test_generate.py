@@ -1,4 +1,4 @@
-"""The corpus on disk and the loop that fills it."""
+"""The loop that fills a corpus."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError, TrainingError
-from dense_perception.synthetic import generate, shards
-from dense_perception.synthetic.shards import Sample
+from dense_perception.data.corpus import (
+    Corpus,
+    Sample,
+    iterate_shards,
+    shard_path,
+)
+from dense_perception.synthetic import generate
 
 
 def sample(value: int, width: int = 8, height: int = 6) -> Sample:
@@ -25,8 +31,8 @@ def sample(value: int, width: int = 8, height: int = 6) -> Sample:
     return Sample(
         rng.integers(0, 256, (height, width, 3)).astype(np.uint8),
         rng.uniform(0.5, 9, (height, width)).astype(np.float32),
+        Intrinsics(width, height, 7.5, 7.5, 3.5, 2.5),
         rng.integers(0, 5, (height, width)).astype(np.uint8),
-        (7.5, 7.5, 3.5, 2.5),
         value,
         np.arange(7, dtype=np.float32),
     )
@@ -70,25 +76,8 @@ class Numbers:
 
 
 def read(corpus: Path) -> dict[str, np.ndarray]:
-    parts = list(shards.open_shards(corpus))
-    return {name: np.concatenate([part[name] for part in parts]) for name in shards.ARRAYS}
-
-
-def test_round_trip(tmp_path: Path) -> None:
-    samples = [sample(k) for k in range(3)]
-    path = shards.write_shard(tmp_path, 7, samples)
-    assert path.name == "shard_00007"
-    (arrays,) = shards.open_shards(tmp_path)
-    for name, dtype in shards.ARRAYS.items():
-        assert arrays[name].dtype == dtype
-        assert isinstance(arrays[name], np.memmap)
-    np.testing.assert_array_equal(arrays["rgb"][1], samples[1].rgb_hwc)
-    np.testing.assert_allclose(arrays["depth_m"][2], samples[2].depth_m, rtol=1e-3)
-    np.testing.assert_array_equal(arrays["labels"][0], samples[0].labels_hw)
-    assert arrays["intrinsics"].shape == (3, 4)
-    assert arrays["camera"].shape == (3, 7)
-    assert arrays["scene"].tolist() == [0, 1, 2]
-    assert [p.name for p in tmp_path.iterdir()] == ["shard_00007"], "no temporary folder stays"
+    parts = list(iterate_shards(corpus))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def test_a_corpus_is_whole_and_described(tmp_path: Path) -> None:
@@ -96,7 +85,7 @@ def test_a_corpus_is_whole_and_described(tmp_path: Path) -> None:
     generate.corpus(Numbers(tmp_path / "log"), out, 10, (8, 6), 5, command="make it")
     held = read(out)
     assert held["rgb"].shape == (10, 6, 8, 3)
-    description = shards.read_description(out)
+    description = Corpus(out).description
     expected = {"schema": 1, "name": "corpus", "generator": "numbers", "width": 8, "height": 6}
     assert expected.items() <= description.items()
     assert description["frames"] == 10
@@ -157,7 +146,7 @@ def test_an_error_in_a_worker_arrives_and_nothing_is_lost(tmp_path: Path) -> Non
     out = tmp_path / "corpus"
     with pytest.raises(InputError, match="shard 1 is wrong"):
         generate.corpus(Numbers(tmp_path / "log", "wrong"), out, 8, (8, 6), 5)
-    assert shards.shard_path(out, 0).exists()
+    assert shard_path(out, 0).exists()
     assert not (out / "corpus.json").exists()
 
 
@@ -166,35 +155,6 @@ def test_a_dying_worker_is_reported(tmp_path: Path) -> None:
         generate.corpus(
             Numbers(tmp_path / "log", "fatal"), tmp_path / "corpus", 8, (8, 6), 5, workers=2
         )
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{ half", "not a corpus description"),
-        ("[]", "not a corpus"),
-        ('{"schema": 99}', "schema 99"),
-    ],
-)
-def test_bad_descriptions(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "corpus.json").write_text(text)
-    with pytest.raises(TrainingError, match=message):
-        shards.read_description(tmp_path)
-
-
-def test_missing_and_damaged_shards(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="no shards"):
-        list(shards.open_shards(tmp_path))
-    with pytest.raises(TrainingError, match="not a corpus description"):
-        shards.read_description(tmp_path)
-    path = shards.write_shard(tmp_path, 0, [sample(1)])
-    data = (path / "depth_m.npy").read_bytes()
-    (path / "depth_m.npy").write_bytes(data[: len(data) // 2])
-    with pytest.raises(TrainingError, match="shard_00000 is damaged"):
-        list(shards.open_shards(tmp_path))
-    np.save(path / "depth_m.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(TrainingError, match="damaged"):
-        list(shards.open_shards(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -209,7 +169,7 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     script = (
         "from pathlib import Path\n"
         "from dense_perception.synthetic import generate\n"
-        "from test.synthetic.test_shards import Numbers\n"
+        "from test.synthetic.test_generate import Numbers\n"
         "if __name__ == '__main__':\n"
         f"    slow = Numbers(Path({str(log)!r}), 'slow')\n"
         f"    generate.corpus(slow, Path({str(tmp_path / 'corpus')!r}), 8, (8, 6), 5, workers=2)\n"
