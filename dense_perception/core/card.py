@@ -70,7 +70,7 @@ class ModelCard:
         )
 
     @classmethod
-    def from_dict(cls, data: Any, where: str) -> ModelCard:
+    def from_dict(cls, data: object, where: str) -> ModelCard:
         """Check and build a card; ``where`` names its origin in error messages.
 
         :raises CardError: naming the offending entry, what it was and what was expected.

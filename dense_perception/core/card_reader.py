@@ -1,4 +1,4 @@
-"""Checks the plain data of a model card, entry by entry."""
+"""Checks the plain data of a model card, entry by entry, strictly."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from dense_perception.core.card_specs import (
 from dense_perception.core.errors import CardError
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.prediction import DepthKind
+from dense_perception.core.strict import Entries
 
 _NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.onnx")
@@ -29,14 +30,11 @@ _CHECKPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(pt|pth|safetensors)")
 _PUBLISHED_SHA256 = re.compile(r"([0-9a-f]{8,64})?")
 
 
-class CardReader:
+class CardReader(Entries):
     """Turns untrusted plain data into a card, one named complaint at a time."""
 
-    def __init__(self, data: Any, where: str) -> None:
-        self.where = where
-        if not isinstance(data, Mapping):
-            raise CardError(f"{where}: a card is a mapping, got {type(data).__name__}")
-        self.data = data
+    def __init__(self, data: object, where: str) -> None:
+        super().__init__(data, where, CardError)
 
     def entries(self, known: Collection[str]) -> dict[str, Any]:
         """Every entry checked, by the names in ``known``."""
@@ -46,16 +44,11 @@ class CardReader:
                 f"{self.where}: schema is {schema!r}, this version reads {SCHEMA}: update the "
                 "package or export the model again"
             )
-        unknown = sorted(set(self.data) - {"schema", *known})
-        if unknown:
-            raise CardError(
-                f"{self.where}: unknown entries {unknown}, expected some of "
-                f"{sorted({'schema', *known})}"
-            )
-        name = self.text("name")
+        self.check_names({"schema", *known})
+        name = self.entry_text("name")
         if not _NAME.fullmatch(name):
-            raise CardError(f"{self.where}: name is {name!r}, expected lower_case_words")
-        task = self.choice("task", self.text("task"), TASKS)
+            raise self.refusal("name", name, "lower_case_words")
+        task = self.choice("task", self.entry_text("task"), TASKS)
         depth = self.depth()
         if task == "depth" and depth is None:
             raise CardError(f"{self.where}: task is 'depth' but there is no 'depth' entry")
@@ -72,10 +65,10 @@ class CardReader:
             )
         return dict(
             name=name,
-            family=self.text("family"),
-            variant=self.text("variant"),
+            family=self.entry_text("family"),
+            variant=self.entry_text("variant"),
             task=task,
-            summary=self.text("summary"),
+            summary=self.entry_text("summary"),
             input=self.input(),
             depth=depth,
             segmentation=segmentation,
@@ -84,57 +77,33 @@ class CardReader:
             precision=self.choice("precision", self.data.get("precision", "fp32"), PRECISIONS),
             files=self.files(),
             **{
-                key: self.mapping(key)
+                key: self.entry_mapping(key)
                 for key in ("network", "cost", "licence", "provenance", "results", "parity")
             },
         )
 
-    def text(self, key: str) -> str:
-        value = self.data.get(key)
-        if not isinstance(value, str) or not value:
-            raise CardError(f"{self.where}: {key} is {value!r}, expected a non-empty text")
-        return value
+    def entry_text(self, key: str) -> str:
+        return self.text(key, self.data.get(key))
 
-    def choice(self, key: str, value: Any, choices: tuple[str, ...]) -> str:
-        if value not in choices:
-            raise CardError(f"{self.where}: {key} is {value!r}, expected one of {list(choices)}")
-        return str(value)
-
-    def mapping(self, key: str, of: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
-        value = (self.data if of is None else of).get(key, {})
-        if not isinstance(value, Mapping):
-            raise CardError(f"{self.where}: {key} is {value!r}, expected a mapping")
-        return value
-
-    def number(self, key: str, value: Any, low: float, high: float) -> float:
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or not low <= value <= high
-        ):
-            raise CardError(
-                f"{self.where}: {key} is {value!r}, expected a number in [{low}, {high}]"
-            )
-        return value
+    def entry_mapping(self, key: str) -> Mapping[str, Any]:
+        return self.mapping(key, self.data.get(key, {}))
 
     def input(self) -> InputSpec:
-        entry = self.mapping("input")
+        entry = self.entry_mapping("input")
         sides = {}
         for key in ("height", "width"):
             side = self.number(f"input.{key}", entry.get(key), 16, 8192)
             if side != int(side):
-                raise CardError(f"{self.where}: input.{key} is {side!r}, expected a whole number")
+                raise self.refusal(f"input.{key}", side, "a whole number")
             sides[key] = int(side)
-        focal = entry.get("focal", False)
-        if not isinstance(focal, bool):
-            raise CardError(f"{self.where}: input.focal is {focal!r}, expected true or false")
+        focal = self.flag("input.focal", entry.get("focal", False))
         resize = self.choice("input.resize", entry.get("resize", "stretch"), RESIZES)
         return InputSpec(sides["height"], sides["width"], resize, focal)
 
     def depth(self) -> DepthSpec | None:
         if "depth" not in self.data:
             return None
-        entry = self.mapping("depth")
+        entry = self.entry_mapping("depth")
         kind = self.choice("depth.kind", entry.get("kind"), tuple(k.value for k in DepthKind))
         low = self.number("depth.min_m", entry.get("min_m", 0.0), 0.0, 1e6)
         high = self.number("depth.max_m", entry.get("max_m", float("inf")), low, float("inf"))
@@ -143,12 +112,12 @@ class CardReader:
     def segmentation(self) -> SegmentationSpec | None:
         if "segmentation" not in self.data:
             return None
-        entry = self.mapping("segmentation")
+        entry = self.entry_mapping("segmentation")
         labels = self.choice("segmentation.labels", entry.get("labels"), tuple(LABEL_SETS))
         window = int(self.number("segmentation.window", entry.get("window", 0), 0, 8192))
         stride = int(self.number("segmentation.stride", entry.get("stride", 0), 0, max(window, 0)))
         if window and not stride:
-            raise CardError(f"{self.where}: segmentation.stride is 0, expected 1 to {window}")
+            raise self.refusal("segmentation.stride", 0, f"1 to {window}")
         return SegmentationSpec(labels, window, stride)
 
     def maps(self, task: str) -> tuple[str, ...]:
@@ -158,18 +127,15 @@ class CardReader:
             or not all(name in FURTHER_MAPS for name in names)
             or len(set(names)) != len(names)
         ):
-            raise CardError(
-                f"{self.where}: maps is {names!r}, expected a list of different ones of "
-                f"{list(FURTHER_MAPS)}"
-            )
+            raise self.refusal("maps", names, f"a list of different ones of {list(FURTHER_MAPS)}")
         if names and task != "multitask":
-            raise CardError(f"{self.where}: maps is {names!r}, expected none for the task {task!r}")
+            raise self.refusal("maps", names, f"none for the task {task!r}")
         return tuple(names)
 
     def source(self) -> CheckpointSource | None:
         if "source" not in self.data:
             return None
-        entry = self.mapping("source")
+        entry = self.entry_mapping("source")
         texts = {key: entry.get(key, "") for key in ("url", "file", "sha256", "note")}
         for key, pattern, expected in (
             ("url", re.compile(r"https?://\S+"), "an http or https address"),
@@ -178,14 +144,12 @@ class CardReader:
             ("note", re.compile(r".*", re.DOTALL), "a text"),
         ):
             if not (isinstance(texts[key], str) and pattern.fullmatch(texts[key])):
-                raise CardError(
-                    f"{self.where}: source.{key} is {texts[key]!r}, expected {expected}"
-                )
+                raise self.refusal(f"source.{key}", texts[key], expected)
         return CheckpointSource(**texts)
 
     def files(self) -> dict[str, ModelFile]:
         files = {}
-        for precision, entry in self.mapping("files").items():
+        for precision, entry in self.entry_mapping("files").items():
             self.choice("files", precision, PRECISIONS)
             name, digest, size = (
                 (entry.get("file"), entry.get("sha256"), entry.get("bytes"))
@@ -194,14 +158,11 @@ class CardReader:
             )
             # A bare file name only: a card must not be able to point outside its own folder.
             if not (isinstance(name, str) and _FILE.fullmatch(name)):
-                raise CardError(
-                    f"{self.where}: files.{precision}.file is {name!r}, expected a bare file name "
-                    "ending in .onnx"
+                raise self.refusal(
+                    f"files.{precision}.file", name, "a bare file name ending in .onnx"
                 )
             if not (isinstance(digest, str) and _SHA256.fullmatch(digest)):
-                raise CardError(
-                    f"{self.where}: files.{precision}.sha256 is {digest!r}, expected 64 hex digits"
-                )
+                raise self.refusal(f"files.{precision}.sha256", digest, "64 hex digits")
             files[precision] = ModelFile(
                 name, digest, int(self.number(f"files.{precision}.bytes", size, 1, 1e12))
             )

@@ -14,7 +14,7 @@ from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import TrainingError
 from dense_perception.core.labels import VOID
 from dense_perception.data.corpus import Sample
-from dense_perception.data.geometric import Crop, View, cut_nearest, cut_normals
+from dense_perception.data.views import Crop, View, cut_nearest, cut_normals
 
 _RADIUS = 2
 # A window whose inverse depth leaves its plane by more than this share holds two surfaces.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import nn
 
 from dense_perception.core.errors import CardError
+from dense_perception.core.strict import replaced
 from dense_perception.nets import (
     depth_anything,
     dpt,
@@ -22,7 +22,6 @@ from dense_perception.nets.mult_lite import MulTLite, MulTLiteConfig
 
 # How the pixels (0 to 1) are normalised before the network; not the module's business.
 NORMALISATION = ("mean", "std")
-_Config = TypeVar("_Config")
 
 
 def variants() -> list[tuple[str, str]]:
@@ -47,7 +46,7 @@ def build(network: Mapping[str, Any]) -> nn.Module:
     }
     try:
         module, preset = networks[kind]
-        return module(_changed(preset, options))
+        return module(replaced(preset, options, "network", CardError))
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, CardError):
             raise
@@ -109,28 +108,3 @@ def _networks() -> dict[tuple[str, str], tuple[Callable[[Any], nn.Module], Any]]
         for family, module, variants in families
         for variant, preset in variants.items()
     }
-
-
-def _changed(preset: _Config, options: Mapping[str, Any]) -> _Config:
-    """``preset``, a configuration dataclass, with some entries replaced by plain data, strictly."""
-    known = [field.name for field in fields(preset)]  # type: ignore[arg-type]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise CardError(f"network has unknown entries {unknown}, expected some of {sorted(known)}")
-    values = {key: _like(key, value, getattr(preset, key)) for key, value in options.items()}
-    return replace(preset, **values)  # type: ignore[type-var]
-
-
-def _like(key: str, value: Any, example: Any) -> Any:
-    """``value`` in the type of ``example``: whole numbers widened, lists of one kind frozen."""
-    if isinstance(example, tuple):
-        kind = type(example[0]) if example else int
-        if isinstance(value, (list, tuple)) and all(type(item) is kind for item in value):
-            return tuple(value)
-        what = {int: "whole numbers", bool: "truth values", str: "names"}.get(kind, kind.__name__)
-        raise CardError(f"network.{key} is {value!r}, expected {what} like {list(example)}")
-    if isinstance(example, float) and type(value) in (int, float):
-        return float(value)
-    if type(value) is type(example):
-        return value
-    raise CardError(f"network.{key} is {value!r}, expected something like {example!r}")

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dense_perception.data.augmentation import augment, random_crop
 from dense_perception.data.corpus import Frames
-from dense_perception.data.geometric import View, cut, random_crop, whole_crop, whole_view
-from dense_perception.data.photometric import augment
 from dense_perception.data.targets import further_targets
+from dense_perception.data.views import View, cut, whole_crop, whole_view
 from dense_perception.training.config import StageConfig, TrainingConfig
 
 _ATTEMPTS = 6

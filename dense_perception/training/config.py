@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from dense_perception.core.errors import TrainingError
-from dense_perception.data.augment_config import AugmentConfig, number
+from dense_perception.core.strict import number, read
+from dense_perception.data.augmentation import AugmentConfig
 
 ARITHMETICS = ("fp32", "bf16")
 
@@ -70,7 +71,11 @@ class TrainingConfig:
     )
     rates: Mapping[str, float] = field(
         default_factory=dict,
-        metadata={"help": "learning rate factor by module name prefix; 0 freezes; longest wins"},
+        metadata={
+            "low": 0,
+            "high": 100,
+            "help": "learning rate factor by module name prefix; 0 freezes; longest wins",
+        },
     )
     fixed_statistics: tuple[str, ...] = field(
         default=(), metadata={"help": "module name prefixes whose BatchNorm statistics stay"}
@@ -97,12 +102,12 @@ class TrainingConfig:
             raise TrainingError("the run has no length: set minutes or steps above 0")
 
     @classmethod
-    def from_dict(cls, data: Any, where: str) -> TrainingConfig:
+    def from_dict(cls, data: object, where: str) -> TrainingConfig:
         """Check and build; ``where`` names the origin in messages.
 
         :raises TrainingError: for an unknown, missing, mistyped or out-of-range entry.
         """
-        return _read(cls, data, where)
+        return read(cls, data, where, TrainingError)
 
     @classmethod
     def from_yaml(cls, path: Path) -> TrainingConfig:
@@ -127,69 +132,6 @@ class TrainingConfig:
     def stage_at(self, progress: float) -> StageConfig:
         """The stage in force when ``progress`` (0 to 1) of the run is over."""
         return next((stage for stage in self.stages if progress < stage.until), self.stages[-1])
-
-
-_NESTED = {"augment": AugmentConfig, "losses": LossConfig}
-
-
-def _read(cls: type, data: Any, where: str) -> Any:
-    if not isinstance(data, Mapping):
-        raise TrainingError(f"{where}: expected a mapping, got {type(data).__name__}")
-    known = {entry.name: entry for entry in fields(cls)}
-    unknown = sorted(str(key) for key in data if key not in known)
-    if unknown:
-        raise TrainingError(f"{where}: unknown entries {unknown}, expected some of {sorted(known)}")
-    missing = [
-        name
-        for name, entry in known.items()
-        if entry.default is MISSING and entry.default_factory is MISSING and name not in data
-    ]
-    if missing:
-        raise TrainingError(f"{where}: {missing} are missing")
-    values = {key: _value(key, known[key], value, where) for key, value in data.items()}
-    try:
-        return cls(**values)
-    except TrainingError as error:
-        raise TrainingError(f"{where}: {error}") from error
-
-
-def _value(key: str, entry: Any, value: Any, where: str) -> Any:
-    if key in _NESTED:
-        return _read(_NESTED[key], value, f"{where}: {key}")
-    if key == "stages":
-        if not isinstance(value, (list, tuple)):
-            raise TrainingError(f"{where}: stages is {value!r}, expected a list")
-        return tuple(
-            _read(StageConfig, item, f"{where}: stages[{i}]") for i, item in enumerate(value)
-        )
-    kind = entry.type
-    if kind in ("int", "float"):
-        low, high = entry.metadata["low"], entry.metadata["high"]
-        allowed = (int,) if kind == "int" else (int, float)
-        if isinstance(value, bool) or not isinstance(value, allowed) or not low <= value <= high:
-            raise TrainingError(
-                f"{where}: {key} is {value!r}, expected {kind} in [{low}, {high}] "
-                f"({entry.metadata['help']})"
-            )
-        return value if kind == "int" else float(value)
-    if kind == "str":
-        if not isinstance(value, str) or not value:
-            raise TrainingError(f"{where}: {key} is {value!r}, expected a text")
-        return value
-    if kind.startswith("tuple"):
-        if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
-            raise TrainingError(f"{where}: {key} is {value!r}, expected a list of texts")
-        return tuple(value)
-    if not isinstance(value, Mapping):
-        raise TrainingError(f"{where}: {key} is {value!r}, expected a mapping")
-    if key == "rates":
-        for name, factor in value.items():
-            number = isinstance(factor, (int, float)) and not isinstance(factor, bool)
-            if not number or not 0 <= factor <= 100:
-                raise TrainingError(
-                    f"{where}: rates.{name} is {factor!r}, expected a factor in [0, 100]"
-                )
-    return dict(value)
 
 
 def _plain(value: Any) -> Any:

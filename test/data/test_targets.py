@@ -9,7 +9,6 @@ from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import TrainingError
 from dense_perception.core.labels import LABEL_SETS, VOID
 from dense_perception.data.corpus import Sample
-from dense_perception.data.geometric import Crop, cut, whole_crop
 from dense_perception.data.targets import (
     class_targets,
     corner_strength,
@@ -18,6 +17,7 @@ from dense_perception.data.targets import (
     reshading,
     texture_edges,
 )
+from dense_perception.data.views import Crop, cut, whole_crop
 from dense_perception.synthetic.taxonomy import CLASSES
 
 CAMERA = Intrinsics(96, 72, 80.0, 90.0, 40.0, 33.0)

@@ -17,11 +17,12 @@ import torch
 from dense_perception.commands import train as command
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import TrainingError
+from dense_perception.data.augmentation import AugmentConfig
 from dense_perception.data.corpus import Corpus
 from dense_perception.nets.zoo import build, load_pretrained_stem
 from dense_perception.training import checkpoint, loop
 from dense_perception.training.batches import Batches
-from dense_perception.training.config import AugmentConfig, StageConfig, TrainingConfig
+from dense_perception.training.config import StageConfig, TrainingConfig
 from dense_perception.training.loop import Task, fit
 from test.support.corpora import write_corpus
 from test.support.models import default_network

@@ -12,10 +12,11 @@ import torch
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import TrainingError
 from dense_perception.core.labels import VOID
+from dense_perception.data.augmentation import AugmentConfig
 from dense_perception.data.corpus import Corpus
 from dense_perception.nets.mult import TASKS
 from dense_perception.training import checkpoint
-from dense_perception.training.config import AugmentConfig, LossConfig, StageConfig, TrainingConfig
+from dense_perception.training.config import LossConfig, StageConfig, TrainingConfig
 from dense_perception.training.loop import Task, fit
 from dense_perception.training.multitask import l1_loss, multitask_loss, segmentation_loss
 from test.support.corpora import write_corpus

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from dense_perception.core.camera import Intrinsics
+from dense_perception.data.augmentation import AugmentConfig, random_crop
 from dense_perception.data.corpus import Sample
-from dense_perception.data.geometric import Crop, cut, random_crop, whole_view
-from dense_perception.training.config import AugmentConfig
+from dense_perception.data.views import Crop, cut, whole_view
 
 
 def wall(normal: np.ndarray, distance: float, camera: Intrinsics) -> Sample:

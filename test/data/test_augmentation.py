@@ -8,19 +8,19 @@ import cv2
 import numpy as np
 import pytest
 
-from dense_perception.data import photometric
-from dense_perception.training.config import AugmentConfig
+from dense_perception.data import augmentation
+from dense_perception.data.augmentation import AugmentConfig
 
 STEPS = [
-    photometric.filter_texture,
-    photometric.light_field,
-    photometric.vignette,
-    photometric.blur,
-    photometric.low_resolution,
-    photometric.sensor_noise,
-    photometric.sharpen,
-    photometric.jpeg,
-    photometric.erase,
+    augmentation.filter_texture,
+    augmentation.light_field,
+    augmentation.vignette,
+    augmentation.blur,
+    augmentation.low_resolution,
+    augmentation.sensor_noise,
+    augmentation.sharpen,
+    augmentation.jpeg,
+    augmentation.erase,
 ]
 OFF = AugmentConfig(**{entry.name: 0 for entry in fields(AugmentConfig) if entry.name[-2:] == "_p"})
 
@@ -46,9 +46,9 @@ def test_every_step_changes_a_copy_and_keeps_the_type(step, photo: np.ndarray) -
 
 def test_the_same_seed_gives_the_same_picture(photo: np.ndarray) -> None:
     config = AugmentConfig()
-    first = photometric.augment(photo, config, np.random.default_rng(7))
-    again = photometric.augment(photo, config, np.random.default_rng(7))
-    other = photometric.augment(photo, config, np.random.default_rng(8))
+    first = augmentation.augment(photo, config, np.random.default_rng(7))
+    again = augmentation.augment(photo, config, np.random.default_rng(7))
+    other = augmentation.augment(photo, config, np.random.default_rng(8))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
@@ -61,7 +61,7 @@ def test_all_strengths_zero_is_nearly_the_identity(photo: np.ndarray) -> None:
             if entry.name not in ("zoom_min", "aspect_low", "aspect_high")
         }
     )
-    got = photometric.augment(photo, nothing, np.random.default_rng(0)).astype(int)
+    got = augmentation.augment(photo, nothing, np.random.default_rng(0)).astype(int)
     dark = photo.max(axis=-1) < 200  # above, the highlights are compressed on purpose
     assert np.abs(got - photo)[dark].max() <= 1
 
@@ -69,13 +69,13 @@ def test_all_strengths_zero_is_nearly_the_identity(photo: np.ndarray) -> None:
 def test_no_colour_means_equal_channels(photo: np.ndarray) -> None:
     from dataclasses import replace
 
-    gray = photometric.colour(photo, replace(OFF, gray_p=1.0), np.random.default_rng(0))
+    gray = augmentation.colour(photo, replace(OFF, gray_p=1.0), np.random.default_rng(0))
     assert np.ptp(gray.astype(int), axis=-1).max() <= 1
 
 
 def test_light_stays_smooth() -> None:
     flat = np.full((60, 80, 3), 100, np.uint8)
     for seed in range(10):
-        lit = photometric.light_field(flat, np.random.default_rng(seed)).astype(int)
+        lit = augmentation.light_field(flat, np.random.default_rng(seed)).astype(int)
         assert np.abs(np.diff(lit, axis=0)).max() <= 20
         assert np.abs(np.diff(lit, axis=1)).max() <= 20

@@ -1,4 +1,4 @@
-"""Geometric augmentation: crops, mirror images and camera roll, with exact intrinsics."""
+"""Views of a frame: crops, mirror images and camera roll, with exact intrinsics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 
 from dense_perception.core.camera import Intrinsics
-from dense_perception.data.augment_config import AugmentConfig
 from dense_perception.data.corpus import Sample
 
 
@@ -50,34 +49,6 @@ def whole_view(sample: Sample, width: int, height: int) -> View:
     rgb_hwc = cv2.resize(sample.rgb_hwc, (width, height), interpolation=cv2.INTER_AREA)
     view = cut(sample, whole_crop(sample), width, height)
     return View(rgb_hwc, view.depth_m, view.intrinsics)
-
-
-def random_crop(camera: Intrinsics, config: AugmentConfig, rng: np.random.Generator) -> Crop:
-    """A crop that lies inside the image, of random aspect ratio, zoom, place, roll and hand."""
-    square = camera.fx / camera.fy
-    source_w, source_h = float(camera.width), camera.height * square
-    aspect = math.exp(rng.uniform(math.log(config.aspect_low), math.log(config.aspect_high)))
-    roll = math.radians(rng.uniform(-config.roll_deg, config.roll_deg))
-    zoom = math.exp(rng.uniform(math.log(config.zoom_min), 0.0))
-    if rng.random() >= config.roll_p:
-        roll = 0.0
-    if rng.random() >= config.zoom_p:
-        zoom = 1.0
-    cos, sin = abs(math.cos(roll)), abs(math.sin(roll))
-    # The tallest crop of this aspect whose rotated corners stay inside the image.
-    tallest = min(source_w / (aspect * cos + sin), source_h / (aspect * sin + cos))
-    crop_h = tallest * zoom
-    crop_w = aspect * crop_h
-    margin_x = (source_w - (crop_w * cos + crop_h * sin)) / 2
-    margin_y = (source_h - (crop_w * sin + crop_h * cos)) / 2
-    return Crop(
-        source_w / 2 + margin_x * rng.uniform(-1, 1),
-        source_h / 2 + margin_y * rng.uniform(-1, 1),
-        crop_w,
-        crop_h,
-        roll,
-        bool(rng.random() < config.flip_p),
-    )
 
 
 def cut(sample: Sample, crop: Crop, width: int, height: int) -> View:

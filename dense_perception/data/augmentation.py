@@ -1,22 +1,86 @@
-"""Photometric augmentation: what light, lens, sensor and codec do to a clean rendering.
+"""Random augmentation: how a clean rendering is made to look like a frame of an unknown camera.
 
-Every function takes and returns an RGB uint8 (H, W, 3) image and never changes its argument.
-Colour operations are composed into one table and one matrix, so that a frame costs about a
-millisecond.
+:func:`random_crop` draws the view; :func:`augment` does to its pixels what light, lens, sensor and
+codec do. Every function on images takes and returns RGB uint8 (H, W, 3) and never changes its
+argument. Colour operations are composed into one table and one matrix, so that a frame costs about
+a millisecond.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from dense_perception.data.augment_config import AugmentConfig
+from dense_perception.core.camera import Intrinsics
+from dense_perception.core.strict import number
+from dense_perception.data.views import Crop
 
 _MIDDLE_GRAY = 0.16  # in linear light; 0.43 as it is stored
 _LUMA = np.array([0.299, 0.587, 0.114])
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How a rendered frame is made to look like one from an unknown camera.
+
+    ``*_p`` are probabilities, the others strengths; 0 turns each one off.
+    """
+
+    flip_p: float = number(0.5, 0, 1, "mirror left and right")
+    zoom_min: float = number(0.65, 0.1, 1, "smallest crop, as a share of the largest that fits")
+    zoom_p: float = number(0.75, 0, 1, "crop at all")
+    aspect_low: float = number(1.15, 0.3, 4, "narrowest crop, width / height")
+    aspect_high: float = number(1.95, 0.3, 4, "widest crop, width / height")
+    roll_deg: float = number(10, 0, 45, "largest camera roll added, degrees")
+    roll_p: float = number(0.3, 0, 1, "roll at all")
+    exposure_stops: float = number(0.9, 0, 3, "stops either way of metered exposure")
+    gamma: float = number(0.35, 0, 2, "log of the tone curve's exponent, either way")
+    contrast: float = number(0.35, 0, 1, "contrast change about the mean, either way")
+    white_balance: float = number(0.18, 0, 1, "log gain of red and blue, either way")
+    saturation_p: float = number(0.7, 0, 1, "change the saturation, mostly down")
+    gray_p: float = number(0.12, 0, 1, "remove all colour")
+    hue_deg: float = number(12, 0, 180, "hue rotation, degrees either way")
+    vignette_p: float = number(0.3, 0, 1, "darken the corners")
+    light_field_p: float = number(0.35, 0, 1, "multiply by a smooth random illumination")
+    texture_p: float = number(0.25, 0, 1, "filter with a random kernel, which alters textures")
+    blur_p: float = number(0.45, 0, 1, "defocus or motion blur")
+    low_resolution_p: float = number(0.2, 0, 1, "down and up again")
+    sharpen_p: float = number(0.25, 0, 1, "unsharp mask, as camera pipelines apply")
+    noise_p: float = number(0.6, 0, 1, "shot and read noise")
+    jpeg_p: float = number(0.5, 0, 1, "JPEG artefacts")
+    erase_p: float = number(0.3, 0, 1, "hide rectangles")
+
+
+def random_crop(camera: Intrinsics, config: AugmentConfig, rng: np.random.Generator) -> Crop:
+    """A crop that lies inside the image, of random aspect ratio, zoom, place, roll and hand."""
+    square = camera.fx / camera.fy
+    source_w, source_h = float(camera.width), camera.height * square
+    aspect = math.exp(rng.uniform(math.log(config.aspect_low), math.log(config.aspect_high)))
+    roll = math.radians(rng.uniform(-config.roll_deg, config.roll_deg))
+    zoom = math.exp(rng.uniform(math.log(config.zoom_min), 0.0))
+    if rng.random() >= config.roll_p:
+        roll = 0.0
+    if rng.random() >= config.zoom_p:
+        zoom = 1.0
+    cos, sin = abs(math.cos(roll)), abs(math.sin(roll))
+    # The tallest crop of this aspect whose rotated corners stay inside the image.
+    tallest = min(source_w / (aspect * cos + sin), source_h / (aspect * sin + cos))
+    crop_h = tallest * zoom
+    crop_w = aspect * crop_h
+    margin_x = (source_w - (crop_w * cos + crop_h * sin)) / 2
+    margin_y = (source_h - (crop_w * sin + crop_h * cos)) / 2
+    return Crop(
+        source_w / 2 + margin_x * rng.uniform(-1, 1),
+        source_h / 2 + margin_y * rng.uniform(-1, 1),
+        crop_w,
+        crop_h,
+        roll,
+        bool(rng.random() < config.flip_p),
+    )
 
 
 def augment(rgb_hwc: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
