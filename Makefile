@@ -3,15 +3,25 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
+# The checks have an environment of their own, without PyTorch and ROS: .pre-commit-config.yaml names it.
+LINT   := .venv-lint
 # PyTorch is only needed to test, train and export. Any CPU or CUDA build from 2.6 on will do.
 TORCH  ?= torch==2.13.0
 SOURCES := $(shell find dense_perception launch config models resource -type f -not -name '*.pyc' 2>/dev/null)
 
+# A virtual environment in folder $(1).
+define make_environment
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "Python 3.10 or later is needed, $(PYTHON) is older: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv $(1) \
+	  || { rm -rf $(1); echo "No virtual environment could be made: sudo apt install python3-venv"; exit 1; }
+endef
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format build docs corpus train clean
+.PHONY: help demo test test-fast test-durations lint types hooks format build docs corpus train clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## Play a small bag through depth_node in real ROS 2 processes, show the answers
 	$(BIN)/dense-perception demo --output out/demo --overwrite
@@ -22,11 +32,20 @@ test: $(VENV)/.dev $(VENV)/.installed ## Run all tests
 test-fast: $(VENV)/.dev $(VENV)/.installed ## Run the tests that are neither slow nor start ROS 2 processes
 	$(BIN)/python -m pytest -m "not slow and not ros"
 
-lint: $(VENV)/.dev ## Check formatting, lint and types
-	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+test-durations: $(VENV)/.dev $(VENV)/.installed ## Run all tests and list the 30 slowest
+	$(BIN)/python -m pytest --durations=30 --durations-min=1
 
-format: $(VENV)/.dev ## Format the code and fix what can be fixed
-	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+lint: $(LINT)/.installed ## Check everything that .pre-commit-config.yaml lists; needs neither PyTorch nor ROS
+	$(LINT)/bin/pre-commit run --all-files
+
+types: $(VENV)/.dev ## Check types with those of PyTorch and ROS, too
+	$(BIN)/python -m mypy
+
+hooks: $(LINT)/.installed ## Run the checks of `make lint` before each commit from now on
+	$(LINT)/bin/pre-commit install
+
+format: $(LINT)/.installed ## Format the code and fix what can be fixed
+	$(LINT)/bin/ruff format . && $(LINT)/bin/ruff check --fix .
 
 build: $(VENV)/.dev ## Build the package with colcon into build/ and install/
 	$(BIN)/colcon build --packages-select dense_perception
@@ -44,14 +63,18 @@ train: $(VENV)/.train ## Train the default model on the generated rooms
 	  --data corpora/rooms --validation corpora/rooms_val --out runs/tiny --minutes 60 --resume
 
 clean: ## Remove the environment and everything built
-	rm -rf $(VENV) build install log dist out *.egg-info
+	rm -rf $(VENV) $(LINT) build install log dist out *.egg-info
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-	  || { echo "Python 3.10 or later is needed, $(PYTHON) is older: make PYTHON=python3.12 ..."; exit 1; }
-	@$(PYTHON) -m venv $(VENV) \
-	  || { rm -rf $(VENV); echo "No virtual environment could be made: sudo apt install python3-venv"; exit 1; }
+	$(call make_environment,$(VENV))
 	$(PIP) install --upgrade pip
+
+$(LINT)/.installed: .ci/lint-requirements.txt
+	@echo "Installing the checks' tools (about 200 MB, once)"
+	@rm -rf $(LINT)
+	$(call make_environment,$(LINT))
+	$(LINT)/bin/python -m pip --disable-pip-version-check -q install -r .ci/lint-requirements.txt
+	@touch $@
 
 $(VENV)/.demo: setup.py | $(BIN)/python
 	@echo "Installing the runtime and the ROS 2 wheels (about 700 MB, once)"

@@ -104,10 +104,10 @@ def _colour(got: np.ndarray, true: np.ndarray, key: str, near_is_small: bool) ->
 
 def _error(got: np.ndarray, true: np.ndarray, key: str) -> np.ndarray:
     if key == "labels":
-        grey = _bytes((got != true).astype(np.float32))
+        gray = _bytes((got != true).astype(np.float32))
     else:
-        grey = _bytes(np.abs(got - true) / ((float(np.ptp(true)) or 1.0) * _FULL_ERROR))
-    return cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
+        gray = _bytes(np.abs(got - true) / ((float(np.ptp(true)) or 1.0) * _FULL_ERROR))
+    return cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)
 
 
 def _bytes(share: np.ndarray) -> np.ndarray:

@@ -162,7 +162,7 @@ def main(args: argparse.Namespace) -> int:
     with tqdm(total=total, disable=args.quiet, file=sys.stderr) as bar:
 
         def on_step(step: str, more: int) -> None:
-            bar.total += more
+            bar.total = (bar.total or 0) + more
             bar.set_description(step)
             bar.update()
 

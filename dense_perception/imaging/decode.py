@@ -142,7 +142,7 @@ def _jpeg_size(raw: memoryview) -> tuple[int, int]:
             break
     # A hole before the end is not noticed: libjpeg fills it, warns on stderr and calls the picture
     # whole, and OpenCV passes no warning on. To find it, the Huffman codes would have to be read.
-    # Cameras pad the end with zeros; without this marker the lower part would be grey.
+    # Cameras pad the end with zeros; without this marker the lower part would be gray.
     if bytes(raw[max(position, len(raw) - 65536) :]).rfind(b"\xff\xd9") < 0:
         raise cut
     if size is None:

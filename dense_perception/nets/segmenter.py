@@ -118,7 +118,7 @@ class Segmenter(nn.Module):
     """(N, 3, H, W) normalised RGB to ``{"logits": (N, classes, H, W)}``.
 
     Sides that are no multiple of the patch are padded with zeros at the right and the bottom, that
-    is with grey after the normalisation, and the scores are cropped again. Positions are resized
+    is with gray after the normalisation, and the scores are cropped again. Positions are resized
     bilinearly for another size than the configuration's.
     """
 

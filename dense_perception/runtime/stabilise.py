@@ -15,11 +15,11 @@ _MOST_SECONDS = 2.0
 _FLOW_WIDTH = 160
 # Beyond this relative difference the surface is another one.
 _MOST_DIFFERENCE = 0.2
-_MOST_GREY_DIFFERENCE = 20.0
+_MOST_GRAY_DIFFERENCE = 20.0
 
 
 class CutDetector:
-    """Compares each frame with the one before it, as thumbnails of 32x24 grey pixels.
+    """Compares each frame with the one before it, as thumbnails of 32x24 gray pixels.
 
     The measure is their normalised correlation, which brightness and contrast do not change. A
     camera that turns by less than a third of its field of view from frame to frame keeps it high.
@@ -60,43 +60,43 @@ class DepthStabiliser:
         self._flow = cv2.DISOpticalFlow_create(  # type: ignore[attr-defined]
             cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST
         )
-        self._grey: np.ndarray | None = None
+        self._gray: np.ndarray | None = None
         self._log_hw: np.ndarray | None = None
 
     def apply(self, frame: Frame, depth: DepthMap, strength: float) -> DepthMap:
         """The stabilised map, NaN exactly where ``depth`` has it; other kinds than metric as is."""
         if strength <= 0 or depth.kind is not DepthKind.METRIC:
-            self._grey = self._log_hw = None
+            self._gray = self._log_hw = None
             return depth
         is_cut = self._cuts.is_cut(frame.rgb_hwc, frame.stamp_ns)
-        grey = _small_grey(frame.rgb_hwc)
+        gray = _small_gray(frame.rgb_hwc)
         with np.errstate(divide="ignore", invalid="ignore"):
             log_hw = np.log(depth.values_hw)
-        before_grey, before_log = self._grey, self._log_hw
+        before_gray, before_log = self._gray, self._log_hw
         if (
             not is_cut
-            and before_grey is not None
+            and before_gray is not None
             and before_log is not None
-            and (before_grey.shape, before_log.shape) == (grey.shape, log_hw.shape)
+            and (before_gray.shape, before_log.shape) == (gray.shape, log_hw.shape)
         ):
-            log_hw = self._blended(grey, log_hw, before_grey, before_log, strength)
-        self._grey, self._log_hw = grey, log_hw
+            log_hw = self._blended(gray, log_hw, before_gray, before_log, strength)
+        self._gray, self._log_hw = gray, log_hw
         return DepthMap(np.exp(log_hw), DepthKind.METRIC)
 
     def _blended(
         self,
-        grey: np.ndarray,
+        gray: np.ndarray,
         log_hw: np.ndarray,
-        before_grey: np.ndarray,
+        before_gray: np.ndarray,
         before_log: np.ndarray,
         strength: float,
     ) -> np.ndarray:
-        flow_hw2 = self._flow.calc(grey, before_grey, None)
-        moved_grey = _sampled(before_grey, flow_hw2, cv2.INTER_LINEAR)
-        changed = np.abs(moved_grey.astype(np.float32) - grey) > _MOST_GREY_DIFFERENCE
+        flow_hw2 = self._flow.calc(gray, before_gray, None)
+        moved_gray = _sampled(before_gray, flow_hw2, cv2.INTER_LINEAR)
+        changed = np.abs(moved_gray.astype(np.float32) - gray) > _MOST_GRAY_DIFFERENCE
         height, width = log_hw.shape
         flow_hw2 = cv2.resize(flow_hw2, (width, height), interpolation=cv2.INTER_LINEAR)
-        flow_hw2 *= np.array([width / grey.shape[1], height / grey.shape[0]], np.float32)
+        flow_hw2 *= np.array([width / gray.shape[1], height / gray.shape[0]], np.float32)
         changed_hw = cv2.resize(
             changed.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST
         )
@@ -109,7 +109,7 @@ class DepthStabiliser:
         return blended.astype(np.float32)
 
 
-def _small_grey(rgb_hwc: np.ndarray) -> np.ndarray:
+def _small_gray(rgb_hwc: np.ndarray) -> np.ndarray:
     height, width = rgb_hwc.shape[:2]
     size = (_FLOW_WIDTH, max(16, round(_FLOW_WIDTH * height / width)))
     return cv2.cvtColor(cv2.resize(rgb_hwc, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
@@ -133,7 +133,7 @@ def _sampled(image: np.ndarray, flow_hw2: np.ndarray, interpolation: int) -> np.
 
 
 def _thumbnail(rgb_hwc: np.ndarray) -> np.ndarray:
-    """Zero-mean grey, 24x32 ``float32``."""
+    """Zero-mean gray, 24x32 ``float32``."""
     step = max(1, rgb_hwc.shape[1] // (4 * _THUMB_WIDTH))
     small = cv2.resize(
         rgb_hwc[::step, ::step, 1], (_THUMB_WIDTH, _THUMB_HEIGHT), interpolation=cv2.INTER_AREA

@@ -217,7 +217,7 @@ class TextureBank:
                             self._by_role.setdefault(role, []).append(by_key[name])
 
     def pick(self, role: str, rng: np.random.Generator) -> np.ndarray:
-        """One SIDE x SIDE x 3 photograph; mid-grey where the split has none of that role."""
+        """One SIDE x SIDE x 3 photograph; mid-gray where the split has none of that role."""
         images = self._by_role.get(role)
         if not images:
             return np.full((SIDE, SIDE, 3), 0.5, np.float32)

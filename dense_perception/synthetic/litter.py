@@ -21,7 +21,7 @@ def cable(rng: np.random.Generator, bank: TextureBank) -> Item:
     """A cable that winds over the surface."""
     reach, swing = rng.uniform(0.3, 1.1), rng.uniform(0.02, 0.15)
     r = rng.uniform(0.002, 0.005)
-    rgb = _grey(rng, (0.04, 0.1, 0.85))
+    rgb = _gray(rng, (0.04, 0.1, 0.85))
     x = np.linspace(-reach / 2, reach / 2, 13)
     y = swing * np.sin(x * rng.uniform(3, 12) + rng.uniform(0, 6)) * 0.8
     parts = []
@@ -59,7 +59,7 @@ def pot_plant(rng: np.random.Generator, bank: TextureBank) -> Item:
 def laptop(rng: np.random.Generator, bank: TextureBank) -> Item:
     """An open laptop, its screen upright."""
     w, d = rng.uniform(0.28, 0.38), rng.uniform(0.19, 0.26)
-    rgb = _grey(rng, (0.08, 0.25, 0.65, 0.8))
+    rgb = _gray(rng, (0.08, 0.25, 0.65, 0.8))
     on = rng.random() < 0.6
     screen = textures.to_uint8(textures.poster(rng)) if on else np.full((8, 8, 3), 14, np.uint8)
     keys = np.kron(rng.uniform(0.05, 0.2, (5, 14, 1)), np.ones((6, 6, 3)))
@@ -118,7 +118,7 @@ def shoes(rng: np.random.Generator, bank: TextureBank) -> Item:
     for side in (-1, 1):
         yaw = rng.normal(0, 0.2)
         sole = Primitive(
-            "box", (0.045, 0.13, 0.012), (0, 0, 0.012), 0, _grey(rng, (0.1, 0.9)), LABEL
+            "box", (0.045, 0.13, 0.012), (0, 0, 0.012), 0, _gray(rng, (0.1, 0.9)), LABEL
         )
         body = Primitive("ellipsoid", (0.045, 0.13, 0.05), (0, 0, 0.06), 0, rgb, LABEL)
         parts += [part.moved(side * 0.08, 0, 0, yaw) for part in (sole, body)]
@@ -129,7 +129,7 @@ def _rgb(colour: np.ndarray) -> clutter.Rgb:
     return float(colour[0]), float(colour[1]), float(colour[2])
 
 
-def _grey(rng: np.random.Generator, levels: tuple[float, ...]) -> clutter.Rgb:
+def _gray(rng: np.random.Generator, levels: tuple[float, ...]) -> clutter.Rgb:
     level = float(rng.choice(levels))
     return level, level, level
 

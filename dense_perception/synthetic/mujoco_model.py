@@ -224,11 +224,11 @@ class _Tint:
 
     def __call__(self, image_hwc: np.ndarray) -> np.ndarray:
         image = image_hwc.astype(np.float32) / 255
-        grey = image.mean(-1, keepdims=True)
+        gray = image.mean(-1, keepdims=True)
         if self.colour is not None:
-            image = (0.35 + 0.65 * grey / max(float(grey.mean()), 0.1)) * self.colour
+            image = (0.35 + 0.65 * gray / max(float(gray.mean()), 0.1)) * self.colour
         else:
-            image = grey + (image - grey) * self.saturation
+            image = gray + (image - gray) * self.saturation
         return (np.clip(image * self.gain, 0.02, 0.98) * 255 + 0.5).astype(np.uint8)
 
 

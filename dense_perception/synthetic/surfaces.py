@@ -98,8 +98,8 @@ class _Material:
             if self.colour is not None:
                 return textures.recolour(image, self.colour, self.contrast)
             mean = image.mean((0, 1), keepdims=True)
-            grey = mean.mean(-1, keepdims=True)
-            faded = grey + (mean - grey) * rng.uniform(0.3, 1.1)
+            gray = mean.mean(-1, keepdims=True)
+            faded = gray + (mean - gray) * rng.uniform(0.3, 1.1)
             return (image - mean) * self.contrast * 1.1 + faded * rng.uniform(0.6, 1.2)
         return textures.DRAWN[self.kind](rng, height, width, px_m)
 

@@ -45,7 +45,7 @@ def wall_colour(rng: np.random.Generator) -> np.ndarray:
 
 
 def object_colour(rng: np.random.Generator) -> np.ndarray:
-    """White, grey, black, wood and muted colours; strong ones are rare."""
+    """White, gray, black, wood and muted colours; strong ones are rare."""
     kind = rng.random()
     if kind < 0.48:
         return hsv(hue(rng), rng.uniform(0, 0.08), rng.beta(0.9, 1.0) * 0.92 + 0.03)
@@ -58,8 +58,8 @@ def object_colour(rng: np.random.Generator) -> np.ndarray:
 
 def recolour(image: np.ndarray, colour: np.ndarray, contrast: float) -> np.ndarray:
     """``image`` with the given mean colour and its own structure scaled by ``contrast``."""
-    grey = image.mean(-1, keepdims=True)
-    structure = 1 + (grey / max(float(grey.mean()), 0.05) - 1) * contrast
+    gray = image.mean(-1, keepdims=True)
+    structure = 1 + (gray / max(float(gray.mean()), 0.05) - 1) * contrast
     return np.clip(structure * colour, 0, 1).astype(np.float32)
 
 

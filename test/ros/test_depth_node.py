@@ -16,7 +16,7 @@ from test.ros.conftest import Live
 from test.support.artefacts import red_depth
 from test.support.bad_images import BAD_IMAGES, broken
 from test.support.depth_messages import depth_of, expected_xyz, point_field, xyz_of
-from test.support.image_messages import grey_image
+from test.support.image_messages import gray_image
 from test.support.ros_probe import Collector, header, random_rgb, values_of
 
 pytestmark = pytest.mark.ros
@@ -102,7 +102,7 @@ def test_every_output_has_the_header_and_the_right_numbers(
 def test_every_encoding_is_answered(
     live: Live, outputs: dict[str, Collector], calibrated: None, encoding: str
 ) -> None:
-    answer = ask_depth(live, outputs, grey_image(encoding, 100, next(STAMPS)))
+    answer = ask_depth(live, outputs, gray_image(encoding, 100, next(STAMPS)))
     one_level_m = 9 / 255 * CAMERA.mean_focal_px / 64
     expected_m = CAMERA.mean_focal_px / 64 + 100 * one_level_m
     # Luma in 219 levels and demosaicing round by up to two levels of 255.

@@ -23,8 +23,8 @@ def texture(seed: int, width: int) -> np.ndarray:
         )
         for rows in (4, 12, 30)
     ]
-    grey = np.clip(np.mean(layers, axis=0) * 1.6 - 76, 0, 255).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=2)
+    gray = np.clip(np.mean(layers, axis=0) * 1.6 - 76, 0, 255).astype(np.uint8)
+    return np.repeat(gray[..., None], 3, axis=2)
 
 
 def view(index: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

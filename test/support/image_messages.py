@@ -1,4 +1,4 @@
-"""Grey images in every encoding, made by hand: what they look like is known without a decoder."""
+"""Gray images in every encoding, made by hand: what they look like is known without a decoder."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _BYTES_PER_PIXEL = {
 }
 
 
-def grey_image(encoding: str, level: int, seconds: int, width: int = 64, height: int = 48) -> Image:
-    """A picture that is uniformly grey of ``level``, with rows padded by four bytes of noise."""
+def gray_image(encoding: str, level: int, seconds: int, width: int = 64, height: int = 48) -> Image:
+    """A picture that is uniformly gray of ``level``, with rows padded by four bytes of noise."""
     if encoding in _BYTES_PER_PIXEL:
         rows = np.full((height, width * _BYTES_PER_PIXEL[encoding]), level, np.uint8)
     elif encoding in ("mono16", "rgb16", "bgr16"):
         samples = width * (1 if encoding == "mono16" else 3)
         rows = np.full((height, samples), level << 8, ">u2").view(np.uint8)
     elif encoding in ("yuv422", "uyvy", "yuv422_yuy2", "yuyv"):
-        # Grey has neutral chroma; luma has the limited range of BT.601: 16 to 235.
+        # Gray has neutral chroma; luma has the limited range of BT.601: 16 to 235.
         luma, chroma = _luma(level), 128
         pair = [chroma, luma] if encoding in ("yuv422", "uyvy") else [luma, chroma]
         rows = np.tile(np.array(pair, np.uint8), (height, width))
@@ -33,7 +33,7 @@ def grey_image(encoding: str, level: int, seconds: int, width: int = 64, height:
         rows = np.full((height * 3 // 2, width), 128, np.uint8)
         rows[:height] = _luma(level)
     else:
-        raise AssertionError(f"no grey image of {encoding} is known here")
+        raise AssertionError(f"no gray image of {encoding} is known here")
     padded = np.random.default_rng(0).integers(0, 256, (len(rows), rows.shape[1] + 4), np.uint8)
     padded[:, :-4] = rows
     return Image(

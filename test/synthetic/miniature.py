@@ -124,7 +124,7 @@ MODELS = (
 
 
 class FlatBank:
-    """Stands in for a TextureBank: one grey photograph with a bright half."""
+    """Stands in for a TextureBank: one gray photograph with a bright half."""
 
     def pick(self, role: str, rng: np.random.Generator) -> np.ndarray:
         image = np.full((SIDE, SIDE, 3), 0.4, np.float32)

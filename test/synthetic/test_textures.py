@@ -86,9 +86,9 @@ def test_held_out_is_a_fixed_fifth() -> None:
 
 
 def write_wheels(folder: Path) -> list[Path]:
-    """Wheels with the listed names, every picture of its own grey."""
+    """Wheels with the listed names, every picture of its own gray."""
     paths = []
-    grey = 0
+    gray = 0
     for wheel in bank.WHEELS:
         name, version = wheel.requirement.split("==")
         path = folder / f"{name}-{version}-py3-none-any.whl"
@@ -96,9 +96,9 @@ def write_wheels(folder: Path) -> list[Path]:
             stems = dict.fromkeys(stem for stems in wheel.roles.values() for stem in stems)
             for stem in stems:
                 for copy in ("a", "b", "c", "d") if stem.endswith("*") else ("",):
-                    grey += 1
+                    gray += 1
                     file = wheel.folder + stem.replace("*", copy) + ".png"
-                    archive.writestr(file, png((grey, grey, grey), 4))
+                    archive.writestr(file, png((gray, gray, gray), 4))
             archive.writestr(wheel.folder + "wood_1_other.png", png((255, 0, 0), 4))
         paths.append(path)
     return paths
@@ -108,7 +108,7 @@ def test_splits_share_nothing(tmp_path: Path) -> None:
     wheels = write_wheels(tmp_path)
     rng = np.random.default_rng(0)
 
-    def greys(split: str) -> set[int]:
+    def grays(split: str) -> set[int]:
         stock = bank.TextureBank(wheels, split)
         return {
             round(float(stock.pick(role, rng).mean()) * 255)
@@ -116,8 +116,8 @@ def test_splits_share_nothing(tmp_path: Path) -> None:
             for _ in range(300)
         }
 
-    train, val, everything = greys("train"), greys("val"), greys("all")
-    empty_role = {128}  # mid-grey stands in where a split holds nothing of a role
+    train, val, everything = grays("train"), grays("val"), grays("all")
+    empty_role = {128}  # mid-gray stands in where a split holds nothing of a role
     assert not (train - empty_role) & (val - empty_role)
     assert len(train) > 2 * len(val) > 0
     assert (train | val) - empty_role <= everything
