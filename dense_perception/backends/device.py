@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from dataclasses import dataclass
 
 from dense_perception.core.errors import BackendError
 
+_DEVICE = re.compile(r"(gpu|cuda|dla)(?::(\d+))?")
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 
 
@@ -22,7 +24,24 @@ class Gpu:
         return f"{self.name}, {self.capability}, driver {self.driver}"
 
 
-def gpu(index: int = 0) -> Gpu:
+def parse_device(device: str, backend: str, *, dla: bool = False) -> tuple[int, int]:
+    """GPU number and DLA core (-1: none) of ``gpu``, ``cuda:1`` or, where allowed, ``dla:0``.
+
+    :param backend: what to call it in messages.
+    :raises BackendError: for anything else.
+    """
+    match = _DEVICE.fullmatch(device.lower())
+    if match is None or (match[1] == "dla" and not dla):
+        places = "gpu, cuda:N or dla:N" if dla else "gpu or cuda:N"
+        raise BackendError(
+            f"device is {device!r}, the backend {backend!r} runs on {places} (not on a cpu): set "
+            "the device, or choose another backend"
+        )
+    number = int(match[2] or 0)
+    return (0, number) if match[1] == "dla" else (number, -1)
+
+
+def find_gpu(index: int = 0) -> Gpu:
     """The NVIDIA GPU of that number, asked of its driver without any framework.
 
     :raises BackendError: if there is no driver or no such GPU.

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dense_perception.backends.base import Backend, TensorSpec
+from dense_perception.backends.base import Backend, TensorSpec, one_line
 from dense_perception.core.errors import BackendError
+from dense_perception.core.onnx_file import OnnxFile
 
 PACKAGE = "onnxruntime"
 _PROVIDERS = {
@@ -47,11 +46,9 @@ class OnnxRuntimeBackend(Backend):
     name = "onnxruntime"
 
     def __init__(
-        self, path: Path, *, device: str = "cpu", threads: int = 0, optimised: bool = True
+        self, file: OnnxFile, *, device: str = "cpu", threads: int = 0, optimised: bool = True
     ) -> None:
         ort = _import_onnxruntime()
-        if threads < 0:
-            raise BackendError(f"threads is {threads}, expected 0 (all cores) or more")
         provider = _provider(ort, device)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -63,12 +60,16 @@ class OnnxRuntimeBackend(Backend):
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = [provider] if provider == _PROVIDERS["cpu"] else [provider, _PROVIDERS["cpu"]]
         try:
-            session = ort.InferenceSession(os.fspath(path), options, providers=providers)
+            session = ort.InferenceSession(file.content, options, providers=providers)
         except Exception as error:  # the runtime's exceptions share no base class
             raise BackendError(
-                f"onnxruntime {ort.__version__} refuses {path}: {_one_line(error)}; get the file "
-                "again, or export it with this version of the package"
+                f"onnxruntime {ort.__version__} refuses {file.path}: {one_line(error)}; get the "
+                "file again, or export it with this version of the package"
             ) from error
+        # Python's session keeps the bytes to fall back to other providers: never wanted here, and
+        # as much memory again as the model.
+        session.disable_fallback()
+        session._model_bytes = None
         self._session: Any = session
         self.is_reference = provider == _PROVIDERS["cpu"]
         self.inputs = tuple(_spec(node) for node in session.get_inputs())
@@ -82,12 +83,12 @@ class OnnxRuntimeBackend(Backend):
 
     def _run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
         if self._session is None:
-            raise BackendError("the onnxruntime backend is closed: load the model again")
+            raise self.closed()
         try:
             options = self._only_wanted if len(names) < len(self.outputs) else None
             values = self._session.run(names, dict(feeds), options)
         except Exception as error:
-            raise BackendError(f"onnxruntime failed on this input: {_one_line(error)}") from error
+            raise BackendError(f"onnxruntime failed on this input: {one_line(error)}") from error
         return dict(zip(names, values, strict=True))
 
     def close(self) -> None:
@@ -121,7 +122,3 @@ def _spec(node: Any) -> TensorSpec:
         raise BackendError(f"tensor {node.name} has the type {node.type}, which is not supported")
     shape = tuple(side if isinstance(side, int) else None for side in node.shape)
     return TensorSpec(node.name, np.dtype(dtype), shape)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dense_perception.backends.base import Backend, TensorSpec
+from dense_perception.backends.base import Backend, TensorSpec, batch_size, one_line
 from dense_perception.backends.engine_cache import EngineKey, obtain_engine
-from dense_perception.core.errors import BackendError
+from dense_perception.core.errors import ArtefactError, BackendError
 from dense_perception.core.machine import cpu_with_features
-from dense_perception.core.storage import file_sha256
+from dense_perception.core.onnx_file import OnnxFile
 
 PACKAGE = "openvino"
 # A static batch is faster than a free one; the last four sizes stay compiled.
@@ -33,11 +31,9 @@ class OpenVinoBackend(Backend):
 
     name = "openvino"
 
-    def __init__(self, path: Path, *, device: str = "cpu", threads: int = 0) -> None:
+    def __init__(self, file: OnnxFile, *, device: str = "cpu", threads: int = 0) -> None:
         ov = _import_openvino()
-        if threads < 0:
-            raise BackendError(f"threads is {threads}, expected 0 (all cores) or more")
-        self._path = path
+        self._path, self._sha256 = file.path, file.sha256
         self._device = device.upper()
         self._threads = threads
         version = ov.__version__.split("-")[0]
@@ -46,7 +42,7 @@ class OpenVinoBackend(Backend):
         self._core: Any = ov.Core()
         self._requests: OrderedDict[int, Any] = OrderedDict()
         self._check_device()
-        model = self._read()
+        model = self._parse(file)
         self.inputs = tuple(_spec(port) for port in model.inputs)
         self.outputs = tuple(_spec(port) for port in model.outputs)
         self._free_batch = any(spec.shape and spec.shape[0] is None for spec in self.inputs)
@@ -56,11 +52,14 @@ class OpenVinoBackend(Backend):
 
     def _run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
         if self._core is None:
-            raise BackendError("the openvino backend is closed: load the model again")
-        batch = self._batch(feeds)
+            raise self.closed()
+        batch = 1
+        if self._free_batch:
+            free = (spec.name for spec in self.inputs if spec.shape[0] is None)
+            batch = batch_size({name: feeds[name] for name in free})
         request = self._requests.get(batch)
         if request is None:
-            request = self._compile(self._read(), batch)
+            request = self._compile(self._parse(self._again()), batch)
             self._requests[batch] = request
             if len(self._requests) > _COMPILED_BATCHES:
                 self._requests.popitem(last=False)
@@ -74,7 +73,7 @@ class OpenVinoBackend(Backend):
                 if spec.name in names
             }
         except Exception as error:  # openvino raises bare RuntimeError and its own kinds
-            raise BackendError(f"openvino failed on this input: {_one_line(error)}") from error
+            raise BackendError(f"openvino failed on this input: {one_line(error)}") from error
 
     def close(self) -> None:
         self._requests.clear()
@@ -91,11 +90,26 @@ class OpenVinoBackend(Backend):
                 f"{[name.lower() for name in available]}: choose one of these or install its driver"
             )
 
-    def _read(self) -> Any:
+    def _parse(self, file: OnnxFile) -> Any:
         try:
-            return self._core.read_model(os.fspath(self._path))
+            return self._core.read_model(file.content)
         except Exception as error:
             raise self._refused(error) from error
+
+    def _again(self) -> OnnxFile:
+        """The same bytes for another batch size, which would be a second model in memory if kept.
+
+        :raises BackendError: if the file is gone or another by now.
+        """
+        try:
+            file = OnnxFile.read(self._path)
+        except ArtefactError as error:
+            raise BackendError(str(error)) from error
+        if file.sha256 != self._sha256:
+            raise BackendError(
+                f"{self._path} has changed since it was loaded: load the model again"
+            )
+        return file
 
     def _compile(self, model: Any, batch: int) -> Any:
         config: dict[str, Any] = {
@@ -126,7 +140,7 @@ class OpenVinoBackend(Backend):
             return exported if isinstance(exported, bytes) else exported.getvalue()
 
         key = EngineKey(
-            graph=file_sha256(self._path),
+            graph=self._sha256,
             runtime=PACKAGE,
             version=self._full_version,
             device=f"{self._device}, {cpu_with_features()}",
@@ -144,17 +158,9 @@ class OpenVinoBackend(Backend):
             self.identity = engine.identity
         return compiled
 
-    def _batch(self, feeds: Mapping[str, np.ndarray]) -> int:
-        if not self._free_batch:
-            return 1
-        sizes = {len(feeds[spec.name]) for spec in self.inputs if spec.shape[0] is None}
-        if len(sizes) != 1 or 0 in sizes:
-            raise BackendError(f"got inputs of batch sizes {sorted(sizes)}, expected one above 0")
-        return sizes.pop()
-
     def _refused(self, error: Exception) -> BackendError:
         return BackendError(
-            f"openvino {self._version} refuses {self._path}: {_one_line(error)}; get the file "
+            f"openvino {self._version} refuses {self._path}: {one_line(error)}; get the file "
             "again, or export it with this version of the package"
         )
 
@@ -180,7 +186,3 @@ def _spec(port: Any) -> TensorSpec:
 def _with_batch(shape: tuple[int | None, ...], batch: int) -> list[int]:
     sides = [-1 if side is None else side for side in shape]
     return [batch if sides[0] == -1 else sides[0], *sides[1:]] if sides else []
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

@@ -5,22 +5,26 @@ from __future__ import annotations
 import hashlib
 import random
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dense_perception.backends.base import Backend
-from dense_perception.backends.contract import check_graph
+from dense_perception.backends.base import Backend, check_graph
 from dense_perception.backends.nvidia.module import installed_runtimes
-from dense_perception.backends.selection import Outcome, Selection, candidates
 from dense_perception.backends.self_check import self_check
 from dense_perception.backends.speed import SpeedMemory, measure_ms, speed_key
 from dense_perception.core.card import ModelCard
-from dense_perception.core.errors import BackendError, DensePerceptionError, EngineRefusedError
+from dense_perception.core.errors import (
+    ArtefactError,
+    BackendError,
+    DensePerceptionError,
+    EngineRefusedError,
+)
 from dense_perception.core.machine import return_freed_memory
+from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.registry import Model
 
 BACKENDS: dict[str, tuple[str, str, str]] = {
@@ -43,6 +47,54 @@ _PRECISION_ORDER = ("int8", "fp8", "fp16", "fp32")
 _NVIDIA = ("gpu", "cuda", "dla")
 # Remembered losers up to so many ms, and so many times slower than the best, get another chance.
 _AGAIN_MS, _AGAIN_TIMES = 100.0, 5.0
+_EMULATED = "fp8 is only emulated there, for comparing: it runs in tensorrt on an NVIDIA GPU"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One candidate: its median time, or why it was passed over."""
+
+    backend: str
+    precision: str
+    median_ms: float | None = None
+    note: str = ""
+
+    def __str__(self) -> str:
+        time_ms = "" if self.median_ms is None else f" {self.median_ms:.1f} ms"
+        return f"{self.backend}/{self.precision}{time_ms}{f' ({self.note})' if self.note else ''}"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What runs, and why."""
+
+    backend: str
+    precision: str
+    device: str
+    reason: str
+    considered: tuple[Outcome, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What somebody should look at: an engine that was refused, a check that was skipped."""
+
+    def summary(self) -> str:
+        """One line for a log: the choice, the reason, and what was passed over."""
+        others = [
+            str(outcome)
+            for outcome in self.considered
+            if (outcome.backend, outcome.precision) != (self.backend, self.precision)
+        ]
+        passed = f"; passed over: {', '.join(others)}" if others else ""
+        warned = f"; WARNING: {'; '.join(self.warnings)}" if self.warnings else ""
+        return f"{self.backend}/{self.precision} on {self.device}: {self.reason}{passed}{warned}"
+
+
+def candidates(
+    names: Sequence[str], precisions: Sequence[str]
+) -> tuple[list[tuple[str, str]], list[Outcome]]:
+    """What to open and measure, and what not: emulated fp8, where there is anything else."""
+    every = [(name, kind) for kind in precisions for name in names]
+    kept = [pair for pair in every if pair[1] != "fp8" or pair[0] == "tensorrt"] or every
+    return kept, [Outcome(*pair, note=_EMULATED) for pair in every if pair not in kept]
 
 
 def installed_backends(device: str = "cpu") -> tuple[str, ...]:
@@ -57,16 +109,25 @@ def installed_backends(device: str = "cpu") -> tuple[str, ...]:
     return tuple(names)
 
 
-def open_backend(name: str, path: Path, *, device: str = "cpu", threads: int = 0) -> Backend:
-    """Load an ONNX file in the named backend.
+def open_backend(
+    name: str, source: Path | OnnxFile, *, device: str = "cpu", threads: int = 0
+) -> Backend:
+    """Load an ONNX file, or what is at a path now, in the named backend.
 
-    :raises BackendError: for an unknown or missing backend, or a refused device or graph.
+    :raises BackendError: for an unknown or missing backend, a file that cannot be read, or a
+        refused device or graph.
     """
     if name not in BACKENDS:
         raise BackendError(f"backend is {name!r}, expected 'auto' or one of {list(BACKENDS)}")
+    if threads < 0:
+        raise BackendError(f"threads is {threads}, expected 0 (all cores) or more")
     module, cls, _ = BACKENDS[name]
     constructor: Callable[..., Any] = getattr(import_module(module), cls)
-    backend: Backend = constructor(path, device=device, threads=threads)
+    try:
+        file = OnnxFile.of(source)
+    except ArtefactError as error:
+        raise BackendError(str(error)) from error
+    backend: Backend = constructor(file, device=device, threads=threads)
     return backend
 
 
@@ -129,15 +190,16 @@ class _Contest:
         self.device = device
         self.threads = threads
         self.memory = SpeedMemory()
+        self._read: tuple[str, OnnxFile, ModelCard] | None = None
 
     def open(self, name: str, precision: str) -> tuple[Backend, ModelCard]:
-        path, card = self.model.artefact(precision)
-        backend = open_backend(name, path, device=self.device, threads=self.threads)
+        file, card = self._artefact(precision)
+        backend = open_backend(name, file, device=self.device, threads=self.threads)
         try:
-            check_graph(card, backend, str(path))
+            check_graph(card, backend, str(file.path))
             if not self.trust_engine and not backend.is_reference:
                 key = hashlib.sha256(self._key((name, precision)).encode()).hexdigest()[:24]
-                self_check(card, path, backend, f"{name}_{backend.identity or key}")
+                self_check(card, file, backend, f"{name}_{backend.identity or key}")
         except EngineRefusedError as error:
             self.refusals.append(str(error))
             backend.close()
@@ -255,6 +317,15 @@ class _Contest:
 
     def _key(self, candidate: tuple[str, str]) -> str:
         name, precision = candidate
-        path, _ = self.model.artefact(precision)
+        # What is opened is checked against the card's hash: a loser's file need not be read.
+        described = self.model.card.files.get(precision)
+        sha256 = described.sha256 if described else self._artefact(precision)[0].sha256
         package = BACKENDS[name][2] if name in BACKENDS else name
-        return speed_key(name, package, path, device=self.device, threads=self.threads)
+        return speed_key(name, package, sha256, device=self.device, threads=self.threads)
+
+    def _artefact(self, precision: str) -> tuple[OnnxFile, ModelCard]:
+        """The last one is kept for the next backend; never two, since each may be a gigabyte."""
+        if self._read is None or self._read[0] != precision:
+            self._read = None
+            self._read = (precision, *self.model.artefact(precision))
+        return self._read[1:]

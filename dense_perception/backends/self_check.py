@@ -7,7 +7,6 @@ engine's identity, so that the next start costs nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from dense_perception.backends.onnxruntime import OnnxRuntimeBackend
 from dense_perception.core.card import ModelCard
 from dense_perception.core.difference import Difference
 from dense_perception.core.errors import EngineRefusedError
+from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.reference_frames import reference_feeds
 
 Arrays = Mapping[str, np.ndarray]
@@ -39,7 +39,7 @@ def tolerance(card: ModelCard) -> Difference:
     )
 
 
-def self_check(card: ModelCard, path: Path, backend: Backend, identity: str) -> Difference:
+def self_check(card: ModelCard, file: OnnxFile, backend: Backend, identity: str) -> Difference:
     """Run the card's reference frames through ``backend`` and through the reference.
 
     ``identity`` names exactly what is checked: file, runtime, version, device.
@@ -52,7 +52,7 @@ def self_check(card: ModelCard, path: Path, backend: Backend, identity: str) -> 
     try:
         found = Difference(float(known["max_of_range"]), float(known["mean_of_range"]))
     except (KeyError, TypeError, ValueError):
-        found = _measure(card, path, backend)
+        found = _measure(card, file, backend)
         remember_check(
             identity,
             {
@@ -100,11 +100,11 @@ def worst_difference(card: ModelCard, got: Sequence[Arrays], want: Sequence[Arra
     )
 
 
-def _measure(card: ModelCard, path: Path, backend: Backend) -> Difference:
+def _measure(card: ModelCard, file: OnnxFile, backend: Backend) -> Difference:
     count, seed = int(card.parity.get("frames", 3)), int(card.parity.get("seed", 0))
     frames = frames_of(reference_feeds(card, count, seed))
     got = answers(backend, frames)
-    reference = OnnxRuntimeBackend(path)
+    reference = OnnxRuntimeBackend(file)
     try:
         return worst_difference(card, got, answers(reference, frames))
     finally:

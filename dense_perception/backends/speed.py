@@ -10,7 +10,7 @@ import numpy as np
 
 from dense_perception.backends.base import Backend
 from dense_perception.core.machine import cpu_name
-from dense_perception.core.storage import cache_dir, file_sha256, read_json, write_json
+from dense_perception.core.storage import cache_dir, read_json, write_json
 
 MEASURE_S = 0.25
 """Time spent measuring one candidate, after its load and one warm-up run."""
@@ -70,12 +70,9 @@ class SpeedMemory:
             write_json(self._path, dict(list(speeds.items())[-_REMEMBERED:]))
 
 
-def speed_key(name: str, package: str, path: Path, *, device: str, threads: int) -> str:
-    """All that a speed depends on: backend, runtime's version, device, threads, CPU, file.
-
-    :raises ArtefactError: if the file cannot be read.
-    """
-    parts = (name, _version(package), device, str(threads), cpu_name(), file_sha256(path))
+def speed_key(name: str, package: str, sha256: str, *, device: str, threads: int) -> str:
+    """All that a speed depends on: backend, runtime's version, device, threads, CPU, file."""
+    parts = (name, _version(package), device, str(threads), cpu_name(), sha256)
     return "|".join(parts)
 
 

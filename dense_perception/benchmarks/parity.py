@@ -127,10 +127,10 @@ def _cell(
     scratch: Path,
     options: argparse.Namespace,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    path, _ = model.artefact(precision)
+    file, _ = model.artefact(precision)
     answers = scratch / f"{backend}_{precision}.npz"
     request = {
-        "file": str(path.resolve()),
+        "file": str(file.path.resolve()),
         "backend": backend,
         "device": options.device,
         "threads": options.threads,
@@ -141,7 +141,7 @@ def _cell(
     }
     row: dict[str, Any] = {
         "name": f"{backend}/{precision}",
-        "file_mb": round(path.stat().st_size / 1e6, 2),
+        "file_mb": round(len(file.content) / 1e6, 2),
     }
     # A cache of its own: a build that was done before would cost nothing.
     surroundings = {**os.environ, "XDG_CACHE_HOME": str(scratch / f"cache_{backend}_{precision}")}

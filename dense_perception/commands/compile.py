@@ -6,11 +6,11 @@ import argparse
 import json
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dense_perception.backends.engine_cache import Engine
+    from dense_perception.core.onnx_file import OnnxFile
     from dense_perception.core.registry import Model
 
 HELP = "Compile a model's files to engines in the cache, so that no node has to at its start."
@@ -76,11 +76,11 @@ def main(options: argparse.Namespace) -> int:
         rows = _torch_tensorrt(model, kinds, options)
         kinds = ()
     for kind in kinds:
-        path, _ = model.artefact(kind)
+        file, _ = model.artefact(kind)
         if options.backend != "tensorrt":
             rows.append(_checked(options, kind))
             continue
-        for row in _tensorrt(path, kind, options):
+        for row in _tensorrt(file, kind, options):
             rows.append(row if options.compute_capability else {**row, **_checked(options, kind)})
     print(json.dumps(rows) if options.json else _table(rows))
     return 1 if any(row["problem"] for row in rows) else 0
@@ -102,18 +102,17 @@ def _only_for_tensorrt(options: argparse.Namespace) -> None:
         )
 
 
-def _tensorrt(path: Path, kind: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+def _tensorrt(file: OnnxFile, kind: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     from tqdm import tqdm
 
-    from dense_perception.backends.device import gpu
-    from dense_perception.backends.nvidia.backend import parse_device
+    from dense_perception.backends.device import find_gpu, parse_device
     from dense_perception.backends.nvidia.build import TensorRtOptions
     from dense_perception.backends.nvidia.engine import compile_engine, engine_key, fp8_refusal
     from dense_perception.backends.nvidia.module import RTX, load_runtime
 
-    index, dla_core = parse_device(options.device or "gpu")
+    index, dla_core = parse_device(options.device or "gpu", "tensorrt", dla=True)
     runtime, trt = load_runtime(RTX if options.compute_capability else None)
-    device = None if options.compute_capability else gpu(index)
+    gpu = None if options.compute_capability else find_gpu(index)
     rows = []
     for capability in options.compute_capability or [""]:
         wish = TensorRtOptions(
@@ -124,8 +123,8 @@ def _tensorrt(path: Path, kind: str, options: argparse.Namespace) -> list[dict[s
             version_compatible=options.version_compatible,
             hardware_compatible=options.hardware_compatible,
         )
-        key = engine_key(path, runtime, trt, wish, device)
-        refusal = fp8_refusal(key, wish, trt, device)
+        key = engine_key(file, runtime, trt, wish, gpu)
+        refusal = fp8_refusal(key, wish, trt, gpu)
         if refusal and options.precision == "all":
             print(f"passed over: {refusal}", file=sys.stderr)
             continue
@@ -136,7 +135,7 @@ def _tensorrt(path: Path, kind: str, options: argparse.Namespace) -> list[dict[s
                 bar.total, bar.n = total, done
                 bar.set_description(phase)
 
-            engine = compile_engine(path, runtime, trt, wish, device, on_progress)
+            engine = compile_engine(file, runtime, trt, wish, gpu, on_progress)
         seconds = time.perf_counter() - start
         rows.append(_row(kind, engine, seconds, "at its first load"))
     return rows

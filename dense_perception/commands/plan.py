@@ -162,8 +162,7 @@ def _traced(card: ModelCard, width: int, height: int) -> tuple[list[Any], int]:
 
 def _measured(name: str, devices: list[Device]) -> dict[str, float]:
     """Median ms of the fastest installed backend by precision, where the files are here."""
-    from dense_perception.backends.select import installed_backends, open_backend
-    from dense_perception.backends.selection import candidates
+    from dense_perception.backends.select import candidates, installed_backends, open_backend
     from dense_perception.backends.speed import measure_ms
     from dense_perception.core.errors import BackendError, ModelNotFoundError
     from dense_perception.core.registry import find_model
@@ -177,9 +176,9 @@ def _measured(name: str, devices: list[Device]) -> dict[str, float]:
     found: dict[str, float] = {}
     tried, _ = candidates(installed_backends(), model.precisions)
     for backend_name, precision in tried:
-        path, _ = model.artefact(precision)
+        file, _ = model.artefact(precision)
         try:
-            backend = open_backend(backend_name, path)
+            backend = open_backend(backend_name, file)
         except BackendError:
             continue
         try:

@@ -26,7 +26,7 @@ from dense_perception.core.card_specs import (
     SegmentationSpec,
 )
 from dense_perception.core.errors import CardError
-from dense_perception.core.onnx_metadata import read_onnx_metadata
+from dense_perception.core.onnx_file import OnnxFile, read_onnx_metadata
 
 METADATA_KEY = "dense_perception.card"
 
@@ -90,13 +90,14 @@ class ModelCard:
         return cls.from_dict(data, str(path))
 
     @classmethod
-    def from_onnx(cls, path: Path) -> ModelCard:
+    def from_onnx(cls, source: Path | OnnxFile) -> ModelCard:
         """Read the card inside an ONNX file.
 
         :raises ArtefactError: if the file is not a whole ONNX model.
         :raises CardError: if it carries no card or a malformed one.
         """
-        text = read_onnx_metadata(path).get(METADATA_KEY)
+        text = read_onnx_metadata(source).get(METADATA_KEY)
+        path = source.path if isinstance(source, OnnxFile) else source
         if text is None:
             raise CardError(
                 f"{path} carries no model card (metadata key {METADATA_KEY!r}): export it with "

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, CardError, ModelNotFoundError
-from dense_perception.core.storage import cache_dir, file_sha256
+from dense_perception.core.onnx_file import OnnxFile
+from dense_perception.core.storage import cache_dir
 
 MODELS_VARIABLE = "DENSE_PERCEPTION_MODELS"
 """Environment variable with folders of models to look in first, separated like PATH."""
@@ -34,8 +35,8 @@ class Model:
     def precisions(self) -> tuple[str, ...]:
         return tuple(self.files)
 
-    def artefact(self, precision: str) -> tuple[Path, ModelCard]:
-        """The checked file of one precision and the card inside it.
+    def artefact(self, precision: str) -> tuple[OnnxFile, ModelCard]:
+        """The file of one precision, read and checked, and the card inside it.
 
         :raises ArtefactError: if the file is missing, damaged or not the one the card describes.
         :raises CardError: if there is no such precision, or the two cards disagree.
@@ -53,20 +54,19 @@ class Model:
             )
         described = self.card.files.get(precision)
         if described is not None:
-            size = path.stat().st_size
+            size = path.stat().st_size  # says so before a gigabyte of something else is read
             if size != described.bytes:
                 raise ArtefactError(
                     f"{path} has {size} bytes, its card says {described.bytes}: the file is cut "
                     "off or another version; get it again"
                 )
-            digest = file_sha256(path)
-            if digest != described.sha256:
-                raise ArtefactError(
-                    f"{path} has SHA-256 {digest[:12]}..., its card says "
-                    f"{described.sha256[:12]}...: the file is damaged or another version; get it "
-                    "again"
-                )
-        embedded = ModelCard.from_onnx(path)
+        file = OnnxFile.read(path)
+        if described is not None and file.sha256 != described.sha256:
+            raise ArtefactError(
+                f"{path} has SHA-256 {file.sha256[:12]}..., its card says "
+                f"{described.sha256[:12]}...: the file is damaged or another version; get it again"
+            )
+        embedded = ModelCard.from_onnx(file)
         for entry in ("name", "input", "depth", "segmentation", "maps"):
             inside, beside = getattr(embedded, entry), getattr(self.card, entry)
             if inside != beside:
@@ -74,7 +74,7 @@ class Model:
                     f"{self.source} says {entry} is {beside}, the card inside {path.name} says "
                     f"{inside}: export the model again so that both agree"
                 )
-        return path, embedded
+        return file, embedded
 
 
 def exported_dir() -> Path:

@@ -21,7 +21,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from dense_perception.backends.contract import promised
+from dense_perception.backends.base import promised
 from dense_perception.core.card import METADATA_KEY, ModelCard
 from dense_perception.core.errors import ArtefactError, CardError
 from dense_perception.core.labels import LABEL_SETS

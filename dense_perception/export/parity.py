@@ -16,6 +16,7 @@ from dense_perception.backends.self_check import Arrays, answers, frames_of, wor
 from dense_perception.core.card import ModelCard
 from dense_perception.core.difference import Difference
 from dense_perception.core.errors import BackendError
+from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.reference_frames import reference_feeds
 
 
@@ -43,7 +44,7 @@ def plain_outputs(path: Path, feeds: Arrays) -> dict[str, np.ndarray]:
     A quantised graph enlarges rounding, so it shows what runtimes may differ by, also those that
     are not installed here.
     """
-    return _outputs(OnnxRuntimeBackend(path, optimised=False), feeds)
+    return _outputs(OnnxRuntimeBackend(OnnxFile.read(path), optimised=False), feeds)
 
 
 def _outputs(backend: Backend, feeds: Arrays) -> dict[str, np.ndarray]:

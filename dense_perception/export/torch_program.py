@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dense_perception.backends.device import gpu
+from dense_perception.backends.device import find_gpu, parse_device
 from dense_perception.backends.engine_cache import Engine, obtain_engine
 from dense_perception.backends.nvidia.torch import (
+    RUNTIME,
     load_modules,
-    parse_device,
     program_key,
     versions,
 )
@@ -57,9 +57,9 @@ def compile_program(model: Model, precision: str, device: str) -> Engine:
             f"precision is {precision!r}, torch_tensorrt compiles the network in {PRECISIONS}: "
             "for int8 and fp8 take --backend tensorrt"
         )
-    index = parse_device(device)
+    index, _ = parse_device(device, RUNTIME)
     version = versions(*load_modules())
-    key_device = str(gpu(index))
+    key_device = str(find_gpu(index))
     place = f"cuda:{index}"
 
     def convert(program: torch.export.ExportedProgram, example: tuple[Tensor, ...]) -> bytes:
@@ -78,13 +78,13 @@ def obtain_program(
 
     :raises BackendError: if PyTorch cannot export the network, or ``convert`` fails.
     """
-    path, card = model.artefact(precision)
+    file, card = model.artefact(precision)
 
     def build() -> bytes:
         network = network_of(model)
         return convert(*export_program(network, card, precision, place))
 
-    return obtain_engine(program_key(path, version, device, precision), build)
+    return obtain_engine(program_key(file, version, device, precision), build)
 
 
 def network_of(model: Model) -> nn.Module:
@@ -93,10 +93,10 @@ def network_of(model: Model) -> nn.Module:
     :raises TrainingError: if the file's weights do not fit, and there is no checkpoint to fetch.
     :raises ArtefactError: if the checkpoint is missing.
     """
-    path, card = model.artefact("fp32")
+    file, card = model.artefact("fp32")
     network = zoo.build(card.network).eval()
     try:
-        load_artefact(network, path)
+        load_artefact(network, file)
     except TrainingError:
         if card.source is None:
             raise

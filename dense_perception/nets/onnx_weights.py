@@ -16,19 +16,21 @@ from torch import Tensor, nn
 
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, CardError, TrainingError
+from dense_perception.core.onnx_file import OnnxFile
 
 _PREFIX = "network."
 _FOLDED_BIAS = ".weight_bias"
 
 
-def load_artefact(network: nn.Module, path: Path) -> ModelCard:
+def load_artefact(network: nn.Module, source: Path | OnnxFile) -> ModelCard:
     """Put the weights of an fp32 file of ``dense-perception export`` into ``network``.
 
     Returns the card inside the file. Nothing in the file is executed.
 
     :raises TrainingError: if the file cannot be read, is not in fp32 or holds another network.
     """
-    card, weights = artefact_weights(network, path)
+    card, weights = artefact_weights(network, source)
+    path = source.path if isinstance(source, OnnxFile) else source
     state = network.state_dict()
     missing = sorted(set(state) - set(weights))
     wrong = [name for name, value in weights.items() if value.shape != state[name].shape]
@@ -44,7 +46,9 @@ def load_artefact(network: nn.Module, path: Path) -> ModelCard:
     return card
 
 
-def artefact_weights(network: nn.Module, path: Path) -> tuple[ModelCard, dict[str, Tensor]]:
+def artefact_weights(
+    network: nn.Module, source: Path | OnnxFile
+) -> tuple[ModelCard, dict[str, Tensor]]:
     """The card inside an exported fp32 file and those of its weights that ``network`` has, too.
 
     By their names in ``network``; of any shape, since the file may hold another network.
@@ -52,14 +56,16 @@ def artefact_weights(network: nn.Module, path: Path) -> tuple[ModelCard, dict[st
     :raises TrainingError: if the file cannot be read or is not in fp32.
     """
     try:
-        card = ModelCard.from_onnx(path)
+        file = OnnxFile.of(source)
+        card = ModelCard.from_onnx(file)
     except (ArtefactError, CardError) as error:
-        raise TrainingError(f"cannot start from {path}: {error}") from error
+        raise TrainingError(f"cannot start from {source}: {error}") from error
+    path = file.path
     if card.precision != "fp32":
         raise TrainingError(
             f"{path} is in {card.precision}, training goes on from fp32: give the fp32 file"
         )
-    model = _read(path)
+    model = _parse(file)
     found = _named(model)
     state = network.state_dict()
     weights = {name: found[name] for name in state if name in found}
@@ -68,19 +74,19 @@ def artefact_weights(network: nn.Module, path: Path) -> tuple[ModelCard, dict[st
     return card, weights
 
 
-def _read(path: Path) -> Any:
+def _parse(file: OnnxFile) -> Any:
     try:
         import onnx
     except ImportError as error:
         raise TrainingError(
-            f"reading {path} needs the package onnx: pip install 'dense_perception[export]', or "
-            "give a model.pt"
+            f"reading {file.path} needs the package onnx: pip install 'dense_perception[export]', "
+            "or give a model.pt"
         ) from error
     try:
-        return onnx.load(path)
+        return onnx.load_from_string(file.content)
     except Exception as error:  # protobuf's failures have no common base
         raise TrainingError(
-            f"cannot read {path}: {type(error).__name__}; expected the fp32 ONNX file that "
+            f"cannot read {file.path}: {type(error).__name__}; expected the fp32 ONNX file that "
             "`dense-perception export` wrote"
         ) from error
 

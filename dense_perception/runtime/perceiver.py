@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from dense_perception.backends.base import Backend
-from dense_perception.backends.contract import check_graph
-from dense_perception.backends.select import select_backend
-from dense_perception.backends.selection import Selection
+from dense_perception.backends.base import Backend, check_graph
+from dense_perception.backends.select import Selection, select_backend
 from dense_perception.core.camera import Frame, Intrinsics
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import CardError, InputError

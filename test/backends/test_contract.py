@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dense_perception.backends.base import Backend, TensorSpec
-from dense_perception.backends.contract import check_graph
-from dense_perception.backends.device import gpu
+from dense_perception.backends.base import Backend, TensorSpec, check_graph
+from dense_perception.backends.device import find_gpu
 from dense_perception.backends.engine_cache import store_engine
 from dense_perception.backends.nvidia.module import load_runtime
 from dense_perception.backends.nvidia.torch import load_modules, program_key, versions
 from dense_perception.backends.select import open_backend
 from dense_perception.core.errors import BackendError, CardError
+from dense_perception.core.onnx_file import OnnxFile
 from test.support.artefacts import red_card, red_depth, write_red_artefact
 
 
@@ -195,7 +195,7 @@ class TestTensorRt(BackendContract):
     def _there_is_a_gpu(self) -> None:
         try:
             load_runtime()
-            gpu()
+            find_gpu()
         except BackendError as error:
             pytest.skip(str(error))
 
@@ -209,7 +209,7 @@ class TestTorchTensorRt(BackendContract):
     def _there_is_a_gpu(self) -> None:
         try:
             load_modules()
-            gpu()
+            find_gpu()
         except BackendError as error:
             pytest.skip(str(error))
 
@@ -237,7 +237,7 @@ def store_red_program(path: Path) -> None:
 
     example = tuple(torch.from_numpy(array).cuda() for array in feeds_of(1).values())
     program = torch.export.export(Red(), example)
-    key = program_key(path, versions(*load_modules()), str(gpu()), "fp32")
+    key = program_key(OnnxFile.read(path), versions(*load_modules()), str(find_gpu()), "fp32")
     store_engine(key, to_tensorrt(program, example, "fp32"))
 
 

@@ -12,6 +12,7 @@ from dense_perception.backends import select
 from dense_perception.backends.base import Backend, TensorSpec
 from dense_perception.backends.select import select_backend
 from dense_perception.core.errors import ArtefactError, BackendError, CardError, EngineRefusedError
+from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.registry import Model, find_model
 from test.support.models import write_model
 
@@ -25,9 +26,9 @@ class FakeBackend(Backend):
     )
     outputs = (TensorSpec("depth", np.dtype(np.float32), (None, 48, 64)),)
 
-    def __init__(self, name: str, path: Path) -> None:
+    def __init__(self, name: str, file: OnnxFile) -> None:
         self.name = name
-        self.precision = path.stem.rpartition("_")[2]
+        self.precision = file.path.stem.rpartition("_")[2]
         self.description = f"fake {name}"
         self.closed = False
 
@@ -53,15 +54,15 @@ class Bench:
         monkeypatch.setattr(select, "self_check", self.check)
         self.wrong: set[str] = set()
 
-    def open(self, name: str, path: Path, *, device: str, threads: int) -> FakeBackend:
-        backend = FakeBackend(name, path)
+    def open(self, name: str, file: OnnxFile, *, device: str, threads: int) -> FakeBackend:
+        backend = FakeBackend(name, file)
         speed = self.speeds[name, backend.precision]
         if isinstance(speed, Exception):
             raise speed
         self.opened.append(backend)
         return backend
 
-    def check(self, card: object, path: Path, backend: FakeBackend, identity: str) -> None:
+    def check(self, card: object, file: OnnxFile, backend: FakeBackend, identity: str) -> None:
         if backend.name in self.wrong:
             raise EngineRefusedError(f"{backend.name} differs by 0.3")
 

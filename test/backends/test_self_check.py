@@ -10,7 +10,9 @@ import pytest
 from dense_perception.backends.base import Backend
 from dense_perception.backends.select import open_backend
 from dense_perception.backends.self_check import frames_of, self_check, worst_difference
+from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import EngineRefusedError
+from dense_perception.core.onnx_file import OnnxFile
 from test.support.artefacts import red_card, write_red_artefact
 
 
@@ -19,8 +21,8 @@ class Wrong(Backend):
 
     name, description = "wrong", "wrong engine 1.0"
 
-    def __init__(self, path: Path, factor: float) -> None:
-        self.inner = open_backend("onnxruntime", path)
+    def __init__(self, file: OnnxFile, factor: float) -> None:
+        self.inner = open_backend("onnxruntime", file)
         self.inputs, self.outputs = self.inner.inputs, self.inner.outputs
         self.factor, self.runs = factor, 0
 
@@ -34,16 +36,14 @@ class Wrong(Backend):
 
 
 @pytest.fixture
-def red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OnnxFile:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = tmp_path / "red.onnx"
     write_red_artefact(path)
-    return path
+    return OnnxFile.read(path)
 
 
-def test_a_wrong_engine_is_refused_and_stays_refused(red: Path) -> None:
-    from dense_perception.core.card import ModelCard
-
+def test_a_wrong_engine_is_refused_and_stays_refused(red: OnnxFile) -> None:
     card = ModelCard.from_onnx(red)
     backend = Wrong(red, 1.1)
     for _ in range(2):
@@ -55,9 +55,9 @@ def test_a_wrong_engine_is_refused_and_stays_refused(red: Path) -> None:
         self_check(card, red, Wrong(red, float("nan")), "not a number")
 
 
-def test_the_cards_tolerance_decides(red: Path) -> None:
+def test_the_cards_tolerance_decides(red: OnnxFile) -> None:
     parity = {"frames": 2, "seed": 1, "max_of_range": 0.5, "mean_of_range": 0.5}
-    card = write_red_artefact(red, parity=parity)
+    card = write_red_artefact(red.path, parity=parity)
     backend = Wrong(red, 1.1)
     assert 0.05 < self_check(card, red, backend, "tolerated").max_of_range < 0.2
     assert backend.runs == 2
@@ -71,9 +71,7 @@ def test_the_worst_frame_counts_against_its_own_range() -> None:
     assert found.max_of_range == pytest.approx(0.5), "not 0.5 of the 10 m that both span"
 
 
-def test_openvino_agrees_with_the_reference(red: Path) -> None:
-    from dense_perception.core.card import ModelCard
-
+def test_openvino_agrees_with_the_reference(red: OnnxFile) -> None:
     backend = open_backend("openvino", red)
     assert backend.identity
     assert self_check(ModelCard.from_onnx(red), red, backend, backend.identity).max_of_range < 1e-5

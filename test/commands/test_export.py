@@ -16,6 +16,7 @@ from dense_perception import cli
 from dense_perception.backends.select import open_backend
 from dense_perception.backends.self_check import self_check
 from dense_perception.core.card import ModelCard
+from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.reference_frames import reference_feeds
 from dense_perception.core.registry import find_model
 from dense_perception.export import package
@@ -62,11 +63,11 @@ def test_folder_is_a_model(folder: Path) -> None:
     model = find_model(folder / "vit.yaml")
     assert model.precisions == ("fp32", "fp16", "int8", "fp8")
     for precision in model.precisions:
-        path, inside = model.artefact(precision)
+        file, inside = model.artefact(precision)
         assert inside.precision == precision
         assert inside.network == CARD.network
         assert 0 < inside.parity["mean_of_range"] < inside.parity["max_of_range"]
-        onnx.checker.check_model(str(path), full_check=True)
+        onnx.checker.check_model(str(file.path), full_check=True)
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp8"])
@@ -85,13 +86,13 @@ def test_a_fresh_export_passes_its_own_self_check(
     folder: Path, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    path = folder / f"vit_{precision}.onnx"
-    card = ModelCard.from_onnx(path)
+    file = OnnxFile.read(folder / f"vit_{precision}.onnx")
+    card = ModelCard.from_onnx(file)
     frames = reference_feeds(card, 3)["image"]
-    session = onnxruntime.InferenceSession(path)
+    session = onnxruntime.InferenceSession(file.path)
     for name in ("onnxruntime", "openvino"):
-        backend = open_backend(name, path)
-        found = self_check(card, path, backend, f"{name}_{precision}")
+        backend = open_backend(name, file)
+        found = self_check(card, file, backend, f"{name}_{precision}")
         worst = 0.0
         for image in frames:  # the same by hand
             want = session.run(["depth"], {"image": image[None]})[0]

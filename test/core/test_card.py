@@ -11,7 +11,7 @@ import yaml
 
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, CardError
-from dense_perception.core.onnx_metadata import read_onnx_metadata
+from dense_perception.core.onnx_file import read_onnx_metadata
 from test.support.artefacts import red_card, write_red_artefact
 
 GOOD: dict[str, Any] = {

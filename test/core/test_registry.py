@@ -28,13 +28,13 @@ def test_by_name_by_card_and_by_file(tmp_path: Path) -> None:
     card_path = write_model(tmp_path / "models", precisions=("fp32", "int8"))
     by_name = find_model("red_depth")
     assert by_name.precisions == ("fp32", "int8")
-    path, embedded = by_name.artefact("int8")
-    assert path == tmp_path / "models" / "red_depth_int8.onnx"
+    file, embedded = by_name.artefact("int8")
+    assert file.path == tmp_path / "models" / "red_depth_int8.onnx"
     assert embedded.precision == "int8"
     assert find_model(card_path).card == by_name.card
-    by_file = find_model(str(path))
+    by_file = find_model(str(file.path))
     assert by_file.precisions == ("int8",)
-    assert by_file.artefact("int8")[0] == path
+    assert by_file.artefact("int8")[0] == file
 
 
 def test_first_folder_wins_and_prefixes_are_searched(

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 from dense_perception import cli
-from dense_perception.backends.device import Gpu, gpu
+from dense_perception.backends.device import Gpu, find_gpu, parse_device
 from dense_perception.backends.engine_cache import Engine, engines_dir, store_engine
 from dense_perception.backends.nvidia import torch as backend_module
 from dense_perception.backends.nvidia.torch import (
     ExportedProgramBackend,
-    parse_device,
     program_key,
     stored_program,
 )
@@ -68,13 +67,13 @@ def test_the_default_model_through_the_cache_is_eager_pytorch(model: Model) -> N
     assert obtain(model).built
     assert not obtain(model).built
     assert stat.S_IMODE(engines_dir().stat().st_mode) == 0o700
-    path, card = model.artefact("fp32")
-    engine = stored_program(program_key(path, VERSION, "cpu", "fp32"), card.name)
+    file, card = model.artefact("fp32")
+    engine = stored_program(program_key(file, VERSION, "cpu", "fp32"), card.name)
     backend = ExportedProgramBackend(engine, card, "cpu", "test")
     feeds = reference_feeds(card, 2, 5)
     got = backend.infer(feeds)
     eager = torch_outputs(network_of(model), card, feeds)
-    reference = open_backend("onnxruntime", path).infer(feeds)
+    reference = open_backend("onnxruntime", file).infer(feeds)
     assert set(got) == set(eager) == {"depth"}
     assert got["depth"].dtype == np.float32
     for want in (eager, reference):
@@ -91,8 +90,8 @@ def test_the_default_model_through_the_cache_is_eager_pytorch(model: Model) -> N
 
 
 def test_damaged_foreign_and_open_to_others(model: Model) -> None:
-    path, card = model.artefact("fp32")
-    key = program_key(path, VERSION, "cpu", "fp32")
+    file, card = model.artefact("fp32")
+    key = program_key(file, VERSION, "cpu", "fp32")
     store_engine(key, bytes(1000))
     assert stored_program(key, card.name).payload == bytes(1000)
     with pytest.raises(BackendError, match=r"device 'cpu' instead of 'another'.*compile"):
@@ -115,8 +114,8 @@ def test_damaged_foreign_and_open_to_others(model: Model) -> None:
 
 
 def test_what_pytorch_does_not_load_is_named(model: Model) -> None:
-    path, card = model.artefact("fp32")
-    key = program_key(path, VERSION, "cpu", "fp32")
+    file, card = model.artefact("fp32")
+    key = program_key(file, VERSION, "cpu", "fp32")
     store_engine(key, b"no program")
     with pytest.raises(BackendError, match="delete the file and compile again"):
         ExportedProgramBackend(stored_program(key, card.name), card, "cpu", "test")
@@ -138,11 +137,11 @@ def test_half_inside_stays_near_fp32(card: ModelCard) -> None:
 
 
 def test_devices() -> None:
-    assert parse_device("gpu") == 0
-    assert parse_device("CUDA:1") == 1
+    assert parse_device("gpu", "torch_tensorrt") == (0, -1)
+    assert parse_device("CUDA:1", "torch_tensorrt") == (1, -1)
     for wrong in ("cpu", "dla:0", "abacus"):
         with pytest.raises(BackendError, match=rf"'{wrong}'.*cuda:N"):
-            parse_device(wrong)
+            parse_device(wrong, "torch_tensorrt")
     assert "torch_tensorrt" not in installed_backends("gpu")
 
 
@@ -168,18 +167,18 @@ def test_without_a_gpu_or_a_program_the_cure_is_said(
     """The wheel needs CUDA: only its version is put in its place, which is all that is asked."""
     package = SimpleNamespace(__version__="2.9.0")
     monkeypatch.setattr(backend_module, "load_modules", lambda: (torch, package))
-    path, _ = model.artefact("fp32")
+    file, _ = model.artefact("fp32")
     try:
-        gpu()
+        find_gpu()
     except BackendError:
         with pytest.raises(BackendError, match="driver"):
-            open_backend("torch_tensorrt", path, device="gpu")
-    monkeypatch.setattr(backend_module, "gpu", lambda index: Gpu("RTX 4090", "8.9", "12.6"))
+            open_backend("torch_tensorrt", file, device="gpu")
+    monkeypatch.setattr(backend_module, "find_gpu", lambda index: Gpu("RTX 4090", "8.9", "12.6"))
     with pytest.raises(
         BackendError,
         match=r"no Torch-TensorRT program of dpt_tiny_indoor for RTX 4090.*--precision fp32",
     ):
-        open_backend("torch_tensorrt", path, device="gpu")
+        open_backend("torch_tensorrt", file, device="gpu")
 
 
 def test_int8_is_not_in_the_network(model: Model) -> None:

@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dense_perception.backends.base import Backend, TensorSpec
-from dense_perception.backends.device import gpu
+from dense_perception.backends.base import Backend, TensorSpec, batch_size
+from dense_perception.backends.device import find_gpu, parse_device
 from dense_perception.backends.nvidia.build import TensorRtOptions, collecting_logger
 from dense_perception.backends.nvidia.engine import compile_engine, engine_for
 from dense_perception.backends.nvidia.memory import Cuda
 from dense_perception.backends.nvidia.module import garbage_waits, load_runtime
 from dense_perception.core.errors import BackendError
-
-_DEVICE = re.compile(r"(gpu|cuda|dla)(?::(\d+))?")
-
-
-def parse_device(device: str) -> tuple[int, int]:
-    """GPU number and DLA core (-1: none) of ``gpu``, ``cuda:1`` or ``dla:0``.
-
-    :raises BackendError: for anything else.
-    """
-    match = _DEVICE.fullmatch(device.lower())
-    if match is None:
-        raise BackendError(
-            f"device is {device!r}, the backend 'tensorrt' runs on gpu, cuda:N or dla:N (not on a "
-            "cpu): set the device, or choose another backend"
-        )
-    number = int(match[2] or 0)
-    return (0, number) if match[1] == "dla" else (number, -1)
+from dense_perception.core.onnx_file import OnnxFile
 
 
 class TensorRtBackend(Backend):
@@ -47,14 +29,10 @@ class TensorRtBackend(Backend):
     name = "tensorrt"
 
     @garbage_waits()
-    def __init__(self, path: Path, *, device: str = "gpu", threads: int = 0) -> None:
-        if threads < 0:
-            raise BackendError(f"threads is {threads}, expected 0 or more")
-        if not path.is_file():
-            raise BackendError(f"there is no model file {path}: check the path")
-        index, dla_core = parse_device(device)
+    def __init__(self, file: OnnxFile, *, device: str = "gpu", threads: int = 0) -> None:
+        index, dla_core = parse_device(device, self.name, dla=True)
         runtime, trt = load_runtime()
-        card = gpu(index)
+        gpu = find_gpu(index)
         self._trt = trt
         self._cuda: Cuda | None = Cuda(index)
         # Each batch size in use, at most the engine's, has its own buffers and graph.
@@ -65,16 +43,16 @@ class TensorRtBackend(Backend):
             self._runtime.engine_host_code_allowed = True  # version-compatible engines need it
         if dla_core >= 0:
             self._runtime.DLA_core = dla_core
-        engine = engine_for(path, runtime, trt, card, dla_core)
+        engine = engine_for(file, runtime, trt, gpu, dla_core)
         self._engine: Any = self._runtime.deserialize_cuda_engine(engine.payload)
         if self._engine is None and not engine.built:
             engine.key.path.unlink(missing_ok=True)  # whole, yet refused: build it again
             options = TensorRtOptions(dla_core=dla_core)
-            engine = compile_engine(path, runtime, trt, options, card)
+            engine = compile_engine(file, runtime, trt, options, gpu)
             self._engine = self._runtime.deserialize_cuda_engine(engine.payload)
         if self._engine is None:
             raise BackendError(
-                f"{runtime} {trt.__version__} does not load its engine of {path}: "
+                f"{runtime} {trt.__version__} does not load its engine of {file.path}: "
                 f"{'; '.join(dict.fromkeys(complaints))[:400]}"
             )
         self.identity = engine.identity
@@ -82,16 +60,13 @@ class TensorRtBackend(Backend):
         self.inputs = tuple(self._spec(name) for name in names if self._is_input(name))
         self.outputs = tuple(self._spec(name) for name in names if not self._is_input(name))
         self._largest = self._largest_batch()
-        where = f"dla {dla_core}" if dla_core >= 0 else card.name
+        where = f"dla {dla_core}" if dla_core >= 0 else gpu.name
         self.description = f"tensorrt ({runtime} {trt.__version__}), {where}, {engine.reason}"
 
     def _run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
         if self._cuda is None:
-            raise BackendError("the tensorrt backend is closed: load the model again")
-        sizes = {len(feeds[spec.name]) for spec in self.inputs}
-        if len(sizes) != 1 or 0 in sizes:
-            raise BackendError(f"got inputs of batch sizes {sorted(sizes)}, expected one above 0")
-        batch = sizes.pop()
+            raise self.closed()
+        batch = batch_size(feeds)
         if batch <= self._largest:
             answer = self._plan(batch).run(feeds)
             return {name: answer[name] for name in names}

@@ -7,7 +7,6 @@ there the builder is allowed the types that the graph's own precision names, and
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,8 @@ from dense_perception.backends.nvidia.module import (
     load_runtime,
     major,
 )
-from dense_perception.core.errors import BackendError
+from dense_perception.core.errors import ArtefactError, BackendError
+from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.storage import atomic_write
 
 _SEVERE = 2  # INTERNAL_ERROR and ERROR; warnings are not a reason
@@ -80,7 +80,7 @@ HARDWARE_LEVELS = ("", "ampere_plus", "same_compute_capability")
 
 
 def build_engine(
-    path: Path,
+    source: Path | OnnxFile,
     options: TensorRtOptions | None = None,
     *,
     precision: str = "fp32",
@@ -92,15 +92,19 @@ def build_engine(
 
     ``timing_cache`` is read if it fits and written back: a second build is faster with it.
 
-    :raises BackendError: if TensorRT is missing, has no device to build for, refuses the graph
-        (with its reasons) or does not know an option.
+    :raises BackendError: if the file cannot be read, TensorRT is missing, has no device to build
+        for, refuses the graph (with its reasons) or does not know an option.
     """
     options = options or TensorRtOptions()
     if runtime is None and options.compute_capability:
         runtime = RTX
     name, trt = load_runtime(runtime)
+    try:
+        file = OnnxFile.of(source)
+    except ArtefactError as error:
+        raise BackendError(str(error)) from error
     with garbage_waits():
-        return _Build(name, trt, options, precision, on_progress).run(path, timing_cache)
+        return _Build(name, trt, options, precision, on_progress).run(file, timing_cache)
 
 
 class _Build:
@@ -120,7 +124,7 @@ class _Build:
         self.on_progress = on_progress
         self.logger, self.complaints = collecting_logger(trt)
 
-    def run(self, path: Path, timing_cache: Path | None) -> bytes:
+    def run(self, file: OnnxFile, timing_cache: Path | None) -> bytes:
         try:
             builder = self.trt.Builder(self.logger)
         except (TypeError, RuntimeError) as error:
@@ -130,10 +134,10 @@ class _Build:
             ) from error
         network = builder.create_network(self._network_flags())
         parser = self.trt.OnnxParser(network, self.logger)
-        if not parser.parse_from_file(os.fspath(path)):
+        if not parser.parse(file.content):
             errors = "; ".join(str(parser.get_error(i).desc()) for i in range(parser.num_errors))
             raise BackendError(
-                f"{self.title} cannot parse {path}: {errors or self._reasons()}; "
+                f"{self.title} cannot parse {file.path}: {errors or self._reasons()}; "
                 "get the file again, or export it with this version of the package"
             )
         config = builder.create_builder_config()
@@ -145,7 +149,8 @@ class _Build:
         engine = builder.build_serialized_network(network, config)
         if engine is None:
             raise BackendError(
-                f"{self.title} cannot build {path.name}: {self._reasons() or 'no reason given'}"
+                f"{self.title} cannot build {file.path.name}: "
+                f"{self._reasons() or 'no reason given'}"
             )
         if timing_cache is not None and cache:
             _save_timings(config, timing_cache)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from dense_perception.backends.device import Gpu
@@ -18,45 +17,45 @@ from dense_perception.backends.nvidia.build import OnProgress, TensorRtOptions, 
 from dense_perception.backends.nvidia.module import STANDARD, major
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError
-from dense_perception.core.storage import file_sha256
+from dense_perception.core.onnx_file import OnnxFile
 
 
 def engine_key(
-    path: Path, runtime: str, trt: Any, options: TensorRtOptions, device: Gpu | None
+    file: OnnxFile, runtime: str, trt: Any, options: TensorRtOptions, gpu: Gpu | None
 ) -> EngineKey:
-    """The key of what :func:`build_engine` makes; ``device`` is the GPU in this machine.
+    """The key of what :func:`build_engine` makes; ``gpu`` is the one in this machine.
 
     An engine built for a compute capability, or compatible with other hardware, names no GPU.
 
     :raises BackendError: if there is neither a GPU nor a compute capability.
     """
-    capability = options.compute_capability or (device.capability if device else "")
+    capability = options.compute_capability or (gpu.capability if gpu else "")
     if options.compute_capability:
         where = _any_of(capability)
-    elif device is None:
+    elif gpu is None:
         raise BackendError("there is no GPU to build for: give a compute capability")
     elif options.hardware_compatible == "ampere_plus":
         where = _AMPERE_PLUS
     elif options.hardware_compatible:
         where = _any_of(capability)
     else:
-        where = str(device)
+        where = str(gpu)
     version = f"{major(trt)}.x" if options.version_compatible else str(trt.__version__)
     return EngineKey(
-        graph=file_sha256(path),
+        graph=file.sha256,
         runtime=runtime,
         version=version,
         device=where,
-        precision=ModelCard.from_onnx(path).precision,
+        precision=ModelCard.from_onnx(file).precision,
         profile=options.profile,
         options=options.text,
     )
 
 
-def fits(key: EngineKey, trt: Any, device: Gpu, dla_core: int = -1) -> bool:
-    """Whether an engine with that key may run in this TensorRT on ``device``."""
-    places = [str(device), _any_of(device.capability)]
-    if float(device.capability) >= 8.0:
+def fits(key: EngineKey, trt: Any, gpu: Gpu, dla_core: int = -1) -> bool:
+    """Whether an engine with that key may run in this TensorRT on ``gpu``."""
+    places = [str(gpu), _any_of(gpu.capability)]
+    if float(gpu.capability) >= 8.0:
         places.append(_AMPERE_PLUS)
     dla = next((part for part in key.options.split(", ") if part.startswith("dla ")), "")
     return (
@@ -66,43 +65,43 @@ def fits(key: EngineKey, trt: Any, device: Gpu, dla_core: int = -1) -> bool:
     )
 
 
-def engine_for(path: Path, runtime: str, trt: Any, device: Gpu, dla_core: int = -1) -> Engine:
+def engine_for(file: OnnxFile, runtime: str, trt: Any, gpu: Gpu, dla_core: int = -1) -> Engine:
     """The newest engine in the cache that fits, else one built now for a batch of 1.
 
     :raises BackendError: if none fits and it cannot be built.
     """
     keys = [
         key
-        for key in stored_keys(file_sha256(path), runtime)
-        if fits(key, trt, device, dla_core) and key.path.is_file()
+        for key in stored_keys(file.sha256, runtime)
+        if fits(key, trt, gpu, dla_core) and key.path.is_file()
     ]
     for key in sorted(keys, key=lambda key: key.path.stat().st_mtime, reverse=True):
         found = find_engine(key)
         if isinstance(found, Engine):
             return found
-    return compile_engine(path, runtime, trt, TensorRtOptions(dla_core=dla_core), device)
+    return compile_engine(file, runtime, trt, TensorRtOptions(dla_core=dla_core), gpu)
 
 
 def compile_engine(
-    path: Path,
+    file: OnnxFile,
     runtime: str,
     trt: Any,
     options: TensorRtOptions,
-    device: Gpu | None,
+    gpu: Gpu | None,
     on_progress: OnProgress | None = None,
 ) -> Engine:
     """The engine with exactly these options, from the cache or built now.
 
     :raises BackendError: if it cannot be built.
     """
-    key = engine_key(path, runtime, trt, options, device)
-    if refusal := fp8_refusal(key, options, trt, device):
+    key = engine_key(file, runtime, trt, options, gpu)
+    if refusal := fp8_refusal(key, options, trt, gpu):
         raise BackendError(refusal)
     timings = engines_dir() / f"timings_{runtime}_{trt.__version__}.cache"
     return obtain_engine(
         key,
         lambda: build_engine(
-            path,
+            file,
             options,
             precision=key.precision,
             runtime=runtime,
@@ -112,13 +111,13 @@ def compile_engine(
     )
 
 
-def fp8_refusal(key: EngineKey, options: TensorRtOptions, trt: Any, device: Gpu | None) -> str:
+def fp8_refusal(key: EngineKey, options: TensorRtOptions, trt: Any, gpu: Gpu | None) -> str:
     """Why a file in fp8 cannot become the engine of that key; nothing where it can."""
     if key.precision != "fp8":
         return ""
     if key.runtime == STANDARD and major(trt) < 10:
         return f"fp8 needs TensorRT 10 or above, this is {trt.__version__}: {_NO_FP8}"
-    capability = options.compute_capability or (device.capability if device else "")
+    capability = options.compute_capability or (gpu.capability if gpu else "")
     if key.device == _AMPERE_PLUS or float(capability) < FP8_CAPABILITY:
         return (
             f"fp8 needs compute capability {FP8_CAPABILITY} or above (Ada, Hopper, Blackwell), the "

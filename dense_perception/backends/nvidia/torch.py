@@ -8,38 +8,20 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dense_perception.backends.base import Backend
-from dense_perception.backends.contract import promised
-from dense_perception.backends.device import gpu
+from dense_perception.backends.base import Backend, batch_size, promised
+from dense_perception.backends.device import find_gpu, parse_device
 from dense_perception.backends.engine_cache import Engine, EngineKey, engines_dir, find_engine
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, BackendError
-from dense_perception.core.storage import file_sha256
+from dense_perception.core.onnx_file import OnnxFile
 
 RUNTIME = "torch_tensorrt"
-_DEVICE = re.compile(r"(?:gpu|cuda)(?::(\d+))?")
-
-
-def parse_device(device: str) -> int:
-    """GPU number of ``gpu`` or ``cuda:1``.
-
-    :raises BackendError: for anything else.
-    """
-    match = _DEVICE.fullmatch(device.lower())
-    if match is None:
-        raise BackendError(
-            f"device is {device!r}, the backend 'torch_tensorrt' runs on gpu or cuda:N (not on a "
-            "cpu): set the device, or choose another backend"
-        )
-    return int(match[1] or 0)
 
 
 def load_modules() -> tuple[Any, Any]:
@@ -64,9 +46,9 @@ def load_modules() -> tuple[Any, Any]:
     return torch, torch_tensorrt
 
 
-def program_key(path: Path, version: str, device: str, precision: str) -> EngineKey:
-    """The key of the program made from the ONNX file ``path``, for one image at a time."""
-    return EngineKey(file_sha256(path), RUNTIME, version, device, precision, "batch 1")
+def program_key(file: OnnxFile, version: str, device: str, precision: str) -> EngineKey:
+    """The key of the program made from an ONNX file, for one image at a time."""
+    return EngineKey(file.sha256, RUNTIME, version, device, precision, "batch 1")
 
 
 def versions(torch: Any, torch_tensorrt: Any) -> str:
@@ -126,11 +108,8 @@ class ExportedProgramBackend(Backend):
 
     def _run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
         if self._module is None:
-            raise BackendError("the torch_tensorrt backend is closed: load the model again")
-        sizes = {len(feeds[spec.name]) for spec in self.inputs}
-        if len(sizes) != 1 or 0 in sizes:
-            raise BackendError(f"got inputs of batch sizes {sorted(sizes)}, expected one above 0")
-        parts = [self._one(feeds, index, names) for index in range(sizes.pop())]
+            raise self.closed()
+        parts = [self._one(feeds, index, names) for index in range(batch_size(feeds))]
         return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
     def _one(
@@ -161,21 +140,17 @@ class TorchTensorRtBackend(ExportedProgramBackend):
     :raises BackendError: if a package, the driver, the GPU or the compiled program is missing.
     """
 
-    def __init__(self, path: Path, *, device: str = "gpu", threads: int = 0) -> None:
-        if threads < 0:
-            raise BackendError(f"threads is {threads}, expected 0 or more")
-        if not path.is_file():
-            raise BackendError(f"there is no model file {path}: check the path")
-        index = parse_device(device)
+    def __init__(self, file: OnnxFile, *, device: str = "gpu", threads: int = 0) -> None:
+        index, _ = parse_device(device, RUNTIME)
         torch, torch_tensorrt = load_modules()
-        card = gpu(index)
+        gpu = find_gpu(index)
         try:
-            model = ModelCard.from_onnx(path)
+            card = ModelCard.from_onnx(file)
         except ArtefactError as error:
             raise BackendError(str(error)) from error
         version = versions(torch, torch_tensorrt)
-        key = program_key(path, version, str(card), model.precision)
-        engine = stored_program(key, model.name)
-        described = f"torch_tensorrt {version}, {card.name}, {engine.reason}"
+        key = program_key(file, version, str(gpu), card.precision)
+        engine = stored_program(key, card.name)
+        described = f"torch_tensorrt {version}, {gpu.name}, {engine.reason}"
         with torch.cuda.device(index):
-            super().__init__(engine, model, f"cuda:{index}", described)
+            super().__init__(engine, card, f"cuda:{index}", described)

@@ -10,9 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from dense_perception import cli
-from dense_perception.backends.device import Gpu, gpu
+from dense_perception.backends.device import Gpu, find_gpu, parse_device
 from dense_perception.backends.engine_cache import store_engine
-from dense_perception.backends.nvidia.backend import parse_device
 from dense_perception.backends.nvidia.build import TensorRtOptions
 from dense_perception.backends.nvidia.engine import (
     compile_engine,
@@ -23,56 +22,57 @@ from dense_perception.backends.nvidia.engine import (
 )
 from dense_perception.backends.select import installed_backends, open_backend
 from dense_perception.core.errors import BackendError
+from dense_perception.core.onnx_file import OnnxFile
 from test.support.artefacts import write_red_artefact
 
-CARD = Gpu("RTX 4090", "8.9", "12.6")
+GPU = Gpu("RTX 4090", "8.9", "12.6")
 TRT = SimpleNamespace(__version__="10.3.0")
 
 
 @pytest.fixture
-def red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OnnxFile:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = tmp_path / "red.onnx"
     write_red_artefact(path)
-    return path
+    return OnnxFile.read(path)
 
 
 @pytest.fixture
-def red8(red: Path) -> Path:
+def red8(red: OnnxFile) -> OnnxFile:
     """A file that says it is fp8."""
-    write_red_artefact(red, precision="fp8")
-    return red
+    write_red_artefact(red.path, precision="fp8")
+    return OnnxFile.read(red.path)
 
 
 @pytest.mark.parametrize(
     ("options", "other", "version", "expected"),
     [
-        ({}, CARD, "10.3.0", True),
-        ({}, replace(CARD, driver="13.0"), "10.3.0", False),
-        ({}, replace(CARD, name="RTX 4080"), "10.3.0", False),
-        ({}, CARD, "10.4.0", False),
-        ({"version_compatible": True}, CARD, "10.4.0", True),
-        ({"version_compatible": True}, CARD, "11.0.0", False),
+        ({}, GPU, "10.3.0", True),
+        ({}, replace(GPU, driver="13.0"), "10.3.0", False),
+        ({}, replace(GPU, name="RTX 4080"), "10.3.0", False),
+        ({}, GPU, "10.4.0", False),
+        ({"version_compatible": True}, GPU, "10.4.0", True),
+        ({"version_compatible": True}, GPU, "11.0.0", False),
         ({"hardware_compatible": "ampere_plus"}, Gpu("A", "8.6", "1"), "10.3.0", True),
         ({"hardware_compatible": "ampere_plus"}, Gpu("A", "7.5", "1"), "10.3.0", False),
         ({"hardware_compatible": "same_compute_capability"}, Gpu("A", "8.9", "1"), "10.3.0", True),
         ({"hardware_compatible": "same_compute_capability"}, Gpu("A", "8.6", "1"), "10.3.0", False),
         ({"compute_capability": "8.6"}, Gpu("A", "8.6", "1"), "10.3.0", True),
-        ({"compute_capability": "8.6"}, CARD, "10.3.0", False),
-        ({"dla_core": 0}, CARD, "10.3.0", False),
+        ({"compute_capability": "8.6"}, GPU, "10.3.0", False),
+        ({"dla_core": 0}, GPU, "10.3.0", False),
     ],
 )
 def test_which_engine_fits(
-    red: Path, options: dict[str, object], other: Gpu, version: str, expected: bool
+    red: OnnxFile, options: dict[str, object], other: Gpu, version: str, expected: bool
 ) -> None:
-    key = engine_key(red, "tensorrt", TRT, TensorRtOptions(**options), CARD)  # type: ignore[arg-type]
+    key = engine_key(red, "tensorrt", TRT, TensorRtOptions(**options), GPU)  # type: ignore[arg-type]
     assert fits(key, SimpleNamespace(__version__=version), other) is expected
 
 
-def test_the_fitting_engine_is_taken_whatever_its_batch(red: Path) -> None:
-    key = engine_key(red, "tensorrt", TRT, TensorRtOptions(max_batch=4), CARD)
+def test_the_fitting_engine_is_taken_whatever_its_batch(red: OnnxFile) -> None:
+    key = engine_key(red, "tensorrt", TRT, TensorRtOptions(max_batch=4), GPU)
     store_engine(key, b"engine")
-    assert engine_for(red, "tensorrt", TRT, CARD).payload == b"engine"
+    assert engine_for(red, "tensorrt", TRT, GPU).payload == b"engine"
 
 
 AMPERE = Gpu("RTX 3090", "8.6", "12.6")
@@ -83,13 +83,13 @@ AMPERE = Gpu("RTX 3090", "8.6", "12.6")
     [
         (AMPERE, {}, "10.3.0", ["RTX 3090, 8.6", "8.9 or above", "int8 or fp16 file"]),
         (Gpu("Orin", "8.7", "12.6"), {}, "10.3.0", ["Orin, 8.7"]),
-        (CARD, {"hardware_compatible": "ampere_plus"}, "10.3.0", ["from compute capability 8.0"]),
-        (CARD, {}, "8.6.1", ["TensorRT 10 or above", "8.6.1", "int8 or fp16 file"]),
+        (GPU, {"hardware_compatible": "ampere_plus"}, "10.3.0", ["from compute capability 8.0"]),
+        (GPU, {}, "8.6.1", ["TensorRT 10 or above", "8.6.1", "int8 or fp16 file"]),
         (None, {"compute_capability": "8.6"}, "10.3.0", ["GPU of compute capability 8.6"]),
     ],
 )
 def test_fp8_is_refused_where_it_has_no_arithmetic(
-    red8: Path, device: Gpu | None, options: dict[str, object], version: str, words: list[str]
+    red8: OnnxFile, device: Gpu | None, options: dict[str, object], version: str, words: list[str]
 ) -> None:
     trt = SimpleNamespace(__version__=version)
     with pytest.raises(BackendError) as caught:
@@ -99,23 +99,23 @@ def test_fp8_is_refused_where_it_has_no_arithmetic(
 
 
 @pytest.mark.parametrize("capability", ["8.9", "9.0", "10.0", "12.0"])
-def test_fp8_goes_on_from_ada(red8: Path, capability: str) -> None:
+def test_fp8_goes_on_from_ada(red8: OnnxFile, capability: str) -> None:
     device, options = Gpu("any", capability, "12.6"), TensorRtOptions()
     assert not fp8_refusal(engine_key(red8, "tensorrt", TRT, options, device), options, TRT, device)
 
 
 def test_devices() -> None:
-    assert parse_device("gpu") == (0, -1)
-    assert parse_device("CUDA:1") == (1, -1)
-    assert parse_device("dla:1") == (0, 1)
+    assert parse_device("gpu", "tensorrt", dla=True) == (0, -1)
+    assert parse_device("CUDA:1", "tensorrt", dla=True) == (1, -1)
+    assert parse_device("dla:1", "tensorrt", dla=True) == (0, 1)
     with pytest.raises(BackendError, match="'abacus'"):
-        parse_device("abacus")
+        parse_device("abacus", "tensorrt", dla=True)
     assert "tensorrt" not in installed_backends("cpu")
 
 
-def test_without_a_gpu_the_reason_is_said(red: Path) -> None:
+def test_without_a_gpu_the_reason_is_said(red: OnnxFile) -> None:
     try:
-        gpu()
+        find_gpu()
     except BackendError as error:
         reason = str(error)
     else:
@@ -128,9 +128,17 @@ def test_without_a_gpu_the_reason_is_said(red: Path) -> None:
 
 
 def test_compile_verb_builds_once_for_gpus_elsewhere(
-    red: Path, capsys: pytest.CaptureFixture[str]
+    red: OnnxFile, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["compile", str(red), "--backend", "tensorrt", "--compute-capability", "8.6", "12.0"]
+    words = [
+        "compile",
+        str(red.path),
+        "--backend",
+        "tensorrt",
+        "--compute-capability",
+        "8.6",
+        "12.0",
+    ]
     for built in (True, False):
         assert cli.main([*words, "--json"]) == 0
         rows = json.loads(capsys.readouterr().out)
@@ -142,9 +150,17 @@ def test_compile_verb_builds_once_for_gpus_elsewhere(
 
 
 def test_compile_verb_passes_over_gpus_without_fp8(
-    red8: Path, capsys: pytest.CaptureFixture[str]
+    red8: OnnxFile, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["compile", str(red8), "--backend", "tensorrt", "--compute-capability", "8.6", "8.9"]
+    words = [
+        "compile",
+        str(red8.path),
+        "--backend",
+        "tensorrt",
+        "--compute-capability",
+        "8.6",
+        "8.9",
+    ]
     assert cli.main([*words, "--json"]) == 0
     said = capsys.readouterr()
     (row,) = json.loads(said.out)
@@ -154,19 +170,30 @@ def test_compile_verb_passes_over_gpus_without_fp8(
     assert "for any GPU of compute capability 8.6" in capsys.readouterr().err
 
 
-def test_compile_verb_checks_what_runs_here(red: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["compile", str(red), "--backend", "openvino", "--json"]) == 0
+def test_compile_verb_checks_what_runs_here(
+    red: OnnxFile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["compile", str(red.path), "--backend", "openvino", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert row["check"] == "agrees with ONNX Runtime"
-    assert cli.main(["compile", str(red), "--backend", "openvino", "--precision", "fp16"]) == 2
+    assert cli.main(["compile", str(red.path), "--backend", "openvino", "--precision", "fp16"]) == 2
     assert "no fp16 file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("backend", ["openvino", "torch_tensorrt"])
 def test_options_of_tensorrt_are_refused_elsewhere(
-    red: Path, backend: str, capsys: pytest.CaptureFixture[str]
+    red: OnnxFile, backend: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["compile", str(red), "--backend", backend, "--max-batch", "4", "--workspace", "64"]
+    words = [
+        "compile",
+        str(red.path),
+        "--backend",
+        backend,
+        "--max-batch",
+        "4",
+        "--workspace",
+        "64",
+    ]
     assert cli.main(words) == 2
     message = capsys.readouterr().err
     assert f"got --max-batch, --workspace with --backend {backend}" in message

@@ -1,4 +1,4 @@
-"""Read the metadata of an ONNX file without the ``onnx`` package.
+"""An ONNX file as it was read, and its metadata, without the ``onnx`` package.
 
 A node on a robot needs the card inside the artefact, not the 15 MB of ``onnx``. A protobuf message
 is a list of (tag, payload) pairs, so the ``metadata_props`` of ModelProto (field 14 in onnx.proto)
@@ -7,7 +7,10 @@ are found by skipping every other top-level field by its length: no weights are 
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,19 +21,52 @@ _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _MAX_ENTRY_BYTES = 4 << 20
 
 
-def read_onnx_metadata(path: Path) -> dict[str, str]:
-    """The key-value metadata of the ONNX file at ``path``.
+@dataclass(frozen=True)
+class OnnxFile:
+    """An ONNX file that was read once: what is hashed is what runs.
+
+    A path may name other bytes by the time a runtime opens it, so runtimes get ``content``. They
+    make their own copy of the weights; who holds this object holds another, up to 2 GB.
+    """
+
+    path: Path
+    content: bytes = field(repr=False)
+    sha256: str
+
+    @classmethod
+    def read(cls, path: Path) -> OnnxFile:
+        """Read and hash the file.
+
+        :raises ArtefactError: if it cannot be read.
+        """
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        return cls(path, content, hashlib.sha256(content).hexdigest())
+
+    @classmethod
+    def of(cls, source: Path | OnnxFile) -> OnnxFile:
+        """``source`` itself, or what is at that path now.
+
+        :raises ArtefactError: if it cannot be read.
+        """
+        return source if isinstance(source, OnnxFile) else cls.read(source)
+
+
+def read_onnx_metadata(source: Path | OnnxFile) -> dict[str, str]:
+    """The key-value metadata of an ONNX file; of one at a path no weights are read.
 
     :raises ArtefactError: if the file is missing, empty, truncated or not an ONNX model.
     """
+    if isinstance(source, OnnxFile):
+        return _walk(io.BytesIO(source.content), len(source.content), source.path)
     try:
-        size = os.path.getsize(path)
-        with open(path, "rb") as stream:
-            return _walk(stream, size, path)
+        size = os.path.getsize(source)
+        with open(source, "rb") as stream:
+            return _walk(stream, size, source)
     except OSError as error:
-        raise ArtefactError(
-            f"cannot read the model file {path}: {error.strerror or error}"
-        ) from error
+        raise _unreadable(source, error) from error
 
 
 def _walk(stream: BinaryIO, size: int, path: Path) -> dict[str, str]:
@@ -106,6 +142,10 @@ def _tag(stream: BinaryIO, path: Path) -> tuple[int, int]:
     if tag >> 3 == 0:
         raise _broken(path, "field number 0 does not exist")
     return tag >> 3, tag & 7
+
+
+def _unreadable(path: Path, error: OSError) -> ArtefactError:
+    return ArtefactError(f"cannot read the model file {path}: {error.strerror or error}")
 
 
 def _broken(path: Path, why: str) -> ArtefactError:
