@@ -125,8 +125,9 @@ def run(args: argparse.Namespace) -> Nav2Result:
 
         from dense_perception.benchmarks.listener import stages_ms
         from dense_perception.benchmarks.synchroniser import ApproximateSynchroniser
-        from dense_perception.ros import qos, topics
-        from dense_perception.ros.outputs import is_installed, message_type
+        from dense_perception.ros import topics
+        from dense_perception.ros.graph import latched_profile
+        from dense_perception.ros.topics import is_installed, message_type
 
         node = session.node("multitask_node", [f"model:={args.model}", *args.parameter])
         has_label_info = is_installed(topics.LABEL_INFO)
@@ -146,7 +147,7 @@ def run(args: argparse.Namespace) -> Nav2Result:
                 message_type(topics.LABEL_INFO),
                 f"{_NODE}/{topics.LABEL_INFO.name}",
                 consumer.take_label_info,
-                qos.latched(),
+                latched_profile(),
             )
         listener.wait_until_matched([f"{_NODE}/{topic}" for _, topic in inputs.values()])
         source = session.source(args, args.seconds)

@@ -120,7 +120,7 @@ def _measure(
     args: argparse.Namespace, listener: Listener, node: ChildProcess, specs: list[TopicSpec]
 ) -> tuple[float, float]:
     """Milliseconds a frame with these subscriptions, and the least percentage that was answered."""
-    from dense_perception.ros.outputs import message_type
+    from dense_perception.ros.topics import message_type
 
     listener.arrivals.clear()
     subscriptions = [

@@ -1,29 +1,82 @@
-"""The newest frames of a node's cameras, answered together."""
+"""The worker's side of a node: the model in use, and the newest frames answered by it."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic
 
-from dense_perception.ros.camera import Camera
-from dense_perception.ros.camera_input import CameraFrame
+from dense_perception.core.errors import BackendError
+from dense_perception.ros.camera import AnyImage, Camera, CameraFrame, Settings
 from dense_perception.ros.outputs import Answer
 from dense_perception.runtime.perceiver import Perceiver
+
+PATIENCE_S = 10.0
+"""How long a change, or the end, waits for the batch at hand."""
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
     """An image message, and when it came on the clock of ``time.perf_counter``."""
 
-    message: Any
+    message: AnyImage
     arrived_s: float
 
 
+class ModelSlot:
+    """Holds one :class:`Perceiver` or none; the worker uses it inside :meth:`answering`."""
+
+    def __init__(self) -> None:
+        self.perceiver: Perceiver | None = None
+        self._answering = threading.Lock()
+        self._may_answer = threading.Event()
+        self._may_answer.set()
+
+    @contextmanager
+    def answering(self) -> Iterator[Perceiver | None]:
+        """Keeps the model from being changed; for the worker thread."""
+        self._may_answer.wait()
+        with self._answering:
+            yield self.perceiver
+
+    @contextmanager
+    def between_batches(self) -> Iterator[None]:
+        """The worker answers nothing inside.
+
+        :raises BackendError: if it is busy with one batch for too long.
+        """
+        self._may_answer.clear()  # or a busy worker would hardly ever let go of the lock
+        try:
+            if not self._answering.acquire(timeout=PATIENCE_S):
+                raise BackendError(
+                    f"the worker is still busy with a frame after {PATIENCE_S:g} s: try again"
+                )
+            try:
+                yield
+            finally:
+                self._answering.release()
+        finally:
+            self._may_answer.set()
+
+    def change(self, new: Perceiver, meanwhile: Callable[[], None]) -> Perceiver | None:
+        """Take ``new`` and give back the old one, which the caller closes.
+
+        ``meanwhile`` is called between the two; if it fails the old model stays.
+
+        :raises BackendError: if the worker does not let go.
+        """
+        with self.between_batches():
+            meanwhile()
+            old, self.perceiver = self.perceiver, new
+        return old
+
+
 @dataclass(frozen=True, slots=True)
-class _Taken:
-    camera: Camera
+class _Taken(Generic[Settings]):
+    camera: Camera[Settings]
     received: Received
     image: CameraFrame
     taken_s: float
@@ -31,7 +84,10 @@ class _Taken:
 
 
 def answer_batch(
-    perceiver: Perceiver, batch: Sequence[tuple[Camera, Received]], now_ns: Any
+    perceiver: Perceiver,
+    batch: Sequence[tuple[Camera[Settings], Received]],
+    settings: Settings,
+    now_ns: Callable[[], int],
 ) -> None:
     """Convert, infer and publish.
 
@@ -39,16 +95,16 @@ def answer_batch(
     wants is counted. ``now_ns`` gives the node's time. Batches have the sizes 1, 2, 4, ..., because
     runtimes that compile for a size would otherwise compile for every number of cameras.
     """
-    taken: list[_Taken] = []
+    taken: list[_Taken[Settings]] = []
     wanted: set[str] = set()
     for camera, received in batch:
-        entries = camera.wanted()
+        entries = camera.wanted(settings)
         if not entries:
-            camera.log.unwanted()
+            camera.frames.unwanted()
             continue
         start_s = time.perf_counter()
         try:
-            image = camera.frame(received.message)
+            image = camera.frame(received.message, settings)
         except Exception as error:
             camera.failed(error)
             continue
@@ -63,26 +119,27 @@ def answer_batch(
                 each.camera.failed(error)
             continue
         for each, prediction in zip(part, predictions, strict=True):
+            camera, frame = each.camera, each.image.frame
             begun_s = time.perf_counter()
-            header = each.received.message.header
             try:
-                prediction = each.camera.refined(each.image.frame, prediction)
-                each.camera.publish(Answer(each.image.frame, prediction, header, each.image.info))
+                prediction = camera.refined(frame, prediction, settings)
+                header = each.received.message.header
+                camera.publish(Answer(frame, prediction, header, each.image.info), settings)
             except Exception as error:
-                each.camera.failed(error)
+                camera.failed(error)
                 continue
-            each.camera.log.answered(
+            camera.frames.answered(
                 {
                     "wait": (each.taken_s - each.received.arrived_s) * 1e3,
                     "convert": (each.converted_s - each.taken_s) * 1e3,
                     **prediction.timings_ms,
                     "publish": (time.perf_counter() - begun_s) * 1e3,
                 },
-                age_ms=(now_ns() - each.image.frame.stamp_ns) / 1e6,
+                age_ms=(now_ns() - frame.stamp_ns) / 1e6,
             )
 
 
-def _powers_of_two(taken: Sequence[_Taken]) -> list[Sequence[_Taken]]:
+def _powers_of_two(taken: Sequence[_Taken[Settings]]) -> list[Sequence[_Taken[Settings]]]:
     """Cut into pieces of which each is the largest power of two that fits."""
     pieces, start = [], 0
     while start < len(taken):

@@ -1,70 +1,185 @@
-"""One camera of a node: its subscriptions, its publishers, and the book of its frames."""
+"""One camera of a node: its subscriptions, what becomes of its depth, its outputs, its counts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Generic, TypeAlias, TypeVar
 
-from dense_perception.core.camera import Frame
+import cv2
+import numpy as np
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from dense_perception.core.camera import Frame, intrinsics_from_info
 from dense_perception.core.card import ModelCard
-from dense_perception.core.prediction import Prediction
-from dense_perception.ros.camera_input import CameraFrame, CameraInput
-from dense_perception.ros.depth_refinement import DepthRefinement
-from dense_perception.ros.diagnostics import FrameLog
+from dense_perception.core.errors import InputError
+from dense_perception.core.prediction import DepthKind, DepthMap, Prediction
+from dense_perception.media.bag_images import is_rectified
+from dense_perception.ros.convert import rgb_from_compressed, rgb_from_image, stamp_ns
+from dense_perception.ros.diagnostics import FrameLog, NodeLog
+from dense_perception.ros.graph import Graph, image_profile, output_profile
 from dense_perception.ros.outputs import Answer, OutputGroup, OutputTopics
+from dense_perception.ros.params import CloudParameters, PerceptionParameters
+from dense_perception.ros.scale_input import ScaleInput
 from dense_perception.ros.topics import TopicSpec
+from dense_perception.runtime.stabilise import DepthStabiliser
 
-if TYPE_CHECKING:
-    from dense_perception.ros.perception_node import PerceptionNode
+Settings = TypeVar("Settings", bound=CloudParameters)
+AnyImage: TypeAlias = Image | CompressedImage
 
 _LOG_PERIOD_S = 5.0
 
 
-class Camera:
+@dataclass(frozen=True, slots=True)
+class CameraFrame:
+    """A converted image: ``info`` is the calibration in use, ``None`` where there is none.
+
+    ``info_problem`` says why a camera_info that came is not used; empty where none came.
+    """
+
+    frame: Frame
+    info: CameraInfo | None
+    info_problem: str
+
+
+class CameraInput:
+    """Subscribes to ``image`` (or ``image/compressed``) and ``camera_info``, below ``camera``.
+
+    ``camera`` is the name of one of several cameras, empty for the only one.
+    ``on_image`` gets each image message as it comes, in the executor's thread. Nothing waits for
+    camera_info: the newest one is used, if there is one.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        camera: str,
+        settings: PerceptionParameters,
+        on_image: Callable[[AnyImage], None],
+    ) -> None:
+        self._graph = graph
+        self._info: CameraInfo | None = None
+        compressed = settings.image_transport == "compressed"
+        prefix = f"{camera}/" if camera else ""
+        self._image = graph.subscribe(
+            CompressedImage if compressed else Image,
+            prefix + ("image/compressed" if compressed else "image"),
+            on_image,
+            image_profile(settings.input_reliability),
+            is_image=True,
+        )
+        self.topic = str(self._image.topic_name)
+        """The resolved name of the image topic."""
+        self._is_rectified = is_rectified(self.topic)
+        self._camera_info = graph.subscribe(
+            CameraInfo, f"{prefix}camera_info", self._on_info, output_profile("best_effort")
+        )
+
+    def frame(self, message: AnyImage, matrix: str) -> CameraFrame:
+        """Convert an image message and find its intrinsics.
+
+        ``matrix``: ``K``, ``P``, or ``auto`` to go by the topic's name.
+
+        :raises InputError: if the image cannot be used. An unusable camera_info does not raise.
+        """
+        if isinstance(message, CompressedImage):
+            rgb_hwc = rgb_from_compressed(message)
+        else:
+            rgb_hwc = rgb_from_image(message)
+        info, intrinsics, problem = self._info, None, ""
+        if info is not None:
+            height, width = rgb_hwc.shape[:2]
+            rectified = matrix == "P" or (matrix == "auto" and self._is_rectified)
+            try:
+                intrinsics = intrinsics_from_info(info, width, height, rectified=rectified)
+            except InputError as error:
+                info, problem = None, str(error)
+        header = message.header
+        frame = Frame(rgb_hwc, stamp_ns(header), header.frame_id, intrinsics)
+        return CameraFrame(frame, info, problem)
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        self._graph.close(self._image, self._camera_info)
+
+    def _on_info(self, message: CameraInfo) -> None:
+        self._info = message
+
+
+class DepthRefinement:
+    """What happens to depth between the model and the publishers: scale, smoothing, limits.
+
+    Made anew at each activation. ``problem`` says what the scale lacks; empty is nothing.
+    """
+
+    def __init__(self, graph: Graph, log: NodeLog, camera: str, source: str) -> None:
+        self.problem = ""
+        self._scale = ScaleInput(graph, log, camera, source) if source != "none" else None
+        self._stabiliser = DepthStabiliser()
+
+    def apply(self, frame: Frame, prediction: Prediction, settings: CloudParameters) -> Prediction:
+        """The refined prediction; called by the worker thread."""
+        if self._scale is not None:
+            prediction = self._scale.apply(frame, prediction, settings)
+            self.problem = self._scale.status if self._scale.is_unknown else ""
+        depth, strength = prediction.depth, settings.temporal_smoothing
+        if depth is None:
+            return prediction
+        if strength > 0:
+            depth = self._stabiliser.apply(frame, depth, strength)
+        # Here and not in the outputs, which would each do it again.
+        depth = limited(depth, settings.min_depth_m, settings.max_depth_m)
+        return prediction if depth is prediction.depth else replace(prediction, depth=depth)
+
+    def close(self) -> None:
+        """Unsubscribe; safe to repeat."""
+        if self._scale is not None:
+            self._scale.close()
+
+
+class Camera(Generic[Settings]):
     """``name`` is empty for the only camera of a node.
 
     :meth:`offer` is called at configure and when the model changes, :meth:`listen` at activate;
     :meth:`mute` and :meth:`close` undo them.
     """
 
-    def __init__(self, node: PerceptionNode[Any], name: str) -> None:
+    def __init__(self, name: str, graph: Graph, log: NodeLog) -> None:
         self.name = name
-        self.log = FrameLog()
+        self.frames = FrameLog()
         self.input: CameraInput | None = None
-        self._node = node
-        self._topics = OutputTopics(node, name)
-        self._groups: list[OutputGroup] = []
+        self._graph = graph
+        self._log = log
+        self._topics = OutputTopics(graph, name)
+        self._groups: list[OutputGroup[Settings]] = []
         self._refinement: DepthRefinement | None = None
         self._gives: frozenset[str] = frozenset()
 
     def offer(
         self,
-        groups: Sequence[type[OutputGroup]],
+        groups: Sequence[type[OutputGroup[Settings]]],
         specs: Sequence[TopicSpec],
         card: ModelCard,
+        settings: Settings,
     ) -> None:
         """Have publishers for ``specs``, filled by fresh groups."""
         self._gives = frozenset(card.outputs)
-        self._topics.keep(specs)
-        self._groups = [group(self._node, self._topics, card) for group in groups]
+        self.keep(specs, settings)
+        self._groups = [group(self._topics, card, self._log) for group in groups]
 
-    def keep(self, specs: Sequence[TopicSpec]) -> None:
+    def keep(self, specs: Sequence[TopicSpec], settings: Settings) -> None:
         """Have publishers for ``specs``, filled by the groups there are."""
-        self._topics.keep(specs)
+        self._topics.keep(specs, settings.output_reliability)
 
-    def listen(self, on_image: Callable[[str, Any], None]) -> None:
+    def listen(self, settings: Settings, on_image: Callable[[str, AnyImage], None]) -> None:
         """Subscribe, also to what the scale comes from.
 
         ``on_image`` gets the camera's name and each message.
         """
-        wish = self._node.parameters
-        self._refinement = DepthRefinement(self._node, self.name, wish.scale_source)
+        self._refinement = DepthRefinement(self._graph, self._log, self.name, settings.scale_source)
         self.input = CameraInput(
-            self._node,
-            self.name,
-            wish.image_transport,
-            wish.input_reliability,
-            lambda message: on_image(self.name, message),
+            self._graph, self.name, settings, lambda message: on_image(self.name, message)
         )
 
     def mute(self) -> None:
@@ -76,62 +191,79 @@ class Camera:
             self._refinement.close()
 
     def close(self) -> None:
-        """Unsubscribe and destroy the publishers."""
+        """Unsubscribe and close the publishers."""
         self.mute()
         self._groups = []
         self._topics.close()
 
-    def wanted(self) -> frozenset[str]:
+    def wanted(self, settings: Settings) -> frozenset[str]:
         """The entries of a Prediction that somebody subscribes to, and what those need."""
         entries = self._topics.wanted()
-        by_floor = self._node.parameters.scale_source == "camera_height"
+        by_floor = settings.scale_source == "camera_height"
         if by_floor and "depth" in entries and "labels" in self._gives:
             return entries | {"labels"}  # they tell the floor from a table
         return entries
 
-    def announce(self) -> None:
-        """Publish what does not belong to a frame."""
-        for group in self._groups:
-            group.announce()
-
-    def publish(self, answer: Answer) -> None:
-        """Publish one frame's outputs; called by the worker thread."""
-        for group in self._groups:
-            group.publish(answer)
-
-    def frame(self, message: Any) -> CameraFrame | None:
+    def frame(self, message: AnyImage, settings: Settings) -> CameraFrame | None:
         """Convert an image message; ``None`` if the camera was muted meanwhile.
 
         :raises InputError: if it cannot be used.
         """
-        wish = self._node.parameters
         source = self.input
         if source is None:
             return None
-        image = source.frame(message, matrix=wish.camera_matrix)
-        assumed = wish.default_hfov_deg if image.info is None else None
-        if self.log.calibration(assumed, image.info_problem):
-            self._node.get_logger().warning(
+        image = source.frame(message, settings.camera_matrix)
+        assumed = settings.default_hfov_deg if image.info is None else None
+        if self.frames.calibration(assumed, image.info_problem):
+            self._log.warning(
                 f"{self._label()}camera_info is not used: {image.info_problem}",
-                throttle_duration_sec=_LOG_PERIOD_S,
+                topic="camera_info",
+                period_s=_LOG_PERIOD_S,
             )
         return image
 
-    def refined(self, frame: Frame, prediction: Prediction) -> Prediction:
-        """The prediction with its depth scaled and stabilised, as the parameters wish."""
+    def refined(self, frame: Frame, prediction: Prediction, settings: Settings) -> Prediction:
+        """The prediction with its depth scaled, smoothed and limited as the settings say."""
         refinement = self._refinement
         if refinement is None or prediction.depth is None:
             return prediction
-        answer = refinement.apply(frame, prediction, self._node.parameters)
-        self.log.scale_problem = refinement.problem
+        answer = refinement.apply(frame, prediction, settings)
+        self.frames.scale_problem = refinement.problem
         return answer
+
+    def publish(self, answer: Answer, settings: Settings) -> None:
+        """Publish one frame's outputs; called by the worker thread."""
+        for group in self._groups:
+            group.publish(answer, settings)
+
+    def announce(self, settings: Settings, now: Time) -> None:
+        """Publish what does not belong to a frame."""
+        for group in self._groups:
+            group.announce(settings, now)
 
     def failed(self, error: Exception) -> None:
         """Count and log a frame that could not be answered."""
-        reason = self.log.failed(error)
-        self._node.get_logger().error(
-            f"{self._label()}frame not answered: {reason}", throttle_duration_sec=_LOG_PERIOD_S
+        reason = self.frames.failed(error)
+        self._log.error(
+            f"{self._label()}frame not answered: {reason}", topic="frame", period_s=_LOG_PERIOD_S
         )
 
     def _label(self) -> str:
         return f"{self.name}: " if self.name else ""
+
+
+def limited(depth: DepthMap, min_m: float, max_m: float) -> DepthMap:
+    """Metric depth with all outside ``min_m`` to ``max_m`` invalid; other kinds as they are.
+
+    The map itself where nothing is outside, else a fresh one.
+    """
+    if depth.kind is not DepthKind.METRIC:
+        return depth
+    values_hw = depth.values_hw
+    low, high = float(np.float32(min_m)), float(np.float32(max_m))
+    # A NaN makes both comparisons false. Most frames end here, in a third of the time.
+    if values_hw.min() >= low and values_hw.max() <= high:
+        return depth
+    result_hw = np.full_like(values_hw, np.nan)
+    cv2.copyTo(values_hw, cv2.inRange(values_hw, low, high), result_hw)
+    return replace(depth, values_hw=result_hw)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic
+from typing import Generic
 
 from rcl_interfaces.msg import (
     FloatingPointRange,
@@ -23,9 +23,7 @@ class DeclaredParameters(Generic[Parameters]):
     """A node's parameters; ``current`` is replaced as a whole when one is set.
 
     ``is_configured`` says whether parameters that are read at configure are already in use.
-    ``use`` gets new values and what makes them ``current``, which it calls at the moment from which
-    they count; it may raise a DensePerceptionError before that to refuse them. ``used`` is called
-    afterwards.
+    ``use`` gets new values before they become ``current``, and may raise to refuse them.
 
     :raises InputError: if the node was started with a wrong value.
     """
@@ -35,8 +33,7 @@ class DeclaredParameters(Generic[Parameters]):
         node: Node,
         kind: type[Parameters],
         is_configured: Callable[[], bool],
-        use: Callable[[Parameters, Callable[[], None]], None],
-        used: Callable[[], None],
+        use: Callable[[Parameters], None],
     ) -> None:
         # rclpy checks overrides too, but says less about them; without the private attribute its
         # own message remains.
@@ -47,29 +44,40 @@ class DeclaredParameters(Generic[Parameters]):
             hint = f"did you mean {close}?" if close else "it has no effect"
             node.get_logger().warning(f"{name} is not a parameter of this node: {hint}")
         for spec in params.table(kind):
-            # ROS takes an empty list for one of bytes.
-            default = (list(spec.default) or [""]) if spec.type is tuple else spec.default
-            node.declare_parameter(spec.name, default, descriptor(spec))
+            node.declare_parameter(spec.name, _ros_value(spec.default), descriptor(spec))
+        self._node = node
         self._is_configured = is_configured
-        self._use, self._used = use, used
+        self._use = use
         values = {spec.name: node.get_parameter(spec.name).value for spec in params.table(kind)}
         self.current: Parameters = params.from_overrides(kind, values)
         node.add_on_set_parameters_callback(self._on_set)
 
+    def put_back(self, settings: Parameters) -> None:
+        """Make ``settings`` the current ones, also for ``ros2 param get``; ``use`` is not asked."""
+        before, self.current = self.current, settings
+        for spec in params.table(type(settings)):
+            value = getattr(settings, spec.name)
+            if value != getattr(before, spec.name):
+                self._node.set_parameters([Parameter(spec.name, value=_ros_value(value))])
+
     def _on_set(self, changes: list[Parameter]) -> SetParametersResult:
-        values: dict[str, Any] = {change.name: change.value for change in changes}
+        values = {change.name: change.value for change in changes}
         try:
             new = params.changed(self.current, values, configured=self._is_configured())
-            if new == self.current:
-                return SetParametersResult(successful=True)
-            self._use(new, lambda: setattr(self, "current", new))
+            if new != self.current:
+                self._use(new)
+                self.current = new
         except DensePerceptionError as error:
             return SetParametersResult(successful=False, reason=str(error))
         except Exception as error:  # it would end the process: rclpy lets it through the executor
             reason = f"{type(error).__name__}: {error}"
             return SetParametersResult(successful=False, reason=f"unexpected {reason}")
-        self._used()
         return SetParametersResult(successful=True)
+
+
+def _ros_value(value: object) -> object:
+    """ROS takes an empty list for one of bytes."""
+    return (list(value) or [""]) if isinstance(value, tuple) else value
 
 
 def descriptor(spec: ParameterSpec) -> ParameterDescriptor:

@@ -1,4 +1,4 @@
-"""``depth_node``: images to metric depth, a cloud and a picture for eyes."""
+"""``depth_node``: images to metric depth, a cloud and a colourised preview."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the node until it is interrupted; the exit code is 0 then, 1 for wrong parameters."""
     end_at_once_on_interrupt()  # until rclpy takes over; so all of it is imported after this
 
-    from dense_perception.ros.depth_outputs import DepthOutputs, DepthPictures, PointOutputs
+    from dense_perception.ros.depth_outputs import DepthOutputs, DepthPreview, PointOutputs
     from dense_perception.ros.node_process import run_node
     from dense_perception.ros.params import DepthParameters
     from dense_perception.ros.perception_node import PerceptionNode
@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
         lambda: PerceptionNode(
             "depth_node",
             DepthParameters,
-            (DepthOutputs, PointOutputs, DepthPictures),
+            (DepthOutputs, PointOutputs, DepthPreview),
             needs="depth",
         ),
         arguments,

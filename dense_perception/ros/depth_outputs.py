@@ -1,9 +1,9 @@
-"""Depth: the image and its camera_info, the organised cloud, and a picture for eyes."""
+"""Depth: the image and its camera_info, the organised cloud, and a colourised preview."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from sensor_msgs.msg import PointCloud2
@@ -19,33 +19,41 @@ from dense_perception.ros.convert import (
     depth_message,
     image_message,
 )
+from dense_perception.ros.map_outputs import Relabeller
 from dense_perception.ros.outputs import Answer, OutputGroup
-from dense_perception.ros.segmentation_outputs import Relabeller
+from dense_perception.ros.params import (
+    CloudParameters,
+    DepthParameters,
+    ScaleParameters,
+    SegmentationParameters,
+)
+
+Cloud = TypeVar("Cloud", bound=CloudParameters, contravariant=True)
 
 
-class DepthOutputs(OutputGroup):
-    """Metric depth goes to ``~/depth/image``, relative to ``~/depth/relative``: its numbers are no
-    metres. A scale source makes the second the first, frame by frame. Both have
+class DepthOutputs(OutputGroup[DepthParameters]):
+    """Metric depth goes to ``~/depth/image``, relative depth, which is not in metres, to
+    ``~/depth/relative``. A scale source makes the second the first, frame by frame. Both have
     ``~/depth/camera_info``.
     """
 
     @classmethod
-    def specs(cls, card: ModelCard, parameters: Any) -> tuple[topics.TopicSpec, ...]:
+    def specs(cls, card: ModelCard, settings: DepthParameters) -> tuple[topics.TopicSpec, ...]:
         if card.depth is None:
             return ()
         images = []
-        if becomes_metric(card, parameters):
+        if becomes_metric(card, settings):
             images.append(topics.DEPTH_IMAGE)
         if card.depth.kind is not DepthKind.METRIC:
             images.append(topics.DEPTH_RELATIVE)
         return *images, topics.DEPTH_CAMERA_INFO
 
-    def publish(self, answer: Answer) -> None:
+    def publish(self, answer: Answer, settings: DepthParameters) -> None:
         depth, header, send = answer.prediction.depth, answer.header, self._topics.send
         if depth is None:
             return
         if depth.kind is DepthKind.METRIC:
-            encoding = self._node.parameters.depth_encoding
+            encoding = settings.depth_encoding
             send(topics.DEPTH_IMAGE, lambda: depth_message(depth.values_hw, header, encoding))
         else:
             send(topics.DEPTH_RELATIVE, lambda: image_message(depth.values_hw, header, "32FC1"))
@@ -55,37 +63,36 @@ class DepthOutputs(OutputGroup):
         )
 
 
-class PointOutputs(OutputGroup):
+class PointOutputs(OutputGroup[Cloud]):
     """``~/points`` of a metric model."""
 
     def begin(self) -> None:
         self._clouds = CloudWriter()
 
     @classmethod
-    def specs(cls, card: ModelCard, parameters: Any) -> tuple[topics.TopicSpec, ...]:
-        return (topics.POINTS,) if becomes_metric(card, parameters) else ()
+    def specs(cls, card: ModelCard, settings: Cloud) -> tuple[topics.TopicSpec, ...]:
+        return (topics.POINTS,) if becomes_metric(card, settings) else ()
 
-    def publish(self, answer: Answer) -> None:
+    def publish(self, answer: Answer, settings: Cloud) -> None:
         depth = answer.prediction.depth
         if depth is not None and depth.kind is DepthKind.METRIC:
-            self._topics.send(topics.POINTS, lambda: self._cloud(depth, answer))
+            self._topics.send(topics.POINTS, lambda: self._cloud(depth, answer, settings))
 
-    def _cloud(self, depth: DepthMap, answer: Answer) -> PointCloud2:
-        wish = self._node.parameters
+    def _cloud(self, depth: DepthMap, answer: Answer, settings: Cloud) -> PointCloud2:
         return self._clouds.cloud(
             depth.values_hw,
             answer.prediction.intrinsics,
             answer.header,
-            rgb_hwc=answer.frame.rgb_hwc if wish.points_rgb else None,
-            labels_hw=self._labels(answer),
+            rgb_hwc=answer.frame.rgb_hwc if settings.points_rgb else None,
+            labels_hw=self._labels(answer, settings),
         )
 
-    def _labels(self, _answer: Answer) -> np.ndarray | None:
+    def _labels(self, _answer: Answer, _settings: Cloud) -> np.ndarray | None:
         """The published label of each pixel, where the cloud has labels."""
         return None
 
 
-class LabelledPointOutputs(PointOutputs):
+class LabelledPointOutputs(PointOutputs[SegmentationParameters]):
     """``~/points`` with the label of each pixel, where the model gives labels too."""
 
     def begin(self) -> None:
@@ -93,38 +100,40 @@ class LabelledPointOutputs(PointOutputs):
         self._relabeller = Relabeller()
 
     @classmethod
-    def specs(cls, card: ModelCard, parameters: Any) -> tuple[topics.TopicSpec, ...]:
-        specs = super().specs(card, parameters)
-        if card.segmentation is None or not parameters.points_label:
+    def specs(
+        cls, card: ModelCard, settings: SegmentationParameters
+    ) -> tuple[topics.TopicSpec, ...]:
+        specs = super().specs(card, settings)
+        if card.segmentation is None or not settings.points_label:
             return specs
         return tuple(replace(spec, made_from=(*spec.made_from, "labels")) for spec in specs)
 
-    def _labels(self, answer: Answer) -> np.ndarray | None:
-        labels, wish = answer.prediction.labels, self._node.parameters
-        if labels is None or not wish.points_label:
+    def _labels(self, answer: Answer, settings: SegmentationParameters) -> np.ndarray | None:
+        labels = answer.prediction.labels
+        if labels is None or not settings.points_label:
             return None
-        return relabel(labels.values_hw, self._relabeller(labels.labels, wish))
+        return relabel(labels.values_hw, self._relabeller(labels.labels, settings))
 
 
-class DepthPictures(OutputGroup):
-    """``~/depth/color``: a group of its own, so that nothing for machines waits for it."""
+class DepthPreview(OutputGroup[ScaleParameters]):
+    """``~/depth/color``: a group of its own, so that no machine-readable output waits for it."""
 
     def begin(self) -> None:
         self._colorize = DepthColorizer()
 
     @classmethod
-    def specs(cls, card: ModelCard, parameters: Any) -> tuple[topics.TopicSpec, ...]:
+    def specs(cls, card: ModelCard, settings: ScaleParameters) -> tuple[topics.TopicSpec, ...]:
         return () if card.depth is None else (topics.DEPTH_COLOR,)
 
-    def publish(self, answer: Answer) -> None:
+    def publish(self, answer: Answer, settings: ScaleParameters) -> None:
         depth = answer.prediction.depth
         if depth is not None:
             self._topics.send(
                 topics.DEPTH_COLOR,
-                lambda: image_message(self._picture(depth), answer.header, "rgb8"),
+                lambda: image_message(self._preview(depth), answer.header, "rgb8"),
             )
 
-    def _picture(self, depth: DepthMap) -> np.ndarray:
+    def _preview(self, depth: DepthMap) -> np.ndarray:
         values_hw = depth.values_hw
         if depth.kind is DepthKind.RELATIVE_INVERSE:
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -132,8 +141,8 @@ class DepthPictures(OutputGroup):
         return self._colorize(values_hw)
 
 
-def becomes_metric(card: ModelCard, parameters: Any) -> bool:
-    """Whether the model's depth is metric, or is made so by a scale source."""
+def becomes_metric(card: ModelCard, settings: ScaleParameters) -> bool:
+    """Whether the model's depth is metric, or a scale source makes it so."""
     if card.depth is None:
         return False
-    return card.depth.kind is DepthKind.METRIC or parameters.scale_source != "none"
+    return card.depth.kind is DepthKind.METRIC or settings.scale_source != "none"

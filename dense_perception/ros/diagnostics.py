@@ -1,13 +1,14 @@
-"""What a node says about itself: the counts and times of its frames, and /diagnostics (REP 107)."""
+"""What a node says about itself: on the console, and on /diagnostics (REP 107)."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from dense_perception.core.errors import DensePerceptionError
 from dense_perception.runtime.stream import StageTimer
@@ -25,7 +26,8 @@ class Health:
     """A snapshot of a node; the counts with ``recent_`` are of the last period that had any.
 
     ``latencies_ms``: median and 95th percentile by stage. ``seconds_since_image`` is ``None``
-    before the first image. ``notes`` are further warnings, each a sentence.
+    before the first image. ``loading`` names the model that is being loaded. ``notes`` are further
+    warnings, each a sentence.
     """
 
     state: str
@@ -49,6 +51,7 @@ class Health:
     seconds_since_image: float | None = None
     seconds_active: float = 0.0
     last_error: str = ""
+    loading: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -58,10 +61,12 @@ def judge(health: Health) -> tuple[bytes, str]:
     ERROR: the node cannot do its work. WARN: it works, but somebody should look. OK: it works, or
     has nothing to do.
     """
-    if health.state == "unconfigured" and health.last_error:
+    if health.state == "unconfigured" and health.last_error and not health.loading:
         return DiagnosticStatus.ERROR, f"not configured: {health.last_error}"
     if health.state != "active" or not health.enabled:
-        return DiagnosticStatus.OK, health.state if health.enabled else f"{health.state}, disabled"
+        words = [health.state, *([] if health.enabled else ["disabled"])]
+        words += [f"loading {health.loading}"] if health.loading else []
+        return DiagnosticStatus.OK, ", ".join(words)
     silence = (
         health.seconds_active if health.seconds_since_image is None else health.seconds_since_image
     )
@@ -105,6 +110,7 @@ def _values(health: Health) -> dict[str, str]:
     values = {
         "state": health.state,
         "model": health.model,
+        "loading": health.loading,
         "backend": health.backend,
         "backend chosen because": health.backend_reason,
         "input topic": health.input_topic,
@@ -122,6 +128,48 @@ def _values(health: Health) -> dict[str, str]:
         values[f"latency {stage} p95 (ms)"] = f"{p95:.2f}"
     values["last error"] = health.last_error
     return values
+
+
+class NodeLog:
+    """The console of a node, for the parts below it.
+
+    Once ``is_running`` says no, because a signal has ended the node's context, errors and warnings
+    are the ending's own and nobody is told: what is published then always fails.
+    """
+
+    def __init__(
+        self, logger: RcutilsLogger, is_running: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._logger = logger
+        self._is_running = is_running
+        self._said: set[str] = set()
+        self._last_s: dict[str, float] = {}
+
+    def info(self, text: str) -> None:
+        self._logger.info(text)
+
+    def warning(self, text: str, *, topic: str = "", period_s: float = 0.0) -> None:
+        """With a period: at most one warning on that topic each ``period_s``."""
+        if self._is_running() and self._is_due(topic, period_s):
+            self._logger.warning(text)
+
+    def error(self, text: str, *, topic: str = "", period_s: float = 0.0) -> None:
+        """With a period: at most one error on that topic each ``period_s``."""
+        if self._is_running() and self._is_due(topic, period_s):
+            self._logger.error(text)
+
+    def warn_once(self, text: str) -> None:
+        """A warning that is not repeated in the node's life."""
+        if text not in self._said:
+            self._said.add(text)
+            self.warning(text)
+
+    def _is_due(self, topic: str, period_s: float) -> bool:
+        now = time.monotonic()
+        if period_s and now - self._last_s.get(topic, -period_s) < period_s:
+            return False
+        self._last_s[topic] = now
+        return True
 
 
 class FrameLog:

@@ -8,19 +8,19 @@ from dense_perception.ros.processes import end_at_once_on_interrupt
 
 if TYPE_CHECKING:
     from dense_perception.ros.outputs import OutputGroup
+    from dense_perception.ros.params import MultitaskParameters
 
 
-def output_groups() -> tuple[type[OutputGroup], ...]:
+def output_groups() -> tuple[type[OutputGroup[MultitaskParameters]], ...]:
     """What the node publishes, in this order for each frame."""
     from dense_perception.ros.depth_outputs import (
         DepthOutputs,
-        DepthPictures,
+        DepthPreview,
         LabelledPointOutputs,
     )
-    from dense_perception.ros.map_outputs import MapOutputs
-    from dense_perception.ros.segmentation_outputs import SegmentationOutputs
+    from dense_perception.ros.map_outputs import MapOutputs, SegmentationOutputs
 
-    return DepthOutputs, SegmentationOutputs, LabelledPointOutputs, MapOutputs, DepthPictures
+    return DepthOutputs, SegmentationOutputs, LabelledPointOutputs, MapOutputs, DepthPreview
 
 
 def main(arguments: list[str] | None = None) -> int:

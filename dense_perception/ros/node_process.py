@@ -6,34 +6,37 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import cv2
 import rclpy
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.utilities import remove_ros_args
 
 from dense_perception.core.errors import InputError
 from dense_perception.core.machine import keep_freed_memory
 from dense_perception.ros.parameter_table import table
-from dense_perception.ros.params import PerceptionParameters
+from dense_perception.ros.params import CloudParameters, PerceptionParameters
 from dense_perception.ros.perception_node import PerceptionNode
+
+Settings = TypeVar("Settings", bound=CloudParameters)
 
 _SWITCH_INTERVAL_S = 0.0005
 
 
 def run_node(
     name: str,
-    parameters: type[PerceptionParameters],
-    create: Callable[[], PerceptionNode[Any]],
+    parameters: type[Settings],
+    create: Callable[[], PerceptionNode[Settings]],
     arguments: list[str] | None = None,
 ) -> int:
     """Create a node, bring it up if ``autostart`` says so, and spin it until it is interrupted.
 
     A model that does not load leaves the node unconfigured and alive. Returns the exit code: 0
     after SIGINT or SIGTERM, 1 if an argument is not understood or a parameter has a wrong value.
+    If a model is still being loaded then, the process ends here and at once: no runtime lets a
+    build be broken off, and the interpreter's own end would pull its libraries from under it.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help"} & set(arguments):
@@ -50,7 +53,8 @@ def run_node(
     except InputError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
-    node: PerceptionNode[Any] | None = None
+    node: PerceptionNode[Settings] | None = None
+    ended = True
     executor: SingleThreadedExecutor | None = None
     try:
         executor = SingleThreadedExecutor()
@@ -60,10 +64,8 @@ def run_node(
             rclpy.logging.get_logger(name).fatal(str(error))
             return 1
         executor.add_node(node)
-        if node.parameters.autostart and (
-            node.trigger_configure() == TransitionCallbackReturn.SUCCESS and rclpy.ok()
-        ):
-            node.trigger_activate()
+        if node.settings.autostart:
+            node.start()
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
@@ -75,9 +77,13 @@ def run_node(
         if executor is not None:
             executor.shutdown(timeout_sec=1.0)
         if node is not None:
-            node.close()
+            ended = node.close()
             node.destroy_node()
         rclpy.try_shutdown()
+    if not ended:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
     return 0
 
 

@@ -5,26 +5,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Generic, TypeVar
 
-from rclpy.lifecycle import LifecyclePublisher
+from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from dense_perception.core.camera import Frame
 from dense_perception.core.card import ModelCard
 from dense_perception.core.prediction import Prediction
-from dense_perception.ros import qos
-from dense_perception.ros.topics import TopicSpec
+from dense_perception.ros.diagnostics import NodeLog
+from dense_perception.ros.graph import Graph, Publisher, latched_profile, output_profile
+from dense_perception.ros.topics import TopicSpec, message_type
 
-if TYPE_CHECKING:
-    from dense_perception.ros.perception_node import PerceptionNode
-
-try:
-    from rclpy.event_handler import PublisherEventCallbacks
-except ImportError:  # Humble
-    from rclpy.qos_event import PublisherEventCallbacks
+Settings = TypeVar("Settings", contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +37,23 @@ class OutputTopics:
     Messages go only to topics that somebody subscribes to. ``camera`` is empty for the only one.
     """
 
-    def __init__(self, node: PerceptionNode[Any], camera: str) -> None:
-        self._node = node
+    def __init__(self, graph: Graph, camera: str) -> None:
+        self._graph = graph
         self._prefix = f"~/{camera}/" if camera else "~/"
-        self._publishers: dict[str, tuple[TopicSpec, LifecyclePublisher]] = {}
+        self._publishers: dict[str, tuple[TopicSpec, Publisher]] = {}
 
-    def keep(self, specs: Iterable[TopicSpec]) -> None:
+    def keep(self, specs: Iterable[TopicSpec], reliability: str) -> None:
         """Publish exactly these topics; publishers that are there already stay as they are."""
         wanted = {spec.name: spec for spec in specs}
         for name in self._publishers.keys() - wanted.keys():
-            self._node.destroy_lifecycle_publisher(self._publishers.pop(name)[1])
+            self._graph.close(self._publishers.pop(name)[1])
         for name, spec in wanted.items():
             publisher = self._publishers[name][1] if name in self._publishers else None
-            self._publishers[name] = (spec, publisher or self._create(spec))
+            if publisher is None:
+                profile = latched_profile() if spec.latched else output_profile(reliability)
+                topic = self._prefix + spec.name
+                publisher = self._graph.publish(message_type(spec), topic, profile)
+            self._publishers[name] = (spec, publisher)
 
     def wanted(self) -> frozenset[str]:
         """The entries of a Prediction that the subscribed topics are made from."""
@@ -66,7 +64,7 @@ class OutputTopics:
             for entry in spec.made_from
         )
 
-    def send(self, spec: TopicSpec, make: Callable[[], Any]) -> None:
+    def send(self, spec: TopicSpec, make: Callable[[], object]) -> None:
         """Publish what ``make`` gives if the topic is published and somebody wants it.
 
         A latched topic also takes messages while nobody subscribes.
@@ -78,75 +76,37 @@ class OutputTopics:
             publisher.publish(make())
 
     def close(self) -> None:
-        self.keep(())
-
-    def _create(self, spec: TopicSpec) -> LifecyclePublisher:
-        topic = self._prefix + spec.name
-        resolved = self._node.resolve_topic_name(topic)
-        reliability = self._node.parameters.output_reliability
-        profile = qos.latched() if spec.latched else qos.output(reliability)
-
-        def explain() -> str:
-            return qos.explain_output_mismatch(self._node, resolved, profile)
-
-        publisher: LifecyclePublisher = self._node.create_lifecycle_publisher(
-            message_type(spec),
-            topic,
-            profile,
-            event_callbacks=PublisherEventCallbacks(
-                incompatible_qos=qos.MismatchReport(self._node, explain)
-            ),
-        )
-        if self._node.state == "active":
-            # It came too late for the transition itself; the state is not looked at.
-            publisher.on_activate(None)  # type: ignore[arg-type]
-        return publisher
+        """Close every publisher."""
+        self.keep((), "reliable")
 
 
-class OutputGroup(ABC):
-    """Some topics that belong together; made anew for each model and camera."""
+class OutputGroup(ABC, Generic[Settings]):
+    """Some topics that belong together; made anew for each model and camera.
 
-    def __init__(
-        self, node: PerceptionNode[Any], publishers: OutputTopics, card: ModelCard
-    ) -> None:
-        self._node = node
-        self._topics = publishers
+    What a group keeps from frame to frame it makes in ``begin``. ``Settings`` are the parameters
+    it reads, which every node that publishes the group has.
+    """
+
+    def __init__(self, topics: OutputTopics, card: ModelCard, log: NodeLog) -> None:
+        self._topics = topics
         self._card = card
+        self._log = log
         self.begin()
 
-    def begin(self) -> None:  # noqa: B027 - most groups have nothing to keep
+    def begin(self) -> None:
         """Make what is kept from frame to frame."""
 
     @classmethod
     @abstractmethod
-    def specs(cls, card: ModelCard, parameters: Any) -> tuple[TopicSpec, ...]:
+    def specs(cls, card: ModelCard, settings: Settings) -> tuple[TopicSpec, ...]:
         """The topics that this model can fill.
 
-        :raises InputError: if the parameters do not fit the model.
+        :raises InputError: if the settings do not fit the model.
         """
 
-    def announce(self) -> None:  # noqa: B027 - most groups have nothing to say
+    def announce(self, settings: Settings, now: Time) -> None:
         """Publish what does not belong to a frame; at activation and after changes."""
 
     @abstractmethod
-    def publish(self, answer: Answer) -> None:
+    def publish(self, answer: Answer, settings: Settings) -> None:
         """Publish what somebody subscribes to; called by the worker thread."""
-
-
-def message_type(spec: TopicSpec) -> type:
-    """The class of a topic's messages.
-
-    :raises ImportError: if its package is not installed.
-    """
-    package, _, name = spec.type.partition("/")
-    kind: type = getattr(import_module(f"{package}.msg"), name)
-    return kind
-
-
-def is_installed(spec: TopicSpec) -> bool:
-    """Whether the package of the topic's type is there and usable."""
-    try:
-        message_type(spec)
-    except (ImportError, AttributeError):
-        return False
-    return True

@@ -27,7 +27,8 @@ class Changes(str, Enum):
     UNCONFIGURED = "while unconfigured"
     """Read at the configure transition."""
     RELOADS = "any time, and loads the model anew"
-    """Where the model does not load, the change is refused and the old model goes on."""
+    """The new model is loaded beside the old one, which answers until then. Where it does not load,
+    the old model goes on and the parameter is put back."""
     ANY_TIME = "any time"
     """Used from the next frame on."""
 
@@ -150,6 +151,17 @@ def changed(
                 "configured: deactivate and clean it up, set the parameter, configure it again"
             )
     return replace(current, **known)
+
+
+def model_changes(old: Parameters, new: Parameters) -> dict[str, Any]:
+    """The values of ``new`` that differ and whose change loads the model anew, by name."""
+    names = [spec.name for spec in table(type(new)) if spec.changes is Changes.RELOADS]
+    return {name: getattr(new, name) for name in names if getattr(new, name) != getattr(old, name)}
+
+
+def with_model_of(settings: Parameters, other: Parameters) -> Parameters:
+    """``settings`` with those parameters of ``other`` whose change loads the model anew."""
+    return replace(settings, **model_changes(settings, other))
 
 
 def from_overrides(parameters: type[Parameters], values: Mapping[str, Any]) -> Parameters:

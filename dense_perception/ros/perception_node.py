@@ -3,37 +3,53 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Generic
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Generic
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
+from rclpy.context import Context
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool
 
 from dense_perception.core.card import ModelCard
-from dense_perception.core.errors import DensePerceptionError, InputError
-from dense_perception.ros.batch import Received, answer_batch
-from dense_perception.ros.camera import Camera
+from dense_perception.core.errors import BackendError, DensePerceptionError, InputError
+from dense_perception.core.machine import return_freed_memory
+from dense_perception.core.registry import find_model
+from dense_perception.ros.batch import PATIENCE_S, ModelSlot, Received, answer_batch
+from dense_perception.ros.camera import AnyImage, Camera, Settings
 from dense_perception.ros.declare import DeclaredParameters
-from dense_perception.ros.diagnostics import Health, diagnostic_array
-from dense_perception.ros.model_slot import PATIENCE_S, ModelSlot, load_model, needs_reload
+from dense_perception.ros.diagnostics import Health, NodeLog, diagnostic_array
+from dense_perception.ros.graph import NodeGraph
+from dense_perception.ros.model_loading import ModelLoader, load_model
 from dense_perception.ros.outputs import OutputGroup
-from dense_perception.ros.parameter_table import Parameters
+from dense_perception.ros.parameter_table import model_changes, with_model_of
+from dense_perception.ros.params import PerceptionParameters
 from dense_perception.ros.topics import TopicSpec
 from dense_perception.runtime.perceiver import Perceiver
 from dense_perception.runtime.stream import Worker
 
+# Parameters that are set one after the other, as from a file, load one model.
+_SETTLE_S = 0.1
+# How soon a transition that waits for a model sees that it has come.
+_POLL_S = 0.05
 
-class PerceptionNode(LifecycleNode, Generic[Parameters]):
+
+class PerceptionNode(LifecycleNode, Generic[Settings]):
     """Images in, a model's answers out, under lifecycle control.
 
-    configure loads the model and creates the publishers, activate subscribes and starts the
+    configure waits for the model and creates the publishers, activate subscribes and starts the
     worker, deactivate and cleanup undo them. The subscriptions only store each camera's newest
     message; the worker thread converts, infers and publishes. An error in a frame is counted and
-    logged, and the next frame is taken. Setting ``model`` while configured loads the new model
-    beside the old one and changes over between two frames; ``~/set_enabled`` unsubscribes without
-    a transition.
+    logged, and the next frame is taken. ``~/set_enabled`` unsubscribes without a transition.
+
+    Models are loaded in a thread of their own. Setting ``model`` while configured loads the new
+    model beside the old one and changes over between two frames; if it does not load the old one
+    goes on, the parameter is put back, and the console and /diagnostics say why.
+
+    ``settings`` are the parameters in force, replaced as a whole between two batches.
 
     :param needs: the entry of a card's outputs without which the node makes no sense, or empty.
     :raises InputError: if the node was started with a wrong parameter value.
@@ -42,73 +58,77 @@ class PerceptionNode(LifecycleNode, Generic[Parameters]):
     def __init__(
         self,
         name: str,
-        parameters: type[Parameters],
-        groups: Sequence[type[OutputGroup]],
+        parameters: type[Settings],
+        groups: Sequence[type[OutputGroup[Settings]]],
         needs: str = "",
-        **options: Any,
+        *,
+        context: Context | None = None,
+        parameter_overrides: list[Parameter] | None = None,
     ) -> None:
-        super().__init__(name, **options)
+        super().__init__(name, context=context, parameter_overrides=parameter_overrides)
         self.state = "unconfigured"
         self._groups = tuple(groups)
         self._needs = needs
         self._enabled = True
+        self._starting = False
+        self._log = NodeLog(self.get_logger(), self.context.ok)
+        self._graph = NodeGraph(self, lambda: self.state == "active")
         self._model = ModelSlot()
-        self._cameras: dict[str, Camera] = {}
+        self._cameras: dict[str, Camera[Settings]] = {}
         self._worker: Worker[Received] | None = None
-        self._said: set[str] = set()
         self._last_error = ""
+        self._load_problem = ""
         self._declared = DeclaredParameters(
-            self,
-            parameters,
-            lambda: self.state != "unconfigured",
-            self._use_parameters,
-            self._announce,
+            self, parameters, lambda: self.state != "unconfigured", self._use_parameters
+        )
+        self.settings: Settings = self._declared.current
+        loaded = self.create_guard_condition(self._on_loaded)
+        self._loader = ModelLoader[Settings](
+            lambda settings: load_model(settings, self._log.info), loaded.trigger
         )
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # On the steady clock, so that a simulation that stands still is still reported on.
         self.create_timer(
-            self.parameters.diagnostics_period_s,
+            self.settings.diagnostics_period_s,
             self._publish_diagnostics,
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
         self.create_service(SetBool, "~/set_enabled", self._on_set_enabled)
 
-    @property
-    def parameters(self) -> Any:
-        """The values now in force; a new object after each change."""
-        return self._declared.current
-
-    def say_once(self, text: str) -> None:
-        """A warning that is not repeated in the node's life."""
-        if text not in self._said:
-            self._said.add(text)
-            self.get_logger().warning(text)
+    def start(self) -> None:
+        """Configure and activate as soon as the model is loaded, while the node is spun."""
+        self._starting = True
+        self._loader.request(self._declared.current)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        wish = self.parameters
+        self._starting = False
+        settings = self.settings = self._declared.current
         try:
-            self._model.perceiver, specs = self._load(wish)
-            self._cameras = {name: Camera(self, name) for name in wish.cameras or ("",)}
-            self._offer(specs, self._model.perceiver.card)
+            perceiver = self._model.perceiver = self._await_model(settings)
+            specs = self._specs(perceiver.card, settings)
+            self._cameras = {
+                name: Camera(name, self._graph, self._log) for name in settings.cameras or ("",)
+            }
+            self._offer(specs, perceiver.card, settings)
         except DensePerceptionError as error:
             return self._not_configured(str(error))
         except Exception as error:
             return self._not_configured(f"{type(error).__name__}: {error}")
-        self._last_error = ""
+        self._last_error = self._load_problem = ""
         self.state = "inactive"
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)
         for camera in self._cameras.values():
-            camera.log.restart()
+            camera.frames.restart()
         worker = Worker(self._answer, self._on_worker_error, senders=tuple(self._cameras))
         self._worker = worker.start()
         self.state = "active"
         if self._enabled:
             self._listen()
         else:
-            self.get_logger().info("active but disabled: call ~/set_enabled")
+            self._log.info("active but disabled: call ~/set_enabled")
         self._announce()
         return result
 
@@ -131,82 +151,164 @@ class PerceptionNode(LifecycleNode, Generic[Parameters]):
         super().on_error(state)
         return TransitionCallbackReturn.SUCCESS  # to unconfigured, from where it can start again
 
-    def close(self) -> None:
-        """Stop the worker and free the model; the node can be destroyed afterwards."""
-        self._release()
+    def close(self) -> bool:
+        """Stop the threads and free the model; the node can be destroyed afterwards.
 
-    def _load(self, wish: Any) -> tuple[Perceiver, tuple[TopicSpec, ...]]:
-        """The model and the topics it fills.
-
-        :raises DensePerceptionError: if it does not load or does not fit this node.
+        False if a thread is still busy, with a model that is being loaded or a frame: it ends with
+        the process.
         """
-        perceiver = load_model(wish, self.get_logger().info)
-        try:
-            return perceiver, self._specs(perceiver.card, wish)
-        except BaseException:
-            perceiver.close()
-            raise
+        ended = self._release()
+        return self._loader.close(PATIENCE_S) and ended
 
-    def _specs(self, card: ModelCard, wish: Any) -> tuple[TopicSpec, ...]:
+    # The corridor: from a message to the outputs.
+
+    def _on_image(self, camera: str, message: AnyImage) -> None:
+        self._cameras[camera].frames.came()
+        if self._worker is not None:
+            self._worker.put(Received(message, time.perf_counter()), camera)
+
+    def _answer(self, batch: dict[str, Received]) -> None:
+        """The newest frames, in the worker thread."""
+        with self._model.answering() as perceiver:
+            settings, cameras = self.settings, self._cameras
+            if perceiver is not None:
+                answer_batch(
+                    perceiver,
+                    [(cameras[name], received) for name, received in batch.items()],
+                    settings,
+                    lambda: self.get_clock().now().nanoseconds,
+                )
+
+    def _on_worker_error(self, error: Exception) -> None:
+        for camera in self._cameras.values():
+            camera.failed(error)
+
+    # Models and parameters.
+
+    def _await_model(self, settings: Settings) -> Perceiver:
+        """The model of ``settings``; diagnostics go on and a signal is obeyed meanwhile.
+
+        :raises DensePerceptionError: if it does not load.
+        """
+        wanted = self._loader.wanted
+        if wanted is None or model_changes(wanted, settings):
+            self._loader.request(settings)
+        report_s = time.monotonic() + settings.diagnostics_period_s
+        while (loaded := self._loader.take()) is None:
+            if not self.context.ok():
+                raise BackendError("the node was ended while the model was being loaded")
+            if time.monotonic() >= report_s:
+                report_s += settings.diagnostics_period_s
+                self._publish_diagnostics()
+            self._loader.wait(_POLL_S)
+        if loaded.perceiver is None:
+            raise BackendError(loaded.problem)
+        _tune(loaded.perceiver, settings)
+        return loaded.perceiver
+
+    def _on_loaded(self) -> None:
+        """In the executor: what the loader brings is put to use."""
+        if self._starting and self._loader.is_done:  # configure takes it
+            if self.trigger_configure() == TransitionCallbackReturn.SUCCESS and self.context.ok():
+                self.trigger_activate()
+            return
+        loaded = self._loader.take()
+        if loaded is None:
+            return
+        if self._model.perceiver is None or loaded.perceiver is None:
+            self._loader.discard(loaded.perceiver)
+            if self._model.perceiver is not None:
+                self._keep_model(loaded.settings, loaded.problem)
+            return
+        try:
+            self._change_over(loaded.perceiver, with_model_of(self.settings, loaded.settings))
+        except DensePerceptionError as error:
+            self._loader.discard(loaded.perceiver)
+            self._keep_model(loaded.settings, str(error))
+
+    def _change_over(self, new: Perceiver, settings: Settings) -> None:
+        specs = self._specs(new.card, settings)
+        _tune(new, settings)
+
+        def meanwhile() -> None:
+            self._offer(specs, new.card, settings)
+            self.settings = settings
+
+        self._loader.discard(self._model.change(new, meanwhile))
+        self._load_problem = ""
+        self._announce()
+
+    def _keep_model(self, refused: Settings, problem: str) -> None:
+        refused_values = model_changes(self.settings, refused)
+        changes = ", ".join(f"{name} {value}" for name, value in refused_values.items())
+        self._load_problem = f"{changes} not taken: {problem}; {self.settings.model} goes on"
+        self._log.error(self._load_problem)
+        self._declared.put_back(self.settings)
+
+    def _use_parameters(self, new: Settings) -> None:
+        """Put changed parameters into effect, or raise and leave everything as it is.
+
+        They count from the next batch on; those of the model once that is loaded.
+        """
+        perceiver = self._model.perceiver
+        if perceiver is None:
+            self.settings = new
+            if self._starting and model_changes(self._declared.current, new):
+                self._loader.request(new, settle_s=_SETTLE_S)
+            return
+        settings = with_model_of(new, self.settings)
+        specs = self._specs(perceiver.card, settings)
+        loads = bool(model_changes(settings, new))
+        if loads:  # what can be told without loading it is told at once
+            self._specs(find_model(new.model).card, new)
+        if settings != self.settings:
+            with self._model.between_batches():
+                _tune(perceiver, settings)
+                for camera in self._cameras.values():
+                    camera.keep(specs, settings)
+                self.settings = settings
+            self._announce()
+        if not loads:
+            self._loader.cancel()
+        elif model_changes(self._declared.current, new):
+            self._loader.request(new, settle_s=_SETTLE_S)
+
+    def _specs(self, card: ModelCard, settings: Settings) -> tuple[TopicSpec, ...]:
+        """
+        :raises InputError: if the model does not fit this node, or the settings the model.
+        """
         if self._needs and self._needs not in card.outputs:
             raise InputError(
                 f"model {card.name} ({card.task}) gives no {self._needs}, expected a model that "
                 "does: `dense-perception models` lists them"
             )
-        return tuple(spec for group in self._groups for spec in group.specs(card, wish))
+        return tuple(spec for group in self._groups for spec in group.specs(card, settings))
 
-    def _use_parameters(self, wish: Any, take: Callable[[], None]) -> None:
-        """Put changed parameters into effect, or raise and leave everything as it is.
-
-        ``take`` makes them the node's; between two batches, so that no frame is answered by a new
-        model or on new topics with the old values.
-        """
-        perceiver = self._model.perceiver
-        if perceiver is None:
-            take()
-            return
-        if needs_reload(self.parameters, wish):
-            new, specs = self._load(wish)
-
-            def change_over() -> None:
-                self._offer(specs, new.card)
-                take()
-
-            self._model.change(new, change_over)
-            return
-        specs = self._specs(perceiver.card, wish)
-        with self._model.between_batches():
-            perceiver.default_hfov_deg = wish.default_hfov_deg
-            perceiver.output_size = wish.output_size
-            perceiver.max_output_side = wish.max_output_side
-            for camera in self._cameras.values():
-                camera.keep(specs)
-            take()
-
-    def _offer(self, specs: Sequence[TopicSpec], card: ModelCard) -> None:
+    def _offer(self, specs: Sequence[TopicSpec], card: ModelCard, settings: Settings) -> None:
         for camera in self._cameras.values():
-            camera.offer(self._groups, specs, card)
+            camera.offer(self._groups, specs, card, settings)
 
     def _announce(self) -> None:
         if self.state == "active":
             for camera in self._cameras.values():
-                camera.announce()
+                camera.announce(self.settings, self.get_clock().now().to_msg())
 
     def _not_configured(self, reason: str) -> TransitionCallbackReturn:
         self._release()
         self._last_error = reason
-        if self.context.ok():  # else a signal has ended it in the middle, and nothing is wrong
-            self.get_logger().error(
-                f"cannot configure: {reason} (the node stays alive: set its parameters and "
-                "configure it again)"
-            )
+        self._log.error(
+            f"cannot configure: {reason} (the node stays alive: set its parameters and configure "
+            "it again)"
+        )
         return TransitionCallbackReturn.FAILURE
+
+    # Listening, resting and the end.
 
     def _listen(self) -> None:
         for camera in self._cameras.values():
-            camera.listen(self._on_image)
+            camera.listen(self.settings, self._on_image)
         named = ", ".join(camera.input.topic for camera in self._cameras.values() if camera.input)
-        self.get_logger().info(f"waiting for images on {named}")
+        self._log.info(f"waiting for images on {named}")
 
     def _on_set_enabled(
         self, request: SetBool.Request, response: SetBool.Response
@@ -234,68 +336,67 @@ class PerceptionNode(LifecycleNode, Generic[Parameters]):
         worker, self._worker = self._worker, None
         ended = worker is None or worker.stop(PATIENCE_S)
         if not ended:
-            self.get_logger().error(f"the worker is still busy after {PATIENCE_S:g} s")
+            self._log.error(f"the worker is still busy after {PATIENCE_S:g} s")
         return ended
 
-    def _release(self) -> None:
+    def _release(self) -> bool:
+        """Whether nothing uses the model any more, which is then freed."""
+        self._starting = False
+        self._loader.cancel()
         ended = self._stop_answering()
         for camera in self._cameras.values():
             camera.close()
         self._cameras = {}
-        self._model.empty(free=ended)
+        perceiver, self._model.perceiver = self._model.perceiver, None
+        if perceiver is not None:
+            if ended:
+                perceiver.close()
+            del perceiver
+            return_freed_memory()
         self.state = "unconfigured"
+        self.settings = self._declared.current
+        return ended
 
-    def _on_image(self, camera: str, message: Any) -> None:
-        self._cameras[camera].log.came()
-        if self._worker is not None:
-            self._worker.put(Received(message, time.perf_counter()), camera)
-
-    def _answer(self, batch: dict[str, Received]) -> None:
-        """The newest frames, in the worker thread."""
-        cameras = self._cameras
-        with self._model.answering() as perceiver:
-            if perceiver is not None:
-                answer_batch(
-                    perceiver,
-                    [(cameras[name], received) for name, received in batch.items()],
-                    lambda: self.get_clock().now().nanoseconds,
-                )
-
-    def _on_worker_error(self, error: Exception) -> None:
-        for camera in self._cameras.values():
-            camera.failed(error)
+    # Diagnostics.
 
     def _publish_diagnostics(self) -> None:
         healths = {name: self._health(camera) for name, camera in self._cameras.items()}
         message = diagnostic_array(
-            healths or {"": self._idle_health()},
+            healths or {"": self._node_health()},
             self.get_fully_qualified_name(),
             self.get_clock().now().to_msg(),
         )
         self._diagnostics.publish(message)
 
-    def _idle_health(self) -> Health:
+    def _node_health(self) -> Health:
+        wanted, perceiver = self._loader.wanted, self._model.perceiver
+        notes = perceiver.selection.warnings if perceiver else ()
         return Health(
             state=self.state,
-            model=self.parameters.model,
+            model=self.settings.model,
+            backend=perceiver.backend.description if perceiver else "",
+            backend_reason=perceiver.selection.summary() if perceiver else "",
             enabled=self._enabled,
             last_error=self._last_error,
+            loading=f"{wanted.model} for {self._loader.seconds:.0f} s" if wanted else "",
+            notes=(*notes, self._load_problem) if self._load_problem else notes,
         )
 
-    def _health(self, camera: Camera) -> Health:
+    def _health(self, camera: Camera[Settings]) -> Health:
         mailbox = self._worker.mailbox if self._worker is not None else None
-        perceiver = self._model.perceiver
-        return camera.log.health(
-            Health(
-                state=self.state,
-                model=self.parameters.model,
-                backend=perceiver.backend.description if perceiver else "",
-                backend_reason=perceiver.selection.summary() if perceiver else "",
-                notes=perceiver.selection.warnings if perceiver else (),
+        return camera.frames.health(
+            replace(
+                self._node_health(),
                 input_topic=camera.input.topic if camera.input is not None else "",
-                wanted=bool(camera.wanted()),
-                enabled=self._enabled,
+                wanted=bool(camera.wanted(self.settings)),
                 received=mailbox.received(camera.name) if mailbox is not None else 0,
                 dropped=mailbox.dropped(camera.name) if mailbox is not None else 0,
             )
         )
+
+
+def _tune(perceiver: Perceiver, settings: PerceptionParameters) -> None:
+    """What a perceiver can change without being loaded anew."""
+    perceiver.default_hfov_deg = settings.default_hfov_deg
+    perceiver.output_size = settings.output_size
+    perceiver.max_output_side = settings.max_output_side

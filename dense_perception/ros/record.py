@@ -83,7 +83,7 @@ class Recorder:
         from rclpy.qos import QoSProfile, ReliabilityPolicy
         from rclpy.subscription import Subscription
 
-        from dense_perception.ros.replay import message_class
+        from dense_perception.ros.topics import message_class
 
         msgtype = publishers[0].topic_type
         connection = self._writer.add_connection(topic, msgtype, typestore=self._typestore)

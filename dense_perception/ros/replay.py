@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any
 
 from rclpy.duration import Duration
@@ -16,9 +14,9 @@ from rosgraph_msgs.msg import Clock
 
 from dense_perception.core.errors import InputError
 from dense_perception.media.bag_reader import BagReader, BagTopic
+from dense_perception.ros.topics import message_class
 
 _CLOCK_PERIOD_S = 0.01
-_TYPE = re.compile(r"([a-z][a-z0-9_]*)/msg/([A-Za-z][A-Za-z0-9]*)")
 _MAX_DEPTH = 1000
 
 
@@ -161,25 +159,6 @@ class Replay:
             message = Clock()
             message.clock.sec, message.clock.nanosec = divmod(time_ns, 1_000_000_000)
             self._clock.publish(message)
-
-
-def message_class(msgtype: str) -> Any:
-    """The Python class of ``package/msg/Name``, if its package is installed.
-
-    :raises InputError: if it is not, or the name is malformed.
-    """
-    match = _TYPE.fullmatch(msgtype)
-    if match is None:
-        raise InputError(f"the type {msgtype!r} is not a message type such as std_msgs/msg/Header")
-    package, name = match.groups()
-    try:
-        kind = getattr(import_module(f"{package}.msg"), name)
-    except (ImportError, AttributeError) as error:
-        message = f"{msgtype} is not installed here: install the package {package}"
-        raise InputError(message) from error
-    if not hasattr(kind, "get_fields_and_field_types"):
-        raise InputError(f"{msgtype} names something that is not a message")
-    return kind
 
 
 def replay_qos(topic: BagTopic) -> QoSProfile:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
-from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image, LaserScan, PointCloud2, PointField
 
@@ -15,9 +14,14 @@ from dense_perception.core.errors import InputError
 from dense_perception.core.prediction import Prediction
 from dense_perception.imaging.encodings import decode_depth
 from dense_perception.ros.convert import stamp_ns
+from dense_perception.ros.diagnostics import NodeLog
+from dense_perception.ros.graph import Graph, Subscription
+from dense_perception.ros.params import ScaleParameters
 from dense_perception.ros.transforms import TransformListener
 from dense_perception.runtime.scale.known import MEASURED_SOURCES, KnownDepths
 from dense_perception.runtime.scale.metric import MetricScale, ScaleSettings
+
+Measurement: TypeAlias = Image | PointCloud2 | LaserScan
 
 _KEPT = 4
 _LARGEST_AGE_NS = 200_000_000
@@ -33,24 +37,24 @@ class ScaleInput:
     used. A message that cannot be used is named in ``status``, and the next one is taken.
     """
 
-    def __init__(self, node: Node, camera: str, source: str) -> None:
-        self._node = node
+    def __init__(self, graph: Graph, log: NodeLog, camera: str, source: str) -> None:
+        self._graph = graph
         self._scale = MetricScale()
         self._problem = ""
-        self._messages: deque[Any] = deque(maxlen=_KEPT)
+        self._messages: deque[Measurement] = deque(maxlen=_KEPT)
         self._transforms: TransformListener | None = None
-        self._subscription: Any = None
+        self._subscription: Subscription | None = None
         if source in MEASURED_SOURCES:
             own = source == "depth" and camera
             topic = f"{camera}/scale/depth" if own else f"scale/{source}"
-            self._subscription = node.create_subscription(
+            self._subscription = graph.subscribe(
                 _KINDS[source], topic, self._on_message, qos_profile_sensor_data
             )
         if source in ("points", "scan"):
             try:
-                self._transforms = TransformListener(node)
+                self._transforms = TransformListener(graph)
             except InputError as error:
-                node.get_logger().warning(f"scale_source {source}: {error}")
+                log.warning(f"scale_source {source}: {error}")
 
     @property
     def is_unknown(self) -> bool:
@@ -62,13 +66,13 @@ class ScaleInput:
         """A sentence about the last frame; empty without a source."""
         return f"{self._scale.status} ({self._problem})" if self._problem else self._scale.status
 
-    def apply(self, frame: Frame, prediction: Prediction, parameters: Any) -> Prediction:
+    def apply(self, frame: Frame, prediction: Prediction, settings: ScaleParameters) -> Prediction:
         """The prediction with metric depth where the scale is known; in the worker thread."""
-        settings = ScaleSettings(
-            parameters.scale_source,
-            parameters.scale_factor,
-            parameters.camera_height_m,
-            parameters.camera_pitch_deg,
+        scale = ScaleSettings(
+            settings.scale_source,
+            settings.scale_factor,
+            settings.camera_height_m,
+            settings.camera_pitch_deg,
         )
         self._problem, known = "", None
         message = self._nearest(frame.stamp_ns)
@@ -77,24 +81,24 @@ class ScaleInput:
                 known = self._known(message, frame, prediction.intrinsics)
             except InputError as error:
                 self._problem = str(error)
-        return self._scale.apply(frame, prediction, settings, known)
+        return self._scale.apply(frame, prediction, scale, known)
 
     def close(self) -> None:
         if self._subscription is not None:
-            self._node.destroy_subscription(self._subscription)
+            self._graph.close(self._subscription)
             self._subscription = None
         if self._transforms is not None:
             self._transforms.close()  # what it knows stays, for the frame at hand
 
-    def _on_message(self, message: Any) -> None:
+    def _on_message(self, message: Measurement) -> None:
         self._messages.append(message)
 
-    def _nearest(self, wanted_ns: int) -> Any:
+    def _nearest(self, wanted_ns: int) -> Measurement | None:
         ages = [(abs(stamp_ns(each.header) - wanted_ns), each) for each in list(self._messages)]
         age, message = min(ages, key=lambda pair: pair[0], default=(0, None))
         return message if age <= _LARGEST_AGE_NS else None
 
-    def _known(self, message: Any, frame: Frame, intrinsics: Intrinsics) -> KnownDepths:
+    def _known(self, message: Measurement, frame: Frame, intrinsics: Intrinsics) -> KnownDepths:
         if isinstance(message, Image):
             depth_m = decode_depth(
                 message.encoding,

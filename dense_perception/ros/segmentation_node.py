@@ -10,10 +10,10 @@ def main(arguments: list[str] | None = None) -> int:
     end_at_once_on_interrupt()  # until rclpy takes over; so all of it is imported after this
 
     from dense_perception.ros.depth_outputs import LabelledPointOutputs
+    from dense_perception.ros.map_outputs import SegmentationOutputs
     from dense_perception.ros.node_process import run_node
     from dense_perception.ros.params import SegmentationParameters
     from dense_perception.ros.perception_node import PerceptionNode
-    from dense_perception.ros.segmentation_outputs import SegmentationOutputs
 
     return run_node(
         "segmentation_node",

@@ -5,7 +5,13 @@ The publishers and the documentation both come from these declarations; reading 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from importlib import import_module
+
+from dense_perception.core.errors import InputError
+
+_TYPE = re.compile(r"([a-z][a-z0-9_]*)/(?:msg/)?([A-Za-z][A-Za-z0-9]*)")
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ DEPTH_COLOR = TopicSpec(
     "depth/color",
     "sensor_msgs/Image",
     "rgb8",
-    "Depth for eyes: near is red, far is blue, invalid is black.",
+    "A colourised preview: near is red, far is blue, invalid is black.",
     ("depth",),
 )
 POINTS = TopicSpec(
@@ -97,7 +103,7 @@ OVERLAY = TopicSpec(
     "segmentation/overlay",
     "sensor_msgs/Image",
     "rgb8",
-    "The picture tinted in the colours of the labels.",
+    "The image tinted in the colours of its labels.",
     ("labels",),
     only="with a model that gives labels",
 )
@@ -114,7 +120,7 @@ NORMALS_COLOR = TopicSpec(
     "normals/color",
     "sensor_msgs/Image",
     "rgb8",
-    "Normals for eyes: red, green and blue are x, y and z from -1 to 1.",
+    "A colourised preview: red, green and blue are x, -y and -z from -1 to 1, so a floor is green.",
     ("normals",),
     only="with a model that gives normals",
 )
@@ -147,3 +153,39 @@ DEPTH_TOPICS = (DEPTH_IMAGE, DEPTH_RELATIVE, DEPTH_CAMERA_INFO, DEPTH_COLOR)
 POINT_TOPICS = (POINTS,)
 SEGMENTATION_TOPICS = (LABELS, CONFIDENCE, LABEL_INFO, OVERLAY)
 MAP_TOPICS = (NORMALS, NORMALS_COLOR, EDGES, KEYPOINTS, RESHADING)
+
+
+def message_class(name: str) -> type:
+    """The class of ``package/msg/Name`` or ``package/Name``, if its package is installed.
+
+    :raises InputError: if it is not, or the name is malformed.
+    """
+    match = _TYPE.fullmatch(name)
+    if match is None:
+        raise InputError(f"the type {name!r} is not a message type such as std_msgs/msg/Header")
+    package, kind_name = match.groups()
+    try:
+        kind: type = getattr(import_module(f"{package}.msg"), kind_name)
+    except (ImportError, AttributeError) as error:
+        message = f"{name} is not installed here: install the package {package}"
+        raise InputError(message) from error
+    if not hasattr(kind, "get_fields_and_field_types"):
+        raise InputError(f"{name} names something that is not a message")
+    return kind
+
+
+def message_type(spec: TopicSpec) -> type:
+    """The class of a topic's messages.
+
+    :raises InputError: if its package is not installed.
+    """
+    return message_class(spec.type)
+
+
+def is_installed(spec: TopicSpec) -> bool:
+    """Whether the package of the topic's type is there and usable."""
+    try:
+        message_type(spec)
+    except InputError:
+        return False
+    return True

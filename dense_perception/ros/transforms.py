@@ -10,13 +10,17 @@ from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 
 from dense_perception.core.errors import InputError
+from dense_perception.ros.graph import Graph, latched_profile
+
+if TYPE_CHECKING:
+    from geometry_msgs.msg import TransformStamped
+    from tf2_msgs.msg import TFMessage
 
 _KEPT_S = 10.0
 # A transform is taken this far beyond its newest stamp: nothing waits for the next one.
@@ -123,8 +127,8 @@ class TransformBuffer:
     def __init__(self) -> None:
         self._edges: dict[str, _Edge] = {}
 
-    def add(self, stamped: Any, *, static: bool) -> None:
-        """A ``geometry_msgs/TransformStamped``; one that makes no sense is left out."""
+    def add(self, stamped: TransformStamped, *, static: bool) -> None:
+        """Take a transform into account; one that makes no sense is left out."""
         child = stamped.child_frame_id.lstrip("/")
         parent = stamped.header.frame_id.lstrip("/")
         q, t = stamped.transform.rotation, stamped.transform.translation
@@ -179,7 +183,7 @@ class TransformListener:
     :raises InputError: where tf2_msgs is not installed.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, graph: Graph) -> None:
         self.buffer = TransformBuffer()
         try:
             kind = import_module("tf2_msgs.msg").TFMessage
@@ -188,26 +192,21 @@ class TransformListener:
                 "tf2_msgs is not installed, expected it with ROS 2: install it, or publish the "
                 "points in the camera's own frame"
             ) from error
-        self._node = node
-        kept = QoSProfile(
-            depth=100,
-            reliability=ReliabilityPolicy.RELIABLE,
-            durability=DurabilityPolicy.TRANSIENT_LOCAL,
-        )
+        self._graph = graph
         self._subscriptions = [
-            node.create_subscription(kind, "/tf", self._on_moving, 100),
-            node.create_subscription(kind, "/tf_static", self._on_static, kept),
+            graph.subscribe(kind, "/tf", self._on_moving, QoSProfile(depth=100)),
+            graph.subscribe(kind, "/tf_static", self._on_static, latched_profile(depth=100)),
         ]
 
     def close(self) -> None:
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
+        """Unsubscribe; safe to repeat."""
+        self._graph.close(*self._subscriptions)
         self._subscriptions.clear()
 
-    def _on_moving(self, message: Any) -> None:
+    def _on_moving(self, message: TFMessage) -> None:
         for stamped in message.transforms:
             self.buffer.add(stamped, static=False)
 
-    def _on_static(self, message: Any) -> None:
+    def _on_static(self, message: TFMessage) -> None:
         for stamped in message.transforms:
             self.buffer.add(stamped, static=True)

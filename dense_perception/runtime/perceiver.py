@@ -77,6 +77,7 @@ class Perceiver:
             raise CardError(f"model {card.name} promises no output: export it again")
         check_graph(card, backend, f"model {card.name}")
         self.card = card
+        self._gives = card.outputs
         self.backend = backend
         self.selection = selection
         self.default_hfov_deg = default_hfov_deg
@@ -232,7 +233,7 @@ class Perceiver:
         return Intrinsics.from_fov(frame.width, frame.height, self.default_hfov_deg)
 
     def _wanted(self, wanted: Collection[str] | None) -> tuple[str, ...]:
-        given = self.card.outputs
+        given = self._gives
         if wanted is None:
             return given
         if not wanted or not set(wanted) <= set(given):

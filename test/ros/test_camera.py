@@ -1,58 +1,250 @@
-"""One camera of a node: what becomes of the frame that is being answered when it is muted."""
+"""One camera on a recorded graph: subscriptions, calibration, scale, outputs, being muted."""
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
+import cv2
 import numpy as np
 import pytest
-import rclpy
-from rclpy.context import Context
-from rclpy.parameter import Parameter
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan
 
 from dense_perception.core.camera import Frame, Intrinsics
-from dense_perception.core.prediction import DepthMap, Prediction
+from dense_perception.core.prediction import DepthKind, DepthMap, Prediction
 from dense_perception.ros.camera import Camera
+from dense_perception.ros.convert import camera_info_message, image_message
 from dense_perception.ros.depth_outputs import DepthOutputs
+from dense_perception.ros.outputs import Answer
 from dense_perception.ros.params import DepthParameters
-from dense_perception.ros.perception_node import PerceptionNode
 from test.support.artefacts import red_card
+from test.support.depth_messages import depth_of
+from test.support.multitask_artefacts import multitask_card
+from test.support.recorded_graph import RecordedGraph, recorded_log
+from test.support.ros_probe import header, random_rgb
 
-pytestmark = pytest.mark.ros
+CAMERA = Intrinsics(64, 48, 80.0, 78.0, 30.5, 24.5)
+STAMPS = itertools.count(100)
+DEFAULTS = DepthParameters()
+OUTPUTS = ("image", "camera_info")
 
 
-def test_the_frame_at_hand_is_scaled_though_the_camera_was_muted(
-    domain: int, ros_environment: dict[str, str]
-) -> None:
-    context = Context()
-    rclpy.init(context=context, domain_id=domain)
-    node: PerceptionNode[DepthParameters] = PerceptionNode(
-        "muted",
-        DepthParameters,
-        (DepthOutputs,),
-        context=context,
-        parameter_overrides=[
-            Parameter("scale_source", value="factor"),
-            Parameter("scale_factor", value=2.5),
-        ],
-    )
-    try:
+class Live:
+    """A camera that listens, and what it is connected to."""
+
+    def __init__(self, settings: DepthParameters = DEFAULTS, name: str = "") -> None:
+        self.settings = settings
+        self.graph = RecordedGraph()
+        self.log, self.logged = recorded_log()
+        self.camera: Camera[DepthParameters] = Camera(name, self.graph, self.log)
+        self.images: list[tuple[str, object]] = []
+        self.offer()
+        self.camera.listen(settings, lambda name, message: self.images.append((name, message)))
+
+    def offer(self) -> None:
         card = red_card()
-        camera = Camera(node, "")
-        camera.offer((DepthOutputs,), DepthOutputs.specs(card, node.parameters), card)
-        camera.listen(lambda name, message: None)
-        frame = Frame(np.zeros((48, 64, 3), np.uint8))
-        prediction = Prediction(
-            64,
-            48,
-            Intrinsics.from_fov(64, 48, 60.0),
-            depth=DepthMap(np.full((48, 64), 2.0, np.float32)),
-        )
-        for _ in range(2):
-            depth = camera.refined(frame, prediction).depth
-            assert depth is not None
-            np.testing.assert_allclose(depth.metres(), 5.0)
-            camera.mute()
-        camera.close()
-    finally:
-        node.close()
-        node.destroy_node()
-        rclpy.shutdown(context=context)
+        specs = DepthOutputs.specs(card, self.settings)
+        self.camera.offer((DepthOutputs,), specs, card, self.settings)
+
+    def frame(self, message: object) -> Frame:
+        taken = self.camera.frame(message, self.settings)  # type: ignore[arg-type]
+        assert taken is not None
+        return taken.frame
+
+
+def picture() -> Image:
+    return image_message(random_rgb(), header(next(STAMPS)), "rgb8")
+
+
+def prediction(metres: float, kind: DepthKind = DepthKind.METRIC) -> Prediction:
+    depth = DepthMap(np.full((48, 64), metres, np.float32), kind)
+    return Prediction(64, 48, Intrinsics.from_fov(64, 48, 60.0), depth=depth)
+
+
+BLACK = Frame(np.zeros((48, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("transport", "name", "expected"),
+    [
+        ("raw", "", {"image": Image, "camera_info": CameraInfo}),
+        ("compressed", "", {"image/compressed": CompressedImage, "camera_info": CameraInfo}),
+        ("raw", "left", {"left/image": Image, "left/camera_info": CameraInfo}),
+    ],
+)
+def test_it_subscribes_below_its_name_and_lets_go(
+    transport: str, name: str, expected: dict[str, type]
+) -> None:
+    live = Live(replace(DEFAULTS, image_transport=transport), name)
+    published = {each for each in live.graph.open if each.startswith("~/")}
+    assert published == {f"~/{name}/depth/{each}".replace("//", "/") for each in OUTPUTS}
+    subscribed = {t: each.kind for t, each in live.graph.open.items() if t not in published}
+    assert subscribed == expected
+    live.camera.mute()
+    assert set(live.graph.open) == published
+    live.camera.close()
+    assert not live.graph.open
+
+
+def test_images_go_on_under_the_cameras_name_untouched() -> None:
+    live = Live(name="left")
+    message = picture()
+    live.graph.put("left/image", message)
+    assert live.images == [("left", message)]
+
+
+def test_a_frame_is_the_image_with_its_calibration() -> None:
+    live = Live()
+    message = picture()
+    frame = live.frame(message)
+    np.testing.assert_array_equal(frame.rgb_hwc, random_rgb())
+    assert frame.stamp_ns == message.header.stamp.sec * 10**9 + 123_456_789
+    assert frame.frame_id == "camera_optical"
+    assert frame.intrinsics is None
+    live.graph.put("camera_info", camera_info_message(None, CAMERA, header(1)))
+    assert live.frame(message).intrinsics == CAMERA
+
+
+def test_a_compressed_frame_is_decoded() -> None:
+    live = Live(replace(DEFAULTS, image_transport="compressed"))
+    data = cv2.imencode(".png", random_rgb()[..., ::-1])[1].tobytes()
+    message = CompressedImage(header=header(5), format="png")
+    message.data.frombytes(data)
+    np.testing.assert_array_equal(live.frame(message).rgb_hwc, random_rgb())
+
+
+@pytest.mark.parametrize(
+    ("matrix", "topic", "focal_px"),
+    [("K", "image", 80.0), ("P", "image", 40.0), ("auto", "image", 80.0)],
+)
+def test_the_matrix_is_the_one_the_settings_name(matrix: str, topic: str, focal_px: float) -> None:
+    live = Live(replace(DEFAULTS, camera_matrix=matrix))
+    info = camera_info_message(None, CAMERA, header(1))
+    info.p[0] = 40.0
+    live.graph.put("camera_info", info)
+    intrinsics = live.frame(picture()).intrinsics
+    assert intrinsics is not None
+    assert intrinsics.fx == focal_px
+
+
+def test_auto_takes_p_where_the_topic_says_rectified() -> None:
+    class Remapped(RecordedGraph):
+        def subscribe(self, kind, topic, callback, profile, *, is_image=False):
+            opened = super().subscribe(kind, topic, callback, profile, is_image=is_image)
+            opened.topic_name = opened.topic_name.replace("/image", "/front/image_rect")
+            return opened
+
+    graph = Remapped()
+    camera: Camera[DepthParameters] = Camera("", graph, recorded_log()[0])
+    camera.listen(DEFAULTS, lambda name, message: None)
+    info = camera_info_message(None, CAMERA, header(1))
+    info.p[0] = 40.0
+    graph.put("camera_info", info)
+    taken = camera.frame(picture(), DEFAULTS)
+    assert taken is not None
+    assert taken.frame.intrinsics is not None
+    assert taken.frame.intrinsics.fx == 40.0
+
+
+def test_a_calibration_that_cannot_be_used_is_named_once_and_assumed_for() -> None:
+    live = Live()
+    info = camera_info_message(None, CAMERA, header(1))
+    info.k[0] = float("nan")
+    live.graph.put("camera_info", info)
+    for _ in range(3):
+        assert live.frame(picture()).intrinsics is None
+    (line,) = live.logged.lines
+    assert line[0] == "warning"
+    assert "camera_info is not used: K of camera_info is not usable" in line[1]
+
+
+def test_outputs_go_where_the_model_and_the_listeners_say() -> None:
+    live = Live()
+    assert live.camera.wanted(DEFAULTS) == frozenset()
+    live.graph.listen("~/depth/image")
+    assert live.camera.wanted(DEFAULTS) == {"depth"}
+    by_floor = replace(DEFAULTS, scale_source="camera_height")
+    assert live.camera.wanted(by_floor) == {"depth"}
+    live.camera.offer(
+        (DepthOutputs,), DepthOutputs.specs(multitask_card(), DEFAULTS), multitask_card(), DEFAULTS
+    )
+    assert live.camera.wanted(by_floor) == {"depth", "labels"}  # labels tell floor from table
+    assert live.camera.wanted(DEFAULTS) == {"depth"}
+
+
+def test_a_new_model_keeps_the_publishers_that_both_have() -> None:
+    live = Live()
+    before = dict(live.graph.open)
+    live.offer()
+    assert live.graph.open == before
+    assert all(live.graph.open[topic] is before[topic] for topic in before)
+    live.camera.keep((), DEFAULTS)
+    assert set(live.graph.open) == {"image", "camera_info"}
+
+
+def test_the_frame_at_hand_is_scaled_though_the_camera_was_muted() -> None:
+    settings = replace(DEFAULTS, scale_source="factor", scale_factor=2.5)
+    live = Live(settings)
+    for _ in range(2):
+        depth = live.camera.refined(BLACK, prediction(2.0), settings).depth
+        assert depth is not None
+        np.testing.assert_allclose(depth.metres(), 5.0)
+        live.camera.mute()
+
+
+def test_settings_are_those_of_the_call() -> None:
+    live = Live()
+    near, far = replace(DEFAULTS, max_depth_m=1.0), replace(DEFAULTS, max_depth_m=3.0)
+    for settings, is_valid in ((near, False), (far, True), (near, False)):
+        depth = live.camera.refined(BLACK, prediction(2.0), settings).depth
+        assert depth is not None
+        assert np.isfinite(depth.values_hw).all() == is_valid
+        assert np.isnan(depth.values_hw).all() != is_valid
+
+
+def test_a_scale_that_is_not_known_yet_is_noted() -> None:
+    settings = replace(DEFAULTS, scale_source="scan")
+    live = Live(settings)
+    assert live.graph.open["scale/scan"].kind is LaserScan
+    answer = live.camera.refined(BLACK, prediction(2.0), settings)
+    assert answer.depth is None  # metric depth is withheld until its scale is known
+    assert "no scan at the images' time" in live.camera.frames.scale_problem
+
+
+def test_depth_from_another_camera_gives_the_scale() -> None:
+    settings = replace(DEFAULTS, scale_source="depth")
+    live = Live(settings, "left")
+    rng = np.random.default_rng(0)
+    shape_hw = rng.uniform(1.0, 4.0, (48, 64)).astype(np.float32)
+    frame = Frame(random_rgb(), stamp_ns=10 * 10**9)
+    measured = image_message(shape_hw * 2.5, header(10), "32FC1")
+    live.graph.put("left/scale/depth", measured)
+    given = Prediction(64, 48, CAMERA, depth=DepthMap(shape_hw, DepthKind.RELATIVE))
+    depth = live.camera.refined(frame, given, settings).depth
+    assert depth is not None
+    np.testing.assert_allclose(depth.metres(), shape_hw * 2.5, rtol=1e-3)
+    assert live.camera.frames.scale_problem == ""
+
+
+def test_publishing_uses_the_settings_of_the_batch() -> None:
+    live = Live()
+    live.graph.listen("~/depth/image")
+    answer = Answer(BLACK, prediction(2.0), header(3), None)
+    live.camera.publish(answer, DEFAULTS)
+    live.camera.publish(answer, replace(DEFAULTS, depth_encoding="16UC1"))
+    metres, millimetres = live.graph.sent("~/depth/image")
+    np.testing.assert_array_equal(depth_of(metres), 2.0)
+    np.testing.assert_array_equal(depth_of(millimetres), 2000)
+
+
+def test_after_the_end_of_the_context_a_failure_is_counted_and_nobody_is_told() -> None:
+    ended = False
+    log, logged = recorded_log(lambda: not ended)
+    camera: Camera[DepthParameters] = Camera("", RecordedGraph(), log)
+    camera.failed(RuntimeError("first"))
+    assert len(logged.lines) == 1
+    ended = True
+    another: Camera[DepthParameters] = Camera("", RecordedGraph(), log)
+    another.failed(RuntimeError("publisher's context is invalid"))
+    assert len(logged.lines) == 1
+    assert "context is invalid" in another.frames.last_error

@@ -70,10 +70,10 @@ def test_nav2_consumes_what_is_published() -> None:
     for key, spec in expected.items():
         assert spec_of(camera[key], "multitask") is spec
     perception = yaml.safe_load((CONFIG / "nav2" / "perception.yaml").read_text())
-    wish = perception["/**"]["ros__parameters"]
-    groups = {group.split(":")[0] for group in wish["label_groups"]}
+    settings = perception["/**"]["ros__parameters"]
+    groups = {group.split(":")[0] for group in settings["label_groups"]}
     costed = [name for kind in camera["class_types"] for name in camera[kind]["classes"]]
     assert sorted(costed) == sorted(groups)
     # Background of the layer is 0, and nothing else may be.
-    assert (wish["first_label"], wish["void_label"]) == (1, 0)
-    assert camera["max_obstacle_distance"] <= wish["max_depth_m"]
+    assert (settings["first_label"], settings["void_label"]) == (1, 0)
+    assert camera["max_obstacle_distance"] <= settings["max_depth_m"]

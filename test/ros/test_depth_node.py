@@ -192,8 +192,8 @@ def test_live_parameters_change_the_answers(
     limit_m = float(np.median(expected_m))
     defaults = {"depth_encoding": "32FC1", "max_depth_m": 1e6, "points_rgb": True}
     try:
-        wish = {"depth_encoding": "16UC1", "max_depth_m": limit_m, "points_rgb": False}
-        assert all(result.successful for result in live.probe.set_parameters(**wish))
+        settings = {"depth_encoding": "16UC1", "max_depth_m": limit_m, "points_rgb": False}
+        assert all(result.successful for result in live.probe.set_parameters(**settings))
         message = image_message(rgb_hwc, header(next(STAMPS)), "rgb8")
         depth, points = live.probe.ask(
             message.header.stamp.sec,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dense_perception.core.prediction import DepthKind, DepthMap
-from dense_perception.ros.depth_refinement import limited
+from dense_perception.ros.camera import limited
 
 INSIDE = [0.5, 0.5000001, 1.0, 3.7, 7.9999995, 8.0]
 OUTSIDE = [0.49999997, 8.000001, 0.0, -1.0, math.inf, -math.inf, math.nan]

@@ -93,8 +93,8 @@ def test_random_parameters_are_taken_or_refused_with_a_reason(
     assert CHANGES / 4 < refused < CHANGES
     for spec in specs:
         if spec.changes.value.startswith("any time"):
-            wish = {"model": str(red_model), "backend": "onnxruntime"}.get(spec.name, spec.default)
-            probe.set_parameters(**{spec.name: [""] if wish == () else wish})
+            value = {"model": str(red_model), "backend": "onnxruntime"}.get(spec.name, spec.default)
+            probe.set_parameters(**{spec.name: [""] if value == () else value})
     answered(probe, depth)
     assert node.returncode is None
     assert "Traceback" not in node.log()

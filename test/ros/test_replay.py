@@ -24,7 +24,8 @@ from dense_perception.commands.replay import parse_remaps
 from dense_perception.core.errors import InputError
 from dense_perception.media.bag_reader import BagTopic
 from dense_perception.ros.processes import ChildProcess
-from dense_perception.ros.replay import ReplayOptions, message_class, replay_qos
+from dense_perception.ros.replay import ReplayOptions, replay_qos
+from dense_perception.ros.topics import message_class
 from test.support.bags import START_NS, cut_in_half, picture_messages, unknown_thing, write_bag
 from test.support.ros_probe import Probe, wait_until
 

@@ -1,0 +1,101 @@
+"""The publishers of one camera on a recorded graph: which are open, what is sent and when."""
+
+from __future__ import annotations
+
+import pytest
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+from dense_perception.core.errors import InputError
+from dense_perception.ros import topics
+from dense_perception.ros.outputs import OutputTopics
+from dense_perception.ros.topics import TopicSpec, is_installed, message_class, message_type
+from test.support.recorded_graph import RecordedGraph
+
+LATCHED = TopicSpec("facts", "std_msgs/Header", "", "Said once.", (), latched=True)
+SPECS = (topics.DEPTH_IMAGE, topics.LABELS, LATCHED)
+
+
+@pytest.fixture
+def graph() -> RecordedGraph:
+    return RecordedGraph()
+
+
+def kept(graph: RecordedGraph, camera: str = "", reliability: str = "reliable") -> OutputTopics:
+    outputs = OutputTopics(graph, camera)
+    outputs.keep(SPECS, reliability)
+    return outputs
+
+
+def test_each_camera_publishes_below_its_name(graph: RecordedGraph) -> None:
+    kept(graph)
+    kept(graph, "left")
+    names = [spec.name for spec in SPECS]
+    assert set(graph.open) == {*(f"~/{n}" for n in names), *(f"~/left/{n}" for n in names)}
+    assert graph.open["~/left/depth/image"].kind is Image
+
+
+@pytest.mark.parametrize("reliability", ["reliable", "best_effort"])
+def test_latched_topics_are_kept_for_late_subscribers_and_others_are_not(
+    graph: RecordedGraph, reliability: str
+) -> None:
+    kept(graph, reliability=reliability)
+    profiles = {name: each.profile for name, each in graph.open.items()}
+    assert profiles["~/facts"].durability is DurabilityPolicy.TRANSIENT_LOCAL
+    assert profiles["~/facts"].reliability is ReliabilityPolicy.RELIABLE
+    assert profiles["~/facts"].depth == 1
+    assert profiles["~/depth/image"].durability is DurabilityPolicy.VOLATILE
+    assert profiles["~/depth/image"].reliability is ReliabilityPolicy[reliability.upper()]
+
+
+def test_nothing_is_made_for_nobody(graph: RecordedGraph) -> None:
+    outputs, made = kept(graph), []
+
+    def make() -> Image:
+        made.append(1)
+        return Image()
+
+    outputs.send(topics.DEPTH_IMAGE, make)
+    assert not made
+    graph.listen("~/depth/image")
+    outputs.send(topics.DEPTH_IMAGE, make)
+    outputs.send(topics.POINTS, make)  # not published at all
+    assert len(made) == len(graph.sent("~/depth/image")) == 1
+
+
+def test_a_latched_message_is_sent_before_anybody_listens(graph: RecordedGraph) -> None:
+    from std_msgs.msg import Header
+
+    kept(graph).send(LATCHED, lambda: Header(frame_id="kept"))
+    assert [each.frame_id for each in graph.sent("~/facts")] == ["kept"]
+
+
+def test_what_is_wanted_follows_the_subscribers(graph: RecordedGraph) -> None:
+    outputs = kept(graph)
+    assert outputs.wanted() == frozenset()
+    graph.listen("~/facts")
+    assert outputs.wanted() == frozenset()  # it is made from no prediction
+    graph.listen("~/depth/image", "~/segmentation/labels")
+    assert outputs.wanted() == {"depth", "labels"}
+
+
+def test_changes_leave_publishers_of_topics_that_stay(graph: RecordedGraph) -> None:
+    outputs = kept(graph)
+    depth = graph.open["~/depth/image"]
+    graph.listen("~/depth/image")
+    outputs.keep((topics.DEPTH_IMAGE, topics.POINTS), "reliable")
+    assert set(graph.open) == {"~/depth/image", "~/points"}
+    assert graph.open["~/depth/image"] is depth
+    outputs.close()
+    assert not graph.open
+    assert outputs.wanted() == frozenset()
+
+
+def test_message_classes_go_by_either_spelling() -> None:
+    assert message_class("sensor_msgs/msg/Image") is message_class("sensor_msgs/Image") is Image
+    assert message_type(topics.DEPTH_IMAGE) is Image
+    missing = TopicSpec("x", "no_such_msgs/Thing", "", "", ())
+    assert is_installed(topics.POINTS)
+    assert not is_installed(missing)
+    with pytest.raises(InputError, match="install the package no_such_msgs"):
+        message_type(missing)
