@@ -41,7 +41,7 @@ IMAGE_INPUTS = (
         "image",
         "sensor_msgs/Image",
         _IMAGE,
-        "The picture: rgb8, bgr8, rgba8, bgra8, mono8, 8UC1, 8UC3, bayer_*8, yuv422 in both "
+        "The image: rgb8, bgr8, rgba8, bgra8, mono8, 8UC1, 8UC3, bayer_*8, yuv422 in both "
         "orders, nv12 or nv21.",
         "with image_transport raw",
     ),
@@ -49,14 +49,14 @@ IMAGE_INPUTS = (
         "image/compressed",
         "sensor_msgs/CompressedImage",
         _IMAGE,
-        "The picture as JPEG or PNG.",
+        "The image as JPEG or PNG.",
         "with image_transport compressed",
     ),
     InputSpec(
         "camera_info",
         "sensor_msgs/CameraInfo",
         _SENSOR_DATA,
-        "Its calibration. Nothing waits for it; without a usable one default_hfov_deg is assumed.",
+        "The calibration. Nothing waits for it; without a usable one the node assumes default_hfov_deg.",
     ),
 )
 SCALE_INPUTS = (
@@ -64,7 +64,7 @@ SCALE_INPUTS = (
         "scale/depth",
         "sensor_msgs/Image",
         _SENSOR_DATA,
-        "Sparse or dense depth aligned to the picture: 32FC1 metres or 16UC1 millimetres, NaN or 0 "
+        "Sparse or dense depth aligned to the image: 32FC1 metres or 16UC1 millimetres, NaN or 0 "
         "where unknown.",
         "with scale_source depth",
     ),
@@ -72,28 +72,28 @@ SCALE_INPUTS = (
         "scale/points",
         "sensor_msgs/PointCloud2",
         _SENSOR_DATA,
-        "Points of a LiDAR or any other sensor, fields x, y and z in metres.",
+        "Points from a LiDAR or another sensor: fields x, y and z in metres.",
         "with scale_source points",
     ),
     InputSpec(
         "scale/scan",
         "sensor_msgs/LaserScan",
         _SENSOR_DATA,
-        "A laser scan, ranges in metres.",
+        "A laser scan: ranges in metres.",
         "with scale_source scan",
     ),
     InputSpec(
         "/tf",
         "tf2_msgs/TFMessage",
         "reliable, volatile, depth 100",
-        "Where that sensor is, seen from the camera.",
+        "Where that sensor is, relative to the camera.",
         "with scale_source points or scan",
     ),
     InputSpec(
         "/tf_static",
         "tf2_msgs/TFMessage",
         "reliable, transient local, depth 100",
-        "The same where nothing moves.",
+        "The same, for sensors that do not move.",
         "with scale_source points or scan",
     ),
 )
@@ -111,19 +111,19 @@ class NodePage:
 
 NODES: Mapping[str, NodePage] = {
     "depth_node": NodePage(
-        "Images to metric depth, an organised cloud and a picture for eyes.",
+        "Turns images into metric depth, an organised cloud and a colourised preview.",
         DepthParameters,
         (*IMAGE_INPUTS, *SCALE_INPUTS),
         (*topics.DEPTH_TOPICS, *topics.POINT_TOPICS),
     ),
     "segmentation_node": NodePage(
-        "Images to labels, their confidence and, where the model gives depth too, a labelled cloud.",
+        "Turns images into labels with their confidence, and a labelled cloud if the model also gives depth.",
         SegmentationParameters,
         (*IMAGE_INPUTS, *SCALE_INPUTS),
         (*topics.SEGMENTATION_TOPICS, *topics.POINT_TOPICS),
     ),
     "multitask_node": NodePage(
-        "Everything a model gives, from one pass: depth, labels, normals, edges and more.",
+        "Publishes everything a model gives, from one pass: depth, labels, normals, edges and more.",
         MultitaskParameters,
         (*IMAGE_INPUTS, *SCALE_INPUTS),
         (
@@ -152,14 +152,14 @@ ros2 launch dense_perception perception.launch.py task:={name.removesuffix("_nod
 
 ## Subscribes
 
-Names are relative and can be remapped. With several `cameras` the image, `camera_info` and `scale/depth` of
-each are below its name: `front/image`.
+Names are relative and can be remapped. With several `cameras`, each camera has its image, `camera_info` and
+`scale/depth` below its own name: `front/image`.
 
 {_inputs_table(node.inputs)}
 ## Publishes
 
-Below the node's name; with several `cameras` below `~/NAME/`. All outputs of a frame have exactly its image's
-header, and one size.
+Below the node's name; with several `cameras` below `~/NAME/`. All outputs of a frame have the header of its
+image and the same size.
 
 {_outputs_table(node.outputs)}
 Also `/diagnostics` (diagnostic_msgs/DiagnosticArray, reliable, volatile, depth 10), one message each
@@ -169,8 +169,8 @@ Also `/diagnostics` (diagnostic_msgs/DiagnosticArray, reliable, volatile, depth 
 
 | service | type | |
 |---|---|---|
-| `~/set_enabled` | std_srvs/SetBool | false unsubscribes and rests, true goes on; no transition, so it is quick |
-| `~/change_state`, `~/get_state`, ... | lifecycle_msgs | the life cycle of every managed node |
+| `~/set_enabled` | std_srvs/SetBool | false unsubscribes and pauses, true resumes; there is no transition, so it is quick |
+| `~/change_state`, `~/get_state`, ... | lifecycle_msgs | the life cycle, as of every managed node |
 
 ## Frames and units
 

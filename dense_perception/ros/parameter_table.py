@@ -26,7 +26,7 @@ class Changes(str, Enum):
     """Read-only once the process runs."""
     UNCONFIGURED = "while unconfigured"
     """Read at the configure transition."""
-    RELOADS = "any time, and loads the model anew"
+    RELOADS = "any time; loads the model again"
     """The new model is loaded beside the old one, which answers until then. Where it does not load,
     the old model goes on and the parameter is put back."""
     ANY_TIME = "any time"

@@ -30,41 +30,41 @@ class PerceptionParameters(ParameterTable):
     model: str = _model("dpt_tiny_indoor")
     backend: str = parameter(
         "auto",
-        "What runs the graph; auto measures what is installed and says what it picked and why.",
+        "The runtime; auto measures those that are installed, takes the fastest and says why.",
         changes=Changes.RELOADS,
         choices=("auto", "onnxruntime", "openvino", "tensorrt", "torch_tensorrt"),
     )
     precision: str = parameter(
         "auto",
-        "Which of the model's files to run; auto takes the fastest.",
+        "Which of the model's files to run; auto takes the fastest one.",
         changes=Changes.RELOADS,
         choices=("auto", "fp32", "fp16", "int8", "fp8"),
     )
     device: str = parameter(
-        "cpu", "Device of the backend, such as cpu, gpu or cuda.", changes=Changes.RELOADS
+        "cpu", "Where the backend runs: cpu, gpu or cuda.", changes=Changes.RELOADS
     )
     threads: int = parameter(
         0,
-        "Threads of the backend; 0 means all cores.",
+        "CPU threads of the backend; 0 uses all cores.",
         changes=Changes.RELOADS,
         low=0,
         high=256,
     )
     trust_engine: bool = parameter(
         False,
-        "Run the backend without comparing it with the reference first; /diagnostics warns.",
+        "Skip the comparison of the backend with the reference; /diagnostics then warns.",
         changes=Changes.RELOADS,
     )
     autostart: bool = parameter(
         True,
-        "Configure and activate at start; false leaves that to a lifecycle manager.",
+        "Configure and activate at start; set false to leave that to a lifecycle manager.",
         changes=Changes.AT_START,
     )
     cameras: tuple[str, ...] = parameter(
         (),
-        "Names of several cameras that share the model: each NAME is subscribed to at NAME/image "
-        "and NAME/camera_info and answered below ~/NAME. Empty is one camera without a name: "
-        "image and camera_info, answered below ~.",
+        "Names of the cameras that share the model. The node subscribes to NAME/image and "
+        "NAME/camera_info and publishes below ~/NAME. Leave it empty for one camera without a "
+        "name: image and camera_info in, outputs below ~.",
     )
     image_transport: str = parameter(
         "raw",
@@ -75,46 +75,46 @@ class PerceptionParameters(ParameterTable):
     input_reliability: str = parameter(
         "best_effort",
         "QoS of the subscriptions. best_effort (sensor data) matches every publisher; reliable "
-        "matches reliable publishers only and may slow the camera driver down.",
+        "matches only reliable publishers and may slow down the camera driver.",
         choices=("best_effort", "reliable"),
     )
     output_reliability: str = parameter(
         "reliable",
-        "QoS of the publishers. reliable matches every subscriber; best_effort matches "
-        "best_effort subscribers only.",
+        "QoS of the publishers. reliable matches every subscriber; best_effort matches only "
+        "best_effort subscribers.",
         choices=("reliable", "best_effort"),
     )
     default_hfov_deg: float = parameter(
         60.0,
-        "Horizontal field of view in degrees that is assumed while there is no usable "
-        "camera_info. Metric depth scales with it: calibrate the camera.",
+        "Horizontal field of view in degrees to assume while there is no usable camera_info. "
+        "Metric depth scales with it, so calibrate the camera.",
         changes=Changes.ANY_TIME,
         low=1.0,
         high=170.0,
     )
     camera_matrix: str = parameter(
         "auto",
-        "Which matrix of camera_info describes the image: K the one the camera gives, P the "
-        "rectified one; auto takes P if the topic's name says rectified (image_rect).",
+        "Which matrix of camera_info describes the image: K for an image as the camera took it, P "
+        "for a rectified one. auto takes P if the topic's name contains rect (image_rect).",
         changes=Changes.ANY_TIME,
         choices=("auto", "K", "P"),
     )
     output_size: str = parameter(
         "input",
-        "Size of the outputs: that of the input image, or that of the network (less work).",
+        "Size of the outputs: that of the input image, or the network's own (less work).",
         changes=Changes.ANY_TIME,
         choices=("input", "network"),
     )
     max_output_side: int = parameter(
         1280,
-        "Longest side of the outputs in pixels; larger ones are scaled down, keeping the shape.",
+        "Longest side of the outputs in pixels; larger ones are scaled down, keeping the aspect.",
         changes=Changes.ANY_TIME,
         low=16,
         high=16384,
     )
     diagnostics_period_s: float = parameter(
         1.0,
-        "Seconds between two messages on /diagnostics.",
+        "Seconds between messages on /diagnostics.",
         changes=Changes.AT_START,
         low=0.1,
         high=60.0,
@@ -132,40 +132,40 @@ class PerceptionParameters(ParameterTable):
 
 @dataclass(frozen=True)
 class ScaleParameters(PerceptionParameters):
-    """Where metres come from, and how calm they are."""
+    """Where metres come from, and how much depth is smoothed."""
 
     scale_source: str = parameter(
         "none",
         "What makes relative depth metric, or corrects metric depth: a factor, the camera's height "
-        "over the floor, or depths measured by another sensor (scale/depth, scale/points or "
-        "scale/scan). Nothing goes to ~/depth/image until the scale is known.",
+        "above the floor, or depth from another sensor (scale/depth, scale/points or scale/scan). "
+        "Nothing is published on ~/depth/image until the scale is known.",
         choices=SCALE_SOURCES,
     )
     scale_factor: float = parameter(
         1.0,
-        "Metres per unit of the model, for scale_source factor.",
+        "Metres per unit of the model's depth, for scale_source factor.",
         changes=Changes.ANY_TIME,
         low=1e-6,
         high=1e6,
     )
     camera_height_m: float = parameter(
         1.0,
-        "Metres from the floor to the camera, for scale_source camera_height.",
+        "Height of the camera above the floor in metres, for scale_source camera_height.",
         changes=Changes.ANY_TIME,
         low=0.01,
         high=100.0,
     )
     camera_pitch_deg: float = parameter(
         0.0,
-        "Degrees that the camera looks down from level, for scale_source camera_height.",
+        "How far the camera is tilted down, in degrees, for scale_source camera_height.",
         changes=Changes.ANY_TIME,
         low=-60.0,
         high=80.0,
     )
     temporal_smoothing: float = parameter(
         0.0,
-        "Weight of the past in metric depth where it agrees with the present, against flicker; 0 "
-        "is off, 0.7 calms well. Depth of a fast approach lags by a few frames.",
+        "Reduces flicker of metric depth: the weight of earlier frames where they agree with this "
+        "one. 0 is off, 0.7 works well. While the camera approaches fast, depth lags a few frames.",
         changes=Changes.ANY_TIME,
         low=0.0,
         high=0.95,
@@ -174,7 +174,7 @@ class ScaleParameters(PerceptionParameters):
 
 @dataclass(frozen=True)
 class CloudParameters(ScaleParameters):
-    """What the nodes with a cloud have besides."""
+    """What the nodes that publish a cloud have besides."""
 
     min_depth_m: float = parameter(
         0.0,
@@ -192,7 +192,7 @@ class CloudParameters(ScaleParameters):
     )
     points_rgb: bool = parameter(
         True,
-        "~/points carries the colour of each pixel (field rgb).",
+        "Whether ~/points carries the colour of each pixel (field rgb).",
         changes=Changes.ANY_TIME,
     )
 
@@ -225,21 +225,21 @@ class SegmentationParameters(CloudParameters):
     model: str = _model("mult_tiny_indoor")
     label_groups: tuple[str, ...] = parameter(
         (),
-        "Classes put together, each 'NAME: class, class, ...', where * takes the classes that no "
+        "Groups of classes, each 'NAME: class, class, ...', where * stands for all classes that no "
         "other group names: ['drivable: road, floor', 'obstacle: *']. Groups are numbered in this "
-        "order; classes in none are void. Empty keeps every class of the model.",
+        "order; a class in no group is void. Leave it empty to keep every class of the model.",
         changes=Changes.ANY_TIME,
     )
     first_label: int = parameter(
         0,
-        "Label of the first class or group; 1 leaves 0 to background.",
+        "Label of the first class or group; 1 leaves 0 for the background.",
         changes=Changes.ANY_TIME,
         low=0,
         high=65535,
     )
     void_label: int = parameter(
         AUTOMATIC_VOID,
-        "Label of pixels without a class; -1 is 255 in mono8 and 65535 in mono16 masks.",
+        "Label of pixels without a class; -1 means 255 in mono8 and 65535 in mono16 masks.",
         changes=Changes.ANY_TIME,
         low=-1,
         high=65535,
@@ -253,7 +253,7 @@ class SegmentationParameters(CloudParameters):
     )
     points_label: bool = parameter(
         True,
-        "~/points carries the label of each pixel (field label).",
+        "Whether ~/points carries the label of each pixel (field label).",
         changes=Changes.ANY_TIME,
     )
 
