@@ -56,8 +56,9 @@ class Corridor(nn.Module):
 
     def forward(self, image: Tensor, focal_px: Tensor | None = None) -> tuple[Tensor, ...]:
         # TensorRT takes a byte input only if the cast comes first: a transpose of bytes is refused.
-        image_nhwc = image.to(torch.float32) * self.gain + self.offset
-        image_nchw = image_nhwc.permute(0, 3, 1, 2)
+        image_nhwc = image.to(self.gain.dtype) * self.gain + self.offset
+        # Contiguous: PyTorch's group norm of channels-last tensors is off by up to 1e-3 on a CPU.
+        image_nchw = image_nhwc.permute(0, 3, 1, 2).contiguous()
         outputs = self.network(image_nchw, focal_px) if self.focal else self.network(image_nchw)
         found: dict[str, Tensor] = {}
         if "labels" in self.names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,14 +21,32 @@ from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.reference_frames import reference_feeds
 
 
-def torch_outputs(network: nn.Module, card: ModelCard, feeds: Arrays) -> dict[str, np.ndarray]:
-    """What eager fp32 PyTorch says, through the same pre- and post-processing as the file."""
+def torch_outputs(
+    network: nn.Module, card: ModelCard, feeds: Arrays, *, double: bool = False
+) -> dict[str, np.ndarray]:
+    """What eager PyTorch says, through the same pre- and post-processing as the file.
+
+    In fp32, or with ``double`` in fp64, which costs a copy of the weights of twice the size.
+    Frame by frame: the activations of one frame are all that is held.
+    """
     from dense_perception.export.graph import Corridor, output_names
 
+    if double:
+        network = copy.deepcopy(network)
     corridor = Corridor(network, card).eval()
+    if double:
+        corridor.double()
+    found: list[tuple[torch.Tensor, ...]] = []
     with torch.no_grad():
-        outputs = corridor(*(torch.from_numpy(feeds[name]) for name in feed_names(card)))
-    return {name: output.numpy() for name, output in zip(output_names(card), outputs, strict=True)}
+        for frame in frames_of(feeds):
+            tensors = [torch.from_numpy(frame[name]) for name in feed_names(card)]
+            if double:
+                tensors[1:] = [tensor.double() for tensor in tensors[1:]]
+            found.append(corridor(*tensors))
+    return {
+        name: torch.cat(outputs).numpy()
+        for name, outputs in zip(output_names(card), zip(*found, strict=True), strict=True)
+    }
 
 
 def runtime_outputs(backend_name: str, path: Path, feeds: Arrays) -> dict[str, np.ndarray]:

@@ -171,11 +171,38 @@ def test_disagreement_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(package, "FP32_LIMIT", Difference(0.0, 0.0))
+    made = package.to_onnx
+
+    def wrong(network: object, card: ModelCard) -> onnx.ModelProto:
+        model = made(network, card)  # type: ignore[arg-type]
+        for tensor in model.graph.initializer:
+            values = onnx.numpy_helper.to_array(tensor)
+            if values.dtype == np.float32 and values.ndim == 4:
+                tensor.CopyFrom(onnx.numpy_helper.from_array(values * 1.01, tensor.name))
+        return model
+
+    monkeypatch.setattr(package, "to_onnx", wrong)
     output = tmp_path / "models"
     assert cli.main(["export", str(checkpoint), "--output", str(output), "--quiet"]) == 2
-    assert "differs from PyTorch by" in capsys.readouterr().err
+    assert "differs from the network in fp64 by" in capsys.readouterr().err
     assert list(output.iterdir()) == []
+
+
+@pytest.mark.usefixtures("quick_export")
+def test_rounding_is_judged_by_fp64(
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Beyond the limit against fp32 PyTorch, a graph as good as PyTorch itself is accepted."""
+    monkeypatch.setattr(package, "FP32_LIMIT", Difference(0.0, 0.0))
+    monkeypatch.setattr(package, "FP64_TIMES", 10.0)
+    assert cli.main(["export", str(checkpoint), "--output", str(tmp_path), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["files"]
+    against = {row["runtime"]: row["max_of_range"] for row in rows if row["against"] == "fp64"}
+    assert set(against) == {"PyTorch", "onnxruntime", "openvino"}
+    assert 0 < max(against.values()) < 1e-4
 
 
 @pytest.mark.usefixtures("quick_export")
