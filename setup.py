@@ -1,12 +1,16 @@
 """Installs the package with colcon (ament_python) and with pip alike."""
 
 from glob import glob
+from pathlib import Path
+from xml.etree import ElementTree
 
 from setuptools import find_packages, setup
 
 PACKAGE = "dense_perception"
 SHARE = f"share/{PACKAGE}"
 
+# The one place that says the version is package.xml, where ROS' release tools change it.
+MANIFEST = ElementTree.parse(Path(__file__).resolve().with_name("package.xml"))
 NODES = [
     f"{name} = dense_perception.ros.{name}:main"
     for name in ("depth_node", "segmentation_node", "multitask_node")
@@ -21,10 +25,20 @@ ROS_WHEELS = [
     "rosgraph-msgs",
     "geometry-msgs",
 ]
+# `colcon test` looks for pytest under "test".
+TEST = [
+    "pytest>=8",
+    "hypothesis>=6.100",
+    "onnx>=1.17",
+    "psutil>=5.9",
+    "transformers>=4.50",
+    "rosbags-image>=0.9",
+    "efficientnet-lite-pytorch==0.1.0",
+]
 
 setup(
     name=PACKAGE,
-    version="0.1.0",
+    version=MANIFEST.findtext("version"),
     description="Metric depth and dense perception from one RGB camera on ROS 2.",
     author="dense_perception maintainers",
     license="Apache-2.0",
@@ -55,18 +69,8 @@ setup(
             "vizdoom>=1.2.4",
             "numba>=0.60",
         ],
-        "dev": [
-            "pytest>=8",
-            "hypothesis>=6.100",
-            "ruff>=0.6",
-            "mypy>=1.11",
-            "onnx>=1.17",
-            "psutil>=5.9",
-            "transformers>=4.50",
-            "rosbags-image>=0.9",
-            "efficientnet-lite-pytorch==0.1.0",
-            "colcon-common-extensions",
-        ],
+        "test": TEST,
+        "dev": [*TEST, "mypy>=2.4,<2.5", "colcon-common-extensions"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),

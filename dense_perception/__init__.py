@@ -12,17 +12,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
 __all__ = ["Perceiver", "__version__"]
 
 if TYPE_CHECKING:
     from dense_perception.runtime.perceiver import Perceiver
 
+    __version__: str
+
 
 def __getattr__(name: str) -> Any:
-    """Import ``Perceiver`` on first use, so that ``import dense_perception`` stays light."""
+    """Find ``Perceiver`` and the version on first use, so that the import itself stays light."""
     if name == "Perceiver":
         from dense_perception.runtime.perceiver import Perceiver
 
         return Perceiver
+    if name == "__version__":
+        return _version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _version() -> str:
+    """The version that package.xml states, from the installed package or the source tree."""
+    from importlib.metadata import PackageNotFoundError, version
+    from pathlib import Path
+    from xml.etree import ElementTree
+
+    manifest = Path(__file__).resolve().parents[1] / "package.xml"
+    try:
+        # A source tree beside which an older copy is installed speaks for itself.
+        stated = ElementTree.parse(manifest).findtext("version") if manifest.is_file() else None
+        return stated or version(__name__)
+    except PackageNotFoundError:
+        return "unknown"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import runpy
 import subprocess
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
-import setuptools
+
+from test.support.setup_script import described_by_setup
 
 ROOT = Path(__file__).parents[1]
 DOCKER = ROOT / "docker"
@@ -33,17 +33,7 @@ esac
 
 @pytest.fixture(scope="module")
 def described() -> dict[str, Any]:
-    """The arguments with which setup.py describes the package."""
-    seen: dict[str, Any] = {}
-    before = Path.cwd()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(setuptools, "setup", lambda **arguments: seen.update(arguments))
-        os.chdir(ROOT)
-        try:
-            runpy.run_path("setup.py")
-        finally:
-            os.chdir(before)
-    return seen
+    return described_by_setup()
 
 
 def in_context(path: str) -> bool:

@@ -13,7 +13,7 @@ from dense_perception.backends.nvidia.module import installed_runtimes, load_run
 from dense_perception.core.errors import BackendError
 from test.support.artefacts import write_red_artefact
 
-MODELS = Path(__file__).parents[2] / "models"
+MODELS = Path(__file__).parents[3] / "models"
 
 
 @pytest.fixture(scope="module")
