@@ -15,7 +15,7 @@ from rclpy.subscription import Subscription
 from tqdm import tqdm
 
 from dense_perception.core.errors import BackendError
-from dense_perception.ros.convert import stamp_ns
+from dense_perception.imaging.messages import stamp_ns
 from dense_perception.ros.processes import ChildProcess
 
 SENSOR_DATA = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)

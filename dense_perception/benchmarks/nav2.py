@@ -70,7 +70,7 @@ class Nav2Consumer:
 
     def take(self, answers: dict[str, Any]) -> None:
         """``answers``: ``labels``, ``confidence`` and ``points`` that lie within the slop."""
-        from dense_perception.ros.convert import stamp_ns
+        from dense_perception.imaging.messages import stamp_ns
 
         problem = "no LabelInfo yet" if self._label_info_missing else _problem(**answers)
         if problem:

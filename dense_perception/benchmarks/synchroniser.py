@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dense_perception.ros.convert import stamp_ns
+from dense_perception.imaging.messages import stamp_ns
 
 
 class ApproximateSynchroniser:

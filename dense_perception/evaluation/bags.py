@@ -12,14 +12,12 @@ import numpy as np
 from dense_perception.core.camera import Frame, Intrinsics, intrinsics_from_info
 from dense_perception.core.errors import BackendError, InputError
 from dense_perception.core.prediction import DepthKind
+from dense_perception.imaging.messages import message_depth_m, message_rgb, stamp_ns
 from dense_perception.imaging.resize import restore
 from dense_perception.media.bag_images import (
     camera_info_topic,
     choose_topic,
-    header_stamp_ns,
     is_rectified,
-    message_depth_m,
-    message_rgb,
 )
 from dense_perception.media.bag_reader import BagMessage, BagReader
 from dense_perception.metrics.depth import average, evaluate
@@ -103,16 +101,16 @@ class PairSource:
         waiting: dict[str, list[tuple[int, BagMessage]]] = {self.topic: [], self.depth_topic: []}
         for message in self.bag.messages([self.topic, self.depth_topic]):
             try:
-                stamp_ns = header_stamp_ns(self.bag.deserialize(message))
+                time_ns = stamp_ns(self.bag.deserialize(message).header)
             except InputError as error:
                 self._note(f"{message.topic} at {message.time_ns} ns: {error}")
                 continue
             is_colour = message.topic == self.topic
             partners = waiting[self.depth_topic if is_colour else self.topic]
-            found = self._nearest(partners, stamp_ns)
+            found = self._nearest(partners, time_ns)
             if found is None:
                 own = waiting[message.topic]
-                own.append((stamp_ns, message))
+                own.append((time_ns, message))
                 if len(own) > _PATIENCE:
                     own.pop(0)
                     self.unmatched += is_colour
@@ -135,14 +133,14 @@ class PairSource:
     def _pair(self, colour: BagMessage, depth: BagMessage) -> Pair | None:
         try:
             content = self.bag.deserialize(colour)
-            rgb_hwc = message_rgb(content, colour.msgtype)
-            true_m = message_depth_m(self.bag.deserialize(depth), depth.msgtype)
+            rgb_hwc = message_rgb(content)
+            true_m = message_depth_m(self.bag.deserialize(depth))
         except InputError as error:
             self._note(f"{colour.topic} at {colour.time_ns} ns: {error}")
             return None
         camera = self._camera(self._info, self.topic, rgb_hwc)
         self._check_view(camera, true_m)
-        frame = Frame(rgb_hwc, header_stamp_ns(content), content.header.frame_id, camera)
+        frame = Frame(rgb_hwc, stamp_ns(content.header), content.header.frame_id, camera)
         return Pair(frame, true_m)
 
     def _camera(self, info: Any, topic: str, array: np.ndarray) -> Intrinsics | None:

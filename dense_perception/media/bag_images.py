@@ -1,65 +1,16 @@
-"""Which topics of a bag are pictures, which are depth, and their messages as arrays."""
+"""Which topics of a bag are pictures, which are depth, and what belongs to them."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
 from dense_perception.core.errors import InputError
-from dense_perception.imaging.decode import decode_compressed, decode_compressed_depth
-from dense_perception.imaging.encodings import (
-    DEPTH_ENCODINGS,
-    IMAGE_ENCODINGS,
-    decode_depth,
-    decode_image,
-)
+from dense_perception.imaging.encodings import IMAGE_ENCODINGS
+from dense_perception.imaging.messages import is_compressed, is_depth
 from dense_perception.media.bag_reader import BagReader
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 _TRANSPORTS = ("compressed", "compressedDepth", "theora", "zstd", "ffmpeg")
-
-
-def header_stamp_ns(message: Any) -> int:
-    """The header's stamp in nanoseconds."""
-    stamp = message.header.stamp
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
-
-
-def message_rgb(message: Any, msgtype: str) -> np.ndarray:
-    """A picture's message to HxWx3 ``uint8`` RGB.
-
-    :raises InputError: if it cannot be decoded.
-    """
-    if msgtype == COMPRESSED:
-        return decode_compressed(message.data)
-    return decode_image(
-        message.encoding,
-        message.width,
-        message.height,
-        message.step,
-        message.data,
-        bool(message.is_bigendian),
-    )
-
-
-def message_depth_m(message: Any, msgtype: str) -> np.ndarray:
-    """A depth image's message to HxW ``float32`` metres, NaN where there is none.
-
-    :raises InputError: if it cannot be decoded.
-    """
-    if msgtype == COMPRESSED:
-        return decode_compressed_depth(message.data, message.format.partition(";")[0].strip())
-    return decode_depth(
-        message.encoding,
-        message.width,
-        message.height,
-        message.step,
-        message.data,
-        bool(message.is_bigendian),
-    )
 
 
 def image_topics(bag: BagReader) -> dict[str, str]:
@@ -120,12 +71,8 @@ def _kind(bag: BagReader, topic: str) -> str:
             content = bag.deserialize(message)
         except InputError:
             continue
-        if message.msgtype == COMPRESSED:
-            form = content.format
-            is_depth = "compressedDepth" in form or form.startswith(DEPTH_ENCODINGS)
-            return "depth" if is_depth or topic.endswith("/compressedDepth") else "picture"
-        # mono16 is an infrared picture as often as it is depth.
-        if content.encoding in DEPTH_ENCODINGS and content.encoding != "mono16":
+        if is_depth(content, topic):
             return "depth"
-        return "picture" if content.encoding in IMAGE_ENCODINGS else "other"
+        known = is_compressed(content) or content.encoding in IMAGE_ENCODINGS
+        return "picture" if known else "other"
     return "other"

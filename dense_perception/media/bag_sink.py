@@ -13,6 +13,7 @@ from dense_perception.core.errors import DensePerceptionError, InputError
 from dense_perception.core.prediction import DepthKind, Prediction
 from dense_perception.core.storage import prepare_output_folder
 from dense_perception.imaging.colorize import DepthColorizer
+from dense_perception.imaging.messages import stamp_fields
 from dense_perception.imaging.points import organised_xyzrgb
 from dense_perception.media.sources import Item
 
@@ -102,7 +103,7 @@ class BagSink:
         return self._typestore.types[name]
 
     def _header(self, prediction: Prediction) -> Any:
-        seconds, nanoseconds = divmod(prediction.stamp_ns, 1_000_000_000)
+        seconds, nanoseconds = stamp_fields(prediction.stamp_ns)
         stamp = self._type("builtin_interfaces/msg/Time")(sec=seconds, nanosec=nanoseconds)
         return self._type("std_msgs/msg/Header")(stamp=stamp, frame_id=prediction.frame_id)
 

@@ -14,13 +14,12 @@ import cv2
 from dense_perception.core.camera import Frame, Intrinsics, intrinsics_from_info
 from dense_perception.core.errors import InputError
 from dense_perception.imaging.decode import decode_compressed
+from dense_perception.imaging.messages import message_rgb, stamp_ns
 from dense_perception.media.bag_images import (
     CAMERA_INFO,
     camera_info_topic,
     choose_topic,
-    header_stamp_ns,
     is_rectified,
-    message_rgb,
 )
 from dense_perception.media.bag_reader import BagReader
 
@@ -176,13 +175,12 @@ class BagSource(Source):
                     latest = content
                     continue
                 index += 1
-                rgb_hwc = message_rgb(content, message.msgtype)
+                rgb_hwc = message_rgb(content)
             except InputError as error:
                 self.problems.append(f"{message.topic} at {message.time_ns} ns: {error}")
                 continue
-            stamp_ns = header_stamp_ns(content)
             camera = self._camera(latest, rgb_hwc.shape[1], rgb_hwc.shape[0])
-            frame = Frame(rgb_hwc, stamp_ns, content.header.frame_id, camera)
+            frame = Frame(rgb_hwc, stamp_ns(content.header), content.header.frame_id, camera)
             used = None if camera is None or self.intrinsics is not None else latest
             yield Item(frame, f"frame_{index - 1:06d}", message.time_ns, used)
         self.problems.extend(note for note in self.bag.problems if note not in self.problems)

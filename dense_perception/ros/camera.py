@@ -15,8 +15,9 @@ from dense_perception.core.camera import Frame, intrinsics_from_info
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import InputError
 from dense_perception.core.prediction import DepthKind, DepthMap, Prediction
+from dense_perception.imaging.messages import stamp_ns
 from dense_perception.media.bag_images import is_rectified
-from dense_perception.ros.convert import rgb_from_compressed, rgb_from_image, stamp_ns
+from dense_perception.ros.convert import rgb_from_message
 from dense_perception.ros.diagnostics import FrameLog, NodeLog
 from dense_perception.ros.graph import Graph, image_profile, output_profile
 from dense_perception.ros.outputs import Answer, OutputGroup, OutputTopics
@@ -83,10 +84,7 @@ class CameraInput:
 
         :raises InputError: if the image cannot be used. An unusable camera_info does not raise.
         """
-        if isinstance(message, CompressedImage):
-            rgb_hwc = rgb_from_compressed(message)
-        else:
-            rgb_hwc = rgb_from_image(message)
+        rgb_hwc = rgb_from_message(message)
         info, intrinsics, problem = self._info, None, ""
         if info is not None:
             height, width = rgb_hwc.shape[:2]

@@ -14,8 +14,8 @@ from std_msgs.msg import Header
 
 from dense_perception.core.camera import Intrinsics, calibration_for_output
 from dense_perception.core.errors import InputError
-from dense_perception.imaging.decode import decode_compressed
-from dense_perception.imaging.encodings import DEPTH_ENCODINGS, IMAGE_ENCODINGS, decode_image
+from dense_perception.imaging.encodings import DEPTH_ENCODINGS, IMAGE_ENCODINGS
+from dense_perception.imaging.messages import is_compressed, message_rgb
 from dense_perception.imaging.points import write_points
 
 _BIG_ENDIAN_MACHINE = sys.byteorder == "big"
@@ -28,43 +28,19 @@ assert CvBridge().imgmsg_to_cv2(image, "rgb8").shape == (1, 1, 3)
 """
 
 
-def stamp_ns(header: Header) -> int:
-    """The header's stamp in nanoseconds."""
-    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
-
-
-def rgb_from_image(message: Image) -> np.ndarray:
+def rgb_from_message(message: Image | CompressedImage) -> np.ndarray:
     """The picture as HxWx3 ``uint8`` RGB; for ``rgb8`` a view of the message's data.
 
     Encodings this package does not know go to cv_bridge where a ROS machine has it.
 
-    :raises InputError: if the fields contradict each other or nothing knows the encoding.
+    :raises InputError: if it is damaged, too large, its fields contradict each other or nothing
+        knows the encoding.
     """
-    known = message.encoding in IMAGE_ENCODINGS or message.encoding in DEPTH_ENCODINGS
-    if not known and (bridge := image_bridge()) is not None:
-        try:
-            return np.ascontiguousarray(bridge.imgmsg_to_cv2(message, "rgb8"))
-        except Exception as error:
-            raise InputError(
-                f"cv_bridge cannot convert the image encoding {message.encoding!r} ({error}): set "
-                f"the camera driver to one of {', '.join(IMAGE_ENCODINGS)}"
-            ) from error
-    return decode_image(
-        message.encoding,
-        message.width,
-        message.height,
-        message.step,
-        message.data,
-        bool(message.is_bigendian),
-    )
-
-
-def rgb_from_compressed(message: CompressedImage) -> np.ndarray:
-    """The JPEG or PNG picture as HxWx3 ``uint8`` RGB.
-
-    :raises InputError: if it is truncated, damaged, too large or of another format.
-    """
-    return decode_compressed(message.data)
+    if not is_compressed(message):
+        known = message.encoding in IMAGE_ENCODINGS or message.encoding in DEPTH_ENCODINGS
+        if not known and (bridge := image_bridge()) is not None:
+            return _bridged(bridge, message)
+    return message_rgb(message)
 
 
 @cache
@@ -201,6 +177,16 @@ def _empty_cloud(height: int, width: int, names: tuple[str, ...]) -> PointCloud2
     )
     message.data.frombytes(bytes(height * width * step))
     return message
+
+
+def _bridged(bridge: Any, message: Image) -> np.ndarray:
+    try:
+        return np.ascontiguousarray(bridge.imgmsg_to_cv2(message, "rgb8"))
+    except Exception as error:
+        raise InputError(
+            f"cv_bridge cannot convert the image encoding {message.encoding!r} ({error}): set "
+            f"the camera driver to one of {', '.join(IMAGE_ENCODINGS)}"
+        ) from error
 
 
 def _millimetres(depth_m: np.ndarray) -> np.ndarray:

@@ -217,7 +217,7 @@ def _report(
     memory_mb: float,
     problems: list[str],
 ) -> DemoReport:
-    from dense_perception.media.bag_images import header_stamp_ns, message_depth_m, message_rgb
+    from dense_perception.imaging.messages import message_depth_m, message_rgb, stamp_ns
     from dense_perception.media.bag_reader import BagReader
 
     came: dict[int, int] = {}
@@ -229,15 +229,15 @@ def _report(
         for message in bag.messages():
             value = bag.deserialize(message)
             if message.topic == image_topic:
-                stamp = header_stamp_ns(value)
+                stamp = stamp_ns(value.header)
                 came[stamp] = message.time_ns
                 parts = waiting.setdefault(stamp, {})
-                parts["rgb_hwc"] = message_rgb(value, message.msgtype)
+                parts["rgb_hwc"] = message_rgb(value)
             elif message.topic == f"{NODE}/depth/image":
-                stamp = header_stamp_ns(value)
+                stamp = stamp_ns(value.header)
                 answered[stamp] = message.time_ns
                 parts = waiting.setdefault(stamp, {})
-                parts["depth_m"] = message_depth_m(value, message.msgtype)
+                parts["depth_m"] = message_depth_m(value)
             else:
                 parts = {}
             if len(parts) == 2:  # the answer may be recorded just before its picture

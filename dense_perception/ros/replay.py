@@ -13,6 +13,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rosgraph_msgs.msg import Clock
 
 from dense_perception.core.errors import InputError
+from dense_perception.imaging.messages import stamp_fields
 from dense_perception.media.bag_reader import BagReader, BagTopic
 from dense_perception.ros.topics import message_class
 
@@ -157,7 +158,7 @@ class Replay:
     def _tell_time(self, time_ns: int) -> None:
         if self._clock is not None:
             message = Clock()
-            message.clock.sec, message.clock.nanosec = divmod(time_ns, 1_000_000_000)
+            message.clock.sec, message.clock.nanosec = stamp_fields(time_ns)
             self._clock.publish(message)
 
 

@@ -12,8 +12,7 @@ from sensor_msgs.msg import Image, LaserScan, PointCloud2, PointField
 from dense_perception.core.camera import Frame, Intrinsics
 from dense_perception.core.errors import InputError
 from dense_perception.core.prediction import Prediction
-from dense_perception.imaging.encodings import decode_depth
-from dense_perception.ros.convert import stamp_ns
+from dense_perception.imaging.messages import message_depth_m, stamp_ns
 from dense_perception.ros.diagnostics import NodeLog
 from dense_perception.ros.graph import Graph, Subscription
 from dense_perception.ros.params import ScaleParameters
@@ -100,15 +99,7 @@ class ScaleInput:
 
     def _known(self, message: Measurement, frame: Frame, intrinsics: Intrinsics) -> KnownDepths:
         if isinstance(message, Image):
-            depth_m = decode_depth(
-                message.encoding,
-                message.width,
-                message.height,
-                message.step,
-                message.data,
-                bool(message.is_bigendian),
-            )
-            return KnownDepths.from_depth_image(depth_m)
+            return KnownDepths.from_depth_image(message_depth_m(message))
         xyz = scan_points(message) if isinstance(message, LaserScan) else cloud_points(message)
         source = message.header.frame_id
         if source != frame.frame_id:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
 from dense_perception.core.storage import cache_dir
+from dense_perception.imaging.messages import stamp_fields
 from dense_perception.synthetic import furniture, rooms, surfaces
 from dense_perception.synthetic.cameras import is_free, preview
 from dense_perception.synthetic.layout import draw_room
@@ -122,7 +123,7 @@ class TourBag:
         self, index: int, rgb_hwc: np.ndarray, depth_m: np.ndarray, camera: Intrinsics
     ) -> None:
         time_ns = EPOCH_NS + index * 100_000_000
-        seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
+        seconds, nanoseconds = stamp_fields(time_ns)
         stamp = self._type("builtin_interfaces/msg/Time")(sec=seconds, nanosec=nanoseconds)
         header = self._type("std_msgs/msg/Header")(stamp=stamp, frame_id=FRAME_ID)
         _, jpeg = cv2.imencode(".jpg", rgb_hwc[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])

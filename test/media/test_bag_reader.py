@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dense_perception.core.errors import InputError
+from dense_perception.imaging.messages import message_depth_m, message_rgb
 from dense_perception.media import bag_reader
 from dense_perception.media.bag_images import (
     base_topic,
@@ -17,8 +18,6 @@ from dense_perception.media.bag_images import (
     choose_topic,
     image_topics,
     is_rectified,
-    message_depth_m,
-    message_rgb,
 )
 from dense_perception.media.bag_reader import BagReader
 from dense_perception.media.mcap_salvage import decompress_prefix, zstd_module
@@ -65,7 +64,7 @@ def test_every_storage_reads_the_same(tmp_path: Path, storage: str, compression:
             (index + 1) * STEP_NS for index in range(COUNT)
         ]
         for index, message in enumerate(messages):
-            rgb = message_rgb(bag.deserialize(message), message.msgtype)
+            rgb = message_rgb(bag.deserialize(message))
             assert np.array_equal(rgb, picture(index))
         assert len(list(bag.messages())) == 2 * COUNT
         assert list(bag.messages(["/nothing"])) == []
@@ -95,7 +94,7 @@ def test_cut_in_half_gives_what_is_there_and_says_so(
         assert COUNT * fraction * 0.9 - lost <= len(messages) < COUNT
         decode_errors = 0
         for index, message in enumerate(messages):
-            rgb = message_rgb(bag.deserialize(message), message.msgtype)
+            rgb = message_rgb(bag.deserialize(message))
             decode_errors += not np.array_equal(rgb, picture(index))
         assert decode_errors == 0
         assert len(bag.problems) == 1
@@ -204,7 +203,7 @@ def test_kinds_of_topics_and_the_choice(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"no image topic '/x': --topic one of /cam/color"):
             choose_topic(bag, "/x", "picture", "--topic")
         message = next(bag.messages(["/cam/depth/image_raw"]))
-        assert (message_depth_m(bag.deserialize(message), message.msgtype) == 1.5).all()
+        assert (message_depth_m(bag.deserialize(message)) == 1.5).all()
 
 
 def test_several_cameras_need_a_choice(tmp_path: Path) -> None:

@@ -13,15 +13,14 @@ from std_msgs.msg import Header
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
+from dense_perception.imaging.messages import stamp_ns
 from dense_perception.ros import convert
 from dense_perception.ros.convert import (
     CloudWriter,
     camera_info_message,
     depth_message,
     image_message,
-    rgb_from_compressed,
-    rgb_from_image,
-    stamp_ns,
+    rgb_from_message,
 )
 from dense_perception.ros.convert import image_bridge as find_bridge
 from test.support.ros_probe import header, random_rgb
@@ -35,7 +34,7 @@ def test_stamp_is_exact() -> None:
 
 def test_rgb8_is_a_view_of_the_message() -> None:
     message = image_message(random_rgb(), header(1), "rgb8")
-    rgb_hwc = rgb_from_image(message)
+    rgb_hwc = rgb_from_message(message)
     np.testing.assert_array_equal(rgb_hwc, random_rgb())
     message.data[0] ^= 255
     assert rgb_hwc[0, 0, 0] == random_rgb()[0, 0, 0] ^ 255
@@ -147,7 +146,7 @@ def test_camera_info_message_scales_stereo_and_keeps_distortion() -> None:
 def test_broken_compressed_image_is_named() -> None:
     message = CompressedImage(format="jpeg", data=array.array("B", b"nothing of use"))
     with pytest.raises(InputError, match="expected JPEG, PNG"):
-        rgb_from_compressed(message)
+        rgb_from_message(message)
 
 
 class _Bridge:
@@ -161,14 +160,14 @@ class _Bridge:
 def test_cv_bridge_serves_what_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     message = Image(height=2, width=3, encoding="yuv444", step=9, data=bytes(18))
     with pytest.raises(InputError, match="unknown image encoding 'yuv444'"):
-        rgb_from_image(message)
+        rgb_from_message(message)
     monkeypatch.setattr(convert, "image_bridge", _Bridge)
-    assert rgb_from_image(message).shape == (2, 3, 3)
+    assert rgb_from_message(message).shape == (2, 3, 3)
     message.encoding = "bayer_rggb16"
     with pytest.raises(InputError, match=r"cv_bridge cannot convert .* 'bayer_rggb16'"):
-        rgb_from_image(message)
+        rgb_from_message(message)
     message.encoding = "rgb8"  # what is known never reaches it
-    assert rgb_from_image(message).max() == 0
+    assert rgb_from_message(message).max() == 0
 
 
 @pytest.mark.parametrize(
