@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import textwrap
@@ -64,6 +65,10 @@ def run_node(
             rclpy.logging.get_logger(name).fatal(str(error))
             return 1
         executor.add_node(node)
+        # What is there now stays. Else each collection would walk through all of it, 20 ms in
+        # which no thread answers, when a model goes.
+        gc.collect()
+        gc.freeze()
         if node.settings.autostart:
             node.start()
         executor.spin()

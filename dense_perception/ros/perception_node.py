@@ -189,6 +189,7 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
         """The model of ``settings``; diagnostics go on and a signal is obeyed meanwhile.
 
         :raises DensePerceptionError: if it does not load.
+        :raises KeyboardInterrupt: if a signal ends the node's context.
         """
         wanted = self._loader.wanted
         if wanted is None or model_changes(wanted, settings):
@@ -196,7 +197,8 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
         report_s = time.monotonic() + settings.diagnostics_period_s
         while (loaded := self._loader.take()) is None:
             if not self.context.ok():
-                raise BackendError("the node was ended while the model was being loaded")
+                # Past rclpy, which would try to complete the transition and call that an error.
+                raise KeyboardInterrupt
             if time.monotonic() >= report_s:
                 report_s += settings.diagnostics_period_s
                 self._publish_diagnostics()
