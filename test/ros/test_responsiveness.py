@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from sensor_msgs.msg import Image
 
 from dense_perception.ros.convert import image_message
@@ -127,7 +129,9 @@ def test_a_model_that_takes_long_is_changed_in_without_a_gap(
 def ask_to_load(how: str, probe: Probe, node: ChildProcess, model: Path) -> None:
     """Until the node is in the middle of the load."""
     if how == "configure":
-        threading.Thread(target=lambda: probe.change_state("configure"), daemon=True).start()
+        client = probe.node.create_client(ChangeState, "/depth_node/change_state")
+        assert client.wait_for_service(15.0)
+        client.call_async(ChangeState.Request(transition=Transition(label="configure")))
     elif how == "change":
         node.wait_for_text("waiting for images")
         (accepted,) = probe.set_parameters(model=str(model))
