@@ -1,4 +1,4 @@
-"""``dense-perception benchmark cameras``: several cameras, one depth_node against one each.
+"""Several cameras: one depth_node for all against a node for each.
 
 A process for each camera, the node or nodes, and a listener to every depth image. In the middle
 third of the stream the second camera is gone: its process is killed and started again.
@@ -11,33 +11,17 @@ were replaced, show in the percentage of the frames sent.
 
 from __future__ import annotations
 
-import argparse
-import json
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
+from sensor_msgs.msg import Image
 
-from dense_perception.benchmarks.session import (
-    WARM_UP_S,
-    Session,
-    add_stream_arguments,
-    open_session,
-    stream_name,
-)
-from dense_perception.core.errors import BackendError
+from dense_perception.benchmarks.session import WARM_UP_S, Session, StreamOptions, open_session
+from dense_perception.core.errors import BackendError, InputError
 from dense_perception.ros.processes import ChildProcess, cpu_s, proportional_mb
-
-HELP = "measure several cameras in one depth_node against a node for each"
-EXAMPLES = """examples:
-  dense-perception benchmark cameras
-  dense-perception benchmark cameras --cameras 2 --rate 30 --seconds 120 --json
-
-The exit code is 1 if one node answered less than 95 % of a camera's newest frames, if the cameras
-that stayed were answered less often while the other was gone or back, or if that one was not
-answered again."""
 
 _KILLED = 1  # which camera
 
@@ -89,33 +73,23 @@ class CamerasResult:
     killed_came_back: bool
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_stream_arguments(parser, model="dpt_tiny_indoor", seconds=60, rate=15)
-    parser.add_argument("--cameras", type=int, default=4, help="how many, 2 to 16 (default: 4)")
-
-
-def main(args: argparse.Namespace) -> int:
-    """Returns 0, or 1 if one node did not serve all cameras as promised in ``--help``."""
-    result = run(args)
-    print(json.dumps(asdict(result), indent=2) if args.json else as_text(result))
-    met = result.worst_newest_percent >= 95 and result.others_kept >= 0.95
-    return int(not (met and result.killed_came_back))
-
-
-def run(args: argparse.Namespace) -> CamerasResult:
+def measure_cameras(options: StreamOptions, cameras: int = 4) -> CamerasResult:
     """Stream to one node, then to one for each camera.
 
+    :raises InputError: for less than 2 or more than 16 ``cameras``.
     :raises BackendError: if a process does not come up, or a node does not tell what it did.
     """
-    names = tuple(f"camera{index}" for index in range(args.cameras))
-    one = _layout(args, names, separate=False)
-    many = _layout(args, names, separate=True)
+    if not 2 <= cameras <= 16:
+        raise InputError(f"--cameras is {cameras}, expected 2 to 16")
+    names = tuple(f"camera{index}" for index in range(cameras))
+    one = _layout(options, names, separate=False)
+    many = _layout(options, names, separate=True)
     stayed = [each for index, each in enumerate(one.cameras) if index != _KILLED]
     kept = [rate / max(each.answers_hz[0], 1e-9) for each in stayed for rate in each.answers_hz[1:]]
     return CamerasResult(
-        model=args.model,
-        stream=f"{args.cameras} cameras, {stream_name(args)} each",
-        seconds=args.seconds,
+        model=options.model,
+        stream=f"{cameras} cameras, {options} each",
+        seconds=options.seconds,
         one_node=one,
         separate_nodes=many,
         cpu_ratio=many.cpu_ms_an_answer / one.cpu_ms_an_answer,
@@ -126,29 +100,27 @@ def run(args: argparse.Namespace) -> CamerasResult:
     )
 
 
-def _layout(args: argparse.Namespace, names: Sequence[str], *, separate: bool) -> LayoutResult:
-    with open_session(args.transport_profile) as (session, listener):
-        from sensor_msgs.msg import Image
-
-        nodes = _nodes(args, session, names, separate=separate)
+def _layout(options: StreamOptions, names: Sequence[str], *, separate: bool) -> LayoutResult:
+    with open_session(options.transport_profile) as (session, listener):
+        nodes = _nodes(options, session, names, separate=separate)
         topic = "/{0}/depth_node/depth/image" if separate else "/depth_node/{0}/depth/image"
         for name in names:
             listener.note(name, Image, topic.format(name))
         listener.wait_until_matched([topic.format(name) for name in names])
         label = f"{len(nodes)} node{'s' if separate else ''}"
-        too_long_s = 2 * args.seconds + 60  # they are stopped, all at once
-        sources = [session.source(args, too_long_s, name) for name in names]
-        listener.wait_for_pictures(sources)
-        listener.spin(min(WARM_UP_S, args.seconds / 2), f"{label}, warming up")
+        too_long_s = 2 * options.seconds + 60  # they are stopped, all at once
+        sources = [session.source(options, too_long_s, name) for name in names]
+        listener.wait_for_images(sources)
+        listener.spin(min(WARM_UP_S, options.seconds / 2), f"{label}, warming up")
         begun_ns, cpu_begun_s = time.time_ns(), sum(cpu_s(node.pid) for node in nodes)
         bounds_ns = [begun_ns]
         for third in ("all", "one gone", "back"):
             if third == "one gone":
                 sources[_KILLED].stop(signal.SIGKILL)
-            listener.spin(args.seconds / 3, f"{label}, {third}")
+            listener.spin(options.seconds / 3, f"{label}, {third}")
             if third == "one gone":  # until it publishes again, however long its start takes
-                sources[_KILLED] = session.source(args, too_long_s, names[_KILLED])
-                listener.wait_for_pictures([sources[_KILLED]])
+                sources[_KILLED] = session.source(options, too_long_s, names[_KILLED])
+                listener.wait_for_images([sources[_KILLED]])
             bounds_ns.append(time.time_ns())
         cpu_used_s = sum(cpu_s(node.pid) for node in nodes) - cpu_begun_s
         memory_mb = sum(proportional_mb(node.pid) for node in nodes)
@@ -179,9 +151,9 @@ def _layout(args: argparse.Namespace, names: Sequence[str], *, separate: bool) -
 
 
 def _nodes(
-    args: argparse.Namespace, session: Session, names: Sequence[str], *, separate: bool
+    options: StreamOptions, session: Session, names: Sequence[str], *, separate: bool
 ) -> list[ChildProcess]:
-    parameters = [f"model:={args.model}", *args.parameter]
+    parameters = [f"model:={options.model}", *options.parameters]
     if separate:
         return [session.node("depth_node", parameters, namespace=name) for name in names]
     return [session.node("depth_node", [*parameters, f"cameras:=[{', '.join(names)}]"])]
@@ -215,35 +187,3 @@ def _camera(
         answers_hz=(float(rates[0]), float(rates[1]), float(rates[2])),
         longest_gap_ms=float(np.diff(measured).max() / 1e6) if len(measured) > 1 else float("nan"),
     )
-
-
-def as_text(result: CamerasResult) -> str:
-    """The table for a terminal."""
-    lines = [f"{result.model}, {result.stream}, {result.seconds:g} s"]
-    for layout in (result.one_node, result.separate_nodes):
-        lines += [
-            "",
-            f"{layout.nodes} node{'s' if layout.nodes > 1 else ''}: {layout.answers_hz:.1f} "
-            f"answers a second, {layout.cpu_percent:.0f} % CPU, {layout.cpu_ms_an_answer:.1f} ms "
-            f"of it an answer, {layout.memory_mb:.0f} MB",
-            f"{'':10}{'newest answered':>17}{'of sent':>10}{'Hz before, gone, back':>24}"
-            f"{'longest gap':>14}",
-        ]
-        for each in layout.cameras:
-            rates = ", ".join(f"{rate:.1f}" for rate in each.answers_hz)
-            share = "" if each.sent_percent is None else f"{each.sent_percent:.1f} %"
-            lines.append(
-                f"{each.camera:10}{each.newest_percent:>15.2f} %{share:>10}{rates:>24}"
-                f"{each.longest_gap_ms:>11.0f} ms"
-            )
-        if layout.last_error:
-            lines.append(f"last error: {layout.last_error}")
-    lines += [
-        "",
-        f"separate nodes to one: CPU an answer {result.cpu_ratio:.2f}, memory "
-        f"{result.memory_ratio:.2f}",
-        f"worst newest answered {result.worst_newest_percent:.2f} %; those that stayed kept "
-        f"{100 * result.others_kept:.1f} % of their rate; the killed one came back: "
-        f"{'yes' if result.killed_came_back else 'no'}",
-    ]
-    return "\n".join(lines)

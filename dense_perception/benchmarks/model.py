@@ -1,82 +1,96 @@
-"""``dense-perception benchmark model``: a uint8 image in memory to metric depth, by backend."""
+"""Latency of a model end to end: uint8 image in memory to metric depth of the image's size."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
 
-if TYPE_CHECKING:
-    from dense_perception.core.card import ModelCard
-    from dense_perception.runtime.perceiver import Perceiver
-
-HELP = "Measure a model end to end: uint8 image in memory to metric depth of the image's size."
-EXAMPLES = """\
-examples:
-  dense-perception benchmark model dpt_tiny_indoor
-  dense-perception export dpt/base --random --size 384x384 --output /tmp/base --precision fp32 int8
-  dense-perception benchmark model /tmp/base/dpt_base_untrained.yaml --against transformers
-  dense-perception benchmark model dpt_tiny_indoor --image-size 1280x720 --threads 1 --json
-  dense-perception benchmark model dpt_tiny_indoor --against transformers
-
-Contestants take turns, so that a busy machine troubles all of them alike. `auto` is what a node
-chooses once it has measured everything, which may take a big model several starts. With --against
-transformers, DPT of the `transformers` library with random weights in fp32 PyTorch runs in the same
-turns, prepared and restored by this package's own code: for a DPT-Base or DPT-Large the same
-network; for other models DPT-Hybrid, once with its standard widths, once with this model's
-transformer and decoder widths. It takes square inputs only: those whose area is nearest to the
-model's.
-"""
+from dense_perception.backends.select import installed_backends
+from dense_perception.core.card import ModelCard
+from dense_perception.core.errors import BackendError, DensePerceptionError, InputError
+from dense_perception.core.machine import cpu_name
+from dense_perception.core.registry import find_model
+from dense_perception.imaging.resize import prepare, restore
+from dense_perception.runtime.perceiver import Perceiver
 
 _Call = Callable[[], object]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="a model's name (see `dense-perception models`) or file")
-    parser.add_argument("--backend", default="auto", help="only this one (default: every one)")
-    parser.add_argument("--precision", default="auto", help="only this one (default: every one)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, gpu, ... (default: cpu)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default 0: all cores)")
-    parser.add_argument("--image-size", default="640x480", metavar="WxH", help="of the image")
-    parser.add_argument("--runs", type=int, default=60, help="timed runs of each contestant")
-    parser.add_argument("--against", choices=("transformers",), help="compare with this library")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+@dataclass(frozen=True)
+class Contestant:
+    """One way to run the model; ``ratio`` is its median over that of our fastest."""
+
+    name: str
+    ours: bool
+    median_ms: float
+    p95_ms: float
+    fps: float
+    runs: int
+    ratio: float
 
 
-def main(options: argparse.Namespace) -> int:
-    from dense_perception.core.errors import InputError
-    from dense_perception.core.registry import find_model
+@dataclass(frozen=True)
+class ModelResult:
+    """``threads`` 0 is all cores; ``passed_over`` says what could not be loaded and why."""
 
-    width, height = _image_size(options.image_size)
-    if options.runs < 1:
-        raise InputError(f"--runs is {options.runs}, expected at least 1")
-    model = find_model(options.model)
+    model: str
+    image: str
+    network: str
+    cpu: str
+    threads: int
+    rows: list[Contestant]
+    passed_over: list[str]
+
+
+@dataclass(frozen=True)
+class ModelRun:
+    """Which model, and where it runs; ``auto`` measures every backend and every precision."""
+
+    model: str
+    backend: str = "auto"
+    precision: str = "auto"
+    device: str = "cpu"
+    threads: int = 0
+
+
+def measure_model(
+    run: ModelRun,
+    *,
+    width: int = 640,
+    height: int = 480,
+    runs: int = 60,
+    transformers: bool = False,
+) -> ModelResult:
+    """Time every contestant ``runs`` times on one image of ``width`` x ``height``.
+
+    :param transformers: let DPT of the ``transformers`` library take its turns too.
+    :raises InputError: if ``runs`` is below 1.
+    :raises DensePerceptionError: if there is no such model, or nothing can run it.
+    """
+    if runs < 1:
+        raise InputError(f"--runs is {runs}, expected at least 1")
+    card = find_model(run.model).card
     rgb_hwc = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    contestants, notes = _ours(options, rgb_hwc)
+    contestants, passed_over = _ours(run, rgb_hwc)
     ours = list(contestants)
-    if options.against == "transformers":
-        contestants |= _transformers(model.card, options.threads, rgb_hwc)
-    times_ms = take_turns(contestants, options.runs)
-    rows = [_row(name, values, name in ours) for name, values in times_ms.items()]
-    best = min((row for row in rows if row["ours"]), key=lambda row: row["median_ms"])
-    for row in rows:
-        row["ratio"] = round(row["median_ms"] / best["median_ms"], 2)
-    summary = {
-        "model": model.card.name,
-        "image": f"{width}x{height}",
-        "network": f"{model.card.input.width}x{model.card.input.height}",
-        "cpu": _machine(),
-        "threads": options.threads,
-        "rows": rows,
-        "passed_over": notes,
-    }
-    print(json.dumps(summary) if options.json else _table(summary))
-    return 0
+    if transformers:
+        contestants |= _transformers(card, run.threads, rgb_hwc)
+    times_ms = take_turns(contestants, runs)
+    best_ms = min(round(float(np.median(times_ms[name])), 2) for name in ours)
+    return ModelResult(
+        model=card.name,
+        image=f"{width}x{height}",
+        network=f"{card.input.width}x{card.input.height}",
+        cpu=cpu_name(),
+        threads=run.threads,
+        rows=[_contestant(name, v, name in ours, best_ms) for name, v in times_ms.items()],
+        passed_over=passed_over,
+    )
 
 
 def take_turns(contestants: dict[str, _Call], runs: int) -> dict[str, list[float]]:
@@ -84,8 +98,6 @@ def take_turns(contestants: dict[str, _Call], runs: int) -> dict[str, list[float
 
     A contestant that needs over a second a call gets fewer rounds, at least five calls.
     """
-    from tqdm import tqdm
-
     burst = max(1, min(5, runs))
     times_ms: dict[str, list[float]] = {name: [] for name in contestants}
     limit: dict[str, int] = {}
@@ -107,16 +119,11 @@ def take_turns(contestants: dict[str, _Call], runs: int) -> dict[str, list[float
     return times_ms
 
 
-def _ours(options: argparse.Namespace, rgb_hwc: np.ndarray) -> tuple[dict[str, _Call], list[str]]:
+def _ours(run: ModelRun, rgb_hwc: np.ndarray) -> tuple[dict[str, _Call], list[str]]:
     """One perceiver per installed backend and precision; notes say which could not be loaded."""
-    from dense_perception.backends.select import installed_backends
-    from dense_perception.core.errors import BackendError, DensePerceptionError
-    from dense_perception.core.registry import find_model
-    from dense_perception.runtime.perceiver import Perceiver
-
-    model = find_model(options.model)
-    backends = installed_backends() if options.backend == "auto" else (options.backend,)
-    precisions = model.precisions if options.precision == "auto" else (options.precision,)
+    model = find_model(run.model)
+    backends = installed_backends() if run.backend == "auto" else (run.backend,)
+    precisions = model.precisions if run.precision == "auto" else (run.precision,)
     contestants: dict[str, _Call] = {}
     notes: list[str] = []
     for backend in backends:
@@ -124,42 +131,39 @@ def _ours(options: argparse.Namespace, rgb_hwc: np.ndarray) -> tuple[dict[str, _
             name = f"{backend}/{precision}"
             try:
                 perceiver = Perceiver.load(
-                    options.model,
+                    run.model,
                     backend=backend,
                     precision=precision,
-                    device=options.device,
-                    threads=options.threads,
+                    device=run.device,
+                    threads=run.threads,
                 )
             except DensePerceptionError as error:
                 notes.append(f"{name}: {error}")
                 continue
             contestants[name] = lambda perceiver=perceiver: perceiver(rgb_hwc)  # type: ignore[misc]
-    if options.backend == options.precision == "auto" and len(contestants) > 1:
-        chosen = _chosen(options)
+    if run.backend == run.precision == "auto" and len(contestants) > 1:
+        chosen = _chosen(run)
         selection = chosen.selection
         name = f"auto ({selection.backend}/{selection.precision})"
         contestants[name] = lambda: chosen(rgb_hwc)
     if not contestants:
-        raise BackendError(f"nothing can run {options.model}: {'; '.join(notes)}")
+        raise BackendError(f"nothing can run {run.model}: {'; '.join(notes)}")
     return contestants, notes
 
 
-def _chosen(options: argparse.Namespace) -> Perceiver:
+def _chosen(run: ModelRun) -> Perceiver:
     """What ``auto`` settles for: started again while it leaves candidates for a later start."""
-    from dense_perception.runtime.perceiver import Perceiver
-
     for _ in range(8):
-        chosen = Perceiver.load(options.model, device=options.device, threads=options.threads)
+        chosen = Perceiver.load(run.model, device=run.device, threads=run.threads)
         if not any("later start" in outcome.note for outcome in chosen.selection.considered):
             break
         chosen.close()
     else:
-        chosen = Perceiver.load(options.model, device=options.device, threads=options.threads)
+        chosen = Perceiver.load(run.model, device=run.device, threads=run.threads)
     return chosen
 
 
 def _transformers(card: ModelCard, threads: int, rgb_hwc: np.ndarray) -> dict[str, _Call]:
-    from dense_perception.imaging.resize import prepare, restore
     from dense_perception.nets.transformers_reference import hybrid_dpt, plain_dpt
 
     height, width = rgb_hwc.shape[:2]
@@ -186,45 +190,14 @@ def _transformers(card: ModelCard, threads: int, rgb_hwc: np.ndarray) -> dict[st
     }
 
 
-def _image_size(text: str) -> tuple[int, int]:
-    from dense_perception.core.errors import InputError
-
-    width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise InputError(f"--image-size is {text!r}, expected WIDTHxHEIGHT such as 640x480")
-    return int(width), int(height)
-
-
-def _row(name: str, values_ms: list[float], ours: bool) -> dict[str, Any]:
+def _contestant(name: str, values_ms: list[float], ours: bool, best_ms: float) -> Contestant:
     median = float(np.median(values_ms))
-    return {
-        "name": name,
-        "ours": ours,
-        "median_ms": round(median, 2),
-        "p95_ms": round(float(np.percentile(values_ms, 95)), 2),
-        "fps": round(1e3 / median, 1),
-        "runs": len(values_ms),
-    }
-
-
-def _machine() -> str:
-    from dense_perception.core.machine import cpu_name
-
-    return cpu_name()
-
-
-def _table(summary: dict[str, Any]) -> str:
-    threads = summary["threads"] or "all"
-    wide = max(len(row["name"]) for row in summary["rows"])
-    lines = [
-        f"{summary['model']}: {summary['image']} image, network {summary['network']}, "
-        f"{summary['cpu']}, {threads} threads",
-        f"{'':{wide}} {'median':>10} {'95 %':>10} {'per s':>8} {'ratio':>7}",
-    ]
-    for row in summary["rows"]:
-        lines.append(
-            f"{row['name']:{wide}} {row['median_ms']:7.1f} ms {row['p95_ms']:7.1f} ms "
-            f"{row['fps']:8.1f} {row['ratio']:7.2f}"
-        )
-    lines += [f"passed over: {note}" for note in summary["passed_over"]]
-    return "\n".join(lines)
+    return Contestant(
+        name=name,
+        ours=ours,
+        median_ms=round(median, 2),
+        p95_ms=round(float(np.percentile(values_ms, 95)), 2),
+        fps=round(1e3 / median, 1),
+        runs=len(values_ms),
+        ratio=round(round(median, 2) / best_ms, 2),
+    )

@@ -1,4 +1,4 @@
-"""``dense-perception benchmark nav2``: does Nav2's semantic layer accept what multitask_node gives?
+"""Does the semantic layer of Nav2 accept what multitask_node publishes?
 
 A camera, the node and this consumer, three processes. The consumer does what the layer does before
 it marks anything: sensor-data QoS, mask, confidence and cloud synchronised approximately within
@@ -8,28 +8,21 @@ mask. It asks for more: one header, and in the cloud the mask's labels.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sensor_msgs.msg import Image, PointCloud2
 
-from dense_perception.benchmarks.session import (
-    add_stream_arguments,
-    open_session,
-    stream_name,
-)
+from dense_perception.benchmarks.session import StreamOptions, open_session, stages_ms
 from dense_perception.core.errors import BackendError
+from dense_perception.imaging.messages import stamp_ns
+from dense_perception.ros import topics
+from dense_perception.ros.graph import latched_profile
 from dense_perception.ros.processes import cpu_s, resident_mb
-
-HELP = "count which of multitask_node's answers a consumer like Nav2's semantic layer accepts"
-EXAMPLES = """examples:
-  dense-perception benchmark nav2
-  dense-perception benchmark nav2 --seconds 300 --rate 10 --json
-
-The exit code is 1 if less than 99 % of the answered frames were accepted, or none was."""
+from dense_perception.ros.topics import is_installed, message_type
 
 _NODE = "/multitask_node"
 _SLOP_NS = 100_000_000
@@ -70,8 +63,6 @@ class Nav2Consumer:
 
     def take(self, answers: dict[str, Any]) -> None:
         """``answers``: ``labels``, ``confidence`` and ``points`` that lie within the slop."""
-        from dense_perception.imaging.messages import stamp_ns
-
         problem = "no LabelInfo yet" if self._label_info_missing else _problem(**answers)
         if problem:
             self.refused[problem] += 1
@@ -104,32 +95,13 @@ def _problem(labels: Any, confidence: Any, points: Any) -> str:
     return ""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_stream_arguments(parser, model="mult_tiny_indoor", seconds=60, rate=15)
-
-
-def main(args: argparse.Namespace) -> int:
-    """Returns 0, or 1 if less than 99 % of the answered frames were accepted."""
-    result = run(args)
-    print(json.dumps(asdict(result), indent=2) if args.json else as_text(result))
-    return int(not result.accepted_percent >= 99)
-
-
-def run(args: argparse.Namespace) -> Nav2Result:
+def measure_nav2(options: StreamOptions) -> Nav2Result:
     """Start the processes, stream, and end them.
 
     :raises BackendError: if one of them does not come up, or the node does not tell what it did.
     """
-    with open_session(args.transport_profile) as (session, listener):
-        from sensor_msgs.msg import Image, PointCloud2
-
-        from dense_perception.benchmarks.listener import stages_ms
-        from dense_perception.benchmarks.synchroniser import ApproximateSynchroniser
-        from dense_perception.ros import topics
-        from dense_perception.ros.graph import latched_profile
-        from dense_perception.ros.topics import is_installed, message_type
-
-        node = session.node("multitask_node", [f"model:={args.model}", *args.parameter])
+    with open_session(options.transport_profile) as (session, listener):
+        node = session.node("multitask_node", [f"model:={options.model}", *options.parameters])
         has_label_info = is_installed(topics.LABEL_INFO)
         consumer = Nav2Consumer(has_label_info)
         inputs = {
@@ -150,11 +122,11 @@ def run(args: argparse.Namespace) -> Nav2Result:
                 latched_profile(),
             )
         listener.wait_until_matched([f"{_NODE}/{topic}" for _, topic in inputs.values()])
-        source = session.source(args, args.seconds)
-        listener.wait_for_pictures([source])
+        source = session.source(options, options.seconds)
+        listener.wait_for_images([source])
         cpu_start_s = cpu_s(node.pid)
-        listener.spin(args.seconds, "streaming")
-        cpu_percent = 100 * (cpu_s(node.pid) - cpu_start_s) / args.seconds
+        listener.spin(options.seconds, "streaming")
+        cpu_percent = 100 * (cpu_s(node.pid) - cpu_start_s) / options.seconds
         source.wait(10)
         listener.spin(2.5)  # the last answers, and a report that counts them
         report = listener.reports.get(f"{_NODE}: perception")
@@ -163,8 +135,8 @@ def run(args: argparse.Namespace) -> Nav2Result:
         answered = int(report["frames answered"])
         return Nav2Result(
             model=report["model"],
-            stream=f"{stream_name(args)} for {args.seconds:g} s",
-            sent=round(args.rate * args.seconds),
+            stream=f"{options} for {options.seconds:g} s",
+            sent=round(options.rate * options.seconds),
             answered=answered,
             accepted=len(consumer.accepted),
             accepted_percent=100 * len(consumer.accepted) / answered if answered else 0.0,
@@ -177,19 +149,45 @@ def run(args: argparse.Namespace) -> Nav2Result:
         )
 
 
-def as_text(result: Nav2Result) -> str:
-    """The table for a terminal."""
-    stages = ", ".join(f"{name} {value:.1f}" for name, value in result.stages_ms.items())
-    lines = [
-        f"model         {result.model}",
-        f"stream        {result.stream}",
-        f"LabelInfo     {result.label_info}",
-        f"answered      {result.answered} of {result.sent} pictures",
-        f"accepted      {result.accepted}, {result.accepted_percent:.2f} % of the answered",
-        *(f"refused       {count}: {reason}" for reason, count in result.refused.items()),
-        f"stages (ms)   {stages}",
-        f"node          {result.node_cpu_percent:.0f} % CPU, {result.node_memory_mb:.0f} MB",
-    ]
-    if result.last_error:
-        lines.append(f"last error    {result.last_error}")
-    return "\n".join(lines)
+class ApproximateSynchroniser:
+    """Calls ``matched`` with a message of each topic, once their stamps lie within ``slop_ns``.
+
+    As the approximate policy of message_filters.
+
+    Each message is used at most once, and none that is older than one already used. ``depth``
+    messages of each topic wait for their partners; the oldest is lost when another comes.
+    """
+
+    def __init__(
+        self,
+        topics: Sequence[str],
+        slop_ns: int,
+        matched: Callable[[dict[str, Any]], None],
+        depth: int = 10,
+    ) -> None:
+        self._slop_ns = slop_ns
+        self._matched = matched
+        self._depth = depth
+        self._waiting: dict[str, dict[int, Any]] = {topic: {} for topic in topics}
+
+    def add(self, topic: str, message: Any) -> None:
+        """Take a message; calls ``matched`` if it completes a set."""
+        pivot_ns = stamp_ns(message.header)
+        waiting = self._waiting[topic]
+        waiting[pivot_ns] = message
+        if len(waiting) > self._depth:
+            del waiting[min(waiting)]
+        if not all(self._waiting.values()):
+            return
+        chosen = {
+            name: min(stamps, key=lambda stamp: abs(stamp - pivot_ns))
+            for name, stamps in self._waiting.items()
+        }
+        if max(chosen.values()) - min(chosen.values()) > self._slop_ns:
+            return
+        complete = {name: self._waiting[name][stamp] for name, stamp in chosen.items()}
+        for name, stamp in chosen.items():
+            self._waiting[name] = {
+                later: kept for later, kept in self._waiting[name].items() if later > stamp
+            }
+        self._matched(complete)

@@ -1,4 +1,4 @@
-"""``dense-perception benchmark outputs``: the processor time of each output of multitask_node.
+"""The processor time of each output of multitask_node, beyond the model.
 
 A camera, the node and a listener in three processes. The node runs a model whose one answer was
 recorded beforehand, so what is left is what the node itself does: receiving, converting, enlarging,
@@ -8,32 +8,21 @@ nobody subscribed, with each output alone, and with all of them.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from dense_perception.benchmarks.recorded_model import record_answer
-from dense_perception.benchmarks.session import (
-    add_stream_arguments,
-    open_session,
-    stream_name,
-)
+import numpy as np
+
+from dense_perception.benchmarks.session import Listener, StreamOptions, open_session
+from dense_perception.benchmarks.source import images
+from dense_perception.core.card import METADATA_KEY, ModelCard
+from dense_perception.core.errors import InputError
+from dense_perception.ros.multitask_node import output_groups
+from dense_perception.ros.params import MultitaskParameters
 from dense_perception.ros.processes import ChildProcess, cpu_s
-
-if TYPE_CHECKING:
-    from dense_perception.benchmarks.listener import Listener
-    from dense_perception.core.card import ModelCard
-    from dense_perception.ros.topics import TopicSpec
-
-HELP = "measure the processor time of each output of multitask_node beyond the model"
-EXAMPLES = """examples:
-  dense-perception benchmark outputs
-  dense-perception benchmark outputs --seconds 15 --rate 30 --json
-
-Needs the `onnx` package, to write the model that gives the recorded answer. The exit code is 1 if
-all outputs together cost more than --budget-ms."""
+from dense_perception.ros.topics import TopicSpec, message_type
+from dense_perception.runtime.perceiver import Perceiver
 
 _NODE = "/multitask_node"
 _SETTLE_S = 1.5
@@ -61,36 +50,20 @@ class OutputsResult:
     all_outputs: OutputCost
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_stream_arguments(parser, model="mult_tiny_indoor", seconds=8, rate=15)
-    parser.add_argument(
-        "--budget-ms", type=float, default=10.0, help="limit for all outputs (default: 10)"
-    )
-
-
-def main(args: argparse.Namespace) -> int:
-    """Returns 0, or 1 if all outputs together cost more than ``--budget-ms``."""
-    result = run(args)
-    print(json.dumps(asdict(result), indent=2) if args.json else as_text(result))
-    return int(result.all_outputs.beyond_ms > args.budget_ms)
-
-
-def run(args: argparse.Namespace) -> OutputsResult:
+def measure_outputs(options: StreamOptions) -> OutputsResult:
     """Start the processes, measure each set of subscriptions for ``--seconds``, and end them.
 
     :raises DensePerceptionError: if the model cannot be recorded or a process does not come up.
     """
-    with open_session(args.transport_profile) as (session, listener):
-        from dense_perception.benchmarks.source import pictures
-
+    with open_session(options.transport_profile) as (session, listener):
         path = session.folder / "recorded.onnx"
-        card = record_answer(args.model, path, pictures(args.width, args.height)[0])
+        card = record_answer(options.model, path, images(options.width, options.height)[0])
         fixed = [f"model:={path}", "backend:=onnxruntime", "threads:=1"]
-        node = session.node("multitask_node", [*fixed, *args.parameter])
+        node = session.node("multitask_node", [*fixed, *options.parameters])
         specs = topics_of(card)
         runs = [[], *([spec] for spec in specs), list(specs)]
-        session.source(args, len(runs) * (args.seconds + _SETTLE_S) + 60)
-        costs = [_measure(args, listener, node, subscribed) for subscribed in runs]
+        session.source(options, len(runs) * (options.seconds + _SETTLE_S) + 60)
+        costs = [_measure(options, listener, node, subscribed) for subscribed in runs]
     nobody_ms = costs[0][0]
     names = ["nobody", *(spec.name for spec in specs), "all"]
     outputs = [
@@ -99,8 +72,8 @@ def run(args: argparse.Namespace) -> OutputsResult:
     ]
     return OutputsResult(
         model=card.name,
-        stream=stream_name(args),
-        seconds_each=args.seconds,
+        stream=str(options),
+        seconds_each=options.seconds,
         nobody_ms=nobody_ms,
         outputs=outputs[1:-1],
         all_outputs=outputs[-1],
@@ -109,19 +82,14 @@ def run(args: argparse.Namespace) -> OutputsResult:
 
 def topics_of(card: ModelCard) -> tuple[TopicSpec, ...]:
     """What multitask_node publishes for each frame with its default parameters."""
-    from dense_perception.ros.multitask_node import output_groups
-    from dense_perception.ros.params import MultitaskParameters
-
     specs = (spec for group in output_groups() for spec in group.specs(card, MultitaskParameters()))
     return tuple(spec for spec in specs if spec.made_from)
 
 
 def _measure(
-    args: argparse.Namespace, listener: Listener, node: ChildProcess, specs: list[TopicSpec]
+    options: StreamOptions, listener: Listener, node: ChildProcess, specs: list[TopicSpec]
 ) -> tuple[float, float]:
     """Milliseconds a frame with these subscriptions, and the least percentage that was answered."""
-    from dense_perception.ros.topics import message_type
-
     listener.arrivals.clear()
     subscriptions = [
         listener.note(spec.name, message_type(spec), f"{_NODE}/{spec.name}") for spec in specs
@@ -129,11 +97,11 @@ def _measure(
     listener.wait_for(
         lambda: all(listener.arrivals[spec.name] for spec in specs), "the first answers"
     )
-    listener.spin(min(_SETTLE_S, args.seconds))
+    listener.spin(min(_SETTLE_S, options.seconds))
     begun_s, cpu_begun_s, begun_ns = time.monotonic(), cpu_s(node.pid), time.time_ns()
     label = "nobody" if not specs else specs[0].name if len(specs) == 1 else "all outputs"
-    listener.spin(args.seconds, label)
-    cpu_used_s, frames = cpu_s(node.pid) - cpu_begun_s, args.rate * (time.monotonic() - begun_s)
+    listener.spin(options.seconds, label)
+    cpu_used_s, frames = cpu_s(node.pid) - cpu_begun_s, options.rate * (time.monotonic() - begun_s)
     ended_ns = time.time_ns()
     for subscription in subscriptions:
         listener.node.destroy_subscription(subscription)
@@ -146,16 +114,48 @@ def _measure(
     return 1e3 * cpu_used_s / frames, 100 * min(answered, default=0) / frames
 
 
-def as_text(result: OutputsResult) -> str:
-    """The table for a terminal."""
-    lines = [
-        f"multitask_node, {result.model} recorded, {result.stream}, {result.seconds_each:g} s each",
-        f"{'subscribed':<26}{'CPU a frame':>13}{'beyond nobody':>16}{'answered':>10}",
-        f"{'nobody':<26}{result.nobody_ms:>10.2f} ms",
-    ]
-    for cost in (*result.outputs, result.all_outputs):
-        lines.append(
-            f"{cost.output:<26}{cost.cpu_ms:>10.2f} ms{cost.beyond_ms:>13.2f} ms"
-            f"{cost.answered_percent:>8.1f} %"
-        )
-    return "\n".join(lines)
+def record_answer(model: str, path: Path, rgb_hwc: np.ndarray) -> ModelCard:
+    """Write an ONNX file that gives ``model``'s answer to ``rgb_hwc`` whatever it is shown.
+
+    Its card is the model's, so a node treats it alike. Returns the card.
+
+    :raises InputError: if the model's answer cannot be had at the network's size.
+    :raises DensePerceptionError: if the model does not load.
+    """
+    with Perceiver.load(model, backend="onnxruntime") as perceiver:
+        card = perceiver.card
+        height, width = card.input.height, card.input.width
+        feeds = {"image": np.ascontiguousarray(rgb_hwc[None, :height, :width])}
+        if feeds["image"].shape != (1, height, width, 3):
+            raise InputError(
+                f"the picture is {rgb_hwc.shape[1]}x{rgb_hwc.shape[0]}, expected at least the "
+                f"network's {width}x{height}: raise --width and --height"
+            )
+        if card.input.focal:
+            feeds["focal_px"] = np.array([width], np.float32)
+        names = {*card.outputs, *(["confidence"] if card.segmentation else [])}
+        answer = perceiver.backend.infer(feeds, names)
+        _write(path, card, {name: np.array(array) for name, array in answer.items()})
+    return card
+
+
+def _write(path: Path, card: ModelCard, answer: dict[str, np.ndarray]) -> None:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    height, width = card.input.height, card.input.width
+    inputs = [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, height, width, 3])]
+    if card.input.focal:
+        inputs.append(helper.make_tensor_value_info("focal_px", TensorProto.FLOAT, [1]))
+    outputs, nodes, constants = [], [], []
+    for name, array in answer.items():
+        constants.append(numpy_helper.from_array(array, f"recorded_{name}"))
+        nodes.append(helper.make_node("Identity", [f"recorded_{name}"], [name]))
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        outputs.append(helper.make_tensor_value_info(name, kind, array.shape))
+    graph = helper.make_graph(nodes, "recorded", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    # Nothing of the original's parity or files holds for this graph.
+    bare = replace(card, parity={}, files={})
+    helper.set_model_props(model, {METADATA_KEY: bare.embedded_json()})
+    onnx.save(model, str(path))

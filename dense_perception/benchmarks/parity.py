@@ -1,8 +1,7 @@
-"""``dense-perception benchmark parity``: precisions in backends against fp32, cell by cell."""
+"""Precisions in backends against fp32, cell by cell: error, size, speed and memory."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -10,102 +9,144 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TypedDict
 
+import cv2
 import numpy as np
+from tqdm import tqdm
 
-if TYPE_CHECKING:
-    from dense_perception.core.card import ModelCard
-    from dense_perception.core.registry import Model
+from dense_perception.backends.select import installed_backends
+from dense_perception.benchmarks.parity_cell import CellRequest
+from dense_perception.core.card import ModelCard
+from dense_perception.core.card_specs import PRECISIONS
+from dense_perception.core.errors import ArtefactError, BackendError, InputError
+from dense_perception.core.machine import cpu_name
+from dense_perception.core.prediction import DepthKind
+from dense_perception.core.reference_frames import reference_feeds
+from dense_perception.core.registry import find_model
+from dense_perception.evaluation.bags import PairSource
+from dense_perception.imaging.resize import prepare
+from dense_perception.media.sources import is_bag, open_source
+from dense_perception.metrics.depth import abs_rel, delta
 
-HELP = "Compare every precision in every installed backend with fp32: error, size, speed, memory."
-EXAMPLES = """\
-examples:
-  dense-perception benchmark parity dpt_tiny_indoor
-  dense-perception benchmark parity dpt_tiny_indoor --frames recording/ --picture parity.png
-  dense-perception benchmark parity models/my_model.yaml --frames photos/ --json
-
-Each cell is measured in a process of its own, with an empty cache, so that build time and peak
-memory are its own. The reference is ONNX Runtime in fp32 on the same frames: the card's reference
-frames, or --frames. max and mean are shares of the reference's range; AbsRel and d1 are taken with
-the reference as the truth, agreement is the share of equal labels. If --frames is a bag with depth,
-the aligned AbsRel and d1 against that depth follow.
-"""
 REFERENCE = "onnxruntime/fp32"
+_TALL, _TEXT, _BAR = 150, 330, 260
+_INK, _PALE, _BLUE = (40, 40, 40), (225, 225, 225), (190, 120, 40)
+# An error of this share of the range is white in the error map.
+_FULL_ERROR = 0.05
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="a model's name (see `dense-perception models`) or file")
-    parser.add_argument("--frames", metavar="FOLDER|VIDEO|BAG", help="compare on these")
-    parser.add_argument("--limit", type=int, default=24, metavar="N", help="of them (default 24)")
-    parser.add_argument("--runs", type=int, default=40, help="timed runs of a cell (default 40)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, gpu, ... (default: cpu)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default 0: all cores)")
-    parser.add_argument("--picture", type=Path, metavar="PNG", help="draw the table there")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+class ParityRow(TypedDict, total=False):
+    """One cell. Of one that could not be measured only ``name``, ``file_mb`` and ``error``.
+
+    ``*_of_range`` are shares of the reference's range; ``truth`` are metrics against a bag.
+    """
+
+    name: str
+    file_mb: float
+    error: str
+    build_s: float
+    median_ms: float
+    p95_ms: float
+    peak_mb: float
+    max_of_range: float
+    mean_of_range: float
+    abs_rel: float
+    d1: float
+    agreement: float
+    truth: dict[str, float]
 
 
-def main(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
+class ParityResult(TypedDict):
+    """``of`` says what the ``frames`` are; ``depth`` is the kind, ``None`` for labels alone."""
 
-    from dense_perception.backends.select import installed_backends
-    from dense_perception.core.card_specs import PRECISIONS
-    from dense_perception.core.errors import BackendError, InputError
-    from dense_perception.core.machine import cpu_name
-    from dense_perception.core.registry import find_model
+    model: str
+    network: str
+    depth: str | None
+    frames: int
+    of: str
+    reference: str
+    cpu: str
+    rows: list[ParityRow]
 
-    if options.runs < 1 or options.limit < 1:
-        raise InputError(f"got --runs {options.runs} --limit {options.limit}, expected 1 or more")
-    model = find_model(options.model)
+
+def measure_parity(
+    name: str,
+    *,
+    source: str | None = None,
+    limit: int = 24,
+    runs: int = 40,
+    device: str = "cpu",
+    threads: int = 0,
+    picture: Path | None = None,
+) -> ParityResult:
+    """Measure every precision of a model in every installed backend, a process each.
+
+    :param source: a folder, a video or a bag to compare on ``limit`` frames of; by default the
+        card's reference frames.
+    :param picture: a PNG to draw the table to.
+    :raises InputError: if an argument is out of range or ``source`` has no frame.
+    :raises BackendError: if no cell can be measured.
+    """
+    if runs < 1 or limit < 1:
+        raise InputError(f"got --runs {runs} --limit {limit}, expected 1 or more")
+    if picture is not None and picture.suffix.lower() != ".png":
+        raise InputError(f"--picture is {picture}, expected a name ending in .png")
+    model = find_model(name)
     order = sorted(model.precisions, key=PRECISIONS.index)
-    cells = [(name, kind) for kind in order for name in installed_backends()]
-    if options.picture and options.picture.suffix.lower() != ".png":
-        raise InputError(f"--picture is {options.picture}, expected a name ending in .png")
-    rows: list[dict[str, Any]] = []
+    cells = [(backend, kind) for kind in order for backend in installed_backends()]
+    rows: list[ParityRow] = []
     outputs: dict[str, dict[str, np.ndarray]] = {}
-    with tempfile.TemporaryDirectory(prefix="parity-") as scratch:
-        frames = Path(scratch) / "frames.npz"
-        feeds = _feeds(options.frames, model.card, options.limit)
-        np.savez(frames, **feeds)  # type: ignore[arg-type]
-        bag = _bag_with_depth(options.frames, model.card)
+    with tempfile.TemporaryDirectory(prefix="parity-") as folder:
+        scratch = Path(folder)
+        feeds = _feeds(source, model.card, limit)
+        np.savez(scratch / "frames.npz", **feeds)  # type: ignore[arg-type]
+        bag = _bag_with_depth(source, model.card)
         for backend, precision in tqdm(cells, unit="cell", disable=None, file=sys.stderr):
-            row, answers = _cell(model, backend, precision, frames, bag, Path(scratch), options)
+            file, _ = model.artefact(precision)
+            request = CellRequest(
+                file=str(file.path.resolve()),
+                backend=backend,
+                device=device,
+                threads=threads,
+                runs=runs,
+                frames=str(scratch / "frames.npz"),
+                outputs=str(scratch / f"{backend}_{precision}.npz"),
+                bag=bag,
+            )
+            row = _cell(f"{backend}/{precision}", request, scratch)
             rows.append(row)
-            if answers:
-                outputs[row["name"]] = answers
+            if "error" not in row:
+                with np.load(request["outputs"]) as stored:
+                    outputs[row["name"]] = {key: stored[key] for key in stored.files}
     if not outputs:
         raise BackendError(f"nothing can run {model.card.name}: {rows[0]['error']}")
     reference = REFERENCE if REFERENCE in outputs else next(iter(outputs))
     for row in rows:
         if row["name"] in outputs:
-            row |= compare(outputs[row["name"]], outputs[reference])
-    summary = {
-        "model": model.card.name,
-        "network": f"{model.card.input.width}x{model.card.input.height}",
-        "depth": model.card.depth.kind.value if model.card.depth else None,
-        "frames": len(feeds["image"]),
-        "of": options.frames or "reference frames",
-        "reference": reference,
-        "cpu": cpu_name(),
-        "rows": rows,
-    }
-    if options.picture:
-        from dense_perception.benchmarks.parity_picture import draw
-
-        draw(options.picture, summary, feeds["image"][0], outputs)
-    print(json.dumps(summary) if options.json else table(summary))
-    return 1 if any("error" in row for row in rows) else 0
+            row.update(compare(outputs[row["name"]], outputs[reference]))
+    result = ParityResult(
+        model=model.card.name,
+        network=f"{model.card.input.width}x{model.card.input.height}",
+        depth=model.card.depth.kind.value if model.card.depth else None,
+        frames=len(feeds["image"]),
+        of=source or "reference frames",
+        reference=reference,
+        cpu=cpu_name(),
+        rows=rows,
+    )
+    if picture is not None:
+        draw(picture, result, feeds["image"][0], outputs)
+    return result
 
 
-def compare(got: Mapping[str, np.ndarray], want: Mapping[str, np.ndarray]) -> dict[str, float]:
+def compare(got: Mapping[str, np.ndarray], want: Mapping[str, np.ndarray]) -> ParityRow:
     """Errors of one cell's outputs against the reference's; arrays (frames, height, width).
 
     Of depth: ``max_of_range``, ``mean_of_range``, and ``abs_rel`` and ``d1`` with the reference as
     the truth. Of labels: ``agreement``, the share of equal pixels.
     """
-    from dense_perception.metrics.depth import abs_rel, delta
-
-    found: dict[str, float] = {}
+    found = ParityRow()
     if "depth" in want:
         span = float(np.ptp(want["depth"])) or 1.0
         error = np.abs(got["depth"].astype(np.float64) - want["depth"]) / span
@@ -118,58 +159,29 @@ def compare(got: Mapping[str, np.ndarray], want: Mapping[str, np.ndarray]) -> di
     return found
 
 
-def _cell(
-    model: Model,
-    backend: str,
-    precision: str,
-    frames: Path,
-    bag: str | None,
-    scratch: Path,
-    options: argparse.Namespace,
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    file, _ = model.artefact(precision)
-    answers = scratch / f"{backend}_{precision}.npz"
-    request = {
-        "file": str(file.path.resolve()),
-        "backend": backend,
-        "device": options.device,
-        "threads": options.threads,
-        "runs": options.runs,
-        "frames": str(frames),
-        "outputs": str(answers),
-        "bag": bag,
-    }
-    row: dict[str, Any] = {
-        "name": f"{backend}/{precision}",
-        "file_mb": round(len(file.content) / 1e6, 2),
-    }
+def _cell(name: str, request: CellRequest, scratch: Path) -> ParityRow:
+    """Measure one cell in a process; its answers go to the file that the request names."""
+    row = ParityRow(name=name, file_mb=round(Path(request["file"]).stat().st_size / 1e6, 2))
     # A cache of its own: a build that was done before would cost nothing.
-    surroundings = {**os.environ, "XDG_CACHE_HOME": str(scratch / f"cache_{backend}_{precision}")}
+    cache = scratch / f"cache_{name.replace('/', '_')}"
     done = subprocess.run(
         [sys.executable, "-m", "dense_perception.benchmarks.parity_cell", json.dumps(request)],
         capture_output=True,
         text=True,
-        env=surroundings,
+        env={**os.environ, "XDG_CACHE_HOME": str(cache)},
         check=False,
     )
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return {**row, "error": f"the process ended with {done.returncode}: {last}"}, {}
-    row |= json.loads(lines[-1])
-    if "error" in row:
-        return row, {}
-    with np.load(answers) as stored:
-        return row, {name: stored[name] for name in stored.files}
+        row["error"] = f"the process ended with {done.returncode}: {last}"
+    else:
+        row.update(json.loads(lines[-1]))
+    return row
 
 
 def _feeds(source: str | None, card: ModelCard, limit: int) -> dict[str, np.ndarray]:
     """Graph inputs: the card's reference frames, or ``limit`` frames spread over a source."""
-    from dense_perception.core.errors import InputError
-    from dense_perception.core.reference_frames import reference_feeds
-    from dense_perception.imaging.resize import prepare
-    from dense_perception.media.sources import open_source
-
     if source is None:
         return reference_feeds(
             card, int(card.parity.get("frames", 3)), int(card.parity.get("seed", 0))
@@ -195,10 +207,6 @@ def _feeds(source: str | None, card: ModelCard, limit: int) -> dict[str, np.ndar
 
 
 def _bag_with_depth(source: str | None, card: ModelCard) -> str | None:
-    from dense_perception.core.errors import InputError
-    from dense_perception.evaluation.bags import PairSource
-    from dense_perception.media.sources import is_bag
-
     if source is None or card.depth is None or not is_bag(Path(source)):
         return None
     try:
@@ -208,36 +216,107 @@ def _bag_with_depth(source: str | None, card: ModelCard) -> str | None:
     return source
 
 
-def table(summary: dict[str, Any]) -> str:
-    rows = summary["rows"]
-    columns = [
-        ("file_mb", "MB", ".1f"),
-        ("build_s", "build s", ".2f"),
-        ("median_ms", "median ms", ".1f"),
-        ("p95_ms", "p95 ms", ".1f"),
-        ("peak_mb", "peak MB", ".0f"),
-        ("max_of_range", "max", ".5f"),
-        ("mean_of_range", "mean", ".5f"),
-        ("abs_rel", "AbsRel", ".4f"),
-        ("d1", "d1", ".4f"),
-        ("agreement", "agreement", ".4f"),
-    ]
+def draw(
+    path: Path,
+    summary: ParityResult,
+    image_hwc: np.ndarray,
+    outputs: Mapping[str, Mapping[str, np.ndarray]],
+) -> None:
+    """The table as a PNG: per cell a bar of its latency, its answer and where that is off.
+
+    ``outputs``: cell name to arrays (frames, height, width); frame 0 is shown.
+
+    :raises ArtefactError: if it cannot be written.
+    """
+    rows = [row for row in summary["rows"] if row["name"] in outputs]
+    want = outputs[summary["reference"]]
+    key = "depth" if "depth" in want else "labels"
+    slowest = max(row["p95_ms"] for row in rows)
+    near_is_small = summary["depth"] in (DepthKind.METRIC.value, DepthKind.RELATIVE.value)
+    tile_width = round(_TALL * image_hwc.shape[1] / image_hwc.shape[0])
+    head = _head(summary, image_hwc, tile_width)
+    strips = [head]
     for row in rows:
-        row |= {f"true_{key}": value for key, value in row.get("truth", {}).items()}
-    columns += [
-        ("true_aligned_abs_rel", "bag AbsRel", ".4f"),
-        ("true_aligned_d1", "bag d1", ".4f"),
-    ]
-    shown = [column for column in columns if any(column[0] in row for row in rows)]
-    lines = [
-        f"{summary['model']}: {summary['network']}, {summary['frames']} frames "
-        f"({summary['of']}), against {summary['reference']}, {summary['cpu']}",
-        f"{'':18}" + "".join(f"{title:>11}" for _, title, _ in shown),
-    ]
-    for row in rows:
-        if "error" in row:
-            lines.append(f"{row['name']:18} {row['error']}")
-            continue
-        cells = [format(row[key], form) if key in row else "-" for key, _, form in shown]
-        lines.append(f"{row['name']:18}" + "".join(f"{cell:>11}" for cell in cells))
-    return "\n".join(lines)
+        got, true = outputs[row["name"]][key][0], want[key][0]
+        text = np.full((_TALL, _TEXT, 3), 255, np.uint8)
+        _write(text, row["name"], 14, 34, 0.7)
+        _write(text, f"{row['file_mb']:.1f} MB, build {row['build_s']:.2f} s", 14, 64)
+        _write(text, f"peak memory {row['peak_mb']:.0f} MB", 14, 88)
+        _write(text, _errors(row), 14, 112)
+        strips.append(
+            np.hstack(
+                [
+                    text,
+                    _bar(row["median_ms"], row["p95_ms"], slowest),
+                    _tile(_colour(got, true, key, near_is_small), tile_width),
+                    _tile(_error(got, true, key), tile_width),
+                ]
+            )
+        )
+        strips.append(np.full((2, strips[-1].shape[1], 3), 235, np.uint8))
+    ok, encoded = cv2.imencode(".png", np.vstack(strips))
+    try:
+        if not ok:
+            raise OSError("the picture could not be encoded")
+        path.write_bytes(encoded.tobytes())
+    except OSError as error:
+        raise ArtefactError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _head(summary: ParityResult, image_hwc: np.ndarray, tile_width: int) -> np.ndarray:
+    left = np.full((_TALL, _TEXT + _BAR, 3), 255, np.uint8)
+    _write(left, f"{summary['model']}, {summary['network']}", 14, 38, 0.8)
+    _write(left, f"against {summary['reference']}, {summary['frames']} frames", 14, 70)
+    _write(left, str(summary["cpu"]), 14, 96)
+    _write(left, "median and 95 % latency", _TEXT, 138)
+    right = np.full((_TALL, tile_width, 3), 255, np.uint8)
+    _write(right, "error, white:", 8, 112)
+    _write(right, "5 % or other label", 8, 136)
+    return np.hstack([left, _tile(image_hwc[..., ::-1], tile_width), right])
+
+
+def _errors(row: ParityRow) -> str:
+    if "agreement" in row:
+        return f"labels agree {100 * row['agreement']:.2f} %"
+    return f"error mean {row['mean_of_range']:.1e} max {row['max_of_range']:.1e}"
+
+
+def _bar(median_ms: float, p95_ms: float, slowest: float) -> np.ndarray:
+    canvas = np.full((_TALL, _BAR, 3), 255, np.uint8)
+    full = _BAR - 30
+    long, longer = (round(full * min(1.0, value / slowest)) for value in (median_ms, p95_ms))
+    cv2.rectangle(canvas, (0, 50), (max(longer, 2), 80), _PALE, -1)
+    cv2.rectangle(canvas, (0, 50), (max(long, 2), 80), _BLUE, -1)
+    _write(canvas, f"{median_ms:.1f} ms, 95 % {p95_ms:.1f}", 0, 104)
+    return canvas
+
+
+def _colour(got: np.ndarray, true: np.ndarray, key: str, near_is_small: bool) -> np.ndarray:
+    if key == "labels":
+        shades = (got.astype(np.int64) * 47 % 180).astype(np.uint8)
+        hsv = np.stack([shades, np.full_like(shades, 150), np.full_like(shades, 220)], -1)
+        return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
+    low, span = float(true.min()), float(np.ptp(true)) or 1.0
+    share = (got - low) / span
+    # Near is red and far is blue, as in every other picture of depth.
+    return cv2.applyColorMap(_bytes(1 - share if near_is_small else share), cv2.COLORMAP_TURBO)
+
+
+def _error(got: np.ndarray, true: np.ndarray, key: str) -> np.ndarray:
+    if key == "labels":
+        gray = _bytes((got != true).astype(np.float32))
+    else:
+        gray = _bytes(np.abs(got - true) / ((float(np.ptp(true)) or 1.0) * _FULL_ERROR))
+    return cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)
+
+
+def _bytes(share: np.ndarray) -> np.ndarray:
+    return (np.clip(np.nan_to_num(share, nan=1.0), 0, 1) * 255).astype(np.uint8)
+
+
+def _tile(bgr_hwc: np.ndarray, width: int) -> np.ndarray:
+    return cv2.resize(np.ascontiguousarray(bgr_hwc), (width, _TALL), interpolation=cv2.INTER_AREA)
+
+
+def _write(canvas: np.ndarray, text: str, x: int, y: int, size: float = 0.5) -> None:
+    cv2.putText(canvas, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, size, _INK, 1, cv2.LINE_AA)

@@ -1,8 +1,7 @@
 """One cell of the parity table, measured in a process of its own: one file in one backend.
 
-``python -m dense_perception.benchmarks.parity_cell REQUEST`` where REQUEST is JSON with ``file``,
-``backend``, ``device``, ``threads``, ``runs``, ``frames`` (an .npz of graph inputs), ``outputs``
-(the .npz to write) and ``bag`` (or null). Prints one line of JSON: the measurements, or ``error``.
+``python -m dense_perception.benchmarks.parity_cell REQUEST``, where REQUEST is a
+:class:`CellRequest` as JSON. Prints one line of JSON: the measurements, or ``error``.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -20,7 +19,20 @@ from dense_perception.backends.select import open_backend
 from dense_perception.core.errors import DensePerceptionError
 
 
-def measure(request: dict[str, Any]) -> dict[str, Any]:
+class CellRequest(TypedDict):
+    """``frames`` is an .npz of graph inputs, ``outputs`` the .npz to write."""
+
+    file: str
+    backend: str
+    device: str
+    threads: int
+    runs: int
+    frames: str
+    outputs: str
+    bag: str | None
+
+
+def measure_cell(request: CellRequest) -> dict[str, Any]:
     """Build time in s, latency of one frame in ms, peak memory in MB, metrics on the bag.
 
     :raises DensePerceptionError: if the backend refuses the file.
@@ -55,16 +67,16 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         "median_ms": round(float(np.median(times_ms)), 2),
         "p95_ms": round(float(np.percentile(times_ms, 95)), 2),
         "peak_mb": round(peak_mb),
-        "truth": _on_bag(request) if request["bag"] else {},
+        "truth": _on_bag(request, request["bag"]) if request["bag"] else {},
     }
 
 
-def _on_bag(request: dict[str, Any]) -> dict[str, float]:
+def _on_bag(request: CellRequest, bag: str) -> dict[str, float]:
     """The metrics of ``dense-perception evaluate``."""
     from dense_perception.evaluation.bags import PairSource, evaluate_pairs
     from dense_perception.runtime.perceiver import Perceiver
 
-    source = PairSource(Path(request["bag"]))
+    source = PairSource(Path(bag))
     try:
         with Perceiver.load(
             request["file"],
@@ -95,7 +107,7 @@ def _peak_memory_mb() -> float:
 
 def main() -> int:
     try:
-        answer = measure(json.loads(sys.argv[1]))
+        answer = measure_cell(json.loads(sys.argv[1]))
     except DensePerceptionError as error:
         answer = {"error": str(error)}
     print(json.dumps(answer))

@@ -1,12 +1,11 @@
-"""``dense-perception benchmark scale``: how well the scale sources find a scale that is known."""
+"""How well the scale sources find a scale that is known."""
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import cv2
 import numpy as np
@@ -21,21 +20,26 @@ from dense_perception.runtime.scale.alignment import Fit, fit_alignment
 from dense_perception.runtime.scale.floor import fit_floor, is_floor
 from dense_perception.runtime.scale.tracker import CONVERGED_ERROR
 
-HELP = """\
-Makes the exact depth of a generated corpus relative, with a scale and shift drawn at random and
-a smooth error of 2 %, and asks each scale source for the metres. The error is that of the frame's
-median depth; answered are the frames whose fit a node would use."""
-EXAMPLES = """\
-examples:
-  dense-perception benchmark scale corpora/rooms_val
-  dense-perception benchmark scale corpora/rooms_val --points 20 --outliers 0.4 --json
-  dense-perception benchmark scale corpora/rooms_val --pitch-noise 0
-"""
-
 _POINT_NOISE = 0.01
 _MODEL_NOISE = 0.02
 _MUCH_FLOOR = 0.15
 _KINDS = (DepthKind.RELATIVE, DepthKind.RELATIVE_INVERSE)
+
+
+ScaleRow = TypedDict(
+    "ScaleRow",
+    {
+        "source": str,
+        "depth": str,
+        "frames": int,
+        "answered": float,
+        "median error": float,
+        "p95 error": float,
+        "within 3 %": float,
+        "within 5 %": float,
+    },
+)
+"""One source on one kind of depth; errors and shares from 0 to 1, NaN where nothing answered."""
 
 
 @dataclass(frozen=True)
@@ -47,52 +51,45 @@ class _Scene:
     labels: LabelMap
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "corpus", type=Path, help="folder of `dense-perception data synthesize rooms`"
-    )
-    parser.add_argument("--points", type=int, default=50, help="known depths a frame (50)")
-    parser.add_argument("--outliers", type=float, default=0.3, help="share of wrong ones (0.3)")
-    parser.add_argument(
-        "--pitch-noise",
-        type=float,
-        default=0.5,
-        metavar="DEGREES",
-        help="standard error of the camera's pitch (0.5)",
-    )
-    parser.add_argument("--frames", type=int, default=0, help="at most so many (0: all)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+def measure_scale_sources(
+    corpus: Path,
+    *,
+    points: int = 50,
+    outliers: float = 0.3,
+    pitch_noise_deg: float = 0.5,
+    limit: int | None = None,
+    seed: int = 0,
+) -> list[ScaleRow]:
+    """Hide the metres of a generated corpus, and ask each scale source for them.
 
-
-def main(options: argparse.Namespace) -> int:
-    """Print a row per source and kind of depth."""
-    if options.points < 1 or not 0 <= options.outliers < 1:
+    :param points: known depths a frame, a share ``outliers`` of which is wrong.
+    :param pitch_noise_deg: standard error of the camera's pitch.
+    :param limit: take no more frames than this.
+    :raises InputError: if an argument is out of range or ``corpus`` has no shards.
+    """
+    if points < 1 or not 0 <= outliers < 1:
         raise InputError(
-            f"--points is {options.points} and --outliers {options.outliers}, expected at least 1 "
-            "and a share from 0 to below 1"
+            f"--points is {points} and --outliers {outliers}, expected at least 1 and a share from "
+            "0 to below 1"
         )
-    if not 0 <= options.pitch_noise < 45:
-        raise InputError(f"--pitch-noise is {options.pitch_noise}, expected degrees from 0 to 45")
-    rng = np.random.default_rng(options.seed)
+    if not 0 <= pitch_noise_deg < 45:
+        raise InputError(f"--pitch-noise is {pitch_noise_deg}, expected degrees from 0 to 45")
+    rng = np.random.default_rng(seed)
     errors: dict[tuple[str, str], list[float]] = {}
-    scenes = list(_scenes(options.corpus))
-    scenes = scenes[: options.frames or None]
+    scenes = list(_scenes(corpus))[:limit]
     for scene in tqdm(scenes, unit="frame", disable=None):
         for kind in _KINDS:
             depth = _relative(scene.depth_m, kind, rng)
-            points = _from_points(scene, depth, options.points, options.outliers, rng)
-            _note(errors, "sparse points", kind, depth, scene, points)
+            fit = _from_points(scene, depth, points, outliers, rng)
+            _note(errors, "sparse points", kind, depth, scene, fit)
             floor = np.isin(scene.labels.values_hw, _floor_labels(scene.labels)).mean()
             if floor < _MUCH_FLOOR or scene.height_m < 0.1:
                 continue
-            pitch = scene.pitch_deg + rng.normal(0, options.pitch_noise)
+            pitch = scene.pitch_deg + rng.normal(0, pitch_noise_deg)
             for name, labels in (("labelled", scene.labels), ("fitted", None)):
                 fit = fit_floor(depth, scene.intrinsics, scene.height_m, pitch, labels)
                 _note(errors, f"camera height, {name} floor", kind, depth, scene, fit)
-    rows = [_row(name, kind, values) for (name, kind), values in errors.items()]
-    print(json.dumps(rows, indent=2) if options.json else _table(rows))
-    return 0
+    return [_row(name, kind, values) for (name, kind), values in errors.items()]
 
 
 def _scenes(corpus: Path) -> Iterator[_Scene]:
@@ -161,7 +158,7 @@ def _note(
     errors.setdefault((name, kind.value), []).append(error)
 
 
-def _row(name: str, kind: str, values: list[float]) -> dict[str, object]:
+def _row(name: str, kind: str, values: list[float]) -> ScaleRow:
     known = np.array(values)[np.isfinite(values)]
     median, p95 = np.percentile(known, (50, 95)) if len(known) else (np.nan, np.nan)
     return {
@@ -174,13 +171,3 @@ def _row(name: str, kind: str, values: list[float]) -> dict[str, object]:
         "within 3 %": round(float((known < 0.03).mean()), 4) if len(known) else 0.0,
         "within 5 %": round(float((known < 0.05).mean()), 4) if len(known) else 0.0,
     }
-
-
-def _table(rows: list[dict[str, object]]) -> str:
-    header = "| source | depth | frames | answered | median | p95 | within 3 % | within 5 % |"
-    lines = [header, "|---|---|---|---|---|---|---|---|"]
-    for row in rows:
-        source, depth, frames, *shares = row.values()
-        text = " | ".join(f"{100 * float(str(share)):.1f} %" for share in shares)
-        lines.append(f"| {source} | {depth} | {frames} | {text} |")
-    return "\n".join(lines)

@@ -1,61 +1,61 @@
-"""The processes of a benchmark: nodes, cameras, and a listener in this one."""
+"""What the benchmarks of nodes share: the stream, the processes, and the listening side."""
 
 from __future__ import annotations
 
-import argparse
+import json
 import os
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import Subscription
+from tqdm import tqdm
+
+from dense_perception.benchmarks.source import SourceOptions
+from dense_perception.core.errors import BackendError
+from dense_perception.core.machine import keep_freed_memory
+from dense_perception.imaging.messages import stamp_ns
 from dense_perception.ros.domain import local_environment, reserved_domain
 from dense_perception.ros.processes import ChildProcess, interrupt_on_signals
 from dense_perception.ros.transport import transport_environment
-
-if TYPE_CHECKING:
-    from dense_perception.benchmarks.listener import Listener
 
 WARM_UP_S = 5.0
 """How long a stream runs before it is measured, or half of it where it is short."""
 
 _START_S = 120.0
+SENSOR_DATA = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
-def add_stream_arguments(
-    parser: argparse.ArgumentParser, *, model: str, seconds: float, rate: float
-) -> None:
-    """The options that every benchmark has, with its own defaults."""
-    parser.add_argument("--model", default=model, help=f"name or ONNX file (default: {model})")
-    parser.add_argument(
-        "--seconds", type=_positive, default=seconds, help=f"how long to stream ({seconds:g})"
-    )
-    parser.add_argument(
-        "--rate", type=_positive, default=rate, help=f"pictures per second and camera ({rate:g})"
-    )
-    parser.add_argument("--width", type=int, default=640)
-    parser.add_argument("--height", type=int, default=480)
-    parser.add_argument(
-        "--parameter",
-        nargs="+",
-        default=[],
-        metavar="NAME:=VALUE",
-        help="parameters of the node",
-    )
-    parser.add_argument(
-        "--transport-profile",
-        default=None,
-        metavar="XML",
-        help="Fast DDS profile; default the package's, '' for none",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+@dataclass(frozen=True)
+class StreamOptions:
+    """What is streamed to which model.
 
+    ``model`` is a name or an ONNX file; ``rate`` is images per second and camera; ``parameters``
+    of the node are texts ``NAME:=VALUE``; ``transport_profile`` is a Fast DDS file, ``None`` the
+    package's, an empty text none.
+    """
 
-def stream_name(args: argparse.Namespace) -> str:
-    """The stream in words."""
-    return f"{args.width}x{args.height} rgb8 at {args.rate:g} Hz"
+    model: str
+    seconds: float
+    rate: float
+    width: int = 640
+    height: int = 480
+    parameters: tuple[str, ...] = ()
+    transport_profile: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height} rgb8 at {self.rate:g} Hz"
 
 
 @dataclass
@@ -81,13 +81,10 @@ class Session:
         process.wait_for_text("waiting for images", _START_S, failure="cannot configure")
         return process
 
-    def source(self, args: argparse.Namespace, seconds: float, camera: str = "") -> ChildProcess:
+    def source(self, options: StreamOptions, seconds: float, camera: str = "") -> ChildProcess:
         """A camera that publishes for ``seconds`` below ``camera``, once somebody subscribes."""
-        options = [f"--{name}={getattr(args, name)}" for name in ("width", "height", "rate")]
-        return self._start(
-            "dense_perception.benchmarks.source",
-            [*options, f"--seconds={seconds}", f"--camera={camera}"],
-        )
+        wanted = SourceOptions(options.width, options.height, options.rate, seconds, camera)
+        return self._start("dense_perception.benchmarks.source", [json.dumps(asdict(wanted))])
 
     def _start(self, module: str, arguments: Sequence[str]) -> ChildProcess:
         self._started += 1
@@ -104,13 +101,6 @@ class Session:
 @contextmanager
 def open_session(transport_profile: str | None) -> Iterator[tuple[Session, Listener]]:
     """A session and this process's listener, with rclpy running; ends all of it."""
-    # The ROS 2 wheels restart the interpreter at this import: there must be no child by then.
-    import rclpy
-    from rclpy.signals import SignalHandlerOptions
-
-    from dense_perception.benchmarks.listener import Listener
-    from dense_perception.core.machine import keep_freed_memory
-
     interrupt_on_signals()
     keep_freed_memory()
     with reserved_domain() as domain, tempfile.TemporaryDirectory() as folder:
@@ -127,8 +117,105 @@ def open_session(transport_profile: str | None) -> Iterator[tuple[Session, Liste
             rclpy.try_shutdown()
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
+class Listener:
+    """Notes when each answer came, by its stamp; also keeps the newest diagnostics.
+
+    ``arrivals``: by name and stamp, when the middleware received the answer and when it reached
+    the callback as a Python message (which costs a cloud of 5 MB some milliseconds); nanoseconds.
+    ``reports``: the newest values on /diagnostics by the name of the status.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(node)
+        self.arrivals: dict[str, dict[int, tuple[int, int]]] = {}
+        self.reports: dict[str, dict[str, str]] = {}
+        self.model_ms: list[float] = []
+        """The model's own time as each status on /diagnostics gives it."""
+        self.subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics)
+
+    def subscribe(
+        self, kind: type, topic: str, callback: Any, profile: QoSProfile = SENSOR_DATA
+    ) -> Subscription[Any]:
+        return self.node.create_subscription(kind, topic, callback, profile)
+
+    def note(self, name: str, kind: type, topic: str) -> Subscription[Any]:
+        """Subscribe, and note the arrivals under ``name``."""
+        arrivals = self.arrivals.setdefault(name, {})
+
+        def with_info(message: Any, info: Any) -> None:
+            called_ns = time.time_ns()
+            times_ns = (info["received_timestamp"] or called_ns, called_ns)
+            arrivals[stamp_ns(message.header)] = times_ns
+
+        def without_info(message: Any) -> None:  # Humble's rclpy tells no more
+            with_info(message, {"received_timestamp": 0})
+
+        has_info = hasattr(Subscription, "CallbackType")
+        return self.subscribe(kind, topic, with_info if has_info else without_info)
+
+    def wait_until_matched(self, topics: Sequence[str]) -> None:
+        """
+        :raises BackendError: if a topic has no publisher after 15 s.
+        """
+        self.wait_for(
+            lambda: all(self.node.count_publishers(topic) for topic in topics),
+            f"publishers of {', '.join(topics)}",
+        )
+        self.spin(1.0)
+
+    def wait_for(self, condition: Callable[[], object], what: str, timeout_s: float = 15) -> None:
+        """Spin until ``condition`` holds.
+
+        :raises BackendError: naming ``what`` was waited for, when the time is up.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            if time.monotonic() > deadline:
+                raise BackendError(f"waited {timeout_s:g} s for {what}")
+            self.spin(0.05)
+
+    def wait_for_images(self, sources: Sequence[ChildProcess]) -> None:
+        """Spin until these cameras publish: what is not taken meanwhile would be lost.
+
+        :raises BackendError: if one of them does not within 30 s.
+        """
+        self.wait_for(
+            lambda: all("publishing" in source.log() for source in sources),
+            "the cameras to publish, which wait until somebody subscribes",
+            30,
+        )
+
+    def spin(self, seconds: float, label: str = "") -> None:
+        """Listen for so long, with a progress bar on stderr where it has a ``label``."""
+        deadline = time.monotonic() + seconds
+        bar = tqdm(
+            total=round(seconds, 1),
+            desc=label,
+            unit="s",
+            disable=None if label else True,
+            file=sys.stderr,
+            leave=False,
+        )
+        with bar:
+            while (rest := deadline - time.monotonic()) > 0:
+                self._executor.spin_once(timeout_sec=min(rest, 0.5))
+                bar.update(round(seconds - max(0.0, deadline - time.monotonic()) - bar.n, 3))
+
+    def _on_diagnostics(self, message: Any) -> None:
+        for status in message.status:
+            values = {value.key: value.value for value in status.values}
+            self.reports[status.name] = values
+            if values.get("latency infer median (ms)"):
+                self.model_ms.append(float(values["latency infer median (ms)"]))
+
+
+def stages_ms(report: dict[str, str]) -> dict[str, float]:
+    """The median of each stage in milliseconds, from the values of a status."""
+    ending = " median (ms)"
+    return {
+        key.removeprefix("latency ").removesuffix(ending): float(value)
+        for key, value in report.items()
+        if key.startswith("latency ") and key.endswith(ending)
+    }

@@ -23,7 +23,6 @@ class Verb:
 
 
 _COMMANDS = "dense_perception.commands"
-_BENCHMARKS = "dense_perception.benchmarks"
 
 HEADINGS: dict[str, dict[str, Verb]] = {
     "use": {
@@ -55,14 +54,18 @@ HEADINGS: dict[str, dict[str, Verb]] = {
         "benchmark": Verb(
             "measure speed, memory and agreement",
             kinds={
-                "model": Verb("a model end to end, by backend", f"{_BENCHMARKS}.model"),
-                "stream": Verb("depth_node on a live stream", f"{_BENCHMARKS}.stream"),
-                "cameras": Verb("several cameras in one node", f"{_BENCHMARKS}.cameras"),
-                "nav2": Verb("answers that Nav2's semantic layer takes", f"{_BENCHMARKS}.nav2"),
-                "outputs": Verb("each output of multitask_node", f"{_BENCHMARKS}.outputs"),
-                "parity": Verb("precisions and backends against fp32", f"{_BENCHMARKS}.parity"),
-                "scale": Verb("scale sources on a corpus", f"{_BENCHMARKS}.scale"),
-                "plan": Verb("predict the speed on another device", f"{_COMMANDS}.plan"),
+                "model": Verb("a model end to end, by backend", f"{_COMMANDS}.benchmark_model"),
+                "stream": Verb("depth_node on a live stream", f"{_COMMANDS}.benchmark_stream"),
+                "cameras": Verb("several cameras in one node", f"{_COMMANDS}.benchmark_cameras"),
+                "nav2": Verb(
+                    "answers that Nav2's semantic layer takes", f"{_COMMANDS}.benchmark_nav2"
+                ),
+                "outputs": Verb("each output of multitask_node", f"{_COMMANDS}.benchmark_outputs"),
+                "parity": Verb(
+                    "precisions and backends against fp32", f"{_COMMANDS}.benchmark_parity"
+                ),
+                "scale": Verb("scale sources on a corpus", f"{_COMMANDS}.benchmark_scale"),
+                "plan": Verb("predict the speed on another device", f"{_COMMANDS}.benchmark_plan"),
             },
         ),
     },

@@ -16,9 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
 
+from dense_perception.core.card import ModelCard
+from dense_perception.core.errors import CardError
 from dense_perception.core.machine import cpu_flags, cpu_info, usable_cores
-from dense_perception.nets.trace import Operation
+from dense_perception.nets import zoo
+from dense_perception.nets.sliding_window import SlidingWindow
+from dense_perception.nets.trace import Operation, trace
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,27 @@ def predict(
         total += max(arithmetic, traffic) + (_LAUNCH_S if gpu else 0.0)
     memory = parameters * _WIDTH[precision] + 2 * largest
     return Prediction(total * 1e3, total * 1e3 / efficiency, memory / 1e6)
+
+
+def traced(card: ModelCard, width: int, height: int) -> tuple[list[Operation], int]:
+    """Operations of one frame (of every window where the card says so) and parameters.
+
+    :raises CardError: if the network cannot be built or take the size.
+    """
+    network = dict(card.network)
+    entry = card.segmentation
+    windowed = entry is not None and entry.window and (width, height) != (entry.window,) * 2
+    if not windowed and {"height", "width"} <= set(network):
+        network |= {"height": height, "width": width}
+    module: nn.Module = zoo.build(network).eval().to("meta")
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    if windowed and entry is not None:
+        module = SlidingWindow(module, height, width, entry.window, entry.stride).to("meta")
+    try:
+        with torch.device("meta"):
+            return trace(module, height, width), parameters
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise CardError(f"{card.name} cannot take {width}x{height}: {error}") from error
 
 
 def this_cpu() -> Device:

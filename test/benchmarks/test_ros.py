@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dense_perception.benchmarks.nav2 import Nav2Consumer
-from dense_perception.benchmarks.recorded_model import record_answer
-from dense_perception.benchmarks.synchroniser import ApproximateSynchroniser
+from dense_perception.benchmarks.nav2 import ApproximateSynchroniser, Nav2Consumer
+from dense_perception.benchmarks.outputs import record_answer
 from dense_perception.core.card import ModelCard
 from dense_perception.ros.convert import CloudWriter, image_message
 from dense_perception.runtime.perceiver import Perceiver

@@ -1,0 +1,111 @@
+"""Options that several commands share, and what they become."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from dense_perception.benchmarks.session import StreamOptions
+
+
+class ModelOptions(TypedDict):
+    """Keywords of ``Perceiver.load`` that say how a model is run."""
+
+    backend: str
+    precision: str
+    device: str
+    threads: int
+    trust_engine: bool
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The model itself, the first word of many commands."""
+    parser.add_argument("model", help="a model's name (see `dense-perception models`) or file")
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """How it is run; :func:`model_options` reads them."""
+    group = parser.add_argument_group("execution")
+    group.add_argument("--backend", default="auto", help="auto, onnxruntime, openvino, ...")
+    group.add_argument("--precision", default="auto", help="auto, fp32, fp16, int8 or fp8")
+    add_device(group)
+    group.add_argument(
+        "--trust-engine",
+        action="store_true",
+        help="do not compare the backend with the reference before it is used",
+    )
+
+
+def add_device(parser: argparse._ActionsContainer) -> None:
+    """Where a model runs."""
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, gpu, ... (default: cpu)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default 0: all cores)")
+
+
+def model_options(options: argparse.Namespace) -> ModelOptions:
+    """What :func:`add_model_options` was given."""
+    return ModelOptions(
+        backend=options.backend,
+        precision=options.precision,
+        device=options.device,
+        threads=options.threads,
+        trust_engine=options.trust_engine,
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def add_stream(parser: argparse.ArgumentParser, *, model: str, seconds: float, rate: float) -> None:
+    """The stream of a benchmark of nodes, with its own defaults; :func:`stream` reads it."""
+    parser.add_argument("--model", default=model, help=f"name or ONNX file (default: {model})")
+    parser.add_argument(
+        "--seconds", type=_positive, default=seconds, help=f"how long to stream ({seconds:g})"
+    )
+    parser.add_argument(
+        "--rate", type=_positive, default=rate, help=f"images per second and camera ({rate:g})"
+    )
+    parser.add_argument("--width", type=int, default=640, help="of the images (640)")
+    parser.add_argument("--height", type=int, default=480, help="of the images (480)")
+    parser.add_argument(
+        "--parameter", nargs="+", default=[], metavar="NAME:=VALUE", help="parameters of the node"
+    )
+    parser.add_argument(
+        "--transport-profile",
+        default=None,
+        metavar="XML",
+        help="Fast DDS profile; default the package's, '' for none",
+    )
+    add_json(parser)
+
+
+def stream(options: argparse.Namespace) -> StreamOptions:
+    """What :func:`add_stream` was given."""
+    from dense_perception.benchmarks.session import StreamOptions
+
+    return StreamOptions(
+        model=options.model,
+        seconds=options.seconds,
+        rate=options.rate,
+        width=options.width,
+        height=options.height,
+        parameters=tuple(options.parameter),
+        transport_profile=options.transport_profile,
+    )
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """``640x480`` as width and height above 0; the ``type`` of an option."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size, expected e.g. 640x480")
+    return int(width), int(height)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
