@@ -86,6 +86,42 @@ def test_the_architecture_page_has_the_import_table_of_the_test() -> None:
     assert ALLOWED["commands"] | {"commands"} == set(ALLOWED)
 
 
+def test_source_files_that_pages_name_exist() -> None:
+    for page in PAGES:
+        if page.is_relative_to(ROOT / "docs" / "experiments"):
+            continue  # dated records name the files of their day
+        for name in re.findall(r"`((?:\w+/)+\w+\.(?:py|yaml|xml|json))`", prose_of(page)):
+            places = [ROOT / name, ROOT / "dense_perception" / name]
+            assert any(place.exists() for place in places), f"{page.name} names {name}"
+
+
+def test_functions_of_the_recipes_exist() -> None:
+    """A name in code font on the recipes' page is defined somewhere in the sources."""
+    defined = "\n".join(
+        path.read_text(encoding="utf-8")
+        for folder in ("dense_perception", "launch")
+        for path in (ROOT / folder).rglob("*.py")
+    )
+    text = prose_of(ROOT / "docs" / "extending.md")
+    for code in re.findall(r"`([A-Za-z_][\w.]*)(?:\([^`]*\))?`", text):
+        for name in code.split("."):
+            uses = rf"\b(class|def) {name}\b|\b{name}\b\s*[:=(]|[\"']{name}[\"']"
+            known = re.search(uses, defined) or (ROOT / "dense_perception" / name).exists()
+            assert known, f"extending.md names {code}"
+
+
+def test_modules_of_the_upgrade_page_exist_now() -> None:
+    now = re.findall(
+        r"^\| `dense_perception\.[^|]* \| `(dense_perception[\w.]*)`",
+        UPGRADING.read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    assert len(now) > 3
+    for name in now:
+        path = ROOT / name.replace(".", "/")
+        assert path.is_dir() or path.with_suffix(".py").exists(), name
+
+
 def command_lines(text: str) -> Iterator[list[str]]:
     """The words after ``dense-perception`` of each complete command in the page's shell blocks."""
     for language, block in _FENCE.findall(text):
