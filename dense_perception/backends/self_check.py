@@ -14,29 +14,12 @@ from dense_perception.backends.base import Backend
 from dense_perception.backends.engine_cache import remember_check, remembered_check
 from dense_perception.backends.onnxruntime import OnnxRuntimeBackend
 from dense_perception.core.card import ModelCard
-from dense_perception.core.difference import Difference
+from dense_perception.core.difference import Difference, tolerance
 from dense_perception.core.errors import EngineRefusedError
 from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.reference_frames import reference_feeds
 
 Arrays = Mapping[str, np.ndarray]
-
-# For files whose card states none.
-_TOLERANCES = {
-    "fp32": Difference(1e-3, 1e-4),
-    "fp16": Difference(0.02, 0.002),
-    "int8": Difference(0.05, 0.005),
-    "fp8": Difference(0.05, 0.005),
-}
-
-
-def tolerance(card: ModelCard) -> Difference:
-    """How far a runtime may be from ONNX Runtime with this file."""
-    default = _TOLERANCES[card.precision]
-    return Difference(
-        float(card.parity.get("max_of_range", default.max_of_range)),
-        float(card.parity.get("mean_of_range", default.mean_of_range)),
-    )
 
 
 def self_check(card: ModelCard, file: OnnxFile, backend: Backend, identity: str) -> Difference:

@@ -1,4 +1,4 @@
-"""How far two answers are apart, in units that suit metres and bytes alike."""
+"""How far two answers are apart, in units that suit metres and bytes alike, and may be."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+
+from dense_perception.core.card import ModelCard
 
 
 @dataclass(frozen=True)
@@ -42,3 +44,24 @@ class Difference:
 
     def within(self, other: Difference) -> bool:
         return self.max_of_range <= other.max_of_range and self.mean_of_range <= other.mean_of_range
+
+
+TOLERANCES = {
+    "fp32": Difference(1e-3, 1e-4),
+    "fp16": Difference(0.02, 0.002),
+    "int8": Difference(0.05, 0.005),
+    "fp8": Difference(0.05, 0.005),
+}
+"""By precision: how far a runtime may be from ONNX Runtime, where a file's card states nothing.
+
+What export states in a card is never less.
+"""
+
+
+def tolerance(card: ModelCard) -> Difference:
+    """How far a runtime may be from ONNX Runtime with this card's file."""
+    default = TOLERANCES[card.precision]
+    return Difference(
+        float(card.parity.get("max_of_range", default.max_of_range)),
+        float(card.parity.get("mean_of_range", default.mean_of_range)),
+    )

@@ -17,12 +17,12 @@ from torch import nn
 
 from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import PRECISIONS, ModelFile
+from dense_perception.core.difference import TOLERANCES, Difference
 from dense_perception.core.errors import ArtefactError, InputError
 from dense_perception.export.graph import embed_card, to_onnx, write_onnx
 from dense_perception.export.half import half_candidates, rounded, to_half
 from dense_perception.export.parity import (
     Arrays,
-    Difference,
     card_feeds,
     compare_runtimes,
     difference_of,
@@ -40,13 +40,7 @@ FP64_TIMES = 4.0
 FP16_DROP = 0.002
 BYTES_DROP = 0.02
 """What a precision may cost by default; see :class:`~dense_perception.export.sensitivity.Judge`."""
-_FLOORS = {
-    "fp16": Difference(0.02, 0.002),
-    "int8": Difference(0.05, 0.005),
-    "fp8": Difference(0.05, 0.005),
-}
 _JUDGED = 8
-_FP32_TOLERANCE = Difference(1e-3, 1e-4)
 _MARGIN = 2.0
 
 
@@ -161,7 +155,7 @@ class _Maker:
 
     def fp32(self) -> None:
         self.on_step("fp32 graph", 0)
-        self.model = to_onnx(self.network, _with_tolerance(self.card, _FP32_TOLERANCE))
+        self.model = to_onnx(self.network, _with_tolerance(self.card, TOLERANCES["fp32"]))
         path = self._write(self.model, "fp32")
         self.on_step("fp32 against PyTorch", 0)
         want = torch_outputs(self.network, self.card, self.feeds)
@@ -301,7 +295,7 @@ class _Maker:
 
 def allowed(seen: Iterable[Difference], precision: str) -> Difference:
     """The tolerance of a file whose runtimes were seen to differ by ``seen``."""
-    worst, floor = Difference.worst(seen), _FLOORS[precision]
+    worst, floor = Difference.worst(seen), TOLERANCES[precision]
     return Difference(
         max(floor.max_of_range, round(_MARGIN * worst.max_of_range, 4)),
         max(floor.mean_of_range, round(_MARGIN * worst.mean_of_range, 4)),

@@ -7,6 +7,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from dense_perception.imaging.resize import resample
+
 _PERCENTILES = (2.0, 98.0)
 _SAMPLE = 5_000  # pixels that the percentiles are taken of, at least
 
@@ -88,8 +90,7 @@ def side_by_side(
     The picture is resized to the depth map's size.
     """
     height, width = depth_rgb_hwc.shape[:2]
-    if rgb_hwc.shape[:2] != (height, width):
-        rgb_hwc = cv2.resize(rgb_hwc, (width, height), interpolation=cv2.INTER_AREA)
+    rgb_hwc = resample(rgb_hwc, width, height)
     return np.hstack([rgb_hwc, depth_rgb_hwc, _legend(height, near_m, far_m)])
 
 

@@ -1,4 +1,4 @@
-"""Label maps: relabelled by a table, and laid over the picture for eyes."""
+"""Label maps: relabelled by a table, and laid over the picture."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from dense_perception.core.relabel import Relabelling
+from dense_perception.imaging.resize import resample
 
 
 def relabel(labels_hw: np.ndarray, mapping: Relabelling) -> np.ndarray:
@@ -29,10 +30,7 @@ def overlay(
     network's labels. ``opacity`` of the tint: 0 to 1. Returns HxWx3 ``uint8`` RGB.
     """
     height, width = labels_hw.shape
-    if rgb_hwc.shape[:2] != (height, width):
-        shrinks = rgb_hwc.shape[0] >= height and rgb_hwc.shape[1] >= width
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        rgb_hwc = cv2.resize(rgb_hwc, (width, height), interpolation=method)
+    rgb_hwc = resample(rgb_hwc, width, height)
     if labels_hw.dtype == np.uint8:
         tint = cv2.applyColorMap(labels_hw, mapping.colors[:, None])
     else:

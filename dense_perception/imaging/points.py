@@ -11,6 +11,7 @@ import numpy as np
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
 from dense_perception.core.storage import atomic_write
+from dense_perception.imaging.resize import resample
 
 XYZRGB_DTYPE = np.dtype(
     {
@@ -89,10 +90,7 @@ def write_points(
 
 def _packed_colors(rgb_hwc: np.ndarray, width: int, height: int) -> np.ndarray:
     """0x00RRGGBB of each pixel of the resized picture, as the bits of HxW ``float32``."""
-    if rgb_hwc.shape[:2] != (height, width):
-        shrinks = rgb_hwc.shape[0] >= height and rgb_hwc.shape[1] >= width
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        rgb_hwc = cv2.resize(rgb_hwc, (width, height), interpolation=method)
+    rgb_hwc = resample(rgb_hwc, width, height)
     bgra = cv2.cvtColor(rgb_hwc, cv2.COLOR_RGB2BGRA)
     # With the alpha byte set, the colour read as a float is NaN, and readers drop the point.
     packed = bgra.view("<u4")[..., 0]

@@ -1,6 +1,6 @@
-"""A frame to the network's size, and a depth map back: each other's inverse in geometry.
+"""Resampling: a frame to the network's size, and its answers back, inverse in geometry.
 
-Both directions follow the half-pixel convention (pixel centre u goes to (u + 0.5) * scale - 0.5),
+All of it follows the half-pixel convention (pixel centre u goes to (u + 0.5) * scale - 0.5),
 the one :meth:`~dense_perception.core.camera.Intrinsics.resized` assumes.
 """
 
@@ -14,6 +14,24 @@ from dense_perception.core.errors import InputError
 _LINEAR_UP_TO = 4 / 3
 # Neighbouring unit vectors whose mean is shorter point in opposite directions.
 _SHORTEST_NORMAL = 0.05
+
+
+def resample(
+    image: np.ndarray, width: int, height: int, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Resize HxW or HxWxC pixels: averages areas where a side shrinks, linear where it grows.
+
+    ``out`` may take the result. Where the size is right already, the answer is ``image`` itself.
+    """
+    source_height, source_width = image.shape[:2]
+    for size, method in (
+        ((min(width, source_width), min(height, source_height)), cv2.INTER_AREA),
+        ((width, height), cv2.INTER_LINEAR),
+    ):
+        if (image.shape[1], image.shape[0]) != size:
+            target = out if size == (width, height) else None
+            image = cv2.resize(image, size, dst=target, interpolation=method)
+    return image
 
 
 def prepare(
@@ -34,18 +52,12 @@ def prepare(
             f"the buffer is {out_hwc.dtype} {out_hwc.shape}, expected contiguous uint8 {shape}"
         )
     rgb_hwc = _reduced(rgb_hwc, width, height)
-    source_height, source_width = rgb_hwc.shape[:2]
-    if (source_height, source_width) == (height, width):
-        np.copyto(out_hwc, rgb_hwc)
-        return out_hwc
-    if width > source_width and height < source_height:
-        rgb_hwc = cv2.resize(rgb_hwc, (source_width, height), interpolation=cv2.INTER_AREA)
-    elif height > source_height and width < source_width:
-        rgb_hwc = cv2.resize(rgb_hwc, (width, source_height), interpolation=cv2.INTER_AREA)
-    shrink = max(rgb_hwc.shape[1] / width, rgb_hwc.shape[0] / height)
-    # Up to a third, two neighbours cover the area nearly as well, in a tenth of the time.
-    method = cv2.INTER_AREA if shrink > _LINEAR_UP_TO else cv2.INTER_LINEAR
-    result = cv2.resize(rgb_hwc, (width, height), dst=out_hwc, interpolation=method)
+    factors = (rgb_hwc.shape[1] / width, rgb_hwc.shape[0] / height)
+    if min(factors) >= 1 and 1 < max(factors) <= _LINEAR_UP_TO:
+        # Two neighbours cover the area nearly as well, in a tenth of the time.
+        result = cv2.resize(rgb_hwc, (width, height), dst=out_hwc, interpolation=cv2.INTER_LINEAR)
+    else:
+        result = resample(rgb_hwc, width, height, out_hwc)
     if result is not out_hwc:
         np.copyto(out_hwc, result)
     return out_hwc
@@ -61,7 +73,7 @@ def _reduced(rgb_hwc: np.ndarray, width: int, height: int) -> np.ndarray:
     for factor in range(min(source_width // width, source_height // height), 1, -1):
         if source_width % factor == 0 and source_height % factor == 0:
             size = (source_width // factor, source_height // factor)
-            return cv2.resize(rgb_hwc, size, interpolation=cv2.INTER_AREA)
+            return resample(rgb_hwc, *size)
     return rgb_hwc
 
 
@@ -71,17 +83,14 @@ def restore(depth_hw: np.ndarray, width: int, height: int) -> np.ndarray:
     Interpolates among valid pixels only: NaN neither spreads into valid neighbours nor is filled
     in. A target pixel is NaN where less than half of its support is valid.
     """
-    source_height, source_width = depth_hw.shape
-    if (source_height, source_width) == (height, width):
+    if depth_hw.shape == (height, width):
         return depth_hw.copy()
-    shrinks = width <= source_width and height <= source_height
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     valid = np.isfinite(depth_hw)
     if valid.all():
-        return cv2.resize(depth_hw, (width, height), interpolation=method)
+        return resample(depth_hw, width, height)
     filled = np.where(valid, depth_hw, np.float32(0))
-    total = cv2.resize(filled, (width, height), interpolation=method)
-    weight = cv2.resize(valid.astype(np.float32), (width, height), interpolation=method)
+    total = resample(filled, width, height)
+    weight = resample(valid.astype(np.float32), width, height)
     enough = weight >= 0.5
     result = np.full((height, width), np.nan, np.float32)
     np.divide(total, weight, out=result, where=enough)
@@ -104,12 +113,8 @@ def restore_labels(labels_hw: np.ndarray, width: int, height: int) -> np.ndarray
 
 def restore_gray(gray_hw: np.ndarray, width: int, height: int) -> np.ndarray:
     """Resize an HxW ``uint8`` map of strengths to ``width`` x ``height``; always a fresh array."""
-    source_height, source_width = gray_hw.shape
-    if (source_height, source_width) == (height, width):
-        return gray_hw.copy()
-    shrinks = width <= source_width and height <= source_height
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(gray_hw, (width, height), interpolation=method)
+    resized = resample(gray_hw, width, height)
+    return resized.copy() if resized is gray_hw else resized
 
 
 def restore_normals(normals_hwc: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -122,12 +127,7 @@ def restore_normals(normals_hwc: np.ndarray, width: int, height: int) -> np.ndar
         return normals_hwc.copy()
     # Plane by plane: NumPy walks contiguous planes several times faster than triples.
     if np.isfinite(normals_hwc).all():
-        shrinks = width <= normals_hwc.shape[1] and height <= normals_hwc.shape[0]
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        planes = [
-            cv2.resize(plane, (width, height), interpolation=method)
-            for plane in cv2.split(normals_hwc)
-        ]
+        planes = [resample(plane, width, height) for plane in cv2.split(normals_hwc)]
     else:
         planes = [restore(plane, width, height) for plane in cv2.split(normals_hwc)]
     x_hw, y_hw, z_hw = planes

@@ -13,6 +13,7 @@ from dense_perception.core.prediction import GRAY_MAPS, DepthKind, LabelMap, Pre
 from dense_perception.core.storage import atomic_write, prepare_output_folder
 from dense_perception.imaging.colorize import DepthColorizer, side_by_side
 from dense_perception.imaging.points import organised_xyz, write_ply
+from dense_perception.imaging.resize import resample
 from dense_perception.media.sources import Item
 
 FORMS = ("png", "npy", "color", "side_by_side", "ply")
@@ -87,8 +88,7 @@ class FolderSink:
                 self._save("side_by_side", f"{item.name}.jpg", _jpeg(picture))
         if "ply" in self.forms:
             xyz = organised_xyz(values_hw, prediction.intrinsics)
-            size = (prediction.width, prediction.height)
-            rgb = cv2.resize(item.frame.rgb_hwc, size, interpolation=cv2.INTER_AREA)
+            rgb = resample(item.frame.rgb_hwc, prediction.width, prediction.height)
             target = self._subfolder("points") / f"{item.name}.ply"
             write_ply(target, xyz, rgb, overwrite=True)
 
@@ -102,7 +102,7 @@ class FolderSink:
             self._save("labels_color", f"{item.name}.png", _png(colour_hwc[..., ::-1]))
         if "side_by_side" in self.forms:
             height, width = labels.values_hw.shape
-            rgb = cv2.resize(item.frame.rgb_hwc, (width, height), interpolation=cv2.INTER_AREA)
+            rgb = resample(item.frame.rgb_hwc, width, height)
             picture = np.concatenate([rgb, cv2.addWeighted(rgb, 0.4, colour_hwc, 0.6, 0)], axis=1)
             self._save("overlay", f"{item.name}.jpg", _jpeg(picture))
 

@@ -10,6 +10,7 @@ from dense_perception.core.errors import InputError
 from dense_perception.imaging.resize import (
     fit_within,
     prepare,
+    resample,
     restore,
     restore_gray,
     restore_normals,
@@ -45,6 +46,39 @@ def naive_linear(plane: np.ndarray, width: int, height: int) -> np.ndarray:
             bottom = plane[y1, x0] * (1 - u + x0) + plane[y1, x1] * (u - x0)
             result[y, x] = top * (1 - v + y0) + bottom * (v - y0)
     return result
+
+
+SHRUNK = [(1, 1), (7, 11), (24, 13), (12, 30), (23, 29), (8, 10)]
+
+
+@pytest.mark.parametrize(("height", "width"), SHRUNK)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_resampling_averages_areas_of_any_pixels(
+    height: int, width: int, dtype: type[np.generic]
+) -> None:
+    image = np.random.default_rng(0).uniform(0, 255, (24, 30, 3)).astype(dtype)
+    got = resample(image, width, height)
+    assert got.dtype == dtype
+    tolerance = 1e-3 if dtype is np.float32 else 1.01
+    assert np.abs(got - naive_area(image, width, height)).max() <= tolerance
+    plane = np.ascontiguousarray(image[..., 1])
+    np.testing.assert_array_equal(resample(plane, width, height), got[..., 1])
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 45), (24, 31), (60, 11), (5, 64)])
+def test_resampling_shrinks_before_it_grows(height: int, width: int) -> None:
+    image = np.random.default_rng(1).uniform(0, 9, (24, 30, 1)).astype(np.float32)
+    shrunk = naive_area(image, min(width, 30), min(height, 24))[..., 0]
+    expected = naive_linear(shrunk, width, height)
+    np.testing.assert_allclose(resample(image[..., 0], width, height), expected, atol=1e-3)
+
+
+def test_resampling_to_the_same_size_and_into_an_array() -> None:
+    image = np.random.default_rng(2).integers(0, 256, (24, 30, 3), np.uint8)
+    assert resample(image, 30, 24) is image
+    out = np.zeros((12, 15, 3), np.uint8)
+    assert resample(image, 15, 12, out) is out
+    np.testing.assert_array_equal(out, resample(image, 15, 12))
 
 
 @pytest.mark.parametrize(("height", "width"), [(192, 256), (150, 200), (144, 192), (100, 211)])
