@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
-from dense_perception import __version__
+import dense_perception
 from dense_perception.commands.verbs import HEADINGS, Verb, resolve
 from dense_perception.core.errors import DensePerceptionError
+from dense_perception.core.machine import numpy_advice
 
 _EXTRAS = {
     "rclpy": "ros",
@@ -57,7 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ImportError as error:
         extra = _EXTRAS.get((error.name or "").split(".")[0])
         if extra is None:
-            raise
+            advice = numpy_advice(error)
+            if advice is None:
+                raise
+            return _complain(advice)
         return _complain(
             f"'{words[0]}' needs {error.name}, which is not installed: "
             f"pip install 'dense_perception[{extra}]'"
@@ -76,7 +80,7 @@ def _dispatch(words: list[str]) -> int:
         print(_overview())
         return DONE if words else FAILED
     if words[0] == "--version":
-        print(f"dense-perception {__version__}")
+        print(f"dense-perception {dense_perception.__version__}")
         return DONE
     name, verb, rest = resolve(words)
     if not verb.module:

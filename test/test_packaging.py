@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -65,15 +66,20 @@ def depends(tag: str) -> set[str]:
     return {str(element.text) for element in MANIFEST.iterfind(tag)}
 
 
-def used(path: Path) -> Iterator[str]:
-    """Top-level modules imported by a source, ROS packages named in its strings and its nodes."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
+def imported(path: Path) -> Iterator[str]:
+    """The top-level modules that a source imports anywhere."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module.split(".")[0]
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+
+
+def used(path: Path) -> Iterator[str]:
+    """What a source imports, and the ROS packages that its strings and its nodes name."""
+    yield from imported(path)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield from _MESSAGES.findall(node.value)
         elif (
             isinstance(node, ast.keyword)
@@ -113,14 +119,11 @@ def test_package_xml_names_nothing_that_is_not_used() -> None:
 
 
 def test_tests_use_no_ros_package_that_package_xml_does_not_name() -> None:
-    named = depends("exec_depend") | depends("test_depend")
-    ros = {
-        name
-        for path in (ROOT / "test").rglob("*.py")
-        for name in used(path)
-        if path.name != Path(__file__).name and re.search(r"_(msgs|srvs)$", name)
-    }
-    assert ros - named == {"nowhere_msgs"}  # which nobody has: its refusal is tested
+    sources = (ROOT / "test").rglob("*.py")
+    needed = {name for path in sources for name in imported(path)}
+    ros = {name for name in needed if re.search(r"_(msgs|srvs|interfaces)$", name)}
+    assert {"lifecycle_msgs", "sensor_msgs"} <= ros
+    assert ros - depends("exec_depend") - depends("test_depend") == set()
 
 
 @pytest.mark.parametrize("module", sorted(EXTRAS))
@@ -203,3 +206,41 @@ def test_colcon_finds_tests_to_run() -> None:
     from colcon_core.task.python.test import has_test_dependency
 
     assert has_test_dependency(described_by_setup(), "pytest")
+
+
+BUILT_FOR_NUMPY_1 = """
+import sys
+sys.stderr.write("A module that was compiled using NumPy 1.x cannot be run in\\nNumPy 2.4.6\\n")
+raise ImportError("numpy.core.multiarray failed to import")
+"""  # what Debian 12's OpenCV 4.6 does under NumPy 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "from dense_perception.ros.depth_node import main; sys.exit(main([]))",
+        "from dense_perception.ros.segmentation_node import main; sys.exit(main([]))",
+        "from dense_perception.ros.multitask_node import main; sys.exit(main([]))",
+        "from dense_perception.cli import main; sys.exit(main('run m --input i'.split()))",
+    ],
+    ids=["depth", "segmentation", "multitask", "command"],
+)
+def test_an_opencv_for_another_numpy_is_one_line_with_the_cure(
+    command: str, tmp_path: Path
+) -> None:
+    (tmp_path / "cv2.py").write_text(BUILT_FOR_NUMPY_1)
+    ended = subprocess.run(
+        [sys.executable, "-c", f"import sys; {command}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+    )
+    *before, last = ended.stderr.splitlines()
+    assert ended.returncode in (1, 2)
+    assert "OpenCV was built for NumPy 1" in last
+    assert "pip install 'numpy<2'" in last
+    assert "Traceback" not in ended.stderr
+    if "_node" in command:  # NumPy's own explanation, which names no cure for ROS, is not repeated
+        assert before == []

@@ -20,6 +20,7 @@ _FLAGS = ("flags", "Features")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _IMAGE_MMAP_BYTES = 32 << 20  # the most that every glibc accepts
 _IMAGE_TRIM_BYTES = 256 << 20
+_BUILT_FOR_NUMPY_1 = ("numpy.core.multiarray failed to import", "_ARRAY_API not found")
 _OWN_SETTINGS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_")
 
 
@@ -112,3 +113,18 @@ def return_freed_memory(*, collect: bool = True) -> None:
 def _first(names: tuple[str, ...]) -> str:
     entries = cpu_info()
     return next((entries[name] for name in names if name in entries), "")
+
+
+def numpy_advice(error: ImportError) -> str | None:
+    """The cure where OpenCV does not load since it was built for NumPy 1; ``None`` otherwise.
+
+    Debian 12's and Ubuntu 24.04's OpenCV are such builds, and ``pip`` may bring NumPy 2.
+    """
+    if not any(text in str(error) for text in _BUILT_FOR_NUMPY_1):
+        return None
+    import numpy
+
+    return (
+        f"OpenCV was built for NumPy 1 and does not load with NumPy {numpy.__version__} of "
+        f"{Path(numpy.__file__).parents[1]}: pip install 'numpy<2'"
+    )

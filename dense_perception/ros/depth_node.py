@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dense_perception.ros.processes import end_at_once_on_interrupt
+from dense_perception.ros.processes import end_at_once_on_interrupt, load_opencv
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until it is interrupted; the exit code is 0 then, 1 for wrong parameters."""
     end_at_once_on_interrupt()  # until rclpy takes over; so all of it is imported after this
+    load_opencv("depth_node")
 
     from dense_perception.ros.depth_outputs import DepthOutputs, DepthPreview, PointOutputs
     from dense_perception.ros.node_process import run_node

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dense_perception.ros.processes import end_at_once_on_interrupt
+from dense_perception.ros.processes import end_at_once_on_interrupt, load_opencv
 
 if TYPE_CHECKING:
     from dense_perception.ros.outputs import OutputGroup
@@ -26,6 +26,7 @@ def output_groups() -> tuple[type[OutputGroup[MultitaskParameters]], ...]:
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until it is interrupted; the exit code is 0 then, 1 for wrong parameters."""
     end_at_once_on_interrupt()  # until rclpy takes over; so all of it is imported after this
+    load_opencv("multitask_node")
 
     from dense_perception.ros.node_process import run_node
     from dense_perception.ros.params import MultitaskParameters

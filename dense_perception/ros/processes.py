@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from dense_perception.core.errors import BackendError
+from dense_perception.core.machine import numpy_advice
 
 
 def interrupt_on_signals() -> None:
@@ -32,6 +35,22 @@ def end_at_once_on_interrupt() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def load_opencv(node: str) -> None:
+    """Import OpenCV before everything that needs it.
+
+    :raises SystemExit: with one line that says what to do, if it was built for another NumPy.
+    """
+    explained = io.StringIO()  # NumPy's own twenty lines and a traceback
+    try:
+        with contextlib.redirect_stderr(explained):
+            import cv2  # noqa: F401
+    except ImportError as error:
+        advice = numpy_advice(error)
+        if advice is None:
+            raise
+        raise SystemExit(f"{node}: {advice}") from None
 
 
 class ChildProcess:
