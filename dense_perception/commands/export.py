@@ -177,7 +177,7 @@ def _network(args: argparse.Namespace) -> tuple[nn.Module, ModelCard, Path]:
     """What to export and where to."""
     from dense_perception.core.errors import InputError
     from dense_perception.core.registry import exported_dir, list_models
-    from dense_perception.export.checkpoint import load_checkpoint
+    from dense_perception.nets.networks import trained_network
 
     if args.size is not None and not args.random and args.checkpoint not in list_models():
         raise InputError("--size goes with NAME: a model.pt has its size in its card")
@@ -191,7 +191,7 @@ def _network(args: argparse.Namespace) -> tuple[nn.Module, ModelCard, Path]:
         return (*_published(args), args.output or exported_dir())
     if args.output is None:
         raise InputError(f"name a folder for the model of {args.checkpoint} with --output")
-    return (*load_checkpoint(Path(args.checkpoint), args.card), args.output)
+    return (*trained_network(Path(args.checkpoint), args.card), args.output)
 
 
 def _reference_frames(card: ModelCard) -> list[dict[str, Any]]:
@@ -205,12 +205,12 @@ def _published(args: argparse.Namespace) -> tuple[nn.Module, ModelCard]:
     from dense_perception.core.card import ModelCard
     from dense_perception.core.registry import find_card
     from dense_perception.export.untrained import parse_size
-    from dense_perception.nets.published import load_published, of_size
+    from dense_perception.nets.networks import of_size, published_network
 
     card = ModelCard.from_yaml(args.card) if args.card else find_card(args.checkpoint)
     if args.size is not None:
         card = of_size(card, *parse_size(args.size))
-    network, card, report = load_published(card, args.weights)
+    network, card, report = published_network(card, args.weights)
     print(report, file=sys.stderr)
     return network, card
 

@@ -42,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--init",
         type=Path,
         metavar="FILE",
-        help="start from the weights of another model.pt, or of an exported fp32 ONNX file",
+        help="start from the weights of another model.pt, an exported fp32 ONNX file, or a "
+        "published checkpoint of the network or its backbone (ImageNet, DINOv2, BEiT, Swin)",
     )
     parser.add_argument("--minutes", type=float, help="length of the run, over the configuration's")
     parser.add_argument("--steps", type=int, help="length in steps, over the configuration's")
@@ -63,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
     import torch
 
     from dense_perception.data.corpus import Corpus, Mixture, evenly, split
-    from dense_perception.training import checkpoint
+    from dense_perception.training import run_folder
     from dense_perception.training.batches import one_thread_for_opencv
     from dense_perception.training.config import TrainingConfig
     from dense_perception.training.loop import Task, fit
@@ -79,7 +80,7 @@ def main(args: argparse.Namespace) -> int:
         train, validation = split(train, _HELD_OUT)
         validation_data = [{"name": "held out", "frames": len(validation)}]
     args.out.mkdir(parents=True, exist_ok=True)
-    _refuse_overwriting(args, checkpoint.STATE_FILE)
+    _refuse_overwriting(args, run_folder.STATE_FILE)
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)
     one_thread_for_opencv()
@@ -105,7 +106,7 @@ def main(args: argparse.Namespace) -> int:
     finally:
         printer.close()
     if not args.json:
-        print(f"{args.out / checkpoint.MODEL_FILE}: {_line(results)}")
+        print(f"{args.out / run_folder.MODEL_FILE}: {_line(results)}")
     return 0
 
 
@@ -162,6 +163,9 @@ class _Printer:
     def show(self, record: dict[str, Any]) -> None:
         if self.as_json:
             print(json.dumps(record), flush=True)
+            return
+        if record["kind"] == "initialisation":
+            self.bar.write(record["text"])
             return
         self.bar.n = round(100 * record["share"], 2)
         if record["kind"] == "validation":

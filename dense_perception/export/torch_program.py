@@ -20,12 +20,12 @@ from dense_perception.backends.nvidia.torch import (
     versions,
 )
 from dense_perception.core.card import ModelCard
-from dense_perception.core.errors import BackendError, TrainingError
+from dense_perception.core.errors import ArtefactError, BackendError
 from dense_perception.core.registry import Model
 from dense_perception.export.graph import prepare
 from dense_perception.nets import zoo
-from dense_perception.nets.onnx_weights import load_artefact
-from dense_perception.nets.published import load_published
+from dense_perception.nets.networks import published_network
+from dense_perception.nets.weights import load_weights
 
 PRECISIONS = ("fp32", "fp16")
 """int8 and fp8 are in the ONNX file alone, not in the network."""
@@ -90,17 +90,17 @@ def obtain_program(
 def network_of(model: Model) -> nn.Module:
     """The network with the weights of the model's fp32 file, or of its fetched checkpoint.
 
-    :raises TrainingError: if the file's weights do not fit, and there is no checkpoint to fetch.
-    :raises ArtefactError: if the checkpoint is missing.
+    :raises ArtefactError: if the file's weights do not fit and there is no checkpoint to fetch, or
+        it is missing.
     """
     file, card = model.artefact("fp32")
     network = zoo.build(card.network).eval()
     try:
-        load_artefact(network, file)
-    except TrainingError:
+        load_weights(network, file)
+    except ArtefactError:
         if card.source is None:
             raise
-        network, _, _ = load_published(card)
+        network, _, _ = published_network(card)
     return network
 
 

@@ -7,11 +7,13 @@ token ignored, fusion to explicit sizes, and a head that resizes to the input in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dense_perception.core.errors import InputError
 from dense_perception.core.prediction import DepthKind
@@ -103,12 +105,28 @@ class DepthAnything(nn.Module):
         return DepthKind.METRIC if self.config.max_depth_m else DepthKind.RELATIVE_INVERSE
 
     def forward(self, image_nchw: Tensor) -> dict[str, Tensor]:
+        y_nhw = self._raw(image_nchw)
+        if self.config.max_depth_m:
+            y_nhw = torch.sigmoid(y_nhw) * self.config.max_depth_m
+        return {"depth": y_nhw}
+
+    def maps(self, image_nchw: Tensor) -> dict[str, Tensor]:
+        """What the losses compare: ``depth`` (N, H, W), the natural logarithm of the metres.
+
+        :raises InputError: if the network gives relative depth.
+        """
+        if not self.config.max_depth_m:
+            raise InputError(
+                "this network gives relative depth, which the losses do not take: set "
+                "network.max_depth_m to the farthest depth in metres"
+            )
+        raw_nhw = self._raw(image_nchw)
+        return {"depth": F.logsigmoid(raw_nhw) + math.log(self.config.max_depth_m)}
+
+    def _raw(self, image_nchw: Tensor) -> Tensor:
         tapped, grid_hw = self.transformer(image_nchw)
         maps = [
             part(tokens_bnc, grid_hw)
             for part, tokens_bnc in zip(self.reassemble, tapped, strict=True)
         ]
-        y_nhw = self.head(self.decoder(maps), tuple(image_nchw.shape[-2:]))
-        if self.config.max_depth_m:
-            y_nhw = torch.sigmoid(y_nhw) * self.config.max_depth_m
-        return {"depth": y_nhw}
+        return self.head(self.decoder(maps), tuple(image_nchw.shape[-2:]))

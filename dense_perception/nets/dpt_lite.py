@@ -84,6 +84,10 @@ class DPTLite(LiteNetwork):
         # Bounded before the last upsampling: a quarter of the sigmoids, and still bounded after.
         return upsample_bilinear(self.log_canonical(x_b1hw)).squeeze(1)
 
+    def maps(self, image_nchw: Tensor) -> dict[str, Tensor]:
+        """What the losses compare: ``depth`` as :meth:`canonical` gives it."""
+        return {"depth": self.canonical(image_nchw)}
+
     def forward(self, image_nchw: Tensor, focal_px: Tensor) -> dict[str, Tensor]:
         """``{"depth": (N, H, W) metres}`` within [min_m, max_m].
 

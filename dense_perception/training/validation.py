@@ -31,10 +31,12 @@ def validate(
     rows: list[dict[str, float]] = []
     classes = int(getattr(getattr(network, "config", None), "classes", 1))
     confusion = dense_metrics.Confusion(classes)
+    needs_focal = bool(getattr(network, "needs_focal", False))
     stage = StageConfig(width=config.width, height=config.height, batch=batch)
     for start in range(0, len(indices), batch):
         for part in whole_batches(frames, indices[start : start + batch], stage, config.tasks):
-            answers = network(part.image_nchw(mean, std), part.focal_px)
+            inputs = (part.focal_px,) if needs_focal else ()
+            answers = network(part.image_nchw(mean, std), *inputs)
             outputs = {name: value.numpy() for name, value in answers.items()}
             rows += [_frame(outputs, part, index, config) for index in range(len(part.focal_px))]
             if "logits" in outputs:

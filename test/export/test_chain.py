@@ -24,7 +24,7 @@ from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.registry import checkpoint_path, exported_dir, find_model
 from dense_perception.export.graph import to_onnx, write_onnx
 from dense_perception.export.parity import card_feeds, compare_runtimes, torch_outputs
-from dense_perception.nets.published import load_published
+from dense_perception.nets.networks import published_network
 from dense_perception.runtime.perceiver import Perceiver
 from test.support.tiny_families import FAMILIES, prepared
 
@@ -141,15 +141,15 @@ def test_published_weights_become_a_model_that_is_found_by_name(
     with pytest.raises(ModelNotFoundError, match=f"dense-perception fetch {card.name}"):
         find_model(card.name)
     with pytest.raises(ArtefactError, match=r"not on this machine; run .dense-perception fetch"):
-        load_published(card)
+        published_network(card)
     place = checkpoint_path(card)
     assert place is not None
     place.parent.mkdir(parents=True)
     place.write_bytes(b"something else")
     with pytest.raises(ArtefactError, match=f"wants {digest[:8]}"):
-        load_published(card)
+        published_network(card)
     shutil.copy(tmp_path / "checkpoint.pth", place)
-    _, _, report = load_published(card)
+    _, _, report = published_network(card)
     assert report.layout == "Depth Anything V2"
     assert cli.main(["export", card.name, "--quiet"]) == 0
     model = find_model(card.name)

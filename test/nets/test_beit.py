@@ -11,7 +11,7 @@ from torch import Tensor
 from dense_perception.core.errors import ArtefactError, InputError
 from dense_perception.nets.positions import fix_positions
 from dense_perception.nets.vit import VisionTransformer
-from dense_perception.nets.weights import load_backbone
+from dense_perception.nets.weights import load_weights
 from test.support.randomise import randomise
 
 
@@ -99,7 +99,7 @@ def test_a_beit_checkpoint_computes_what_the_reference_computes(
     theirs = reference(shared)
     torch.save({"module": 1, "model": official(theirs)}, tmp_path / "beit.pth")
     ours = transformer()
-    report = load_backbone(ours, tmp_path / "beit.pth")
+    report = load_weights(ours, tmp_path / "beit.pth")
     assert not report.resized
     assert {"head.weight", "mask_token", "norm.bias"} <= set(report.ignored)
     for size_hw in ((64, 64), (48, 96)):  # the second: offsets of another grid
@@ -114,8 +114,8 @@ def test_a_beit_checkpoint_computes_what_the_reference_computes(
 def test_offsets_are_resized_when_loaded_as_when_run(tmp_path: Path) -> None:
     torch.save(official(reference(False)), tmp_path / "beit.pth")
     stored, wide = transformer(), transformer(grid_hw=(3, 6))
-    load_backbone(stored, tmp_path / "beit.pth")
-    report = load_backbone(wide, tmp_path / "beit.pth")
+    load_weights(stored, tmp_path / "beit.pth")
+    report = load_weights(wide, tmp_path / "beit.pth")
     assert [key for key in report.resized if "position_bias" in key] == [
         f"blocks.{index}.position_bias.table" for index in range(3)
     ]
@@ -131,6 +131,6 @@ def test_offsets_are_resized_when_loaded_as_when_run(tmp_path: Path) -> None:
 def test_a_transformer_with_a_position_table_refuses_beit(tmp_path: Path) -> None:
     torch.save(official(reference(False)), tmp_path / "beit.pth")
     with pytest.raises(ArtefactError, match=r"missing: position\.table_1nc"):
-        load_backbone(transformer(relative_positions=False), tmp_path / "beit.pth")
+        load_weights(transformer(relative_positions=False), tmp_path / "beit.pth")
     with pytest.raises(InputError, match="need a class token alone"):
         transformer(distilled=True)

@@ -12,7 +12,7 @@ from dense_perception.core.errors import CardError, InputError
 from dense_perception.core.prediction import DepthKind
 from dense_perception.nets import zoo
 from dense_perception.nets.positions import resize_positions
-from dense_perception.nets.weights import load_checkpoint
+from dense_perception.nets.weights import load_weights
 from test.support.transformers_zoo import (
     DEPTH_ANYTHING,
     DPT_SEGMENTATION,
@@ -29,7 +29,7 @@ def test_depth_anything_equals_transformers(max_depth_m: float, tmp_path: Path) 
     theirs = depth_anything(max_depth_m)
     network = {**DEPTH_ANYTHING, "max_depth_m": max_depth_m, "position_resize": "bicubic"}
     ours = zoo.build(network).eval()
-    report = load_checkpoint(ours, save(theirs, tmp_path))
+    report = load_weights(ours, save(theirs, tmp_path))
     assert report.layout == "Hugging Face"
     assert report.loaded == len(ours.state_dict())
     assert not report.resized
@@ -55,7 +55,7 @@ def test_depth_anything_equals_transformers(max_depth_m: float, tmp_path: Path) 
 def test_dpt_segmentation_equals_transformers(tmp_path: Path) -> None:
     theirs = dpt_segmentation()
     ours = zoo.build(DPT_SEGMENTATION).eval()
-    report = load_checkpoint(ours, save(theirs, tmp_path))
+    report = load_weights(ours, save(theirs, tmp_path))
     assert any(key.startswith("auxiliary_head") for key in report.ignored)
     x = image(2, 64, 64)
     logits = ours(x)["logits"]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from dense_perception.core.errors import ArtefactError
 from dense_perception.nets import zoo
 from dense_perception.nets.vit import VisionTransformer
-from dense_perception.nets.weights import load_backbone, load_checkpoint
+from dense_perception.nets.weights import load_weights
 from test.support import official_layouts
 from test.support.transformers_zoo import DEPTH_ANYTHING, DPT_SEGMENTATION, image, randomise
 
@@ -70,7 +70,7 @@ def test_official_layout_round_trip(family: str, tmp_path: Path) -> None:
     x = image(1, original.config.height, original.config.width)
     (want,) = original(x).values()
     assert not torch.equal(next(iter(other(x).values())), want)
-    report = load_checkpoint(other, saved(layout(original), tmp_path))
+    report = load_weights(other, saved(layout(original), tmp_path))
     assert report.loaded == len(other.state_dict())
     assert report.layout in ("Segmenter", "Depth Anything V2", "DPT")
     assert not report.missing
@@ -81,7 +81,7 @@ def test_official_layout_round_trip(family: str, tmp_path: Path) -> None:
 
 def test_our_own_checkpoint_loads(tmp_path: Path) -> None:
     original, other = random_network(SEGMENTER, 1), random_network(SEGMENTER, 2)
-    report = load_checkpoint(other, saved({"model": original.state_dict()}, tmp_path))
+    report = load_weights(other, saved({"model": original.state_dict()}, tmp_path))
     assert report.layout == "dense_perception"
     for key, value in original.state_dict().items():
         assert torch.equal(other.state_dict()[key], value)
@@ -92,7 +92,7 @@ def test_positions_of_another_grid_are_resized(tmp_path: Path) -> None:
     original = random_network(SEGMENTER, 1)
     path = saved(official_layouts.segmenter(original), tmp_path)
     wide = random_network({**SEGMENTER, "height": 48, "width": 96}, 2)
-    report = load_checkpoint(wide, path)
+    report = load_weights(wide, path)
     assert report.resized == ("encoder.position.table_1nc",)
     assert "1 resized: encoder.position.table_1nc" in str(report)
     # Resizing at load time is what the original does at run time.
@@ -119,7 +119,7 @@ def test_another_variant_is_refused(
     module = random_network(network, 2)
     before = {key: value.clone() for key, value in module.state_dict().items()}
     with pytest.raises(ArtefactError, match=complaint):
-        load_checkpoint(module, path)
+        load_weights(module, path)
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
 
 
@@ -133,11 +133,11 @@ def test_renamed_and_broken_tensors_are_named(tmp_path: Path) -> None:
         match=r"1 missing: encoder\.blocks\.0\.attention\.qkv\.weight; "
         r"1 unexpected: encoder\.blocks\.0\.attn\.qqq\.weight",
     ):
-        load_checkpoint(module, saved(checkpoint, tmp_path))
+        load_weights(module, saved(checkpoint, tmp_path))
     checkpoint = official_layouts.segmenter(random_network(SEGMENTER, 1))
     checkpoint["model"]["encoder.norm.bias"][3] = float("nan")
     with pytest.raises(ArtefactError, match=r"NaN or infinite weights in encoder\.norm\.bias"):
-        load_checkpoint(module, saved(checkpoint, tmp_path))
+        load_weights(module, saved(checkpoint, tmp_path))
 
 
 def transformer(**changes: Any) -> VisionTransformer:
@@ -162,7 +162,7 @@ def test_a_backbone_for_fine_tuning(tmp_path: Path) -> None:
     path = saved(weights, tmp_path)
     # Patches of 16 instead of 14, another grid, fewer blocks, no class token, no final norm.
     ours = transformer(patch=16, grid_hw=(3, 5), taps=(1, 2), class_token=False, final_norm=False)
-    report = load_backbone(ours, path)
+    report = load_weights(ours, path)
     assert set(report.resized) == {"position.table_1nc", "patch_embed.weight"}
     assert {"class_token_11c", "blocks.3.norm1.weight", "norm.bias"} <= set(report.ignored)
     assert torch.equal(ours.blocks[2].mlp.fc1.weight, pretrained.blocks[2].mlp.fc1.weight)
@@ -178,9 +178,9 @@ def test_a_backbone_for_fine_tuning(tmp_path: Path) -> None:
 def test_a_backbone_of_another_width_is_refused(tmp_path: Path) -> None:
     path = saved(official_layouts.vit(transformer(), ""), tmp_path)
     with pytest.raises(ArtefactError, match="of another shape"):
-        load_backbone(transformer(dim=48), path)
+        load_weights(transformer(dim=48), path)
     with pytest.raises(ArtefactError, match=r"missing: blocks\.4"):
-        load_backbone(transformer(taps=(4,)), path)
+        load_weights(transformer(taps=(4,)), path)
 
 
 def test_dinov2_of_the_hub_is_a_backbone(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_dinov2_of_the_hub_is_a_backbone(tmp_path: Path) -> None:
     randomise(theirs)
     theirs.save_pretrained(tmp_path)
     ours = transformer(layer_scale=True, taps=(3,))
-    load_backbone(ours, tmp_path / "model.safetensors")
+    load_weights(ours, tmp_path / "model.safetensors")
     x = image(1, 56, 56)
     with torch.no_grad():
         (tokens,), _ = ours(x)
@@ -234,7 +234,7 @@ def test_openmmlab_segmentors(network: dict[str, Any], tmp_path: Path) -> None:
     want = original(x)["logits"]
     assert not torch.equal(other(x)["logits"], want)
     checkpoint = {"state_dict": official_layouts.upernet(original), "meta": {"epoch": 1}}
-    report = load_checkpoint(other, saved(checkpoint, tmp_path))
+    report = load_weights(other, saved(checkpoint, tmp_path))
     assert report.layout == "OpenMMLab"
     assert report.loaded == len(other.state_dict())
     assert torch.equal(other(x)["logits"], want)
@@ -253,7 +253,7 @@ def test_a_swin_classifier_is_a_backbone(tmp_path: Path) -> None:
     weights = {k.replace("norm3.", "norm.", 1): v for k, v in weights.items()}
     weights["head.weight"], weights["head.bias"] = torch.zeros(10, 64), torch.zeros(10)
     kept = other.backbone.norms[0].weight.clone()
-    report = load_backbone(other.backbone, saved({"model": weights}, tmp_path))
+    report = load_weights(other.backbone, saved({"model": weights}, tmp_path))
     assert report.ignored == ("head.bias", "head.weight")
     assert len(report.missing) == 6
     assert torch.equal(other.backbone.norms[0].weight, kept)

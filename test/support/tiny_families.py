@@ -9,7 +9,7 @@ import torch
 
 from dense_perception.core.card import ModelCard
 from dense_perception.nets import zoo
-from dense_perception.nets.weights import load_checkpoint
+from dense_perception.nets.weights import load_weights
 from test.support import official_layouts
 from test.support.randomise import randomise
 
@@ -150,5 +150,5 @@ def prepared(name: str, folder: Path) -> tuple[ModelCard, torch.nn.Module]:
     checkpoint = folder / "checkpoint.pth"
     torch.save(family["layout"](original), checkpoint)
     module = zoo.build(card.network).eval()
-    load_checkpoint(module, checkpoint)
+    load_weights(module, checkpoint)
     return card, module

@@ -20,7 +20,7 @@ from dense_perception.core.errors import TrainingError
 from dense_perception.data.augmentation import AugmentConfig
 from dense_perception.data.corpus import Corpus
 from dense_perception.nets.zoo import build, load_pretrained_stem
-from dense_perception.training import checkpoint, loop
+from dense_perception.training import loop, run_folder
 from dense_perception.training.batches import Batches
 from dense_perception.training.config import StageConfig, TrainingConfig
 from dense_perception.training.loop import Task, fit
@@ -78,14 +78,14 @@ def test_the_loss_falls_and_the_checkpoint_carries_a_card(
     losses = [record["loss"] for record in records if record["kind"] == "train"]
     assert losses[-1] < 0.7 * losses[0]
     assert results["aligned_abs_rel"] < 0.35
-    content = checkpoint.load(tmp_path / "run" / checkpoint.MODEL_FILE)
+    content = run_folder.read(tmp_path / "run" / run_folder.MODEL_FILE).content
     card = ModelCard.from_dict(content["card"], "the checkpoint")
     assert (card.name, card.input.width, card.input.focal) == ("tiny_test", 64, True)
     assert card.provenance["initialisation"]["licence"] == "Apache-2.0"
     measured = card.results["generated_validation_rooms"]["aligned_abs_rel"]
     assert measured == pytest.approx(results["aligned_abs_rel"], abs=1e-4)
     build(card.network).load_state_dict(content["model"])
-    log = (tmp_path / "run" / checkpoint.LOG_FILE).read_text().splitlines()
+    log = (tmp_path / "run" / run_folder.LOG_FILE).read_text().splitlines()
     assert [json.loads(line)["kind"] for line in log].count("validation") == 1
 
 
@@ -99,11 +99,11 @@ def test_an_interrupted_run_resumes_to_the_same_weights(corpus: Corpus, tmp_path
     often = replace(CONFIG, save_minutes=0.001)
     with pytest.raises(KeyboardInterrupt):
         fit(task(corpus, tmp_path / "cut", often), interrupt)
-    state = checkpoint.load(tmp_path / "cut" / checkpoint.STATE_FILE)
+    state = run_folder.read(tmp_path / "cut" / run_folder.STATE_FILE).content
     assert 0 < state["training"]["step"] < 11
     fit(task(corpus, tmp_path / "cut", resume=True))
-    whole = checkpoint.load(tmp_path / "whole" / checkpoint.STATE_FILE)
-    cut = checkpoint.load(tmp_path / "cut" / checkpoint.STATE_FILE)
+    whole = run_folder.read(tmp_path / "whole" / run_folder.STATE_FILE).content
+    cut = run_folder.read(tmp_path / "cut" / run_folder.STATE_FILE).content
     assert cut["training"]["samples"] == whole["training"]["samples"] == 44
     for which in (lambda c: c["model"], lambda c: c["resume"]["weights"]):
         for key, value in which(whole).items():
@@ -113,7 +113,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(corpus: Corpus, tmp_path
 def test_frozen_weights_stay_and_the_average_is_delivered(corpus: Corpus, tmp_path: Path) -> None:
     config = replace(CONFIG, steps=2)
     fit(task(corpus, tmp_path, config))
-    content = checkpoint.load(tmp_path / checkpoint.STATE_FILE)
+    content = run_folder.read(tmp_path / run_folder.STATE_FILE).content
     pretrained = build(NETWORK)
     load_pretrained_stem(pretrained)
     for key, value in pretrained.state_dict().items():
@@ -134,13 +134,13 @@ def test_resuming_another_run_is_refused(corpus: Corpus, tmp_path: Path) -> None
 
 def test_starting_from_another_model(corpus: Corpus, tmp_path: Path) -> None:
     fit(task(corpus, tmp_path / "first", replace(CONFIG, steps=1)))
-    initial = tmp_path / "first" / checkpoint.MODEL_FILE
+    initial = tmp_path / "first" / run_folder.MODEL_FILE
     fit(task(corpus, tmp_path / "second", replace(CONFIG, steps=1), initial=initial))
-    training = checkpoint.load(tmp_path / "second" / checkpoint.MODEL_FILE)["training"]
+    training = run_folder.read(tmp_path / "second" / run_folder.MODEL_FILE).content["training"]
     assert training["initialisation"]["from"] == "model.pt"
     assert training["initialisation"]["initialisation"]["licence"] == "Apache-2.0"
     wider = replace(CONFIG, network={**NETWORK, "features": 24})
-    with pytest.raises(TrainingError, match="do not fit the configured network"):
+    with pytest.raises(TrainingError, match="does not fit DPTLite"):
         fit(task(corpus, tmp_path / "third", wider, initial=initial))
 
 
@@ -165,17 +165,17 @@ def test_a_checkpoint_never_executes_anything(
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(Malicious()))
     for name in ("evil.pt", "plain.pt"):
         with pytest.raises(TrainingError, match="cannot read the checkpoint"):
-            checkpoint.load(tmp_path / name)
+            run_folder.read(tmp_path / name)
     assert not (tmp_path / "executed").exists()
 
 
 def test_a_checkpoint_cut_short_or_of_something_else(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "a.pt", {"model": {"w": torch.ones(1000)}})
+    run_folder.save(tmp_path / "a.pt", {"model": {"w": torch.ones(1000)}})
     with pytest.raises(TrainingError, match=r"lacks \['card', 'training'\]"):
-        checkpoint.load(tmp_path / "a.pt")
+        run_folder.read(tmp_path / "a.pt")
     (tmp_path / "b.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:-300])
     with pytest.raises(TrainingError, match="cannot read the checkpoint"):
-        checkpoint.load(tmp_path / "b.pt")
+        run_folder.read(tmp_path / "b.pt")
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".partial"] == []
 
 
@@ -247,6 +247,6 @@ def test_the_command_trains_and_does_not_overwrite(
         command.main(arguments(*words, "--steps", "1"))
     assert command.main(arguments(*words, "--steps", "2", "--resume")) == 0
     assert "aligned_abs_rel" in capsys.readouterr().out
-    card = checkpoint.load(tmp_path / "run" / checkpoint.MODEL_FILE)["card"]
+    card = run_folder.read(tmp_path / "run" / run_folder.MODEL_FILE).content["card"]
     assert "--data rooms" in card["provenance"]["command"]
     assert str(tmp_path) not in json.dumps(card)

@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from dense_perception.core.card import ModelCard
-from dense_perception.core.errors import TrainingError
+from dense_perception.core.errors import ArtefactError
 from dense_perception.core.labels import VOID
 from dense_perception.data.augmentation import AugmentConfig
 from dense_perception.data.corpus import Corpus
+from dense_perception.nets.checkpoint import Checkpoint
 from dense_perception.nets.mult import TASKS
-from dense_perception.training import checkpoint
+from dense_perception.nets.weights import load_parts
+from dense_perception.training import run_folder
 from dense_perception.training.config import LossConfig, StageConfig, TrainingConfig
 from dense_perception.training.loop import Task, fit
 from dense_perception.training.multitask import l1_loss, multitask_loss, segmentation_loss
@@ -104,7 +106,7 @@ def test_every_loss_falls_and_the_checkpoint_carries_a_multitask_card(
     results = fit(task, records.append)
     losses = [record["loss"] for record in records if record["kind"] == "train"]
     assert losses[-1] < 0.8 * losses[0]
-    content = checkpoint.load(tmp_path / checkpoint.MODEL_FILE)
+    content = run_folder.read(tmp_path / run_folder.MODEL_FILE).content
     card = ModelCard.from_dict(content["card"], "the checkpoint")
     assert card.task == "multitask"
     assert set(card.outputs) == {"labels", *TASKS} - {"segmentation"}
@@ -126,16 +128,16 @@ def test_a_run_starts_from_the_parts_of_another_network_that_fit(
     card = {"family": "dpt", "variant": "hybrid_lite0", "name": "depth_model"}
     initial = tmp_path / "other.pt"
     content = {"model": other.state_dict(), "card": card, "training": {"data": "rooms"}}
-    checkpoint.save(initial, content)
+    run_folder.save(initial, content)
     from dataclasses import replace
 
     config = replace(CONFIG, steps=1, rates={"stem": 0, "transformer": 0})
     (tmp_path / "run").mkdir()
     fit(Task(config, corpus, corpus, [0], tmp_path / "run", {"data": "test"}, initial=initial))
-    got = checkpoint.load(tmp_path / "run" / checkpoint.MODEL_FILE)
+    got = run_folder.read(tmp_path / "run" / run_folder.MODEL_FILE).content
     for key, value in other.state_dict().items():
         if key.startswith(("stem.", "transformer.")) and "num_batches" not in key:
             assert torch.equal(got["model"][key], value), key
     assert got["training"]["initialisation"]["parts"] == ["stem", "transformer"]
-    with pytest.raises(TrainingError, match="no part of it fits"):
-        checkpoint.load_shared(build(NETWORK), {"head.weight": torch.zeros(1)}, "x.pt")
+    with pytest.raises(ArtefactError, match="no part of it fits"):
+        load_parts(build(NETWORK), Checkpoint(Path("x.pt"), {"head.weight": torch.zeros(1)}))

@@ -12,7 +12,7 @@ from torch import Tensor
 from dense_perception.core.errors import ArtefactError
 from dense_perception.nets import zoo
 from dense_perception.nets.vit_comer import ViTCoMer
-from dense_perception.nets.weights import load_checkpoint
+from dense_perception.nets.weights import load_weights
 from test.support.randomise import randomise
 
 HEAD = {"classes": 5, "channels": 8, "auxiliary_channels": 4}
@@ -152,7 +152,7 @@ def test_every_published_name_has_its_place(
     state = theirs(network, keys)
     torch.save({"state_dict": state, "meta": {}}, tmp_path / "theirs.pth")
     net = zoo.build(network)
-    load_checkpoint(net, tmp_path / "theirs.pth")
+    load_weights(net, tmp_path / "theirs.pth")
     loaded = net.state_dict()
     values = [
         float(value.reshape(-1)[0])
@@ -182,7 +182,7 @@ def test_the_class_tokens_position_is_cut_off_and_the_grid_resized(tmp_path: Pat
     state["backbone.pos_embed"] = table
     torch.save({"state_dict": state}, tmp_path / "theirs.pth")
     net = zoo.build({**COMER, "grid": [4, 4]})
-    load_checkpoint(net, tmp_path / "theirs.pth")
+    load_weights(net, tmp_path / "theirs.pth")
     backbone = net.get_submodule("backbone")
     assert isinstance(backbone, ViTCoMer)
     torch.testing.assert_close(backbone.vit.position.table_1nc.detach(), table[:, 1:])
@@ -195,5 +195,5 @@ def test_another_variant_is_refused_and_the_network_left_as_it_was(tmp_path: Pat
     randomise(net)
     before = {key: value.clone() for key, value in net.state_dict().items()}
     with pytest.raises(ArtefactError, match="another"):
-        load_checkpoint(net, tmp_path / "theirs.pth")
+        load_weights(net, tmp_path / "theirs.pth")
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())

@@ -1,4 +1,4 @@
-"""Fetched weights and the card that names them become a network ready to export."""
+"""From a card and a file with weights to a network in evaluation mode, ready to export or run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from dense_perception.core.errors import ArtefactError
 from dense_perception.core.registry import checkpoint_path
 from dense_perception.core.storage import file_sha256
 from dense_perception.nets import zoo
-from dense_perception.nets.weights import LoadReport, load_checkpoint
+from dense_perception.nets.checkpoint import read_checkpoint
+from dense_perception.nets.weights import LoadReport, load_weights
 
 
 def of_size(card: ModelCard, width: int, height: int) -> ModelCard:
@@ -31,7 +32,7 @@ def of_size(card: ModelCard, width: int, height: int) -> ModelCard:
     )
 
 
-def load_published(
+def published_network(
     card: ModelCard, checkpoint: Path | None = None
 ) -> tuple[nn.Module, ModelCard, LoadReport]:
     """The network with its published weights, the card with their hash, and what was loaded.
@@ -54,6 +55,22 @@ def load_published(
             f"{card.source.sha256[:12]}...: fetch it again, or correct the card"
         )
     network = zoo.build(card.network).eval()
-    report = load_checkpoint(network, path)
+    report = load_weights(network, path)
     provenance = {**card.provenance, "checkpoint_sha256": digest}
     return network, replace(card, provenance=provenance), report
+
+
+def trained_network(path: Path, card_path: Path | None = None) -> tuple[nn.Module, ModelCard]:
+    """The network and the card of a ``model.pt`` that ``dense-perception train`` wrote.
+
+    ``card_path``, a YAML file, replaces the card inside.
+
+    :raises ArtefactError: if the file is missing, damaged, holds more than tensors and plain data,
+        or its weights do not fit the card's network.
+    :raises CardError: if there is no card or it is malformed.
+    """
+    checkpoint = read_checkpoint(path)
+    card = ModelCard.from_yaml(card_path) if card_path is not None else checkpoint.card()
+    network = zoo.build(card.network)
+    load_weights(network, checkpoint)
+    return network.eval(), card

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from dense_perception.core.card import ModelCard
-from dense_perception.core.errors import TrainingError
+from dense_perception.core.errors import ArtefactError, CardError
 from dense_perception.export.graph import embed_card, to_onnx, write_onnx
 from dense_perception.nets import zoo
-from dense_perception.nets.onnx_weights import load_artefact
+from dense_perception.nets.checkpoint import read_checkpoint
+from dense_perception.nets.weights import load_weights
 from dense_perception.training.initialisation import initialise
 from dense_perception.training.loop import Task, fit
 from test.export.conftest import TINY, tiny_card
@@ -53,8 +54,8 @@ def test_export_then_load_computes_the_same(exported: tuple[nn.Module, Path]) ->
     torch.manual_seed(8)
     again = zoo.build(TINY)
     assert not torch.allclose(outputs(again), outputs(network), rtol=1e-2)
-    card = load_artefact(again, path)
-    assert card.name == "tiny"
+    assert load_weights(again, path).layout == "dense_perception"
+    assert read_checkpoint(path).card().name == "tiny"
     torch.testing.assert_close(outputs(again), outputs(network), rtol=1e-4, atol=1e-4)
 
 
@@ -78,8 +79,8 @@ def test_training_goes_on_from_it_and_says_so(
 def test_another_network_is_named(exported: tuple[nn.Module, Path]) -> None:
     wider = zoo.build({**TINY, "features": 24})
     before = {name: value.clone() for name, value in wider.state_dict().items()}
-    with pytest.raises(TrainingError, match=r"do not fit the configured network: .* expected \("):
-        load_artefact(wider, exported[1])
+    with pytest.raises(ArtefactError, match=r"does not fit DPTLite .*of another shape"):
+        load_weights(wider, exported[1])
     assert all(torch.equal(before[name], value) for name, value in wider.state_dict().items())
 
 
@@ -105,16 +106,16 @@ def test_another_network_takes_the_parts_that_fit(exported: tuple[nn.Module, Pat
 
 def test_what_is_no_fp32_artefact(exported: tuple[nn.Module, Path], tmp_path: Path) -> None:
     network = zoo.build(TINY)
-    with pytest.raises(TrainingError, match="cannot start from"):
-        load_artefact(network, tmp_path / "missing.onnx")
+    with pytest.raises(ArtefactError, match="cannot read"):
+        load_weights(network, tmp_path / "missing.onnx")
     torn = tmp_path / "torn.onnx"
     torn.write_bytes(exported[1].read_bytes()[:5000])
-    with pytest.raises(TrainingError, match=r"cannot (start from|read)"):
-        load_artefact(network, torn)
+    with pytest.raises((ArtefactError, CardError)):
+        load_weights(network, torn)
     import onnx
 
     model = onnx.load(exported[1])
     embed_card(model, replace(ModelCard.from_onnx(exported[1]), precision="int8"))
     write_onnx(model, tmp_path / "int8.onnx")
-    with pytest.raises(TrainingError, match="give the fp32 file"):
-        load_artefact(network, tmp_path / "int8.onnx")
+    with pytest.raises(ArtefactError, match="give the fp32 file"):
+        load_weights(network, tmp_path / "int8.onnx")

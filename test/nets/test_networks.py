@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dense_perception.core.errors import ArtefactError, CardError
-from dense_perception.export.checkpoint import load_checkpoint
+from dense_perception.nets.networks import trained_network
 from test.export.conftest import VIT, random_network, vit_card
 
 CARD = vit_card(VIT)
@@ -22,7 +22,7 @@ def write(path: Path, **changes: object) -> Path:
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    network, card = load_checkpoint(write(tmp_path / "model.pt", training={"seed": 1}))
+    network, card = trained_network(write(tmp_path / "model.pt", training={"seed": 1}))
     assert card == CARD
     assert not network.training
     want = random_network(CARD).state_dict()
@@ -48,7 +48,7 @@ def test_malicious_checkpoint_is_refused_and_not_executed(tmp_path: Path, how: s
     else:
         path.write_bytes(pickle.dumps(content))
     with pytest.raises(ArtefactError, match="nothing of it was executed"):
-        load_checkpoint(path)
+        trained_network(path)
     assert not target.exists()
 
 
@@ -58,25 +58,25 @@ def test_truncated_checkpoint(tmp_path: Path, share: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(ArtefactError, match="cannot read the checkpoint"):
-        load_checkpoint(path)
+        trained_network(path)
 
 
 def test_wrong_contents_are_named(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     with pytest.raises(ArtefactError, match="there is no checkpoint"):
-        load_checkpoint(path)
+        trained_network(path)
     torch.save(torch.zeros(3), path)
-    with pytest.raises(ArtefactError, match="holds a Tensor"):
-        load_checkpoint(path)
-    with pytest.raises(ArtefactError, match="no weights under 'model'"):
-        load_checkpoint(write(path, model=None))
+    with pytest.raises(ArtefactError, match="no named tensors"):
+        trained_network(path)
+    with pytest.raises(ArtefactError, match="no named tensors"):
+        trained_network(write(path, model=None))
     with pytest.raises(CardError, match="carries no card: give one with --card"):
-        load_checkpoint(write(path, card=None))
+        trained_network(write(path, card=None))
     with pytest.raises(CardError, match="schema"):
-        load_checkpoint(write(path, card={"name": "x"}))
+        trained_network(write(path, card={"name": "x"}))
     other = vit_card({**VIT, "features": 24})
-    with pytest.raises(ArtefactError, match="do not fit the network of card vit"):
-        load_checkpoint(write(path, card=other.to_dict()))
+    with pytest.raises(ArtefactError, match="does not fit DPT"):
+        trained_network(write(path, card=other.to_dict()))
 
 
 def test_card_from_a_file_wins(tmp_path: Path) -> None:
@@ -84,5 +84,5 @@ def test_card_from_a_file_wins(tmp_path: Path) -> None:
 
     card_path = tmp_path / "card.yaml"
     card_path.write_text(yaml.safe_dump({**CARD.to_dict(), "summary": "Another summary."}))
-    _, card = load_checkpoint(write(tmp_path / "model.pt", card=None), card_path)
+    _, card = trained_network(write(tmp_path / "model.pt", card=None), card_path)
     assert card.summary == "Another summary."

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dense_perception.core.errors import ArtefactError
-from dense_perception.nets.checkpoint_file import read_checkpoint
+from dense_perception.nets.checkpoint import read_checkpoint
 
 
 def saved(data: object, folder: Path) -> Path:
