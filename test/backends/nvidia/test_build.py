@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
+from dense_perception.backends.nvidia import build as build_module
 from dense_perception.backends.nvidia.build import TensorRtOptions, build_engine
 from dense_perception.backends.nvidia.module import installed_runtimes, load_runtime
 from dense_perception.core.errors import BackendError
@@ -52,12 +54,63 @@ def test_progress_and_timing_cache(red: Path, tmp_path: Path) -> None:
     assert build_engine(red, options, timing_cache=timings)
 
 
-def test_options_become_part_of_the_engine(red: Path) -> None:
-    sizes = {
-        build_engine(red, TensorRtOptions(compute_capability=capability, max_batch=batch))
-        for capability, batch in (("8.6", 1), ("12.0", 1), ("8.6", 8))
-    }
-    assert len(sizes) == 3
+def test_each_option_changes_the_engine_and_nothing_else_does(red: Path) -> None:
+    def build(**options: object) -> bytes:
+        everywhere = {"compute_capability": "8.6", **options}
+        return build_engine(red, TensorRtOptions(**everywhere))  # type: ignore[arg-type]
+
+    plain = build()
+    assert build() == plain, "the builder is not deterministic, so that a difference says nothing"
+    for option in ({"compute_capability": "12.0"}, {"max_batch": 8}):
+        assert build(**option) != plain, f"{option} changed nothing"
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> MagicMock:
+    """In place of TensorRT 10: takes a graph with a free batch and keeps what it is told."""
+    trt = MagicMock(__version__="10.3.0", ILogger=type("ILogger", (), {}))
+    builder = trt.Builder.return_value
+    network = builder.create_network.return_value
+    network.num_inputs = 1
+    network.get_input.return_value = MagicMock(shape=(-1, 48, 64, 3))
+    network.get_input.return_value.name = "image"
+    builder.build_serialized_network.return_value = b"engine"
+    trt.config = builder.create_builder_config.return_value
+    trt.profile = builder.create_optimization_profile.return_value
+    monkeypatch.setattr(build_module, "load_runtime", lambda name: ("tensorrt", trt))
+    return trt
+
+
+def test_the_builder_is_told_every_option(red: Path, recorded: MagicMock) -> None:
+    trt, config = recorded, recorded.config
+    options = TensorRtOptions(
+        max_batch=8,
+        workspace_mb=64,
+        dla_core=1,
+        version_compatible=True,
+        hardware_compatible="ampere_plus",
+    )
+    assert build_engine(red, options) == b"engine"
+    trt.profile.set_shape.assert_called_once_with(
+        "image", (1, 48, 64, 3), (1, 48, 64, 3), (8, 48, 64, 3)
+    )
+    config.add_optimization_profile.assert_called_once_with(trt.profile)
+    config.set_memory_pool_limit.assert_called_once_with(trt.MemoryPoolType.WORKSPACE, 64 << 20)
+    assert (config.default_device_type, config.DLA_core) == (trt.DeviceType.DLA, 1)
+    assert config.hardware_compatibility_level == trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    flags = [call.args[0] for call in config.set_flag.call_args_list]
+    assert flags == [trt.BuilderFlag.VERSION_COMPATIBLE, trt.BuilderFlag.GPU_FALLBACK]
+    config.clear_flag.assert_called_once_with(trt.BuilderFlag.TF32)
+    trt.OnnxParser.return_value.parse.assert_called_once_with(red.read_bytes())
+
+
+def test_the_builder_is_told_nothing_that_was_not_asked_for(red: Path, recorded: MagicMock) -> None:
+    build_engine(red)
+    config = recorded.config
+    for call in (config.set_flag, config.set_memory_pool_limit, config.set_compute_capability):
+        call.assert_not_called()
+    shapes = recorded.profile.set_shape.call_args.args[1:]
+    assert set(shapes) == {(1, 48, 64, 3)}
 
 
 @pytest.mark.parametrize(
