@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
+from dense_perception.core.difference import Difference
 from dense_perception.core.storage import atomic_write, cache_dir, read_json, write_json
 
 _MAGIC = "dense_perception engine 1"
@@ -53,6 +54,15 @@ class EngineKey:
         """Which entries differ, in words."""
         pairs = [(f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self)]
         return [f"{name} {got!r} instead of {want!r}" for name, got, want in pairs if got != want]
+
+
+class _Header(TypedDict, total=False):
+    """The first line of a file; each entry may be missing or something else."""
+
+    magic: str
+    sha256: str
+    bytes: int
+    key: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -147,19 +157,24 @@ def stored_keys(graph: str = "", runtime: str = "") -> Iterator[EngineKey]:
             yield _key(_header(stream.readline(_MAX_HEADER)))
 
 
-def remembered_check(identity: str) -> dict[str, Any]:
-    """What the self-check of that engine found; empty if it was never checked."""
+def remembered_check(identity: str) -> Difference | None:
+    """What the self-check of that engine found; ``None`` if it was never checked."""
     path = engines_dir() / f"{identity}.check.json"
-    found = read_json(path)
-    if found:
-        with contextlib.suppress(OSError):
-            os.utime(path)
+    known = read_json(path)
+    try:
+        found = Difference(float(known["max_of_range"]), float(known["mean_of_range"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(path)  # says that it is in use
     return found
 
 
-def remember_check(identity: str, found: dict[str, Any]) -> bool:
-    """Keep what a self-check found; ``False`` where the cache cannot be written."""
-    return write_json(engines_dir() / f"{identity}.check.json", found)
+def remember_check(identity: str, backend: str, found: Difference) -> bool:
+    """Keep what the self-check of ``backend`` found; ``False`` if the cache cannot be written."""
+    return write_json(
+        engines_dir() / f"{identity}.check.json", {"backend": backend, **asdict(found)}
+    )
 
 
 def _read(path: Path) -> tuple[EngineKey, bytes, str]:
@@ -174,17 +189,17 @@ def _read(path: Path) -> tuple[EngineKey, bytes, str]:
     return _key(header), payload, digest
 
 
-def _header(line: bytes) -> dict[str, Any]:
+def _header(line: bytes) -> _Header:
     try:
         header = json.loads(line)
     except ValueError as error:
         raise ValueError("its header is unreadable") from error
     if not isinstance(header, dict) or header.get("magic") != _MAGIC:
         raise ValueError("its header is not one of this version")
-    return header
+    return cast(_Header, header)
 
 
-def _key(header: dict[str, Any]) -> EngineKey:
+def _key(header: _Header) -> EngineKey:
     try:
         return EngineKey(**{name: str(value) for name, value in header["key"].items()})
     except (KeyError, TypeError, AttributeError) as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
@@ -114,6 +114,30 @@ class Intrinsics:
         return Intrinsics(width, height, self.fx, self.fy, self.cx - left, self.cy - top)
 
 
+class RegionOfInterest(Protocol):
+    """``sensor_msgs/RegionOfInterest``: full-resolution pixels, all zero for the whole image."""
+
+    x_offset: int
+    y_offset: int
+    height: int
+    width: int
+
+
+class CameraInfoMessage(Protocol):
+    """``sensor_msgs/CameraInfo``, from a subscription or a bag: matrices flat, row by row."""
+
+    height: int
+    width: int
+    distortion_model: str
+    d: Sequence[float]
+    k: Sequence[float]
+    r: Sequence[float]
+    p: Sequence[float]
+    binning_x: int
+    binning_y: int
+    roi: RegionOfInterest
+
+
 @dataclass(frozen=True)
 class CalibrationFields:
     """What an output's CameraInfo says besides its header: float64, flat, D of any length."""
@@ -139,7 +163,7 @@ class _Window:
     binning_y: int
 
     @classmethod
-    def of(cls, info: Any) -> _Window:
+    def of(cls, info: CameraInfoMessage) -> _Window:
         roi = info.roi
         whole = roi.width == 0 or roi.height == 0
         return cls(
@@ -153,7 +177,7 @@ class _Window:
 
 
 def intrinsics_from_info(
-    info: Any, width: int, height: int, *, rectified: bool = False
+    info: CameraInfoMessage, width: int, height: int, *, rectified: bool = False
 ) -> Intrinsics:
     """Intrinsics of the image of ``width`` x ``height`` pixels that ``info`` comes with.
 
@@ -196,7 +220,9 @@ def intrinsics_from_info(
     )
 
 
-def calibration_for_output(info: Any | None, intrinsics: Intrinsics) -> CalibrationFields:
+def calibration_for_output(
+    info: CameraInfoMessage | None, intrinsics: Intrinsics
+) -> CalibrationFields:
     """The calibration of an output image of the size of ``intrinsics``.
 
     K and P of ``info`` are scaled to the output with its region of interest and binning worked in;

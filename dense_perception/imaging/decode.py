@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
 
 import cv2
 import numpy as np
 
 from dense_perception.core.errors import InputError
+from dense_perception.imaging.encodings import Bytes
 
 MAX_PIXELS = 120_000_000
 """Larger pictures are refused from their header alone: a few kilobytes can claim gigabytes."""
@@ -17,7 +17,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def decode_compressed(
-    data: Any, *, max_pixels: int = MAX_PIXELS, apply_orientation: bool = False
+    data: Bytes, *, max_pixels: int = MAX_PIXELS, apply_orientation: bool = False
 ) -> np.ndarray:
     """Bytes of a JPEG, PNG, BMP or WebP picture to HxWx3 ``uint8`` RGB.
 
@@ -52,7 +52,7 @@ def decode_compressed(
 
 
 def decode_compressed_depth(
-    data: Any, encoding: str = "", *, max_pixels: int = MAX_PIXELS
+    data: Bytes, encoding: str = "", *, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
     """A compressed depth image to HxW ``float32`` metres, NaN where there is none.
 

@@ -6,15 +6,18 @@ open: ``8UC3``/``8UC4`` are BGR(A), as OpenCV writes them, and YUV is BT.601 wit
 
 from __future__ import annotations
 
+import array as arrays
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import cv2
 import numpy as np
 
 from dense_perception.core.errors import InputError
 
+Bytes: TypeAlias = "bytes | bytearray | memoryview | arrays.array[int] | np.ndarray"
+"""What messages hold their data in."""
 _Convert = Callable[[np.ndarray], np.ndarray]
 
 
@@ -84,7 +87,7 @@ DEPTH_ENCODINGS: tuple[str, ...] = tuple(_DEPTHS)
 
 
 def decode_image(
-    encoding: str, width: int, height: int, step: int, data: Any, is_bigendian: bool = False
+    encoding: str, width: int, height: int, step: int, data: Bytes, is_bigendian: bool = False
 ) -> np.ndarray:
     """A picture's message fields to HxWx3 ``uint8`` RGB.
 
@@ -117,7 +120,7 @@ def decode_image(
 
 
 def decode_depth(
-    encoding: str, width: int, height: int, step: int, data: Any, is_bigendian: bool = False
+    encoding: str, width: int, height: int, step: int, data: Bytes, is_bigendian: bool = False
 ) -> np.ndarray:
     """A depth image's message fields to HxW ``float32`` metres, NaN where there is none (REP 118).
 
@@ -144,7 +147,7 @@ def _array(
     width: int,
     height: int,
     step: int,
-    data: Any,
+    data: Bytes,
     is_bigendian: bool,
 ) -> np.ndarray:
     """A view of the pixels, HxWxC or HxW, rows padded as in ``data``."""

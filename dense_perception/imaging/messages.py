@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dense_perception.imaging.decode import decode_compressed, decode_compressed_depth
-from dense_perception.imaging.encodings import DEPTH_ENCODINGS, decode_depth, decode_image
+from dense_perception.imaging.encodings import DEPTH_ENCODINGS, Bytes, decode_depth, decode_image
 
 _NS = 1_000_000_000
 
@@ -43,7 +43,7 @@ class ImageMessage(Protocol):
     @property
     def header(self) -> Header: ...
     @property
-    def data(self) -> Any: ...
+    def data(self) -> Bytes: ...
 
 
 def stamp_ns(header: Header) -> int:
@@ -96,7 +96,7 @@ def message_depth_m(message: ImageMessage) -> np.ndarray:
     return decode_depth(*_fields(message))
 
 
-def _fields(message: Any) -> tuple[str, int, int, int, Any, bool]:
+def _fields(message: Any) -> tuple[str, int, int, int, Bytes, bool]:
     return (
         message.encoding,
         message.width,

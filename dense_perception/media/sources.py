@@ -7,11 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 
-from dense_perception.core.camera import Frame, Intrinsics, intrinsics_from_info
+from dense_perception.core.camera import CameraInfoMessage, Frame, Intrinsics, intrinsics_from_info
 from dense_perception.core.errors import InputError
 from dense_perception.imaging.decode import decode_compressed
 from dense_perception.imaging.messages import message_rgb, stamp_ns
@@ -35,7 +34,7 @@ class Item:
     frame: Frame
     name: str
     time_ns: int
-    camera_info: Any = None
+    camera_info: CameraInfoMessage | None = None
 
 
 class Source(ABC):
@@ -188,7 +187,7 @@ class BagSource(Source):
     def close(self) -> None:
         self.bag.close()
 
-    def _first_info(self) -> Any:
+    def _first_info(self) -> CameraInfoMessage | None:
         """The first calibration, which may have been recorded after the first frame."""
         for message in self.bag.messages([self.info_topic]):
             try:
@@ -197,7 +196,7 @@ class BagSource(Source):
                 continue
         return None
 
-    def _camera(self, info: Any, width: int, height: int) -> Intrinsics | None:
+    def _camera(self, info: CameraInfoMessage | None, width: int, height: int) -> Intrinsics | None:
         given = self._given(width, height)
         if given is not None or info is None:
             return given

@@ -25,6 +25,7 @@ from dense_perception.backends.engine_cache import (
     store_engine,
     stored_keys,
 )
+from dense_perception.core.difference import Difference
 
 KEY = EngineKey(
     graph="a" * 64,
@@ -120,8 +121,8 @@ def test_a_folder_that_cannot_be_written_costs_only_time(
     engine = obtain_engine(KEY, lambda: b"engine")
     assert engine.payload == b"engine"
     assert "not stored" in engine.problem
-    assert not remember_check(engine.identity, {"ok": True})
-    assert remembered_check(engine.identity) == {}
+    assert not remember_check(engine.identity, "test", Difference(0.0, 0.0))
+    assert remembered_check(engine.identity) is None
 
 
 def test_a_full_disk_leaves_no_half_engine() -> None:
@@ -177,9 +178,18 @@ def test_what_nobody_used_for_long_goes_when_another_engine_is_stored() -> None:
     for key in (old, used):
         store_engine(key, b"engine")
         os.utime(key.path, (long_ago, long_ago))
-    remember_check("old", {"max_of_range": 0.0})
+    remember_check("old", "test", Difference(0.0, 0.0))
     os.utime(engines_dir() / "old.check.json", (long_ago, long_ago))
     assert isinstance(find_engine(used), Engine)
     store_engine(KEY, b"engine")
     assert {key.version for key in stored_keys()} == {"10.0", "10.3"}
-    assert not remembered_check("old")
+    assert remembered_check("old") is None
+
+
+@pytest.mark.parametrize("junk", ["", "[]", "{}", '{"max_of_range": 0.1}', '{"max_of_range": []}'])
+def test_a_damaged_memory_of_a_check_is_none(junk: str) -> None:
+    found = Difference(0.25, 0.125)
+    assert remember_check("known", "a backend", found)
+    assert remembered_check("known") == found
+    (engines_dir() / "known.check.json").write_text(junk)
+    assert remembered_check("known") is None

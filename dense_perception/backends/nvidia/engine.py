@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from dense_perception.backends.device import Gpu
 from dense_perception.backends.engine_cache import (
     Engine,
@@ -14,14 +12,14 @@ from dense_perception.backends.engine_cache import (
     stored_keys,
 )
 from dense_perception.backends.nvidia.build import OnProgress, TensorRtOptions, build_engine
-from dense_perception.backends.nvidia.module import STANDARD, major
+from dense_perception.backends.nvidia.module import STANDARD, TensorRt, major
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError
 from dense_perception.core.onnx_file import OnnxFile
 
 
 def engine_key(
-    file: OnnxFile, runtime: str, trt: Any, options: TensorRtOptions, gpu: Gpu | None
+    file: OnnxFile, runtime: str, trt: TensorRt, options: TensorRtOptions, gpu: Gpu | None
 ) -> EngineKey:
     """The key of what :func:`build_engine` makes; ``gpu`` is the one in this machine.
 
@@ -52,7 +50,7 @@ def engine_key(
     )
 
 
-def fits(key: EngineKey, trt: Any, gpu: Gpu, dla_core: int = -1) -> bool:
+def fits(key: EngineKey, trt: TensorRt, gpu: Gpu, dla_core: int = -1) -> bool:
     """Whether an engine with that key may run in this TensorRT on ``gpu``."""
     places = [str(gpu), _any_of(gpu.capability)]
     if float(gpu.capability) >= 8.0:
@@ -65,7 +63,7 @@ def fits(key: EngineKey, trt: Any, gpu: Gpu, dla_core: int = -1) -> bool:
     )
 
 
-def engine_for(file: OnnxFile, runtime: str, trt: Any, gpu: Gpu, dla_core: int = -1) -> Engine:
+def engine_for(file: OnnxFile, runtime: str, trt: TensorRt, gpu: Gpu, dla_core: int = -1) -> Engine:
     """The newest engine in the cache that fits, else one built now for a batch of 1.
 
     :raises BackendError: if none fits and it cannot be built.
@@ -85,7 +83,7 @@ def engine_for(file: OnnxFile, runtime: str, trt: Any, gpu: Gpu, dla_core: int =
 def compile_engine(
     file: OnnxFile,
     runtime: str,
-    trt: Any,
+    trt: TensorRt,
     options: TensorRtOptions,
     gpu: Gpu | None,
     on_progress: OnProgress | None = None,
@@ -111,7 +109,7 @@ def compile_engine(
     )
 
 
-def fp8_refusal(key: EngineKey, options: TensorRtOptions, trt: Any, gpu: Gpu | None) -> str:
+def fp8_refusal(key: EngineKey, options: TensorRtOptions, trt: TensorRt, gpu: Gpu | None) -> str:
     """Why a file in fp8 cannot become the engine of that key; nothing where it can."""
     if key.precision != "fp8":
         return ""

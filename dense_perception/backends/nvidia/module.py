@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from dense_perception.core.errors import BackendError
 
@@ -79,7 +79,13 @@ def load_runtime(
         raise BackendError(f"{wanted} is installed but does not load ({error}): {CURE}") from error
 
 
-def major(trt: Any) -> int:
+class TensorRt(Protocol):
+    """As much of the module as tells versions apart."""
+
+    __version__: str
+
+
+def major(trt: TensorRt) -> int:
     """The major version, such as 8, 10 or 11."""
     return int(str(trt.__version__).split(".")[0])
 
