@@ -26,9 +26,8 @@ from dense_perception.benchmarks.source import SourceOptions
 from dense_perception.core.errors import BackendError
 from dense_perception.core.machine import keep_freed_memory
 from dense_perception.imaging.messages import stamp_ns
-from dense_perception.ros.domain import local_environment, reserved_domain
 from dense_perception.ros.processes import ChildProcess, interrupt_on_signals
-from dense_perception.ros.transport import transport_environment
+from dense_perception.ros.transport import local_environment, reserved_domain, transport_environment
 
 WARM_UP_S = 5.0
 """How long a stream runs before it is measured, or half of it where it is short."""

@@ -23,9 +23,8 @@ from tqdm import tqdm
 from dense_perception.core.errors import BackendError
 from dense_perception.core.storage import prepare_output_folder
 from dense_perception.ros.demo_pictures import Pictures
-from dense_perception.ros.domain import local_environment, reserved_domain
 from dense_perception.ros.processes import ChildProcess, interrupt_on_signals, resident_mb
-from dense_perception.ros.transport import transport_environment
+from dense_perception.ros.transport import local_environment, reserved_domain, transport_environment
 
 HELP = "play a small bag through depth_node in real ROS 2 processes, and show the answers"
 EXAMPLES = """examples:

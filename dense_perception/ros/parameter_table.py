@@ -12,11 +12,12 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import Enum
-from typing import Any, TypeVar, get_origin, get_type_hints
+from typing import Any, TypeAlias, TypeVar, get_origin, get_type_hints
 
 from dense_perception.core.errors import InputError
 
 Parameters = TypeVar("Parameters", bound="ParameterTable")
+Value: TypeAlias = bool | int | float | str | tuple[str, ...]
 
 
 class Changes(str, Enum):
@@ -39,7 +40,7 @@ class ParameterSpec:
 
     name: str
     type: type
-    default: Any
+    default: Value
     description: str
     changes: Changes
     low: float | None = None
@@ -55,29 +56,35 @@ class ParameterSpec:
             return f"{self.low:g} to {self.high:g}"
         return ""
 
-    def check(self, value: Any) -> None:
+    def check(self, value: object) -> None:
         """
         :raises InputError: if ``value`` is of another type or outside the allowed values.
         """
         kind: type = type(value)  # bool is an int to isinstance
-        if kind is tuple and not all(isinstance(item, str) for item in value):
+        if isinstance(value, tuple) and not all(isinstance(item, str) for item in value):
             kind = list  # of something else than texts
+        number = value if isinstance(value, int | float) else None
         if kind is not self.type:
-            example = f": write {float(value)}" if self.type is float and _whole(value) else ""
+            example = ""
+            if self.type is float and number is not None and kind is int:
+                example = f": write {float(number)}"
             raise InputError(
                 f"parameter {self.name} is {value!r} ({_type_name(kind)}), expected "
                 f"{_type_name(self.type)}{example}"
             )
-        if self.type is float and not math.isfinite(value):
-            raise InputError(f"parameter {self.name} is {value}, expected {self.constraint}")
-        if self.low is not None and self.high is not None and not self.low <= value <= self.high:
+        if number is not None and not self._is_within(number):
             raise InputError(f"parameter {self.name} is {value}, expected {self.constraint}")
         if self.choices and value not in self.choices:
             raise InputError(f"parameter {self.name} is {value!r}, expected {self.constraint}")
 
+    def _is_within(self, number: float) -> bool:
+        if self.low is None or self.high is None:
+            return math.isfinite(number)
+        return self.low <= number <= self.high
+
 
 def parameter(
-    default: Any,
+    default: Value,
     description: str,
     *,
     changes: Changes = Changes.UNCONFIGURED,
@@ -108,7 +115,7 @@ class ParameterTable:
             spec.check(getattr(self, spec.name))
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     """A value as ROS gives it to a value of the table: lists of texts are tuples without blanks.
 
     ROS cannot tell the type of an empty list, so ``[""]`` stands for it.
@@ -131,7 +138,7 @@ def table(parameters: type[ParameterTable]) -> tuple[ParameterSpec, ...]:
 
 
 def changed(
-    current: Parameters, values: Mapping[str, Any], *, configured: bool = False
+    current: Parameters, values: Mapping[str, object], *, configured: bool = False
 ) -> Parameters:
     """``current`` with ``values`` replaced, names that are no parameter left out.
 
@@ -164,7 +171,7 @@ def with_model_of(settings: Parameters, other: Parameters) -> Parameters:
     return replace(settings, **model_changes(settings, other))
 
 
-def from_overrides(parameters: type[Parameters], values: Mapping[str, Any]) -> Parameters:
+def from_overrides(parameters: type[Parameters], values: Mapping[str, object]) -> Parameters:
     """The parameters of a node that is started with ``values``; other names are left out.
 
     :raises InputError: for a wrong value.
@@ -184,10 +191,6 @@ def unknown_names(parameters: type[ParameterTable], names: Iterable[str]) -> lis
 
 
 _ROS_OWN = ("use_sim_time", "start_type_description_service", "qos_overrides.")
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _type_name(kind: type) -> str:
@@ -230,7 +233,7 @@ def as_markdown(parameters: type[ParameterTable]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _yaml_value(value: Any) -> str:
+def _yaml_value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):

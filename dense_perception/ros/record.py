@@ -10,9 +10,15 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dense_perception.core.errors import InputError
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+    from rclpy.subscription import MessageInfo, Subscription
+    from rclpy.topic_endpoint_info import TopicEndpointInfo
+    from rosbags.interfaces import Connection
 
 
 class Recorder:
@@ -24,7 +30,7 @@ class Recorder:
     :raises InputError: if ``output`` exists.
     """
 
-    def __init__(self, node: Any, output: Path, topics: Sequence[str]) -> None:
+    def __init__(self, node: Node, output: Path, topics: Sequence[str]) -> None:
         from rosbags.rosbag2 import StoragePlugin, Writer
         from rosbags.typesys import Stores, get_typestore
 
@@ -43,9 +49,9 @@ class Recorder:
         self._node = node
         self._missing = set(topics)
         self.counts = dict.fromkeys(topics, 0)
-        self._subscriptions: list[Any] = []
+        self._subscriptions: list[Subscription[Any]] = []
         # The executor must come back at once, or the middleware's queues overflow meanwhile.
-        self._pending: queue.SimpleQueue[tuple[Any, int, bytes] | None] = queue.SimpleQueue()
+        self._pending: queue.SimpleQueue[tuple[Connection, int, bytes] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="recorder", daemon=True)
         self._thread.start()
         self._timer = node.create_timer(0.05, self.subscribe_to_published)
@@ -79,7 +85,7 @@ class Recorder:
         while (item := self._pending.get()) is not None:
             self._writer.write(*item)
 
-    def _subscribe(self, topic: str, publishers: Sequence[Any]) -> None:
+    def _subscribe(self, topic: str, publishers: Sequence[TopicEndpointInfo]) -> None:
         from rclpy.qos import QoSProfile, ReliabilityPolicy
         from rclpy.subscription import Subscription
 
@@ -96,7 +102,7 @@ class Recorder:
             self._pending.put((connection, received_ns, data))
             self.counts[topic] += 1
 
-        def with_info(data: bytes, info: Any) -> None:
+        def with_info(data: bytes, info: MessageInfo) -> None:
             take(data, info["received_timestamp"] or time.time_ns())
 
         def without_info(data: bytes) -> None:  # Humble's rclpy tells no more

@@ -9,6 +9,7 @@ from typing import Any
 
 from rclpy.duration import Duration
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
@@ -62,7 +63,7 @@ class Replay:
         self._options = options
         self._node = node
         self.report = ReplayReport()
-        self._publishers: dict[str, Any] = {}
+        self._publishers: dict[str, Publisher[Any]] = {}
         _check_known(bag, (*options.topics, *options.remap))
         for topic in bag.topics:
             if options.topics and topic.name not in options.topics:
@@ -187,7 +188,7 @@ def replay_qos(topic: BagTopic) -> QoSProfile:
     return profile
 
 
-def _policy(qos: Any, name: str) -> str:
+def _policy(qos: object, name: str) -> str:
     return str(getattr(getattr(qos, name, None), "name", "")).lower()
 
 

@@ -1,10 +1,14 @@
-"""The environment in which Fast DDS carries camera images between processes."""
+"""The environment in which processes meet: a domain of their own, Fast DDS for camera images."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import random
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from dense_perception.core.errors import InputError
@@ -13,6 +17,8 @@ PROFILE_NAME = "fastdds_large_images.xml"
 # Fast DDS 2 (ROS 2 up to Jazzy) reads the older name, Fast DDS 3 the newer and warns of the older.
 _VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 _OLD_DISTRIBUTIONS = ("foxy", "galactic", "humble", "iron", "jazzy")
+# Above 101 the ports of a domain overlap the ephemeral ones of Linux; 0 is everybody's.
+_DOMAINS = range(1, 102)
 
 
 def default_profile() -> Path:
@@ -57,3 +63,27 @@ def _config_folders() -> Iterator[Path]:
     prefixes = [sys.prefix, *os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)]
     for prefix in filter(None, prefixes):
         yield Path(prefix) / "share" / "dense_perception" / "config"
+
+
+@contextmanager
+def reserved_domain() -> Iterator[int]:
+    """A ROS_DOMAIN_ID that no other caller on this machine holds, until the block ends.
+
+    :raises InputError: if all are held.
+    """
+    folder = Path(tempfile.gettempdir()) / f"dense_perception_domains_{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for domain in random.sample(_DOMAINS, len(_DOMAINS)):
+        with open(folder / str(domain), "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue
+            yield domain
+            return
+    raise InputError(f"all {len(_DOMAINS)} ROS domains are in use here: end other demos or tests")
+
+
+def local_environment(domain: int) -> dict[str, str]:
+    """Variables that keep a process in ``domain`` and on this machine."""
+    return {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}

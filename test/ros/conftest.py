@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dense_perception.ros.domain import local_environment, reserved_domain
 from dense_perception.ros.processes import ChildProcess
-from dense_perception.ros.transport import transport_environment
+from dense_perception.ros.transport import local_environment, reserved_domain, transport_environment
 from test.support.artefacts import write_red_artefact
 from test.support.ros_interfaces import importable
 from test.support.ros_probe import Probe

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from dense_perception.core.errors import BackendError, InputError
-from dense_perception.ros.domain import reserved_domain
 from dense_perception.ros.processes import ChildProcess, resident_mb
-from dense_perception.ros.transport import default_profile, transport_environment
+from dense_perception.ros.transport import default_profile, reserved_domain, transport_environment
 
 
 def test_domains_are_not_shared_while_held() -> None:
@@ -21,7 +20,7 @@ def test_domains_are_not_shared_while_held() -> None:
         assert first != second
         assert {first, second} <= set(range(1, 102))
         code = (
-            "from dense_perception.ros.domain import reserved_domain\n"
+            "from dense_perception.ros.transport import reserved_domain\n"
             "from contextlib import ExitStack\n"
             "with ExitStack() as stack:\n"
             "    held = [stack.enter_context(reserved_domain()) for _ in range(20)]\n"
