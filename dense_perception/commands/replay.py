@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
+from dense_perception.commands.output import show
 from dense_perception.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,44 +47,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print what happened as JSON")
 
 
-def main(args: argparse.Namespace) -> int:
+def main(options: argparse.Namespace) -> int:
     """Returns 0, 1 for a damaged bag, 130 when interrupted."""
-    import rclpy
-    from rclpy.signals import SignalHandlerOptions
+    from dense_perception.ros.replay import ReplayOptions, replay_bag
 
-    from dense_perception.core.machine import keep_freed_memory
-    from dense_perception.media.bag_reader import BagReader
-    from dense_perception.ros.processes import interrupt_on_signals
-    from dense_perception.ros.replay import Replay, ReplayOptions, ReplayReport
-
-    options = ReplayOptions(
-        rate=args.rate,
-        loop=args.loop,
-        clock=args.clock,
-        topics=tuple(args.topics),
-        remap=parse_remaps(args.remap),
-        delay_s=args.delay,
-        wait_for_subscribers_s=args.wait_for_subscribers,
-        subscribers=args.subscribers,
+    wanted = ReplayOptions(
+        rate=options.rate,
+        loop=options.loop,
+        clock=options.clock,
+        topics=tuple(options.topics),
+        remap=parse_remaps(options.remap),
+        delay_s=options.delay,
+        wait_for_subscribers_s=options.wait_for_subscribers,
+        subscribers=options.subscribers,
     )
-    keep_freed_memory()
-    interrupt_on_signals()
-    with BagReader(args.bag) as bag:
-        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-        node = rclpy.create_node("bag_replay", start_parameter_services=False)
-        report, interrupted = ReplayReport(), False
-        try:
-            replay = Replay(node, bag, options)
-            report = replay.report
-            with _progress(replay.message_count, args.loop or args.json) as on_message:
-                replay.run(on_message=on_message)
-        except KeyboardInterrupt:
-            interrupted = True
-        finally:
-            node.destroy_node()
-            rclpy.try_shutdown()
-    _print(report, args.json)
-    return 130 if interrupted else int(bool(report.problems))
+    with tqdm(unit="msg", disable=True if options.loop or options.json else None) as bar:
+
+        def on_message(total: int) -> None:
+            bar.total = total
+            bar.update()
+
+        report = replay_bag(options.bag, wanted, on_message)
+    show(report, table, options.json)
+    for topic, reason in report.skipped.items():
+        print(f"skipped {topic}: {reason}", file=sys.stderr)
+    if report.unsubscribed:
+        print(f"nobody subscribed to {', '.join(report.unsubscribed)}", file=sys.stderr)
+    for problem in report.problems:
+        print(f"what could be read was played: {problem}", file=sys.stderr)
+    return 130 if report.interrupted else int(bool(report.problems))
+
+
+def table(report: ReplayReport) -> str:
+    """What was published, a topic a line."""
+    lines = [f"{topic}: {count} messages" for topic, count in report.published.items()]
+    return "\n".join([*lines, f"{report.seconds:.2f} s, at most {report.latest_ms:.1f} ms late"])
 
 
 def parse_remaps(texts: list[str]) -> dict[str, str]:
@@ -100,26 +96,3 @@ def parse_remaps(texts: list[str]) -> dict[str, str]:
             raise InputError(f"--remap got {text!r}, expected FROM:=TO")
         remaps[source] = target
     return remaps
-
-
-@contextmanager
-def _progress(total: int, silent: bool) -> Iterator[Any]:
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit="msg", disable=True if silent else None) as bar:
-        yield bar.update
-
-
-def _print(report: ReplayReport, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(asdict(report), indent=2))
-    else:
-        for topic, count in report.published.items():
-            print(f"{topic}: {count} messages")
-        print(f"{report.seconds:.2f} s, at most {report.latest_ms:.1f} ms late")
-    for topic, reason in report.skipped.items():
-        print(f"skipped {topic}: {reason}", file=sys.stderr)
-    if report.unsubscribed:
-        print(f"nobody subscribed to {', '.join(report.unsubscribed)}", file=sys.stderr)
-    for problem in report.problems:
-        print(f"what could be read was played: {problem}", file=sys.stderr)

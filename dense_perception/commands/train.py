@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from dense_perception.commands.output import print_json
 
 HELP = "train a model on generated rooms or on your own recordings"
 EXAMPLES = """\
@@ -19,8 +19,6 @@ examples:
   dense-perception train config/training/dpt_tiny_indoor.yaml \\
       --init models/dpt_tiny_indoor_fp32.onnx --data corpora/mine --out runs/mine --minutes 30
 """
-# Held out of the training corpora where no validation corpus is given.
-_HELD_OUT = 0.05
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,94 +53,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print every record as a JSON line")
 
 
-def main(args: argparse.Namespace) -> int:
-    from dense_perception.core.machine import keep_freed_memory
-
-    keep_freed_memory(activations=True)
-    # Read when torch is first loaded: threads that wait sleep, since other work may need the core.
+def main(options: argparse.Namespace) -> int:
+    # Read when PyTorch is first loaded: threads that wait sleep, since others may need the core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import torch
+    from dense_perception.training.run import TrainOptions, train
+    from dense_perception.training.run_folder import MODEL_FILE
 
-    from dense_perception.data.corpus import Corpus, Mixture, evenly, split
-    from dense_perception.training import run_folder
-    from dense_perception.training.batches import one_thread_for_opencv
-    from dense_perception.training.config import TrainingConfig
-    from dense_perception.training.loop import Task, fit
-    from dense_perception.training.provenance import machine
-
-    config = _overridden(TrainingConfig.from_yaml(args.config), args)
-    train: Any = Mixture([Corpus(path) for path in args.data])
-    data = train.describe()
-    if args.validation:
-        validation: Any = Mixture([Corpus(path) for path in args.validation])
-        validation_data = validation.describe()
-    else:
-        train, validation = split(train, _HELD_OUT)
-        validation_data = [{"name": "held out", "frames": len(validation)}]
-    args.out.mkdir(parents=True, exist_ok=True)
-    _refuse_overwriting(args, run_folder.STATE_FILE)
-    torch.set_num_threads(args.threads)
-    torch.set_flush_denormal(True)
-    one_thread_for_opencv()
-    task = Task(
-        config=config,
-        train=train,
-        validation=validation,
-        validation_indices=evenly(len(validation), args.validation_frames),
-        out=args.out,
-        provenance={
-            "data": data,
-            "validation_data": validation_data,
-            "seed": config.seed,
-            "command": _command(args),
-            "machine": machine(),
-        },
-        initial=args.init,
-        resume=args.resume,
+    wanted = TrainOptions(
+        config=options.config,
+        data=options.data,
+        out=options.out,
+        validation=options.validation,
+        resume=options.resume,
+        initial=options.init,
+        minutes=options.minutes,
+        steps=options.steps,
+        seed=options.seed,
+        threads=options.threads,
+        validation_frames=options.validation_frames,
     )
-    printer = _Printer(args.json)
+    printer = _Printer(options.json)
     try:
-        results = fit(task, printer.show)
+        results = train(wanted, printer.show)
     finally:
         printer.close()
-    if not args.json:
-        print(f"{args.out / run_folder.MODEL_FILE}: {_line(results)}")
+    if not options.json:
+        print(f"{options.out / MODEL_FILE}: {_line(results)}")
     return 0
-
-
-def _overridden(config: Any, args: argparse.Namespace) -> Any:
-    changes: dict[str, Any] = {}
-    if args.minutes is not None:
-        changes |= {"minutes": args.minutes, "steps": 0}
-    if args.steps is not None:
-        changes["steps"] = args.steps
-    if args.seed is not None:
-        changes["seed"] = args.seed
-    return replace(config, **changes)
-
-
-def _refuse_overwriting(args: argparse.Namespace, state_file: str) -> None:
-    from dense_perception.core.errors import TrainingError
-
-    if not args.resume and (args.out / state_file).exists():
-        raise TrainingError(
-            f"{args.out} already holds a run: go on with it (--resume), or choose another --out"
-        )
-
-
-def _command(args: argparse.Namespace) -> str:
-    """The command that made the model, with folder names instead of this machine's paths."""
-    words = ["dense-perception", "train", f"config/training/{args.config.name}"]
-    for option, paths in (("--data", args.data), ("--validation", args.validation)):
-        for path in paths:
-            words += [option, path.name]
-    if args.init is not None:
-        words += ["--init", f"{args.init.parent.name}/{args.init.name}"]
-    words += ["--out", args.out.name]
-    for option in ("minutes", "steps", "seed"):
-        if getattr(args, option) is not None:
-            words += [f"--{option}", f"{getattr(args, option):g}"]
-    return " ".join([*words, "--threads", str(args.threads)])
 
 
 class _Printer:
@@ -162,7 +99,7 @@ class _Printer:
 
     def show(self, record: dict[str, Any]) -> None:
         if self.as_json:
-            print(json.dumps(record), flush=True)
+            print_json(record)
             return
         if record["kind"] == "initialisation":
             self.bar.write(record["text"])

@@ -40,13 +40,13 @@ HEADINGS: dict[str, dict[str, Verb]] = {
         "data": Verb(
             "make a corpus to train on, or look into one",
             kinds={
-                "synthesize": Verb("generate rooms or Doom maps", f"{_COMMANDS}.synthesize"),
+                "synthesize": Verb("generate rooms or Doom maps", f"{_COMMANDS}.data_synthesize"),
             },
         ),
         "train": Verb(
             "train a model",
             f"{_COMMANDS}.train",
-            {"soup": Verb("average a model with its continuation", f"{_COMMANDS}.soup")},
+            {"soup": Verb("average a model with its continuation", f"{_COMMANDS}.train_soup")},
         ),
     },
     "measuring": {

@@ -5,17 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import rclpy
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 
 from dense_perception.core.errors import InputError
+from dense_perception.core.machine import keep_freed_memory
 from dense_perception.imaging.messages import stamp_fields
 from dense_perception.media.bag_reader import BagReader, BagTopic
+from dense_perception.ros.processes import interrupt_on_signals
 from dense_perception.ros.topics import message_class
 
 _CLOCK_PERIOD_S = 0.01
@@ -50,6 +55,7 @@ class ReplayReport:
     seconds: float = 0.0
     latest_ms: float = 0.0
     problems: list[str] = field(default_factory=list)
+    interrupted: bool = False
 
 
 class Replay:
@@ -161,6 +167,33 @@ class Replay:
             message = Clock()
             message.clock.sec, message.clock.nanosec = stamp_fields(time_ns)
             self._clock.publish(message)
+
+
+def replay_bag(
+    path: Path, options: ReplayOptions, on_message: Callable[[int], None]
+) -> ReplayReport:
+    """Play a bag from a node of its own, until its end or Ctrl-C; initialises rclpy.
+
+    ``on_message`` is called after every message with how many messages one pass has.
+
+    :raises InputError: if the bag cannot be read or no topic of it can be played.
+    """
+    keep_freed_memory()
+    interrupt_on_signals()
+    with BagReader(path) as bag:
+        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+        node = rclpy.create_node("bag_replay", start_parameter_services=False)
+        report = ReplayReport()
+        try:
+            replay = Replay(node, bag, options)
+            report, total = replay.report, replay.message_count
+            replay.run(on_message=lambda: on_message(total))
+        except KeyboardInterrupt:
+            report.interrupted = True
+        finally:
+            node.destroy_node()
+            rclpy.try_shutdown()
+    return report
 
 
 def replay_qos(topic: BagTopic) -> QoSProfile:

@@ -8,21 +8,24 @@ between them: validate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from dense_perception.core.errors import ArtefactError, CardError, TrainingError
+from dense_perception.core.errors import ArtefactError, CardError, InputError, TrainingError
+from dense_perception.data.corpus import Corpus, Mixture, evenly
 from dense_perception.nets.checkpoint import read_checkpoint
 from dense_perception.nets.weights import load_weights
 from dense_perception.nets.zoo import build
 from dense_perception.training import run_folder
 from dense_perception.training.config import TrainingConfig
 from dense_perception.training.provenance import card_of
+from dense_perception.training.validation import validate
 
 
 @dataclass(frozen=True)
@@ -82,3 +85,40 @@ def _mean(first: Tensor, second: Tensor, share: float) -> Tensor:
     if not first.is_floating_point():
         return first  # counters
     return torch.lerp(second, first, share)
+
+
+def cook_and_validate(
+    later: Path,
+    earlier: Path,
+    share: float,
+    out: Path,
+    *,
+    validation: Sequence[Path] = (),
+    frames: int = 200,
+    threads: int = 2,
+    overwrite: bool = False,
+) -> dict[str, dict[str, float]]:
+    """Average two models into ``out``, a ``model.pt``; returns the metrics by corpus name.
+
+    :param validation: corpora to measure it on, ``frames`` frames of each; the results on the
+        first one go into the card.
+    :raises TrainingError: if ``out`` is there and not to be replaced; see :func:`cook` and
+        :class:`~dense_perception.data.corpus.Corpus` for the rest.
+    :raises InputError: if ``frames`` is below 1.
+    """
+    if out.exists() and not overwrite:
+        raise TrainingError(f"{out} is there: give --overwrite to replace it")
+    if frames < 1:
+        raise InputError(f"got --validation-frames {frames}, expected 1 or more")
+    torch.set_num_threads(threads)
+    corpora = {path: Mixture([Corpus(path)]) for path in validation}
+    soup = cook(later, earlier, share)
+    table: dict[str, dict[str, float]] = {}
+    for path, corpus in tqdm(corpora.items(), unit="corpus", disable=None):
+        indices = evenly(len(corpus), frames)
+        found = validate(soup.network, corpus, indices, soup.config, 16)
+        table[path.name] = {**found, "frames": len(indices)}
+    first = next(iter(corpora.values()), None)
+    soup.training["validation_data"] = first.describe() if first is not None else []
+    soup.save(out, next(iter(table.values()), {}))
+    return table

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dense_perception.commands import synthesize as command
+from dense_perception.commands import data_synthesize as command
 from dense_perception.core.errors import InputError
 from dense_perception.data.corpus import Corpus, iterate_shards
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
+
+from dense_perception.commands.arguments import add_json
+from dense_perception.commands.output import print_json
 
 HELP = "average the weights of a model and of what further training made of it"
 EXAMPLES = """\
@@ -40,39 +42,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--validation-frames", type=int, default=200, metavar="N", help="of each (default 200)"
     )
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    parser.add_argument("--json", action="store_true")
+    add_json(parser)
 
 
-def main(args: argparse.Namespace) -> int:
-    import torch
-    from tqdm import tqdm
+def main(options: argparse.Namespace) -> int:
+    from dense_perception.training.soup import cook_and_validate
 
-    from dense_perception.core.errors import InputError, TrainingError
-    from dense_perception.data.corpus import Corpus, Mixture, evenly
-    from dense_perception.training.soup import cook
-    from dense_perception.training.validation import validate
-
-    if args.out.exists() and not args.overwrite:
-        raise TrainingError(f"{args.out} is there: give --overwrite to replace it")
-    if args.validation_frames < 1:
-        raise InputError(f"got --validation-frames {args.validation_frames}, expected 1 or more")
-    torch.set_num_threads(args.threads)
-    corpora = {path: Mixture([Corpus(path)]) for path in args.validation}
-    soup = cook(args.later, args.earlier, args.share)
-    table = {}
-    for path, corpus in tqdm(corpora.items(), unit="corpus", disable=None):
-        indices = evenly(len(corpus), args.validation_frames)
-        found = validate(soup.network, corpus, indices, soup.config, 16)
-        table[path.name] = {**found, "frames": len(indices)}
-    first = next(iter(corpora.values()), None)
-    soup.training["validation_data"] = first.describe() if first is not None else []
-    soup.save(args.out, next(iter(table.values()), {}))
-    if args.json:
-        print(json.dumps({"model": str(args.out), "share": args.share, "validation": table}))
+    table = cook_and_validate(
+        options.later,
+        options.earlier,
+        options.share,
+        options.out,
+        validation=options.validation,
+        frames=options.validation_frames,
+        threads=options.threads,
+        overwrite=options.overwrite,
+    )
+    if options.json:
+        print_json({"model": options.out, "share": options.share, "validation": table})
         return 0
     if table:
         print(f"{'corpus':<20}" + "".join(f"{name:>18}" for name in _COLUMNS))
     for name, row in table.items():
         print(f"{name:<20}" + "".join(f"{row.get(key, float('nan')):>18.4g}" for key in _COLUMNS))
-    print(f"{args.out}: {args.share:g} of {args.later}, {1 - args.share:g} of {args.earlier}")
+    rest = 1 - options.share
+    print(f"{options.out}: {options.share:g} of {options.later}, {rest:g} of {options.earlier}")
     return 0

@@ -1,0 +1,116 @@
+"""One training run from its configuration: the corpora, what is held out, and the record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dense_perception.core.errors import TrainingError
+from dense_perception.core.machine import keep_freed_memory
+from dense_perception.data.corpus import Corpus, Frames, Mixture, evenly, split
+from dense_perception.training import run_folder
+from dense_perception.training.batches import one_thread_for_opencv
+from dense_perception.training.config import TrainingConfig
+from dense_perception.training.loop import Task, fit
+from dense_perception.training.provenance import machine
+
+# Held out of the training corpora where no validation corpus is given.
+_HELD_OUT = 0.05
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What to train on what; ``minutes``, ``steps`` and ``seed`` replace the configuration's.
+
+    ``initial`` is a model.pt or an exported fp32 ONNX file to start from.
+    """
+
+    config: Path
+    data: Sequence[Path]
+    out: Path
+    validation: Sequence[Path] = ()
+    resume: bool = False
+    initial: Path | None = None
+    minutes: float | None = None
+    steps: int | None = None
+    seed: int | None = None
+    threads: int = 2
+    validation_frames: int = 200
+
+    def command(self) -> str:
+        """The command that makes the model, with folder names instead of this machine's paths."""
+        words = ["dense-perception", "train", f"config/training/{self.config.name}"]
+        for option, paths in (("--data", self.data), ("--validation", self.validation)):
+            for path in paths:
+                words += [option, path.name]
+        if self.initial is not None:
+            words += ["--init", f"{self.initial.parent.name}/{self.initial.name}"]
+        words += ["--out", self.out.name]
+        for option, value in (
+            ("--minutes", self.minutes),
+            ("--steps", self.steps),
+            ("--seed", self.seed),
+        ):
+            if value is not None:
+                words += [option, f"{value:g}"]
+        return " ".join([*words, "--threads", str(self.threads)])
+
+
+def train(options: TrainOptions, on_record: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Train, and write checkpoints and ``model.pt`` to ``options.out``; returns the last metrics.
+
+    ``on_record`` gets each record of the loop: see :func:`~dense_perception.training.loop.fit`.
+
+    :raises TrainingError: if the configuration or a corpus cannot be read, or ``out`` holds a run
+        that is not to be resumed.
+    """
+    keep_freed_memory(activations=True)
+    config = _overridden(TrainingConfig.from_yaml(options.config), options)
+    data = Mixture([Corpus(path) for path in options.data])
+    frames: Frames = data
+    validation: Frames
+    if options.validation:
+        given = Mixture([Corpus(path) for path in options.validation])
+        validation, validation_data = given, given.describe()
+    else:
+        frames, validation = split(data, _HELD_OUT)
+        validation_data = [{"name": "held out", "frames": len(validation)}]
+    options.out.mkdir(parents=True, exist_ok=True)
+    if not options.resume and (options.out / run_folder.STATE_FILE).exists():
+        raise TrainingError(
+            f"{options.out} already holds a run: go on with it (--resume), or choose another --out"
+        )
+    torch.set_num_threads(options.threads)
+    torch.set_flush_denormal(True)
+    one_thread_for_opencv()
+    task = Task(
+        config=config,
+        train=frames,
+        validation=validation,
+        validation_indices=evenly(len(validation), options.validation_frames),
+        out=options.out,
+        provenance={
+            "data": data.describe(),
+            "validation_data": validation_data,
+            "seed": config.seed,
+            "command": options.command(),
+            "machine": machine(),
+        },
+        initial=options.initial,
+        resume=options.resume,
+    )
+    return fit(task, on_record)
+
+
+def _overridden(config: TrainingConfig, options: TrainOptions) -> TrainingConfig:
+    if options.minutes is not None:
+        config = replace(config, minutes=options.minutes, steps=0)
+    if options.steps is not None:
+        config = replace(config, steps=options.steps)
+    if options.seed is not None:
+        config = replace(config, seed=options.seed)
+    return config
