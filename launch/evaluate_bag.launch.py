@@ -96,8 +96,7 @@ def _processes(context):
     recorder = ExecuteProcess(
         name="record",
         cmd=[
-            *(sys.executable, "-m", "dense_perception.ros.record", *RECORDED),
-            *("--output", given["record"]),
+            *(sys.executable, "-m", "dense_perception.ros.record", given["record"], *RECORDED),
         ],
         **common,
     )

@@ -181,3 +181,21 @@ def test_help_of_every_verb_shows_examples(name: str, capsys: pytest.CaptureFixt
     out = capsys.readouterr().out
     assert f"usage: dense-perception {name}" in out
     assert f"  dense-perception {name}" in out.partition("examples:")[2]
+
+
+def test_help_of_every_verb_is_had_without_the_heavy_packages() -> None:
+    """A fresh process in which PyTorch, rclpy and the runtimes refuse to be imported."""
+    program = f"""
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "rclpy", "onnxruntime", "openvino", "mujoco", "cv2"):
+            raise AssertionError(f"--help imports {{name}}")
+sys.meta_path.insert(0, Refuse())
+from dense_perception import cli
+for words in {spellings()!r}:
+    assert cli.main([*words.split(), "--help"]) == 0, words
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("usage: dense-perception") == len(spellings())

@@ -40,8 +40,8 @@ ALLOWED = {
 }  # fmt: skip
 # Heavy packages and the only places that may name them, at module level or inside a function.
 ONLY_IN = {
-    "rclpy": {"ros", "benchmarks", "commands"},
-    "torch": {"nets", "training", "export", "backends.nvidia.torch", "commands"},
+    "rclpy": {"ros", "benchmarks"},
+    "torch": {"nets", "training", "export", "backends.nvidia.torch"},
     "torch_tensorrt": {"export", "backends.nvidia.torch"},
     "onnxruntime": {"backends", "export"},
     "openvino": {"backends", "export"},
@@ -218,6 +218,13 @@ def test_no_rooms_import_each_other_in_a_circle() -> None:
 def test_only_entry_points_import_the_cli() -> None:
     importers = [p for p in sources() for n in imports(p) if n.startswith("dense_perception.cli")]
     assert not [p for p in importers if p.name not in {"__main__.py", "cli.py"}]
+
+
+def test_only_commands_read_options_with_argparse() -> None:
+    """The other rooms are libraries: what they are told comes as arguments of functions."""
+    readers = {place_of(path) for path in sources() for name in imports(path) if name == "argparse"}
+    assert readers
+    assert {place for place in readers if not is_below(place, {"commands", "cli"})} == set()
 
 
 def test_there_is_no_grab_bag() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from typing import TYPE_CHECKING, Any
+
+from dense_perception.commands.output import show
 
 if TYPE_CHECKING:
     from dense_perception.backends.engine_cache import Engine
@@ -82,7 +83,7 @@ def main(options: argparse.Namespace) -> int:
             continue
         for row in _tensorrt(file, kind, options):
             rows.append(row if options.compute_capability else {**row, **_checked(options, kind)})
-    print(json.dumps(rows) if options.json else _table(rows))
+    show(rows, _table, options.json)
     return 1 if any(row["problem"] for row in rows) else 0
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from torch import nn
+from dense_perception.commands.output import print_json
 
-    from dense_perception.core.card import ModelCard
+if TYPE_CHECKING:
     from dense_perception.export.package import Exported, Row
+    from dense_perception.export.parity import Arrays
 
 HELP = "turn a checkpoint into fp32, fp16, int8 and fp8 ONNX files with their model card"
 EXAMPLES = """\
@@ -123,7 +123,9 @@ def main(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from dense_perception.core.errors import InputError
+    from dense_perception.core.reference_frames import reference_feeds
     from dense_perception.export.calibration import calibration_frames
+    from dense_perception.export.network import open_network
     from dense_perception.export.package import BYTES_DROP, FP16_DROP, Plan, export_model
     from dense_perception.export.quantize import BYTES, QuantizeOptions
 
@@ -149,14 +151,25 @@ def main(args: argparse.Namespace) -> int:
         products=not args.float_attention,
         full_range=args.full_range,
     )
-    network, card, output = _network(args)
-    frames: list[dict[str, Any]] = []
+    output = _output(args)
+    network, card, report = open_network(
+        args.checkpoint,
+        weights=args.weights,
+        card_path=args.card,
+        random=args.random,
+        size=args.size,
+    )
+    if report:
+        print(report, file=sys.stderr)
+    frames: Sequence[Arrays] = []
     source = ""
     if args.calibration is not None:
         frames = calibration_frames(args.calibration, card, args.frames, args.topic)
         source = args.calibration.resolve().name
     elif quantised:
-        frames, source = _reference_frames(card), "reference frames"
+        feeds = reference_feeds(card, 8)
+        frames = [{name: array[i : i + 1] for name, array in feeds.items()} for i in range(8)]
+        source = "reference frames"
     plan = Plan(precisions, frames, source, options, **drops)
     total = 2 + 4 * len({*precisions} - {"fp32"})
     with tqdm(total=total, disable=args.quiet, file=sys.stderr) as bar:
@@ -173,53 +186,25 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _network(args: argparse.Namespace) -> tuple[nn.Module, ModelCard, Path]:
-    """What to export and where to."""
+def _output(args: argparse.Namespace) -> Path:
+    """Where to write: for a published model, by default where models are looked for."""
     from dense_perception.core.errors import InputError
     from dense_perception.core.registry import exported_dir, list_models
-    from dense_perception.nets.networks import trained_network
 
-    if args.size is not None and not args.random and args.checkpoint not in list_models():
-        raise InputError("--size goes with NAME: a model.pt has its size in its card")
+    if args.output is not None:
+        return Path(args.output)
     if args.random:
-        from dense_perception.export.untrained import untrained
-
-        if args.output is None:
-            raise InputError("name a folder with --output: random weights are for measuring only")
-        return (*untrained(args.checkpoint, args.size), args.output)
-    if args.weights is not None or args.checkpoint in list_models():
-        return (*_published(args), args.output or exported_dir())
-    if args.output is None:
+        raise InputError("name a folder with --output: random weights are for measuring only")
+    if args.weights is None and args.checkpoint not in list_models():
         raise InputError(f"name a folder for the model of {args.checkpoint} with --output")
-    return (*trained_network(Path(args.checkpoint), args.card), args.output)
-
-
-def _reference_frames(card: ModelCard) -> list[dict[str, Any]]:
-    from dense_perception.core.reference_frames import reference_feeds
-
-    feeds = reference_feeds(card, 8)
-    return [{name: array[i : i + 1] for name, array in feeds.items()} for i in range(8)]
-
-
-def _published(args: argparse.Namespace) -> tuple[nn.Module, ModelCard]:
-    from dense_perception.core.card import ModelCard
-    from dense_perception.core.registry import find_card
-    from dense_perception.export.untrained import parse_size
-    from dense_perception.nets.networks import of_size, published_network
-
-    card = ModelCard.from_yaml(args.card) if args.card else find_card(args.checkpoint)
-    if args.size is not None:
-        card = of_size(card, *parse_size(args.size))
-    network, card, report = published_network(card, args.weights)
-    print(report, file=sys.stderr)
-    return network, card
+    return exported_dir()
 
 
 def _report(exported: Exported, as_json: bool) -> None:
     made = exported.card.provenance.get("precision", {})
     if as_json:
         files = [_plain(row) for row in exported.rows]
-        print(json.dumps({"card": str(exported.card_path), "files": files, "precision": made}))
+        print_json({"card": exported.card_path, "files": files, "precision": made})
         return
     print(f"{'file':<32} {'MB':>6} {'runtime':<12} {'against':<14} {'max':>9} {'mean':>9}")
     for row in exported.rows:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
+
+from dense_perception.commands.output import print_json
 
 HELP = "Download the published weights of a model, checked against their published hash."
 EXAMPLES = """\
@@ -67,18 +68,16 @@ def main(options: argparse.Namespace) -> int:
     )
     digest = file_sha256(path)
     if options.json:
-        print(
-            json.dumps(
-                {
-                    "name": card.name,
-                    "path": str(path),
-                    "bytes": path.stat().st_size,
-                    "sha256": digest,
-                    "published_sha256": card.source.sha256,
-                    "weights_licence": card.licence.get("weights", ""),
-                    "commercial": card.licence.get("commercial"),
-                }
-            )
+        print_json(
+            {
+                "name": card.name,
+                "path": str(path),
+                "bytes": path.stat().st_size,
+                "sha256": digest,
+                "published_sha256": card.source.sha256,
+                "weights_licence": card.licence.get("weights", ""),
+                "commercial": card.licence.get("commercial"),
+            }
         )
         return 0
     checked = "as published" if card.source.sha256 else "its publisher states none to compare with"

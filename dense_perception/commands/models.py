@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
+
+from dense_perception.commands.output import print_json
 
 HELP = "List the models: those ready on this machine, checked, and those that can be fetched."
 EXAMPLES = """\
@@ -25,7 +26,7 @@ def main(options: argparse.Namespace) -> int:
 
     rows = [_row(name, path) for name, path in sorted(list_models().items())]
     if options.json:
-        print(json.dumps({"folders": [str(path) for path in search_path()], "models": rows}))
+        print_json({"folders": search_path(), "models": rows})
     elif not rows:
         folders = ", ".join(map(str, search_path())) or "no folder"
         print(f"no models found in {folders}; set DENSE_PERCEPTION_MODELS to a folder of models")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from dense_perception.commands.arguments import add_model, add_model_options, model_options
+from dense_perception.commands.output import json_text, print_json, print_problems
 
 if TYPE_CHECKING:
     from dense_perception.core.camera import Intrinsics
@@ -37,15 +39,13 @@ or, with --bag, one ROS 2 bag with depth/image, depth/camera_info, depth/color (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="a model's name (see `dense-perception models`) or file")
+    add_model(parser)
     parser.add_argument("--input", required=True, help="picture, folder, video, camera number, bag")
     parser.add_argument("--output", required=True, type=Path, help="folder to write to")
     parser.add_argument("--overwrite", action="store_true", help="replace files of the same name")
     parser.add_argument("--ply", action="store_true", help="write coloured point clouds too")
     parser.add_argument("--bag", action="store_true", help="write a ROS 2 bag instead of files")
-    parser.add_argument(
-        "--no-pictures", action="store_true", help="write depth only, no pictures for eyes"
-    )
+    parser.add_argument("--no-pictures", action="store_true", help="write depth only, no previews")
     camera = parser.add_argument_group("camera")
     camera.add_argument("--topic", help="image topic of a bag (default: the only one)")
     camera.add_argument("--camera-info-topic", help="calibration topic (default: beside the image)")
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DEG",
         help="horizontal field of view where there is no calibration (default: 60)",
     )
-    add_model_arguments(parser)
+    add_model_options(parser)
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take each Nth frame")
     parser.add_argument("--limit", type=int, metavar="N", help="stop after N frames")
     parser.add_argument(
@@ -70,20 +70,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-
-
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options that every command with a perceiver shares."""
-    group = parser.add_argument_group("execution")
-    group.add_argument("--backend", default="auto", help="auto, onnxruntime, openvino, ...")
-    group.add_argument("--precision", default="auto", help="auto, fp32, fp16, int8 or fp8")
-    group.add_argument("--device", default="cpu", help="cpu, cuda, gpu, ... (default: cpu)")
-    group.add_argument("--threads", type=int, default=0, help="CPU threads (default 0: all cores)")
-    group.add_argument(
-        "--trust-engine",
-        action="store_true",
-        help="do not compare the backend with the reference before it is used",
-    )
 
 
 def main(options: argparse.Namespace) -> int:
@@ -103,11 +89,7 @@ def main(options: argparse.Namespace) -> int:
     try:
         with Perceiver.load(
             options.model,
-            backend=options.backend,
-            precision=options.precision,
-            device=options.device,
-            threads=options.threads,
-            trust_engine=options.trust_engine,
+            **model_options(options),
             default_hfov_deg=options.hfov,
             output_size=options.size,
             max_output_side=options.max_side,
@@ -232,14 +214,13 @@ def _open_sink(perceiver: Perceiver, options: argparse.Namespace) -> Any:
 def _keep(summary: dict[str, Any], folder: Path) -> None:
     from dense_perception.core.storage import atomic_write_text
 
-    atomic_write_text(folder / "run.json", json.dumps(summary, indent=2) + "\n")
+    atomic_write_text(folder / "run.json", json_text(summary, indent=2) + "\n")
 
 
 def _report(summary: dict[str, Any], options: argparse.Namespace) -> None:
-    for problem in summary["problems"]:
-        print(f"dense-perception: {problem}", file=sys.stderr)
+    print_problems(summary["problems"])
     if options.json:
-        print(json.dumps(summary))
+        print_json(summary)
         return
     times = ", ".join(f"{k} {v['median_ms']:.1f} ms" for k, v in summary["stages"].items())
     print(f"{summary['answered']} frames answered in {summary['seconds']} s ({times})")

@@ -27,7 +27,7 @@ _COMMANDS = "dense_perception.commands"
 HEADINGS: dict[str, dict[str, Verb]] = {
     "use": {
         "run": Verb("depth and labels of images, videos, cameras or bags", f"{_COMMANDS}.run"),
-        "demo": Verb("play a small bag through depth_node", "dense_perception.ros.demo"),
+        "demo": Verb("play a small bag through depth_node", f"{_COMMANDS}.demo"),
         "replay": Verb("publish a bag on its ROS 2 topics", f"{_COMMANDS}.replay"),
     },
     "models": {

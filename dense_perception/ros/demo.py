@@ -1,4 +1,4 @@
-"""``dense-perception demo``: a bag through depth_node in real ROS 2 processes, answers as pictures.
+"""The demo: a bag through depth_node in real ROS 2 processes, answers as pictures.
 
 Three processes: the player publishes the bag, depth_node answers, this one records. They meet in a
 ROS domain of their own and are ended whatever happens.
@@ -6,14 +6,13 @@ ROS domain of their own and are ended whatever happens.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +25,24 @@ from dense_perception.ros.demo_pictures import Pictures
 from dense_perception.ros.processes import ChildProcess, interrupt_on_signals, resident_mb
 from dense_perception.ros.transport import local_environment, reserved_domain, transport_environment
 
-HELP = "play a small bag through depth_node in real ROS 2 processes, and show the answers"
-EXAMPLES = """examples:
-  dense-perception demo --output out/demo
-  dense-perception demo --bag my_bag --model dpt_tiny_indoor --output out/mine
-
-Writes pictures/ (camera, depth and legend side by side), bag/ (a rosbag2 MCAP bag with input and
-answers) and logs/. The exit code is 1 if a frame was not answered."""
-
 EMBEDDED_BAG = Path(__file__).resolve().parents[1] / "demo"
 NODE = "/depth_node"
 _OUTPUTS = ("depth/image", "depth/camera_info", "depth/color", "points")
 _START_S, _LAST_ANSWER_S = 60.0, 10.0
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """``output``: an empty or new folder; ``rate``: speed of the player, 1 is the recording's;
+    ``topic``: of the images, where the bag has several.
+    """
+
+    output: Path
+    overwrite: bool = False
+    bag: Path = EMBEDDED_BAG
+    model: str = "dpt_tiny_indoor"
+    rate: float = 0.5
+    topic: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,45 +61,18 @@ class DemoReport:
     problems: tuple[str, ...] = ()
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", type=Path, required=True, help="folder for the answers")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo there")
-    parser.add_argument("--bag", type=Path, default=EMBEDDED_BAG, help="default: the embedded one")
-    parser.add_argument("--model", default="dpt_tiny_indoor", help="name or ONNX file")
-    parser.add_argument(
-        "--rate",
-        type=float,
-        default=0.5,
-        help="speed of the player; by default slow, so that a small machine answers every frame",
-    )
-    parser.add_argument("--topic", help="image topic, where the bag has several")
-    parser.add_argument("--json", action="store_true")
-
-
-def main(args: argparse.Namespace) -> int:
-    """Returns 0, or 1 if a frame was not answered."""
-    # The ROS 2 wheels restart the interpreter at this import: there must be no child by then.
-    import rclpy  # noqa: F401
-
-    report = run(args)
-    if args.json:
-        print(json.dumps(asdict(report), indent=2))
-    else:
-        print(as_text(report))
-    for problem in report.problems:
-        print(problem, file=sys.stderr)
-    return int(report.answered < report.frames_in or bool(report.problems))
-
-
-def run(args: argparse.Namespace) -> DemoReport:
+def run_demo(options: DemoOptions) -> DemoReport:
     """Play, answer, record, draw.
 
     :raises InputError: if the bag cannot be used or the output folder is not empty.
     :raises BackendError: if a process does not come up; the message ends with its log.
     """
-    image_topic, info_topic, compressed, count = _input_topics(args.bag, args.topic)
-    output: Path = args.output
-    prepare_output_folder(output, overwrite=args.overwrite)
+    # The ROS 2 wheels restart the interpreter at this import: there must be no child by then.
+    import rclpy  # noqa: F401
+
+    image_topic, info_topic, compressed, count = _input_topics(options.bag, options.topic)
+    output: Path = options.output
+    prepare_output_folder(output, overwrite=options.overwrite)
     for name in ("pictures", "bag", "logs"):
         shutil.rmtree(output / name, ignore_errors=True)
     (output / "logs").mkdir()
@@ -108,7 +86,7 @@ def run(args: argparse.Namespace) -> DemoReport:
             remaps["image/compressed"] = image_topic
         else:
             remaps["image"] = image_topic
-        arguments = ["--ros-args", "-p", f"model:={args.model}"]
+        arguments = ["--ros-options", "-p", f"model:={options.model}"]
         arguments += ["-p", f"image_transport:={'compressed' if compressed else 'raw'}"]
         for source, target in remaps.items():
             arguments += ["-r", f"{source}:={target}"]
@@ -122,9 +100,9 @@ def run(args: argparse.Namespace) -> DemoReport:
             node.wait_for_text("waiting for images", _START_S, failure="cannot configure")
             with tqdm(total=count, unit="frame", desc="answered", disable=None) as bar:
                 played, memory_mb, problems = _play_and_record(
-                    args, topics, output, environment, node, bar
+                    options, topics, output, environment, node, bar
                 )
-    return _report(args, output, image_topic, played, memory_mb, problems)
+    return _report(options, output, image_topic, played, memory_mb, problems)
 
 
 def _input_topics(path: Path, wanted: str | None) -> tuple[str, str, bool, int | None]:
@@ -141,7 +119,7 @@ def _input_topics(path: Path, wanted: str | None) -> tuple[str, str, bool, int |
 
 
 def _play_and_record(
-    args: argparse.Namespace,
+    options: DemoOptions,
     topics: list[str],
     output: Path,
     environment: dict[str, str],
@@ -174,7 +152,7 @@ def _play_and_record(
             bar.update(recorder.counts[answers[0]] - bar.n)
         return True
 
-    player_arguments = ["replay", str(args.bag), "--json", f"--rate={args.rate}"]
+    player_arguments = ["replay", str(options.bag), "--json", f"--rate={options.rate}"]
     player_arguments += ["--wait-for-subscribers=30", "--subscribers=2", "--delay=1"]
     player_arguments += ["--topics", *topics]
     try:
@@ -209,7 +187,7 @@ def _player_report(player: ChildProcess) -> tuple[dict[str, Any], list[str]]:
 
 
 def _report(
-    args: argparse.Namespace,
+    options: DemoOptions,
     output: Path,
     image_topic: str,
     played: dict[str, Any],
@@ -250,25 +228,10 @@ def _report(
         answered=len(both),
         latency_median_ms=float(np.median(times)),
         latency_p95_ms=float(np.percentile(times, 95)),
-        model=diagnostics.get("model", str(args.model)),
+        model=diagnostics.get("model", str(options.model)),
         backend=diagnostics.get("backend chosen because", ""),
         node_memory_mb=memory_mb,
         pictures=str(output / "pictures"),
         bag=str(output / "bag"),
         problems=tuple(problems),
     )
-
-
-def as_text(report: DemoReport) -> str:
-    """The table for a terminal."""
-    rows = {
-        "frames in": str(report.frames_in),
-        "answered": str(report.answered),
-        "latency": f"{report.latency_median_ms:.1f} ms median, {report.latency_p95_ms:.1f} ms p95",
-        "model": report.model,
-        "backend": report.backend.partition(";")[0],  # what was passed over is in the node's log
-        "node memory": f"{report.node_memory_mb:.0f} MB",
-        "pictures": report.pictures,
-        "result bag": report.bag,
-    }
-    return "\n".join(f"{name:<14}{value}" for name, value in rows.items())

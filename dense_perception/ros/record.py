@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import queue
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -120,11 +120,12 @@ class Recorder:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """``python -m dense_perception.ros.record``: until interrupted; returns 0."""
-    parser = argparse.ArgumentParser(description="Record topics into an MCAP bag until Ctrl-C.")
-    parser.add_argument("topics", nargs="+")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the new bag")
-    args = parser.parse_args(arguments)
+    """``python -m dense_perception.ros.record FOLDER TOPIC ...``: until interrupted; returns 0."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if len(words) < 2 or words[0].startswith("-"):
+        print("usage: python -m dense_perception.ros.record FOLDER TOPIC ...", file=sys.stderr)
+        return 2
+    output, wanted = Path(words[0]), words[1:]
 
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
@@ -137,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
     interrupt_on_signals()
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("recorder", start_parameter_services=False)
-    recorder = Recorder(node, args.output, args.topics)
+    recorder = Recorder(node, output, wanted)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     announced = False
@@ -145,7 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
         while True:
             executor.spin_once(timeout_sec=0.1)
             if recorder.is_complete and not announced:
-                print(f"recording {len(args.topics)} topics", flush=True)
+                print(f"recording {len(wanted)} topics", flush=True)
                 announced = True
     except KeyboardInterrupt:
         pass

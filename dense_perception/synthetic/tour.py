@@ -1,13 +1,12 @@
 """Records a walk through one generated room as a small rosbag2 bag: the bag of ``make demo``.
 
-    python -m dense_perception.synthetic.tour --out dense_perception/demo --seed 9106
+    python -m dense_perception.synthetic.tour dense_perception/demo [SEED]
 
 Held-out furniture and textures only, so no model was trained on what it shows.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import shutil
 import sys
@@ -34,6 +33,8 @@ FRAME_ID = "camera_color_optical_frame"
 COLOR_TOPIC = "/camera/color/image_raw/compressed"
 INFO_TOPIC = "/camera/color/camera_info"
 DEPTH_TOPIC = "/camera/depth/image_raw"
+SEED = 9106
+"""The room of the bag in the package."""
 EPOCH_NS = 1_700_000_000_000_000_000
 """Arbitrary, but a plausible time of day for tools that print it."""
 
@@ -179,29 +180,27 @@ class TourBag:
         self._writer.write(connection, time_ns, data)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the new bag")
-    parser.add_argument("--seed", type=int, default=9106, help="which room (%(default)s)")
-    parser.add_argument("--frames", type=int, default=40, help="at 10 Hz (%(default)s)")
-    parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("W", "H"))
-    parser.add_argument("--cache", type=Path, default=cache_dir() / "synthetic")
-    args = parser.parse_args()
-    if args.out.exists():
-        raise SystemExit(f"{args.out} exists: move it away first")
+def record_tour(
+    out: Path, seed: int = 9106, frames: int = 40, size: tuple[int, int] = (640, 480)
+) -> None:
+    """Record ``frames`` frames at 10 Hz, ``size`` is width and height; the seed draws the room.
+
+    :raises InputError: if ``out`` is there, or the room has no free line.
+    """
+    if out.exists():
+        raise InputError(f"{out} exists: move it away first")
     # The bag's folder names its file, so the unfinished one has the final name elsewhere.
-    unfinished = args.out.with_name(f".{args.out.name}.partial")
+    unfinished = out.with_name(f".{out.name}.partial")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    bag = TourBag(unfinished / args.out.name)
-    walk = render_walk(args.cache, args.seed, args.frames, *args.size)
-    for index, view in enumerate(tqdm(walk, total=args.frames, unit="frame")):
+    bag = TourBag(unfinished / out.name)
+    walk = render_walk(cache_dir() / "synthetic", seed, frames, *size)
+    for index, view in enumerate(tqdm(walk, total=frames, unit="frame")):
         bag.write(index, *view)
     bag.close()
-    (unfinished / args.out.name).rename(args.out)
+    (unfinished / out.name).rename(out)
     unfinished.rmdir()
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    record_tour(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else SEED)

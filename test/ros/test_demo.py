@@ -107,7 +107,7 @@ def test_recorder(tmp_path: Path, ros_environment: dict[str, str]) -> None:
     output = tmp_path / "recorded"
     recorder = ChildProcess(
         "dense_perception.ros.record",
-        ["/front/image", "--output", str(output)],
+        [str(output), "/front/image"],
         log=tmp_path / "record.log",
         environment=ros_environment,
     )

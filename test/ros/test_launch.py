@@ -141,7 +141,7 @@ def test_a_bag_is_played_then_evaluated_and_all_is_over(
     (replay,) = processes(path, {}, tmp_path / "plain")
     recorder, same = processes(path, {"record": "answers"}, tmp_path / "recorded")
     assert same.cmd == replay.cmd
-    assert recorder.cmd[recorder.cmd.index("--output") + 1] == "answers"
+    assert recorder.cmd[recorder.cmd.index("dense_perception.ros.record") + 1] == "answers"
     # The node subscribes to just what is played.
     options = parsed(replay_command, replay.cmd)
     assert options.clock

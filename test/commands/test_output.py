@@ -1,0 +1,45 @@
+"""JSON that any program reads, whatever a command puts into it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dense_perception.commands.output import json_text, show
+from dense_perception.core.prediction import DepthKind
+
+
+@dataclass(frozen=True)
+class Inner:
+    gap_ms: float
+
+
+@dataclass(frozen=True)
+class Outer:
+    path: Path
+    rows: tuple[Inner, ...]
+
+
+def test_what_json_has_no_number_for_is_null() -> None:
+    found = Outer(Path("a/b"), (Inner(float("nan")), Inner(2.5)))
+    assert json.loads(json_text(found)) == {
+        "path": "a/b",
+        "rows": [{"gap_ms": None}, {"gap_ms": 2.5}],
+    }
+    text = json_text({"worst": float("-inf"), 3: [np.float32("inf"), np.int64(4)]})
+    assert json.loads(text) == {"worst": None, "3": [None, 4]}
+    assert json.loads(json_text([DepthKind.METRIC, np.arange(2)])) == ["metric", [0, 1]]
+    with pytest.raises(TypeError):
+        json_text(object())
+
+
+def test_a_result_is_shown_either_way(capsys: pytest.CaptureFixture[str]) -> None:
+    show({"answered": 3}, lambda result: f"{result['answered']} frames", False)
+    show({"answered": 3}, lambda result: f"{result['answered']} frames", True)
+    text, _, data = capsys.readouterr().out.partition("\n")
+    assert text == "3 frames"
+    assert json.loads(data) == {"answered": 3}
