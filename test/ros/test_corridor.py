@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -9,12 +10,31 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.ros
-
 ROOT = Path(__file__).parents[2]
 MOST_FILES = 18
 
 
+BELOW_THE_NODE = (
+    *("batch", "camera", "convert", "depth_outputs", "diagnostics", "map_outputs"),
+    *("model_loading", "outputs", "scale_input", "topics", "transforms"),
+)
+
+
+@pytest.mark.parametrize("name", BELOW_THE_NODE)
+def test_below_the_node_nobody_holds_the_node(name: str) -> None:
+    """What they need of it is handed to them: a graph, a log, the settings of the batch."""
+    tree = ast.parse((ROOT / "dense_perception" / "ros" / f"{name}.py").read_text())
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    modules |= {
+        a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names
+    }
+    assert not modules & {
+        *("rclpy", "rclpy.node", "rclpy.lifecycle", "dense_perception.ros.perception_node"),
+    }
+    assert "node" not in {arg.arg for arg in ast.walk(tree) if isinstance(arg, ast.arg)}
+
+
+@pytest.mark.ros
 def test_a_frame_is_read_straight_down(ros_environment: dict[str, str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "test.support.corridor"],

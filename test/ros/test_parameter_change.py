@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -19,13 +20,16 @@ from rclpy.parameter import Parameter
 
 from dense_perception.core.errors import BackendError
 from dense_perception.ros import perception_node
+from dense_perception.ros.batch import Received
+from dense_perception.ros.convert import image_message
 from dense_perception.ros.depth_outputs import DepthOutputs, PointOutputs
-from dense_perception.ros.diagnostics import judge
+from dense_perception.ros.diagnostics import Health, judge
 from dense_perception.ros.params import DepthParameters
 from dense_perception.ros.perception_node import PerceptionNode
 from dense_perception.runtime.perceiver import Perceiver
 from test.support.artefacts import write_red_artefact
 from test.support.multitask_artefacts import multitask_card, without_depth, write_multitask_artefact
+from test.support.ros_probe import header
 
 pytestmark = pytest.mark.ros
 
@@ -147,6 +151,43 @@ def test_the_next_batch_sees_the_new_value(
     (result,) = configured.set(**{name: value})
     assert result.successful, result.reason
     assert seen == [value]
+
+
+def test_a_batch_reads_the_settings_once(configured: Running) -> None:
+    """Or a parameter that is set in the middle would count for some of its outputs only."""
+    node = configured.node
+    reads: list[str] = []
+
+    class Watched(type(node)):  # type: ignore[misc]
+        @property
+        def settings(self) -> DepthParameters:
+            reads.append(threading.current_thread().name)
+            return self.__dict__["settings"]
+
+    node._cameras[""].listen(node.settings, lambda name, message: None)
+    publishers = node._cameras[""]._topics._publishers
+    before = dict(publishers)
+    for name, (spec, publisher) in list(publishers.items()):
+        publishers[name] = (spec, Wanted(publisher))
+    node.__class__ = Watched
+    rgb_hwc = np.zeros((48, 64, 3), np.uint8)
+    node._answer({"": Received(image_message(rgb_hwc, header(5), "rgb8"), time.perf_counter())})
+    assert node._cameras[""].frames.last_error == ""
+    assert node._cameras[""].frames.health(Health("inactive", "red")).answered == 1
+    assert len(reads) == 1
+    node.__class__ = PerceptionNode
+    node._cameras[""]._topics._publishers.clear()
+    node._cameras[""]._topics._publishers.update(before)
+
+
+class Wanted:
+    """A publisher that believes somebody subscribes to it."""
+
+    def __init__(self, publisher: Any) -> None:
+        self.publish = publisher.publish
+
+    def get_subscription_count(self) -> int:
+        return 1
 
 
 def test_a_new_model_and_its_settings_count_from_the_same_batch_on(
