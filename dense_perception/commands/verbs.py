@@ -41,6 +41,7 @@ HEADINGS: dict[str, dict[str, Verb]] = {
             "make a corpus to train on, or look into one",
             kinds={
                 "synthesize": Verb("generate rooms or Doom maps", f"{_COMMANDS}.data_synthesize"),
+                "info": Verb("depth, classes and source of a corpus", f"{_COMMANDS}.data_info"),
             },
         ),
         "train": Verb(

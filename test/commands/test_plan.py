@@ -39,11 +39,40 @@ def test_a_cpu_has_a_cache_and_no_launches() -> None:
     assert here.gb_per_s > 0.5
 
 
-def test_published_rates_are_consistent() -> None:
-    for device in DEVICES.values():
-        assert device.tera["fp32"] < device.tera["fp16"] < device.tera["int8"]
-        assert device.tera["fp16"] < device.tera.get("fp8", device.tera["int8"])
-        assert device.source
+@pytest.mark.parametrize(
+    ("name", "multiprocessors", "clock_ghz", "tensor", "bus_bits", "transfers_gt"),
+    [
+        # Per multiprocessor and clock: 128 fp32 FMAs, and dense fp16 FMAs of the tensor cores.
+        ("orin-nano", 8, 1.020, 1024, 128, 6.4),
+        ("orin-nx", 8, 0.918, 1024, 128, 6.4),
+        ("agx-orin", 16, 1.300, 1024, 256, 6.4),
+        ("thor", 20, 1.575, 4096, 256, 8.533),
+        ("rtx4090", 128, 2.520, 256, 384, 21.0),
+        ("h100", 132, 1.830, 2048, 5120, 5.23),
+    ],
+)
+def test_published_rates_follow_from_the_chip(
+    name: str,
+    multiprocessors: int,
+    clock_ghz: float,
+    tensor: int,
+    bus_bits: int,
+    transfers_gt: float,
+) -> None:
+    """Cores x clock and bus width x transfer rate, from the makers' architecture papers."""
+    device = DEVICES[name]
+    per_clock = 2 * multiprocessors * clock_ghz / 1e3
+    assert device.tera["fp32"] == pytest.approx(128 * per_clock, rel=0.10)
+    assert device.tera["fp16"] == pytest.approx(tensor * per_clock, rel=0.10)
+    assert device.gb_per_s == pytest.approx(bus_bits / 8 * transfers_gt, rel=0.02)
+    assert device.tera["int8"] == pytest.approx(
+        (4 if name == "rtx4090" else 2) * device.tera["fp16"], rel=0.01
+    )
+
+
+def test_every_device_has_its_chip_checked() -> None:
+    (mark,) = test_published_rates_follow_from_the_chip.pytestmark  # type: ignore[attr-defined]
+    assert {row[0] for row in mark.args[1]} == set(DEVICES)
 
 
 def test_the_command_says_which_size_fits(capsys: pytest.CaptureFixture[str]) -> None:
