@@ -86,7 +86,7 @@ def run_demo(options: DemoOptions) -> DemoReport:
             remaps["image/compressed"] = image_topic
         else:
             remaps["image"] = image_topic
-        arguments = ["--ros-options", "-p", f"model:={options.model}"]
+        arguments = ["--ros-args", "-p", f"model:={options.model}"]
         arguments += ["-p", f"image_transport:={'compressed' if compressed else 'raw'}"]
         for source, target in remaps.items():
             arguments += ["-r", f"{source}:={target}"]
