@@ -1,0 +1,178 @@
+"""Engines in the cache before a node needs them: compiled, then checked as a node checks them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from tqdm import tqdm
+
+from dense_perception.backends.engine_cache import Engine
+from dense_perception.backends.select import select_backend
+from dense_perception.core.onnx_file import OnnxFile
+from dense_perception.core.registry import Model, find_model
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """``precision`` is one, or ``all``; ``device`` is the backend's usual one where it is empty.
+
+    From ``max_batch`` on the options are TensorRT's: see
+    :class:`~dense_perception.backends.nvidia.build.TensorRtOptions`. With
+    ``compute_capabilities`` engines for other GPUs are built, which cannot be checked here.
+    """
+
+    model: str
+    backend: str
+    precision: str = "all"
+    device: str = ""
+    trust_engine: bool = False
+    compute_capabilities: Sequence[str] = ()
+    max_batch: int = 1
+    workspace_mb: int = 0
+    dla_core: int = -1
+    version_compatible: bool = False
+    hardware_compatible: str = ""
+
+
+class CompiledRow(TypedDict, total=False):
+    """One engine; OpenVINO names no file. ``problem`` is empty if all is well."""
+
+    precision: str
+    runtime: str
+    device: str
+    MB: float
+    seconds: float
+    built: bool
+    reason: str
+    engine: str
+    check: str
+    problem: str
+
+
+def compile_model(options: CompileOptions) -> list[CompiledRow]:
+    """Compile each precision of a model, and load it as a node does unless it is for elsewhere.
+
+    :raises DensePerceptionError: if there is no such model or file, or the backend is missing.
+    """
+    model = find_model(options.model)
+    kinds = model.precisions if options.precision == "all" else (options.precision,)
+    if options.backend == "torch_tensorrt":
+        return _torch_tensorrt(model, kinds, options)
+    rows: list[CompiledRow] = []
+    for kind in kinds:
+        file, _ = model.artefact(kind)
+        if options.backend != "tensorrt":
+            rows.append(_checked(options, kind))
+            continue
+        for row in _tensorrt(file, kind, options):
+            elsewhere = bool(options.compute_capabilities)
+            rows.append(row if elsewhere else {**row, **_checked(options, kind)})
+    return rows
+
+
+def _tensorrt(file: OnnxFile, kind: str, options: CompileOptions) -> list[CompiledRow]:
+    from dense_perception.backends.device import find_gpu, parse_device
+    from dense_perception.backends.nvidia.build import TensorRtOptions
+    from dense_perception.backends.nvidia.engine import compile_engine, engine_key, fp8_refusal
+    from dense_perception.backends.nvidia.module import RTX, load_runtime
+
+    index, dla_core = parse_device(options.device or "gpu", "tensorrt", dla=True)
+    runtime, trt = load_runtime(RTX if options.compute_capabilities else None)
+    gpu = None if options.compute_capabilities else find_gpu(index)
+    rows: list[CompiledRow] = []
+    for capability in options.compute_capabilities or [""]:
+        wanted = TensorRtOptions(
+            max_batch=options.max_batch,
+            workspace_mb=options.workspace_mb,
+            compute_capability=capability,
+            dla_core=max(options.dla_core, dla_core),
+            version_compatible=options.version_compatible,
+            hardware_compatible=options.hardware_compatible,
+        )
+        key = engine_key(file, runtime, trt, wanted, gpu)
+        refusal = fp8_refusal(key, wanted, trt, gpu)
+        if refusal and options.precision == "all":
+            print(f"passed over: {refusal}", file=sys.stderr)
+            continue
+        start = time.perf_counter()
+        with tqdm(unit="step", disable=None, file=sys.stderr) as bar:
+
+            def on_progress(phase: str, done: int, total: int, bar: Any = bar) -> None:
+                bar.total, bar.n = total, done
+                bar.set_description(phase)
+
+            engine = compile_engine(file, runtime, trt, wanted, gpu, on_progress)
+        seconds = time.perf_counter() - start
+        rows.append(_row(kind, engine, seconds, "at its first load"))
+    return rows
+
+
+def _row(kind: str, engine: Engine, seconds: float, check: str) -> CompiledRow:
+    """An engine in the cache, as a line of the table."""
+    return {
+        "precision": kind,
+        "runtime": f"{engine.key.runtime} {engine.key.version}",
+        "device": engine.key.device,
+        "MB": round(len(engine.payload) / 1e6, 1),
+        "seconds": round(seconds, 1),
+        "built": engine.built,
+        "reason": engine.reason,
+        "engine": str(engine.key.path),
+        "check": check,
+        "problem": engine.problem,
+    }
+
+
+def _torch_tensorrt(
+    model: Model, kinds: tuple[str, ...], options: CompileOptions
+) -> list[CompiledRow]:
+    from dense_perception.backends.nvidia.torch import load_modules
+
+    load_modules()  # says what is missing before PyTorch does
+
+    from dense_perception.export.torch_program import PRECISIONS, compile_program
+
+    if options.precision == "all":
+        kinds = tuple(kind for kind in kinds if kind in PRECISIONS)
+    rows: list[CompiledRow] = []
+    for kind in tqdm(kinds, unit="program", disable=None, file=sys.stderr):
+        start = time.perf_counter()
+        engine = compile_program(model, kind, options.device or "gpu")
+        row = _row(kind, engine, time.perf_counter() - start, "not stored")
+        rows.append(row if engine.problem else {**row, **_checked(options, kind)})
+    return rows
+
+
+def _checked(options: CompileOptions, kind: str) -> CompiledRow:
+    """Load it as a node does, which compiles, stores and checks it."""
+    device = options.device or ("cpu" if options.backend == "openvino" else "gpu")
+    start = time.perf_counter()
+    backend, _, selection = select_backend(
+        find_model(options.model),
+        backend=options.backend,
+        precision=kind,
+        device=device,
+        trust_engine=options.trust_engine,
+    )
+    try:
+        taken = selection.backend == options.backend
+        row: CompiledRow = {
+            "precision": kind,
+            "check": "agrees with ONNX Runtime" if taken else "refused",
+            "problem": "; ".join(selection.warnings),
+        }
+        if options.backend == "openvino":
+            row |= {
+                "runtime": backend.description,
+                "device": device,
+                "seconds": round(time.perf_counter() - start, 1),
+            }
+        if options.trust_engine:
+            row["check"] = "skipped"
+        return row
+    finally:
+        backend.close()
