@@ -1,4 +1,4 @@
-"""The benchmark commands: their bookkeeping by hand, and short runs of the real processes."""
+"""The benchmarks of nodes: their bookkeeping by hand, and short runs of the real processes."""
 
 from __future__ import annotations
 
