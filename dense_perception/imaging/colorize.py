@@ -1,4 +1,4 @@
-"""Depth for eyes: colours by inverse depth, and a side-by-side picture with a legend in metres."""
+"""Colourised previews of depth: by inverse depth, and beside the image with a legend in metres."""
 
 from __future__ import annotations
 
