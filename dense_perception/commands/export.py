@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from dense_perception.commands.output import print_json
 
 if TYPE_CHECKING:
+    from dense_perception.export.compare import Arrays
     from dense_perception.export.package import Exported, Row
-    from dense_perception.export.parity import Arrays
 
 HELP = "turn a checkpoint into fp32, fp16, int8 and fp8 ONNX files with their model card"
 EXAMPLES = """\

@@ -17,8 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 from dense_perception.backends.base import promised
@@ -27,7 +30,6 @@ from dense_perception.core.errors import ArtefactError, CardError
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.prediction import GRAY_MAPS, DepthKind
 from dense_perception.core.storage import atomic_write
-from dense_perception.export.folding import fold_constants
 from dense_perception.nets.positions import fix_positions
 from dense_perception.nets.sliding_window import SlidingWindow
 from dense_perception.nets.zoo import normalisation
@@ -275,3 +277,52 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+FOLDED = ("Split", "Slice", "Transpose", "Unsqueeze", "Squeeze")
+
+
+def fold_constants(model: onnx.ModelProto) -> None:
+    """Replace nodes of the kinds ``FOLDED`` whose inputs are all constant; in place."""
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    outputs = {output.name for output in graph.output}
+    folded = []
+    for node in graph.node:
+        given = [name for name in node.input if name]
+        foldable = (
+            node.op_type in FOLDED
+            and all(name in constants for name in given)
+            and not outputs & set(node.output)
+        )
+        if not foldable:
+            continue
+        values = {name: numpy_helper.to_array(constants[name]) for name in given}
+        made = _run(node, values, model)
+        for name, value in zip(node.output, made, strict=True):
+            constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        folded.append(node)
+    if not folded:
+        return
+    for node in folded:
+        graph.node.remove(node)
+    used = {name for node in graph.node for name in node.input} | outputs
+    del graph.initializer[:]
+    graph.initializer.extend(tensor for name, tensor in constants.items() if name in used)
+
+
+def _run(
+    node: onnx.NodeProto, values: dict[str, np.ndarray], model: onnx.ModelProto
+) -> list[np.ndarray]:
+    inputs = [
+        onnx.helper.make_tensor_value_info(
+            name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
+        )
+        for name, value in values.items()
+    ]
+    results = [onnx.ValueInfoProto(name=name) for name in node.output]
+    alone = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "constants", inputs, results),
+        opset_imports=model.opset_import,
+    )
+    return [np.asarray(value) for value in ReferenceEvaluator(alone).run(None, values)]

@@ -19,9 +19,7 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import PRECISIONS, ModelFile
 from dense_perception.core.difference import TOLERANCES, Difference
 from dense_perception.core.errors import ArtefactError, InputError
-from dense_perception.export.graph import embed_card, to_onnx, write_onnx
-from dense_perception.export.half import half_candidates, rounded, to_half
-from dense_perception.export.parity import (
+from dense_perception.export.compare import (
     Arrays,
     card_feeds,
     compare_runtimes,
@@ -30,6 +28,8 @@ from dense_perception.export.parity import (
     runtime_outputs,
     torch_outputs,
 )
+from dense_perception.export.graph import embed_card, to_onnx, write_onnx
+from dense_perception.export.half import half_candidates, rounded, to_half
 from dense_perception.export.quantize import BYTES, QuantizeOptions, Quantizer
 from dense_perception.export.sensitivity import Found, Judge, search
 

@@ -17,8 +17,7 @@ from torch.nn import functional as F
 
 from dense_perception.core.errors import InputError
 from dense_perception.nets.deformable import MultiScaleDeformableAttention
-from dense_perception.nets.drop_path import DropPath
-from dense_perception.nets.vit import LAYER_NORM_EPS
+from dense_perception.nets.vit import LAYER_NORM_EPS, DropPath
 
 STRIDES = (8, 16, 32)
 

@@ -17,9 +17,8 @@ from torch.nn import functional as F
 
 from dense_perception.core.errors import InputError
 from dense_perception.core.prediction import DepthKind
+from dense_perception.nets.decoder import SCALES, FusionDecoder, Reassemble
 from dense_perception.nets.dpt import DepthHead
-from dense_perception.nets.fusion import FusionDecoder
-from dense_perception.nets.reassemble import SCALES, Reassemble
 from dense_perception.nets.vit import VisionTransformer
 
 

@@ -15,8 +15,7 @@ from torch.nn import functional as F
 from dense_perception.core.errors import InputError
 from dense_perception.core.prediction import DepthKind
 from dense_perception.nets import resnetv2
-from dense_perception.nets.fusion import FusionDecoder, upsample_bilinear
-from dense_perception.nets.reassemble import SCALES, Reassemble
+from dense_perception.nets.decoder import SCALES, FusionDecoder, Reassemble, upsample_bilinear
 from dense_perception.nets.vit import VisionTransformer
 
 STRIDE = 32

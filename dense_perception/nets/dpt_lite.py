@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dense_perception.core.errors import InputError
+from dense_perception.nets.decoder import FusionDecoder, Reassemble, upsample_bilinear
 from dense_perception.nets.efficientnet_lite import CHANNELS
-from dense_perception.nets.fusion import FusionDecoder, upsample_bilinear
 from dense_perception.nets.lite import LiteConfig, LiteNetwork
-from dense_perception.nets.reassemble import Reassemble
 
 
 @dataclass(frozen=True)

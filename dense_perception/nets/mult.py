@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dense_perception.core.errors import InputError
-from dense_perception.nets.drop_path import DropPath, linear_rates
 from dense_perception.nets.swin import (
     LAYER_NORM_EPS,
     SWIN_VARIANTS,
@@ -25,7 +24,7 @@ from dense_perception.nets.swin import (
     window_mix,
     window_weights,
 )
-from dense_perception.nets.vit import MLP
+from dense_perception.nets.vit import MLP, DropPath, linear_rates
 from dense_perception.nets.windows import RelativePositionBias, WindowLayout
 
 TASKS = ("segmentation", "depth", "normals", "reshading", "keypoints", "edges")

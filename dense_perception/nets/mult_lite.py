@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dense_perception.core.errors import InputError
+from dense_perception.nets.decoder import upsample_bilinear
 from dense_perception.nets.efficientnet_lite import CHANNELS
-from dense_perception.nets.fusion import upsample_bilinear
 from dense_perception.nets.lite import LiteConfig, LiteNetwork
 from dense_perception.nets.mult import DecoderBlock, TaskConfig, Upsample
 from dense_perception.nets.swin import LAYER_NORM_EPS

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dense_perception.nets.comer_config import CoMerConfig
+from dense_perception.nets.vit_comer import CoMerConfig
 
 Table = Sequence[tuple[str, str | None]]
 

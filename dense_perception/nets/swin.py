@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dense_perception.core.errors import InputError
-from dense_perception.nets.drop_path import DropPath, linear_rates
-from dense_perception.nets.vit import MLP
+from dense_perception.nets.vit import MLP, DropPath, linear_rates
 from dense_perception.nets.windows import RelativePositionBias, WindowLayout
 
 LAYER_NORM_EPS = 1e-5

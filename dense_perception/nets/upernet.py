@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -12,6 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dense_perception.core.errors import InputError
+from dense_perception.nets.swin import SWIN_VARIANTS, SwinConfig, SwinTransformer
+from dense_perception.nets.vit_comer import (
+    VIT_COMER_VARIANTS,
+    X_COMER_VARIANTS,
+    ViTCoMer,
+    ViTCoMerConfig,
+    XCoMer,
+    XCoMerConfig,
+)
 
 POOL_SIDES = (1, 2, 3, 6)
 
@@ -169,3 +178,51 @@ def _resize(x_bchw: Tensor, size_hw: Sequence[int]) -> Tensor:
     if tuple(x_bchw.shape[-2:]) == tuple(size_hw):
         return x_bchw
     return F.interpolate(x_bchw, size=tuple(size_hw), mode="bilinear", align_corners=False)
+
+
+@dataclass(frozen=True)
+class SwinUperNetConfig(SwinConfig, UperNetConfig):
+    """Swin with UperNet's head."""
+
+    def __post_init__(self) -> None:
+        SwinConfig.__post_init__(self)
+        UperNetConfig.__post_init__(self)
+
+
+@dataclass(frozen=True)
+class ViTCoMerUperNetConfig(ViTCoMerConfig, UperNetConfig):
+    """ViT-CoMer with UperNet's head."""
+
+    def __post_init__(self) -> None:
+        ViTCoMerConfig.__post_init__(self)
+        UperNetConfig.__post_init__(self)
+
+
+@dataclass(frozen=True)
+class XCoMerUperNetConfig(XCoMerConfig, UperNetConfig):
+    """CoMer on Swin with UperNet's head."""
+
+    def __post_init__(self) -> None:
+        XCoMerConfig.__post_init__(self)
+        UperNetConfig.__post_init__(self)
+
+
+UPERNET_VARIANTS = {
+    f"swin_{name}": SwinUperNetConfig(**asdict(config)) for name, config in SWIN_VARIANTS.items()
+}
+COMER_UPERNET_VARIANTS: dict[str, ViTCoMerUperNetConfig | XCoMerUperNetConfig] = {
+    **{n: ViTCoMerUperNetConfig(**asdict(config)) for n, config in VIT_COMER_VARIANTS.items()},
+    **{f"swin_{n}": XCoMerUperNetConfig(**asdict(c)) for n, c in X_COMER_VARIANTS.items()},
+}
+
+
+def swin_upernet(config: SwinUperNetConfig) -> UperNet:
+    """Swin with UperNet's head."""
+    return UperNet(SwinTransformer(config), config)
+
+
+def comer_upernet(config: ViTCoMerUperNetConfig | XCoMerUperNetConfig) -> UperNet:
+    """ViT-CoMer, or CoMer on Swin, with UperNet's head."""
+    if isinstance(config, XCoMerUperNetConfig):
+        return UperNet(XCoMer(config), config)
+    return UperNet(ViTCoMer(config), config)

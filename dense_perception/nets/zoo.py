@@ -15,7 +15,7 @@ from dense_perception.nets import (
     efficientnet_lite,
     mult,
     segmenter,
-    upernet_models,
+    upernet,
 )
 from dense_perception.nets.dpt_lite import DPTLite, DPTLiteConfig
 from dense_perception.nets.mult_lite import MulTLite, MulTLiteConfig
@@ -98,8 +98,8 @@ def _networks() -> dict[tuple[str, str], tuple[Callable[[Any], nn.Module], Any]]
         ("dpt", dpt.DPT, dpt.VARIANTS),
         ("segmenter", segmenter.Segmenter, segmenter.VARIANTS),
         ("depth_anything", depth_anything.DepthAnything, depth_anything.VARIANTS),
-        ("upernet", upernet_models.swin_upernet, upernet_models.UPERNET_VARIANTS),
-        ("vit_comer", upernet_models.comer_upernet, upernet_models.COMER_UPERNET_VARIANTS),
+        ("upernet", upernet.swin_upernet, upernet.UPERNET_VARIANTS),
+        ("vit_comer", upernet.comer_upernet, upernet.COMER_UPERNET_VARIANTS),
         ("mult", mult.MulT, mult.VARIANTS),
         ("mult", MulTLite, {"lite0": MulTLiteConfig()}),
     ]

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from dense_perception.synthetic import clutter, litter, textures
+from dense_perception.synthetic import clutter, decorate, litter, shell, textures
 from dense_perception.synthetic.scene import Box, Item, Primitive, Scene, footprint
+from dense_perception.synthetic.shell import THEMES
 from dense_perception.synthetic.stock import Stock, draw_seed
-from dense_perception.synthetic.themes import THEMES
 
 
 def along_walls(rng: np.random.Generator, scene: Scene, stock: Stock) -> None:
@@ -216,3 +216,18 @@ def _rug(rng: np.random.Generator, scene: Scene, stock: Stock) -> None:
     scene.primitives.append(
         Primitive("box", half, (x, y, 0.006), 0.0, (1, 1, 1), "rug", texture, specular=0.0)
     )
+
+
+def draw_room(rng: np.random.Generator, stock: Stock) -> Scene:
+    """A furnished room without light and paint (:func:`.surfaces.finish` adds those)."""
+    names = list(THEMES)
+    weights = np.array([THEMES[name].weight for name in names])
+    name = names[int(rng.choice(len(names), p=weights / weights.sum()))]
+    scene = shell.draw_shell(rng, name)
+    shell.add_openings(rng, scene, stock)
+    along_walls(rng, scene, stock)
+    tables(rng, scene, stock)
+    on_floor(rng, scene, stock)
+    decorate.on_walls(rng, scene, stock)
+    decorate.on_ceiling(rng, scene, stock)
+    return scene

@@ -21,9 +21,8 @@ from dense_perception.synthetic.cameras import (
     is_useful,
     preview,
 )
-from dense_perception.synthetic.layout import draw_room
-from dense_perception.synthetic.renderer import Pose, RoomRenderer, load_mujoco
-from dense_perception.synthetic.shading import finish_picture
+from dense_perception.synthetic.furnish import draw_room
+from dense_perception.synthetic.renderer import Pose, RoomRenderer, finish_picture, load_mujoco
 from dense_perception.synthetic.stock import Stock
 from dense_perception.synthetic.taxonomy import CLASSES
 

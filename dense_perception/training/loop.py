@@ -23,8 +23,7 @@ from dense_perception.training.config import TrainingConfig
 from dense_perception.training.feature_mixing import FeatureMixing
 from dense_perception.training.frozen import fold_frozen
 from dense_perception.training.initialisation import initialise
-from dense_perception.training.losses import total_loss
-from dense_perception.training.multitask import multitask_loss
+from dense_perception.training.losses import multitask_loss, total_loss
 from dense_perception.training.optimisation import (
     MovingAverage,
     learning_rate,

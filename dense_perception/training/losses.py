@@ -1,14 +1,19 @@
-"""Losses on metric depth. All tensors are (N, H, W); ``valid`` is a mask of the same shape.
+"""Losses on metric depth, and on the further tasks of a multitask network.
 
-Each loss is a mean over images of a mean over the image's valid pixels, so that a frame with few
-measurements weighs as much as a full one; an image without any contributes 0.
+Depth tensors are (N, H, W); ``valid`` is a mask of the same shape. Each depth loss is a mean over
+images of a mean over the image's valid pixels, so that a frame with few measurements weighs as much
+as a full one; an image without any contributes 0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from dense_perception.core.labels import VOID
 from dense_perception.training.config import LossConfig
 
 
@@ -75,3 +80,43 @@ def gradient_loss(log_error: Tensor, weight: Tensor, scales: int = 4) -> Tensor:
 def _masked_mean(value: Tensor, weight: Tensor) -> Tensor:
     """Mean over the pixels of each image, (N,); 0 for an image without valid pixels."""
     return (value * weight).sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp(min=1.0)
+
+
+def multitask_loss(
+    maps: Mapping[str, Tensor], targets: Mapping[str, Tensor], config: LossConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted sum over the tasks, and each unweighted part, detached.
+
+    As in MulT: cross entropy for the segmentation, L1 for everything else. Unknown pixels (VOID,
+    NaN) have no influence.
+
+    :param maps: (N, C, H, W) by task, as :meth:`MulTLite.maps` gives them; normals of any length,
+        logits of the targets' size or a whole part of it.
+    :param targets: (N, H, W), normals (N, H, W, 3), by task.
+    """
+    parts: dict[str, Tensor] = {}
+    for task, map_nchw in maps.items():
+        target = targets[task]
+        if task == "segmentation":
+            step = target.shape[-1] // map_nchw.shape[-1]
+            parts[task] = segmentation_loss(map_nchw, target[:, ::step, ::step])
+        elif task == "normals":
+            unit_nchw = F.normalize(map_nchw, dim=1, eps=1e-6)
+            parts[task] = l1_loss(unit_nchw, target.permute(0, 3, 1, 2))
+        else:
+            parts[task] = l1_loss(map_nchw.squeeze(1), target)
+    loss = sum((getattr(config, task) * part for task, part in parts.items()), torch.zeros(()))
+    return loss, {task: part.detach() for task, part in parts.items()}
+
+
+def segmentation_loss(logits_nkhw: Tensor, classes_nhw: Tensor) -> Tensor:
+    """Mean cross entropy over the pixels that have a class; 0 if none has."""
+    total = F.cross_entropy(logits_nkhw, classes_nhw.long(), ignore_index=VOID, reduction="sum")
+    return total / (classes_nhw != VOID).sum().clamp(min=1)
+
+
+def l1_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference where the target is known; 0 if it is nowhere."""
+    known = torch.isfinite(target)
+    error = (predicted - torch.where(known, target, predicted.detach())).abs()
+    return (error * known).sum() / known.sum().clamp(min=1)

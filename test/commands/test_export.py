@@ -20,8 +20,8 @@ from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.reference_frames import reference_feeds
 from dense_perception.core.registry import find_model
 from dense_perception.export import package
+from dense_perception.export.compare import Difference, runtime_outputs
 from dense_perception.export.graph import embed_card
-from dense_perception.export.parity import Difference, runtime_outputs
 from test.export.conftest import VIT, random_network, vit_card
 from test.support.onnx_graphs import fp16_nodes, quantized_layers
 

@@ -22,8 +22,8 @@ from dense_perception.core.card_specs import CheckpointSource
 from dense_perception.core.errors import ArtefactError, CardError, ModelNotFoundError
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.registry import checkpoint_path, exported_dir, find_model
+from dense_perception.export.compare import card_feeds, compare_runtimes, torch_outputs
 from dense_perception.export.graph import to_onnx, write_onnx
-from dense_perception.export.parity import card_feeds, compare_runtimes, torch_outputs
 from dense_perception.nets.networks import published_network
 from dense_perception.runtime.perceiver import Perceiver
 from test.support.tiny_families import FAMILIES, prepared

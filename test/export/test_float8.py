@@ -15,7 +15,7 @@ from dense_perception.backends.select import open_backend
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError, InputError
 from dense_perception.core.reference_frames import reference_feeds
-from dense_perception.export import parity
+from dense_perception.export import compare
 from dense_perception.export.quantize import QuantizeOptions, Quantizer
 from test.export.conftest import tiny_card
 from test.export.test_quantize import WEIGHTS, frames, run, toy
@@ -140,13 +140,13 @@ def test_a_runtime_may_refuse_fp8_and_nothing_else(monkeypatch: pytest.MonkeyPat
             raise BackendError("no float8 here")
         return {"depth": np.ones((1, 2, 2), np.float32)}
 
-    monkeypatch.setattr(parity, "runtime_outputs", answer)
-    monkeypatch.setattr(parity, "installed_backends", lambda: ("onnxruntime", "openvino"))
+    monkeypatch.setattr(compare, "runtime_outputs", answer)
+    monkeypatch.setattr(compare, "installed_backends", lambda: ("onnxruntime", "openvino"))
     path, card = Path("any.onnx"), tiny_card()
     want = answer("onnxruntime", path, {})
-    assert set(parity.compare_runtimes(path, want, card, {}, refusable=True)) == {"onnxruntime"}
+    assert set(compare.compare_runtimes(path, want, card, {}, refusable=True)) == {"onnxruntime"}
     with pytest.raises(BackendError, match="no float8"):
-        parity.compare_runtimes(path, want, card, {})
+        compare.compare_runtimes(path, want, card, {})
 
 
 def test_bias_correction_removes_the_mean_error() -> None:

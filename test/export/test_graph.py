@@ -18,14 +18,14 @@ from dense_perception.core.card_specs import DepthSpec, InputSpec
 from dense_perception.core.errors import ArtefactError, CardError, InputError
 from dense_perception.core.prediction import DepthKind
 from dense_perception.core.reference_frames import reference_feeds
-from dense_perception.export.graph import Corridor, to_onnx, write_onnx
-from dense_perception.export.parity import (
+from dense_perception.export.compare import (
     Difference,
     compare_runtimes,
     feed_names,
     runtime_outputs,
     torch_outputs,
 )
+from dense_perception.export.graph import Corridor, to_onnx, write_onnx
 from test.export.conftest import HYBRID, VIT, random_network, tiny_card, vit_card
 
 

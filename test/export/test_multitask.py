@@ -16,9 +16,9 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import DepthSpec, InputSpec, SegmentationSpec
 from dense_perception.core.errors import CardError
 from dense_perception.core.prediction import DepthKind
+from dense_perception.export.compare import card_feeds
 from dense_perception.export.graph import Corridor, output_names, to_onnx
 from dense_perception.export.package import Plan, export_model
-from dense_perception.export.parity import card_feeds
 from dense_perception.export.sensitivity import Judge
 from dense_perception.nets import zoo
 

@@ -9,14 +9,15 @@ import torch
 from torch import nn
 
 from dense_perception.core.errors import InputError
-from dense_perception.nets.comer_config import (
+from dense_perception.nets.upernet import UperNet, UperNetConfig
+from dense_perception.nets.vit_comer import (
     VIT_COMER_VARIANTS,
     X_COMER_VARIANTS,
+    ViTCoMer,
     ViTCoMerConfig,
+    XCoMer,
     XCoMerConfig,
 )
-from dense_perception.nets.upernet import UperNet, UperNetConfig
-from dense_perception.nets.vit_comer import ViTCoMer, XCoMer
 from test.nets import comer_reference
 from test.support.randomise import randomise
 

@@ -9,7 +9,7 @@ import pytest
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.synthetic import cameras
-from dense_perception.synthetic.layout import draw_room
+from dense_perception.synthetic.furnish import draw_room
 from dense_perception.synthetic.renderer import Pose
 from dense_perception.synthetic.scene import Box, Scene
 from test.synthetic.miniature import fake_stock

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dense_perception.synthetic import clutter, litter, surfaces
-from dense_perception.synthetic.layout import draw_room
+from dense_perception.synthetic.furnish import draw_room
 from dense_perception.synthetic.scene import Scene
 from dense_perception.synthetic.taxonomy import CLASSES
 from test.synthetic.miniature import FlatBank, fake_stock

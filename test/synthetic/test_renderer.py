@@ -9,8 +9,15 @@ import pytest
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import BackendError
-from dense_perception.synthetic import rooms, shading, surfaces
-from dense_perception.synthetic.renderer import Pose, RoomRenderer, pixel_depth
+from dense_perception.synthetic import rooms, surfaces
+from dense_perception.synthetic.renderer import (
+    Pose,
+    RoomRenderer,
+    finish_picture,
+    glare,
+    occlusion,
+    pixel_depth,
+)
 from dense_perception.synthetic.scene import Primitive, Scene
 from dense_perception.synthetic.shell import draw_shell
 from dense_perception.synthetic.taxonomy import CLASS_ID
@@ -145,10 +152,10 @@ def test_quaternion_of_a_pose() -> None:
 def test_occlusion_is_in_creases_only() -> None:
     v, u = np.mgrid[0:120, 0:160]
     plane = 1 / (0.3 + 0.001 * u + 0.002 * v)
-    inner = shading.occlusion(plane)[20:-20, 20:-20]
+    inner = occlusion(plane)[20:-20, 20:-20]
     assert inner.max() < 0.02
     step = np.where(u < 80, 1.0, 2.0)
-    dark = shading.occlusion(step)
+    dark = occlusion(step)
     assert dark[60, 82] > 0.3, "the far side beside a near object"
     assert dark[60, 77] < 1e-5
     assert dark[60, 150] < 1e-5
@@ -159,17 +166,17 @@ def test_exposure_keeps_pictures_visible() -> None:
     depth = np.full((60, 80), 2.0)
     for level in (12, 60, 130, 240):
         rgb = np.full((60, 80, 3), level, np.uint8)
-        out = shading.finish_picture(rgb, depth, rng)
+        out = finish_picture(rgb, depth, rng)
         assert out.dtype == np.uint8
         assert 20 < out.mean() < 200
 
 
 def test_glare_spreads_from_over_exposed_parts_only() -> None:
     dim = np.full((60, 80, 3), 0.5, np.float32)
-    np.testing.assert_array_equal(shading.glare(dim, 0.3), dim)
+    np.testing.assert_array_equal(glare(dim, 0.3), dim)
     window = dim.copy()
     window[20:40, 30:50] = 1.8
-    out = shading.glare(window, 0.3)
+    out = glare(window, 0.3)
     assert out[30, 27, 0] > 0.55 > out[2, 2, 0] - 0.02
     assert out[30, 27, 0] > out[30, 20, 0] > out[30, 8, 0] >= 0.5
-    np.testing.assert_array_equal(shading.glare(window, 0.0), window)
+    np.testing.assert_array_equal(glare(window, 0.0), window)

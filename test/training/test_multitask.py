@@ -20,7 +20,7 @@ from dense_perception.nets.weights import load_parts
 from dense_perception.training import run_folder
 from dense_perception.training.config import LossConfig, StageConfig, TrainingConfig
 from dense_perception.training.loop import Task, fit
-from dense_perception.training.multitask import l1_loss, multitask_loss, segmentation_loss
+from dense_perception.training.losses import l1_loss, multitask_loss, segmentation_loss
 from test.support.corpora import write_corpus
 
 NETWORK = {
