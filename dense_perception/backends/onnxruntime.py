@@ -60,7 +60,7 @@ class OnnxRuntimeBackend(Backend):
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = [provider] if provider == _PROVIDERS["cpu"] else [provider, _PROVIDERS["cpu"]]
         try:
-            session = ort.InferenceSession(file.content, options, providers=providers)
+            session = ort.InferenceSession(file.source, options, providers=providers)
         except Exception as error:  # the runtime's exceptions share no base class
             raise BackendError(
                 f"onnxruntime {ort.__version__} refuses {file.path}: {one_line(error)}; get the "

@@ -46,7 +46,7 @@ class OpenVinoBackend(Backend):
         self.inputs = tuple(_spec(port) for port in model.inputs)
         self.outputs = tuple(_spec(port) for port in model.outputs)
         self._free_batch = any(spec.shape and spec.shape[0] is None for spec in self.inputs)
-        self._requests[1] = self._compile(model, 1)
+        self._requests[1] = self._compile(file, model, 1)
         count = f"{threads} threads" if threads else "all cores"
         self.description = f"openvino {version}, {device.lower()}, {count}"
 
@@ -59,7 +59,7 @@ class OpenVinoBackend(Backend):
             batch = batch_size({name: feeds[name] for name in free})
         request = self._requests.get(batch)
         if request is None:
-            request = self._compile(self._parse(self._again()), batch)
+            request = self._compile_again(batch)
             self._requests[batch] = request
             if len(self._requests) > _COMPILED_BATCHES:
                 self._requests.popitem(last=False)
@@ -92,26 +92,28 @@ class OpenVinoBackend(Backend):
 
     def _parse(self, file: OnnxFile) -> Any:
         try:
-            return self._core.read_model(file.content)
+            return self._core.read_model(file.source)
         except Exception as error:
             raise self._refused(error) from error
 
-    def _again(self) -> OnnxFile:
-        """The same bytes for another batch size, which would be a second model in memory if kept.
+    def _compile_again(self, batch: int) -> Any:
+        """For another batch size, from the file: kept, it would be a second model in memory.
 
         :raises BackendError: if the file is gone or another by now.
         """
         try:
             file = OnnxFile.read(self._path)
+            if file.sha256 != self._sha256:
+                raise BackendError(
+                    f"{self._path} has changed since it was loaded: load the model again"
+                )
+            request = self._compile(file, self._parse(file), batch)
+            file.verify()
         except ArtefactError as error:
             raise BackendError(str(error)) from error
-        if file.sha256 != self._sha256:
-            raise BackendError(
-                f"{self._path} has changed since it was loaded: load the model again"
-            )
-        return file
+        return request
 
-    def _compile(self, model: Any, batch: int) -> Any:
+    def _compile(self, file: OnnxFile, model: Any, batch: int) -> Any:
         config: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "CACHE_DIR": "",  # ours is checked byte by byte
@@ -125,11 +127,13 @@ class OpenVinoBackend(Backend):
         try:
             if self._free_batch:
                 model.reshape({spec.name: _with_batch(spec.shape, batch) for spec in self.inputs})
-            return self._compile_cached(model, config, batch).create_infer_request()
+            return self._compile_cached(file, model, config, batch).create_infer_request()
         except Exception as error:
             raise self._refused(error) from error
 
-    def _compile_cached(self, model: Any, config: dict[str, Any], batch: int) -> Any:
+    def _compile_cached(
+        self, file: OnnxFile, model: Any, config: dict[str, Any], batch: int
+    ) -> Any:
         """Compile, or load what was compiled before; a disk that takes no cache does no harm."""
         compiled: Any = None
 
@@ -137,6 +141,7 @@ class OpenVinoBackend(Backend):
             nonlocal compiled
             compiled = self._core.compile_model(model, self._device, config)
             exported = compiled.export_model()
+            file.verify()  # nothing else is stored under this hash
             return exported if isinstance(exported, bytes) else exported.getvalue()
 
         key = EngineKey(

@@ -125,9 +125,14 @@ def open_backend(
     constructor: Callable[..., Any] = getattr(import_module(module), cls)
     try:
         file = OnnxFile.of(source)
+        backend: Backend = constructor(file, device=device, threads=threads)
+        try:
+            file.verify()
+        except BaseException:
+            backend.close()
+            raise
     except ArtefactError as error:
         raise BackendError(str(error)) from error
-    backend: Backend = constructor(file, device=device, threads=threads)
     return backend
 
 

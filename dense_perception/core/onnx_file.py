@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -21,17 +22,27 @@ _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _MAX_ENTRY_BYTES = 4 << 20
 
 
+_LARGE = 128 << 20
+_BLOCK = 1 << 20
+_DESCRIPTORS = Path("/proc/self/fd")
+
+
 @dataclass(frozen=True)
 class OnnxFile:
-    """An ONNX file that was read once: what is hashed is what runs.
+    """An ONNX file that was hashed: what is hashed is what runs.
 
-    A path may name other bytes by the time a runtime opens it, so runtimes get ``content``. They
-    make their own copy of the weights; who holds this object holds another, up to 2 GB.
+    A path may name other bytes by the time a runtime opens it, so runtimes get :attr:`source`: the
+    bytes themselves or, above 128 MB, the open file by its descriptor's name, since runtimes take
+    three times a file's size to load it from memory. The descriptor goes on showing a file that was
+    replaced; :meth:`verify` tells one that was written to.
     """
 
     path: Path
-    content: bytes = field(repr=False)
     sha256: str
+    size: int
+    source: bytes | str = field(repr=False, compare=False)
+    _descriptor: int = field(default=-1, repr=False, compare=False)
+    _changed_ns: int = field(default=0, repr=False, compare=False)
 
     @classmethod
     def read(cls, path: Path) -> OnnxFile:
@@ -40,10 +51,13 @@ class OnnxFile:
         :raises ArtefactError: if it cannot be read.
         """
         try:
-            content = path.read_bytes()
+            with open(path, "rb") as stream:
+                if os.fstat(stream.fileno()).st_size > _LARGE and _DESCRIPTORS.is_dir():
+                    return cls._open(path, stream)
+                content = stream.read()
         except OSError as error:
             raise _unreadable(path, error) from error
-        return cls(path, content, hashlib.sha256(content).hexdigest())
+        return cls(path, hashlib.sha256(content).hexdigest(), len(content), content)
 
     @classmethod
     def of(cls, source: Path | OnnxFile) -> OnnxFile:
@@ -53,6 +67,48 @@ class OnnxFile:
         """
         return source if isinstance(source, OnnxFile) else cls.read(source)
 
+    @classmethod
+    def _open(cls, path: Path, stream: BinaryIO) -> OnnxFile:
+        # Any write sets the time of the last change to now; unlike mtime, nobody can set it back.
+        changed_ns = os.fstat(stream.fileno()).st_ctime_ns
+        digest, size = _hash(stream)
+        descriptor = os.dup(stream.fileno())
+        name = str(_DESCRIPTORS / str(descriptor))
+        file = cls(path, digest, size, name, descriptor, changed_ns)
+        weakref.finalize(file, os.close, descriptor)
+        return file
+
+    def verify(self) -> None:
+        """To be called after a runtime has loaded :attr:`source`.
+
+        :raises ArtefactError: if the file was written to since it was hashed.
+        """
+        if self._descriptor < 0 or os.fstat(self._descriptor).st_ctime_ns == self._changed_ns:
+            return
+        # Removing or renaming it counts as a change, too; only its bytes matter.
+        with self.open() as stream:
+            if _hash(stream)[0] == self.sha256:
+                return
+        raise ArtefactError(
+            f"{self.path} has changed while it was loaded: wait until it is written, and load the "
+            "model again"
+        )
+
+    def open(self) -> BinaryIO:
+        """The bytes from the start, as a stream."""
+        return (
+            io.BytesIO(self.source) if isinstance(self.source, bytes) else open(self.source, "rb")
+        )
+
+
+def _hash(stream: BinaryIO) -> tuple[str, int]:
+    """SHA-256 in hex and length of what is left in the stream."""
+    state, size = hashlib.sha256(), 0
+    while block := stream.read(_BLOCK):
+        state.update(block)
+        size += len(block)
+    return state.hexdigest(), size
+
 
 def read_onnx_metadata(source: Path | OnnxFile) -> dict[str, str]:
     """The key-value metadata of an ONNX file; of one at a path no weights are read.
@@ -60,7 +116,8 @@ def read_onnx_metadata(source: Path | OnnxFile) -> dict[str, str]:
     :raises ArtefactError: if the file is missing, empty, truncated or not an ONNX model.
     """
     if isinstance(source, OnnxFile):
-        return _walk(io.BytesIO(source.content), len(source.content), source.path)
+        with source.open() as stream:
+            return _walk(stream, source.size, source.path)
     try:
         size = os.path.getsize(source)
         with open(source, "rb") as stream:

@@ -100,7 +100,8 @@ def _read_exported(file: OnnxFile) -> Checkpoint:
             "give a model.pt"
         ) from error
     try:
-        model = onnx.load_from_string(file.content)
+        with file.open() as stream:
+            model = onnx.load_model(stream)
     except Exception as error:  # protobuf's failures have no common base
         raise ArtefactError(
             f"cannot read {path}: {type(error).__name__}; expected the fp32 ONNX file that "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from dense_perception.backends.engine_cache import engines_dir, stored_keys
 from dense_perception.backends.nvidia.build import TensorRtOptions
 from dense_perception.backends.nvidia.engine import engine_key
 from dense_perception.backends.select import open_backend, select_backend
+from dense_perception.core import onnx_file
 from dense_perception.core.errors import ArtefactError, BackendError
 from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.registry import find_model
@@ -23,6 +25,17 @@ from test.support.models import write_model
 RED = {"image": np.full((1, 48, 64, 3), 255, np.uint8), "focal_px": np.array([64], np.float32)}
 """Depth is 10 m: 1 m and the gain of 9/255 for each step of red."""
 RUNTIMES = ["onnxruntime", "openvino"]
+
+
+@pytest.fixture(params=["in memory", "large"])
+def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Small files are read whole; large ones stay open and are loaded by their descriptor."""
+    if request.param == "large":
+        monkeypatch.setattr(onnx_file, "_LARGE", 0)
+    return str(request.param)
+
+
+both = pytest.mark.usefixtures("size")
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +61,7 @@ def change_secretly(path: Path, gain: float = 18 / 255) -> None:
     assert (after.st_size, after.st_mtime_ns) == (status.st_size, status.st_mtime_ns)
 
 
-def answer(path: Path, name: str) -> tuple[float, str]:
+def answer(path: Path | OnnxFile, name: str) -> tuple[float, str]:
     backend = open_backend(name, path)
     try:
         return float(backend.infer(RED)["depth"].mean()), backend.identity
@@ -56,6 +69,7 @@ def answer(path: Path, name: str) -> tuple[float, str]:
         backend.close()
 
 
+@both
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_the_changed_file_answers_not_the_old_engine(red: Path, name: str) -> None:
     first, first_engine = answer(red, name)
@@ -76,6 +90,7 @@ def change_secretly_back(path: Path) -> None:
     path.write_bytes(content.replace(old, new))
 
 
+@both
 def test_a_changed_file_of_a_card_is_refused_by_name(tmp_path: Path) -> None:
     model = find_model(write_model(tmp_path / "models"))
     for name in RUNTIMES:
@@ -89,6 +104,7 @@ def test_a_changed_file_of_a_card_is_refused_by_name(tmp_path: Path) -> None:
         model.artefact("fp32")
 
 
+@both
 def test_no_memory_of_hashes_is_believed(tmp_path: Path) -> None:
     """Earlier versions kept hashes by path, size and time in the cache folder."""
     model = find_model(write_model(tmp_path / "models"))
@@ -113,6 +129,7 @@ def test_what_was_read_runs_although_the_file_is_another_by_now(red: Path, name:
     assert all(key.graph == file.sha256 for key in stored_keys())
 
 
+@both
 def test_another_batch_size_of_a_changed_file_is_refused(red: Path) -> None:
     backend = open_backend("openvino", red)
     change_secretly(red)
@@ -128,13 +145,14 @@ def test_another_batch_size_of_a_changed_file_is_refused(red: Path) -> None:
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_an_open_backend_does_not_hold_the_files_bytes(red: Path, name: str) -> None:
     file = OnnxFile.read(red)
-    before = sys.getrefcount(file.content)
+    before = sys.getrefcount(file.source)
     backend = open_backend(name, file)
-    after = sys.getrefcount(file.content)  # not in the assertion, which pytest takes apart
+    after = sys.getrefcount(file.source)  # not in the assertion, which pytest takes apart
     assert after == before
     backend.close()
 
 
+@both
 def test_a_changed_file_has_another_tensorrt_engine(red: Path) -> None:
     class Runtime:
         __version__ = "10.3.0"
@@ -145,3 +163,44 @@ def test_a_changed_file_has_another_tensorrt_engine(red: Path) -> None:
     after = engine_key(OnnxFile.read(red), "tensorrt", Runtime, options, None)
     assert before.path != after.path
     assert before.path.parent == engines_dir()
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_large_file_that_is_replaced_runs_as_it_was_hashed(
+    red: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_file, "_LARGE", 0)
+    file = OnnxFile.read(red)
+    other = red.with_name("other.onnx")
+    other.write_bytes(red.read_bytes())
+    change_secretly(other)
+    os.replace(other, red)
+    assert answer(file, name)[0] == pytest.approx(10)
+    assert answer(red, name)[0] == pytest.approx(19)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_large_file_that_is_written_to_meanwhile_is_refused(
+    red: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_file, "_LARGE", 0)
+    file = OnnxFile.read(red)
+    change_secretly(red)
+    with pytest.raises(BackendError, match=r"red\.onnx has changed while it was loaded"):
+        open_backend(name, file)
+    assert not list(stored_keys())
+
+
+def test_the_descriptor_of_a_large_file_is_closed(
+    red: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_file, "_LARGE", 0)
+    file = OnnxFile.read(red)
+    small = red.read_bytes()
+    with file.open() as stream:
+        assert stream.read() == small
+    name = Path(str(file.source))
+    assert name.exists()
+    del file
+    gc.collect()
+    assert not name.exists()

@@ -101,10 +101,10 @@ def build_engine(
     name, trt = load_runtime(runtime)
     try:
         file = OnnxFile.of(source)
+        with garbage_waits():
+            return _Build(name, trt, options, precision, on_progress).run(file, timing_cache)
     except ArtefactError as error:
         raise BackendError(str(error)) from error
-    with garbage_waits():
-        return _Build(name, trt, options, precision, on_progress).run(file, timing_cache)
 
 
 class _Build:
@@ -134,7 +134,9 @@ class _Build:
             ) from error
         network = builder.create_network(self._network_flags())
         parser = self.trt.OnnxParser(network, self.logger)
-        if not parser.parse(file.content):
+        source = file.source
+        parse = parser.parse if isinstance(source, bytes) else parser.parse_from_file
+        if not parse(source):
             errors = "; ".join(str(parser.get_error(i).desc()) for i in range(parser.num_errors))
             raise BackendError(
                 f"{self.title} cannot parse {file.path}: {errors or self._reasons()}; "
@@ -152,6 +154,7 @@ class _Build:
                 f"{self.title} cannot build {file.path.name}: "
                 f"{self._reasons() or 'no reason given'}"
             )
+        file.verify()
         if timing_cache is not None and cache:
             _save_timings(config, timing_cache)
         return bytes(engine)
