@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from dense_perception.core.errors import BackendError
-from dense_perception.core.storage import prepare_output_folder
-from dense_perception.ros.demo_pictures import Pictures
+from dense_perception.core.errors import BackendError, InputError
+from dense_perception.core.storage import atomic_write, prepare_output_folder
 from dense_perception.ros.processes import ChildProcess, interrupt_on_signals, resident_mb
 from dense_perception.ros.transport import local_environment, reserved_domain, transport_environment
 
@@ -235,3 +234,34 @@ def _report(
         bag=str(output / "bag"),
         problems=tuple(problems),
     )
+
+
+class Pictures:
+    """Writes numbered side-by-side pictures with steady colours."""
+
+    def __init__(self, folder: Path) -> None:
+        from dense_perception.imaging.colorize import DepthColorizer
+
+        folder.mkdir()
+        self._folder = folder
+        self._colorize = DepthColorizer()
+        self._count = 0
+
+    def draw(self, rgb_hwc: np.ndarray, depth_m: np.ndarray) -> None:
+        """The next picture, from uint8 RGB (H, W, 3) and float32 metres (H, W).
+
+        :raises InputError: if it cannot be written.
+        """
+        import cv2
+
+        from dense_perception.imaging.colorize import side_by_side
+
+        color_hwc = self._colorize(depth_m)
+        near_m, far_m = self._colorize.limits_m or (0.5, 5.0)
+        picture = side_by_side(rgb_hwc, color_hwc, near_m, far_m)
+        done, data = cv2.imencode(".jpg", picture[..., ::-1])
+        if not done:
+            raise InputError(f"OpenCV cannot write a picture of shape {picture.shape}")
+        with atomic_write(self._folder / f"{self._count:04d}.jpg") as stream:
+            stream.write(data.tobytes())
+        self._count += 1
