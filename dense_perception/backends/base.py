@@ -10,6 +10,7 @@ import numpy as np
 
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError, CardError
+from dense_perception.core.labels import LABEL_SETS
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +110,24 @@ def promised(card: ModelCard) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec,
 
     Inputs: ``image`` uint8 (N, height, width, 3) and, for a focal-aware model, ``focal_px``
     float32 (N,). Outputs of (N, height, width): ``depth`` float32, ``labels`` and ``confidence``,
-    ``edges``, ``keypoints`` and ``reshading`` uint8, and ``normals`` float32 (N, height, width, 3).
-    N is free.
+    ``edges``, ``keypoints`` and ``reshading`` uint8, and ``normals`` float32 (N, height, width, 3);
+    or, of windows, ``scores`` float32 (N, classes, rows, columns) for the labels. N is free, and
+    height and width are where the card says so.
     """
-    size = (None, card.input.height, card.input.width)
+    size: tuple[int | None, ...] = (None, card.input.height, card.input.width)
+    if card.input.free:
+        size = (None, None, None)
     inputs = [TensorSpec("image", np.dtype(np.uint8), (*size, 3))]
     if card.input.focal:
         inputs.append(TensorSpec("focal_px", np.dtype(np.float32), (None,)))
     outputs = []
+    labelled = card.segmentation
     for output in card.outputs:
+        if output == "labels" and labelled is not None and labelled.scores:
+            classes = len(LABEL_SETS[labelled.labels].labels)
+            sides = (card.input.height // labelled.scores, card.input.width // labelled.scores)
+            outputs.append(TensorSpec("scores", np.dtype(np.float32), (None, classes, *sides)))
+            continue
         for name in ("labels", "confidence") if output == "labels" else (output,):
             dtype = np.dtype(np.float32 if name in ("depth", "normals") else np.uint8)
             outputs.append(TensorSpec(name, dtype, (*size, 3) if name == "normals" else size))
@@ -160,7 +170,12 @@ def _compare(
             side in (None, want) for side, want in zip(sides, tail, strict=True)
         )
         if spec.dtype != dtype or batch not in (None, 1) or not fits:
-            promised = ", ".join(["N", *map(str, tail)])
+            if None in tail and None not in sides:
+                raise CardError(
+                    f"{where}: {kind} {spec} has one size, the card promises every one: export the "
+                    "model with --size WxH in your camera's aspect for this runtime"
+                )
+            promised = ", ".join(["N", *("?" if side is None else str(side) for side in tail)])
             raise CardError(
                 f"{where}: the card contradicts its graph: {kind} {spec}, the card promises "
                 f"{name}: {dtype} ({promised}): export the model again"

@@ -10,20 +10,23 @@ import numpy as np
 
 from dense_perception.backends.base import Backend, TensorSpec, batch_size, one_line
 from dense_perception.backends.engine_cache import EngineKey, obtain_engine
+from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, BackendError
 from dense_perception.core.machine import cpu_with_features
 from dense_perception.core.onnx_file import OnnxFile
 
 PACKAGE = "openvino"
-# A static batch is faster than a free one; the last four sizes stay compiled.
-_COMPILED_BATCHES = 4
+# A static size is faster than a free one; the last four sizes stay compiled.
+_COMPILED_SIZES = 4
+Shapes = tuple[tuple[int, ...], ...]
+"""Of every input, in the graph's order."""
 
 
 class OpenVinoBackend(Backend):
     """Runs an ONNX file with OpenVINO.
 
     ``device`` is passed through (``cpu``, ``gpu``, ``npu``, ``auto``); ``threads`` 0 means all
-    cores. A graph with a free batch is compiled once per batch size in use.
+    cores. A graph with a free batch or free sides is compiled once per size in use.
 
     :raises BackendError: if openvino is not installed, the device is not available or the graph is
         refused.
@@ -40,30 +43,30 @@ class OpenVinoBackend(Backend):
         self._version = version
         self._full_version = str(ov.__version__)
         self._core: Any = ov.Core()
-        self._requests: OrderedDict[int, Any] = OrderedDict()
+        self._requests: OrderedDict[Shapes, Any] = OrderedDict()
         self._check_device()
         model = self._parse(file)
         self.inputs = tuple(_spec(port) for port in model.inputs)
         self.outputs = tuple(_spec(port) for port in model.outputs)
-        self._free_batch = any(spec.shape and spec.shape[0] is None for spec in self.inputs)
-        self._requests[1] = self._compile(file, model, 1)
+        self._free = any(None in spec.shape for spec in self.inputs)
+        self._first = self._usual_shapes(file)
+        self._requests[self._first] = self._compile(file, model, self._first)
         count = f"{threads} threads" if threads else "all cores"
         self.description = f"openvino {version}, {device.lower()}, {count}"
 
     def _run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
         if self._core is None:
             raise self.closed()
-        batch = 1
-        if self._free_batch:
-            free = (spec.name for spec in self.inputs if spec.shape[0] is None)
-            batch = batch_size({name: feeds[name] for name in free})
-        request = self._requests.get(batch)
+        if self._free:
+            batch_size({s.name: feeds[s.name] for s in self.inputs if s.shape and not s.shape[0]})
+        shapes = tuple(feeds[spec.name].shape for spec in self.inputs)
+        request = self._requests.get(shapes)
         if request is None:
-            request = self._compile_again(batch)
-            self._requests[batch] = request
-            if len(self._requests) > _COMPILED_BATCHES:
+            request = self._compile_again(shapes)
+            self._requests[shapes] = request
+            if len(self._requests) > _COMPILED_SIZES:
                 self._requests.popitem(last=False)
-        self._requests.move_to_end(batch)
+        self._requests.move_to_end(shapes)
         try:
             results = request.infer(dict(feeds), share_inputs=True, share_outputs=True)
             # A compiled model computes every output; with shared memory none is copied here.
@@ -96,8 +99,19 @@ class OpenVinoBackend(Backend):
         except Exception as error:
             raise self._refused(error) from error
 
-    def _compile_again(self, batch: int) -> Any:
-        """For another batch size, from the file: kept, it would be a second model in memory.
+    def _usual_shapes(self, file: OnnxFile) -> Shapes:
+        """One frame, of the card's size where the sides are free."""
+        usual = [1, 1, 1, 1]
+        if any(None in spec.shape[1:3] for spec in self.inputs):
+            spec = ModelCard.from_onnx(file).input
+            usual = [1, spec.height, spec.width, 3]
+        return tuple(
+            tuple(one if side is None else side for side, one in zip(s.shape, usual, strict=False))
+            for s in self.inputs
+        )
+
+    def _compile_again(self, shapes: Shapes) -> Any:
+        """For another size, from the file: kept, it would be a second model in memory.
 
         :raises BackendError: if the file is gone or another by now.
         """
@@ -107,13 +121,13 @@ class OpenVinoBackend(Backend):
                 raise BackendError(
                     f"{self._path} has changed since it was loaded: load the model again"
                 )
-            request = self._compile(file, self._parse(file), batch)
+            request = self._compile(file, self._parse(file), shapes)
             file.verify()
         except ArtefactError as error:
             raise BackendError(str(error)) from error
         return request
 
-    def _compile(self, file: OnnxFile, model: Any, batch: int) -> Any:
+    def _compile(self, file: OnnxFile, model: Any, shapes: Shapes) -> Any:
         config: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "CACHE_DIR": "",  # ours is checked byte by byte
@@ -125,14 +139,15 @@ class OpenVinoBackend(Backend):
             if self._threads:
                 config["INFERENCE_NUM_THREADS"] = self._threads
         try:
-            if self._free_batch:
-                model.reshape({spec.name: _with_batch(spec.shape, batch) for spec in self.inputs})
-            return self._compile_cached(file, model, config, batch).create_infer_request()
+            if self._free:
+                names = [spec.name for spec in self.inputs]
+                model.reshape({n: list(shape) for n, shape in zip(names, shapes, strict=True)})
+            return self._compile_cached(file, model, config, shapes).create_infer_request()
         except Exception as error:
             raise self._refused(error) from error
 
     def _compile_cached(
-        self, file: OnnxFile, model: Any, config: dict[str, Any], batch: int
+        self, file: OnnxFile, model: Any, config: dict[str, Any], shapes: Shapes
     ) -> Any:
         """Compile, or load what was compiled before; a disk that takes no cache does no harm."""
         compiled: Any = None
@@ -150,7 +165,7 @@ class OpenVinoBackend(Backend):
             version=self._full_version,
             device=f"{self._device}, {cpu_with_features()}",
             precision="of the graph",
-            profile=f"batch {batch}",
+            profile=self._profile(shapes),
             options=f"{self._threads} threads",
         )
         try:
@@ -159,9 +174,15 @@ class OpenVinoBackend(Backend):
                 compiled = self._core.import_model(engine.payload, self._device, config)
         except Exception:  # this device cannot export, or not import what it exported
             return compiled or self._core.compile_model(model, self._device, config)
-        if batch == 1:
+        if shapes == self._first:
             self.identity = engine.identity
         return compiled
+
+    def _profile(self, shapes: Shapes) -> str:
+        """What is fixed, for the engine's key."""
+        batch = shapes[0][0] if self._free else 1
+        sided = any(None in spec.shape[1:] for spec in self.inputs)
+        return f"batch {batch}" + (f", shapes {shapes}" if sided else "")
 
     def _refused(self, error: Exception) -> BackendError:
         return BackendError(
@@ -186,8 +207,3 @@ def _spec(port: Any) -> TensorSpec:
         int(side.get_length()) if side.is_static else None for side in port.get_partial_shape()
     )
     return TensorSpec(port.get_any_name(), np.dtype(port.get_element_type().to_dtype()), shape)
-
-
-def _with_batch(shape: tuple[int | None, ...], batch: int) -> list[int]:
-    sides = [-1 if side is None else side for side in shape]
-    return [batch if sides[0] == -1 else sides[0], *sides[1:]] if sides else []

@@ -242,7 +242,7 @@ class _Contest:
             if opened is None:
                 continue
             try:
-                median_ms = measure_ms(opened[0])
+                median_ms = measure_ms(*opened)
             except BackendError as error:
                 opened[0].close()
                 errors.append(error)

@@ -66,7 +66,9 @@ def worst_difference(card: ModelCard, got: Sequence[Arrays], want: Sequence[Arra
 
     The confidence speaks for the labels: those of two equally good classes differ by rounding.
     """
-    compared = ["confidence" if name == "labels" else name for name in card.outputs]
+    scored = card.segmentation is not None and card.segmentation.scores
+    certainty = "scores" if scored else "confidence"
+    compared = [certainty if name == "labels" else name for name in card.outputs]
     return Difference.worst(
         Difference.between(one[name], other[name])
         for one, other in zip(got, want, strict=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dense_perception.backends.base import Backend
+from dense_perception.core.card import ModelCard
 from dense_perception.core.machine import cpu_name
 from dense_perception.core.storage import cache_dir, read_json, write_json
 
@@ -19,15 +20,18 @@ _MEMORY = "speeds.json"
 _REMEMBERED = 200
 
 
-def measure_ms(backend: Backend, seconds: float = MEASURE_S) -> float:
-    """Median milliseconds of one image through a backend, after one warm-up run.
+def measure_ms(backend: Backend, card: ModelCard, seconds: float = MEASURE_S) -> float:
+    """Median milliseconds of one image of the card's size, after one warm-up run.
 
     :raises BackendError: if the runtime fails.
     """
     generator = np.random.default_rng(0)
     feeds = {}
     for spec in backend.inputs:
-        shape = tuple(1 if side is None else side for side in spec.shape)
+        usual = (1, card.input.height, card.input.width, 3)[: len(spec.shape)]
+        shape = tuple(
+            one if side is None else side for side, one in zip(spec.shape, usual, strict=True)
+        )
         if spec.dtype == np.uint8:
             feeds[spec.name] = generator.integers(0, 256, shape, np.uint8)
         else:

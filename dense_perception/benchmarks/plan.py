@@ -163,13 +163,13 @@ def _measured(name: str, devices: list[Device]) -> dict[str, float]:
     found: dict[str, float] = {}
     tried, _ = candidates(installed_backends(), model.precisions)
     for backend_name, precision in tried:
-        file, _ = model.artefact(precision)
+        file, card = model.artefact(precision)
         try:
             backend = open_backend(backend_name, file)
         except BackendError:
             continue
         try:
-            median = round(measure_ms(backend, seconds=1.0), 2)
+            median = round(measure_ms(backend, card, seconds=1.0), 2)
         finally:
             backend.close()
         found[precision] = min(median, found.get(precision, median))

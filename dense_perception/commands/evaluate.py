@@ -46,9 +46,9 @@ Depth must be aligned with (seen from) the colour camera. Each metric is the mea
 `metric` as predicted, `aligned` after the best scale and shift in inverse depth of each frame,
 `row prior` for knowing the pixel row alone (each row's mean over this bag), aligned: what to beat.
 
-Labels are compared at the picture's size. As exported, a picture is stretched to the network's
-size; with --multi-scale, --flip or --weights the published network runs in PyTorch as its authors
-evaluate it: short side scaled to the window, aspect kept, windows sliding.
+Labels are compared at the picture's size. The exported file is fed as its card says; a published
+network as its authors feed it: short side scaled, aspect kept, windows sliding. With --multi-scale,
+--flip or --weights the network runs in PyTorch, each scale made from the picture itself.
 """
 
 
@@ -214,11 +214,14 @@ def _labeller(options: argparse.Namespace) -> Iterator[tuple[ModelCard, Labeller
     """The card, and labels of the picture's size from the exported or the published network."""
     if options.multi_scale or options.flip or options.weights is not None:
         from dense_perception.core.registry import find_card
-        from dense_perception.nets.labeller import multi_scale_labeller
+        from dense_perception.imaging.fit import views
+        from dense_perception.nets.labeller import published_labeller
+        from dense_perception.nets.sliding_window import SCALES
 
         card = _segmenting(find_card(options.model))
-        scales = {"multi_scale": options.multi_scale, "flip": options.flip}
-        yield card, multi_scale_labeller(card, options.weights, **scales)
+        of_views = published_labeller(card, options.weights, flip=options.flip)
+        scales = SCALES if options.multi_scale else (1.0,)
+        yield card, lambda rgb_hwc: of_views(views(rgb_hwc, card, scales), rgb_hwc.shape[:2])
         return
     from dense_perception.runtime.perceiver import Perceiver
 

@@ -23,6 +23,7 @@ examples:
   dense-perception export depth_anything_v2_small --precision fp32 fp16 int8 --calibrate drive.mp4
   dense-perception export depth_anything_v2_small --precision fp8 --calibrate drive.mp4
   dense-perception export depth_anything_v2_small --size 686x518
+  dense-perception export segmenter_small_mask_ade20k --weights mine.pth --name my_segmenter
   dense-perception export dpt/base --random --size 384x384 --output /tmp/dpt_base
 
 writes NAME_fp32.onnx, what --precision wants beside it, and NAME.yaml. fp32 is compared with eager
@@ -44,7 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="where to write")
     parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="with NAME: its checkpoint, if not fetched"
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="with NAME: a checkpoint of that network, the published one or your own",
+    )
+    parser.add_argument(
+        "--name", metavar="MODEL", help="with NAME: what the exported model is called"
     )
     parser.add_argument(
         "--card", type=Path, metavar="YAML", help="use this card, not the one in the checkpoint"
@@ -57,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size",
         metavar="WxH",
-        help="with NAME: the network's input, e.g. in your camera's aspect (default: the card's)",
+        help="with NAME: one fixed size, for TensorRT (default: every size of the card's rule)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files of the same name")
     group = parser.add_argument_group("precision")
@@ -158,6 +165,7 @@ def main(args: argparse.Namespace) -> int:
         card_path=args.card,
         random=args.random,
         size=args.size,
+        called=args.name,
     )
     if report:
         print(report, file=sys.stderr)

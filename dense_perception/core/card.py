@@ -112,6 +112,12 @@ class ModelCard:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for YAML or JSON; the inverse of :meth:`from_dict`."""
         data: dict[str, Any] = {"schema": SCHEMA, **asdict(self)}
+        default = InputSpec(self.input.height, self.input.width)
+        for key in ("multiple", "interpolation", "restore", "short_side", "long_side"):
+            if data["input"][key] == getattr(default, key):
+                del data["input"][key]
+        if self.segmentation is not None and not self.segmentation.scores:
+            del data["segmentation"]["scores"]
         if self.depth is not None:
             data["depth"]["kind"] = self.depth.kind.value
             if self.depth.max_m == float("inf"):

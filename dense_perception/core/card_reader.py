@@ -8,8 +8,10 @@ from typing import Any
 
 from dense_perception.core.card_specs import (
     FURTHER_MAPS,
+    INTERPOLATIONS,
     PRECISIONS,
     RESIZES,
+    RESTORES,
     SCHEMA,
     TASKS,
     CheckpointSource,
@@ -98,7 +100,37 @@ class CardReader(Entries):
             sides[key] = int(side)
         focal = self.flag("input.focal", entry.get("focal", False))
         resize = self.choice("input.resize", entry.get("resize", "stretch"), RESIZES)
-        return InputSpec(sides["height"], sides["width"], resize, focal)
+        lowest = {"multiple": 1, "short_side": 0, "long_side": 0}
+        numbers = {
+            key: self._whole(f"input.{key}", entry.get(key, low), low)
+            for key, low in lowest.items()
+        }
+        interpolation = self.choice(
+            "input.interpolation", entry.get("interpolation", "area"), INTERPOLATIONS
+        )
+        restore = self.choice("input.restore", entry.get("restore", "linear"), RESTORES)
+        spec = InputSpec(
+            sides["height"],
+            sides["width"],
+            resize,
+            focal,
+            interpolation=interpolation,
+            restore=restore,
+            **numbers,
+        )
+        if resize != "stretch" and interpolation == "area":
+            raise self.refusal("input.interpolation", interpolation, "linear or cubic")
+        if resize == "windows" and not 16 <= spec.short_side <= spec.long_side:
+            raise self.refusal("input.short_side", spec.short_side, "16 to input.long_side")
+        if spec.free and (spec.height % spec.multiple or spec.width % spec.multiple):
+            raise self.refusal("input.multiple", spec.multiple, "a divisor of height and width")
+        return spec
+
+    def _whole(self, name: str, value: object, low: int) -> int:
+        number = self.number(name, value, low, 8192)
+        if number != int(number):
+            raise self.refusal(name, value, "a whole number")
+        return int(number)
 
     def depth(self) -> DepthSpec | None:
         if "depth" not in self.data:
@@ -118,7 +150,15 @@ class CardReader(Entries):
         stride = int(self.number("segmentation.stride", entry.get("stride", 0), 0, max(window, 0)))
         if window and not stride:
             raise self.refusal("segmentation.stride", 0, f"1 to {window}")
-        return SegmentationSpec(labels, window, stride)
+        scores = self._whole("segmentation.scores", entry.get("scores", 0), 0)
+        windowed = self.input().resize == "windows"
+        if windowed != bool(scores) or (windowed and not window):
+            raise self.refusal(
+                "segmentation.scores",
+                scores,
+                "1 or more with resize: windows and a window",
+            )
+        return SegmentationSpec(labels, window, stride, scores)
 
     def maps(self, task: str) -> tuple[str, ...]:
         names = self.data.get("maps", [])

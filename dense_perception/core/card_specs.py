@@ -9,7 +9,9 @@ from dense_perception.core.prediction import GRAY_MAPS, DepthKind
 SCHEMA = 1
 TASKS = ("depth", "segmentation", "multitask")
 FURTHER_MAPS = ("normals", *GRAY_MAPS)
-RESIZES = ("stretch",)
+RESIZES = ("stretch", "lower_bound", "minimal", "windows")
+INTERPOLATIONS = ("area", "linear", "cubic")
+RESTORES = ("linear", "corners", "cubic")
 PRECISIONS = ("fp32", "fp16", "int8", "fp8")
 
 
@@ -17,14 +19,29 @@ PRECISIONS = ("fp32", "fp16", "int8", "fp8")
 class InputSpec:
     """What the graph input ``image`` wants: uint8 NHWC RGB of ``height`` x ``width`` pixels.
 
-    ``resize`` says how a frame of another size gets there. ``focal`` says that the graph has a
-    second input ``focal_px``: float32 of shape (N,), the focal length at the network's size.
+    ``resize`` says which size a frame gets (:func:`dense_perception.core.fitting.network_size`),
+    ``interpolation`` how it gets there, ``restore`` how maps get back. With ``lower_bound`` and
+    ``minimal`` the graph takes every size whose sides are multiples of ``multiple``, and ``height``
+    and ``width`` are what the rule starts from. With ``windows`` the graph takes square windows of
+    a picture whose sides are scaled to ``short_side`` and at most ``long_side``. ``focal`` says
+    that the graph has a second input ``focal_px``: float32 of shape (N,), the focal length at the
+    network's size.
     """
 
     height: int
     width: int
     resize: str = "stretch"
     focal: bool = False
+    multiple: int = 1
+    interpolation: str = "area"
+    restore: str = "linear"
+    short_side: int = 0
+    long_side: int = 0
+
+    @property
+    def free(self) -> bool:
+        """Whether the graph takes other sizes than ``height`` x ``width``."""
+        return self.resize in ("lower_bound", "minimal")
 
 
 @dataclass(frozen=True)
@@ -41,12 +58,15 @@ class SegmentationSpec:
     """The graph outputs ``labels`` and ``confidence``; ``labels`` names a set of core/labels.py.
 
     ``window`` and ``stride`` are in pixels: the network looks through square windows that overlap
-    and their scores are averaged. A window of 0 is the whole image.
+    and their scores are averaged. A window of 0 is the whole image. With ``scores`` above 0 the
+    graph gives ``scores`` instead, float32 (N, classes, rows, columns), one for so many pixels in
+    each direction, and labels are chosen at the picture's size.
     """
 
     labels: str
     window: int = 0
     stride: int = 0
+    scores: int = 0
 
 
 @dataclass(frozen=True)

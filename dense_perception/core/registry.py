@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -89,7 +90,9 @@ def checkpoint_path(card: ModelCard) -> Path | None:
     """
     if card.source is None:
         return None
-    return cache_dir() / "checkpoints" / card.name / card.source.file
+    # A card of one fixed size has the weights of the card that it was made from.
+    name = re.sub(r"_\d+x\d+$", "", card.name)
+    return cache_dir() / "checkpoints" / name / card.source.file
 
 
 def search_path() -> list[Path]:

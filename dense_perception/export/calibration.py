@@ -14,7 +14,7 @@ from onnx import helper
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import InputError, TrainingError
 from dense_perception.data.corpus import iterate_shards, shard_folders
-from dense_perception.imaging.resize import prepare
+from dense_perception.imaging.fit import fit
 from dense_perception.media.sources import IMAGE_SUFFIXES, is_bag, open_source
 
 _BINS = 2048
@@ -190,7 +190,12 @@ def _from_stream(
 
 
 def _feeds(rgb_hwc: np.ndarray, card: ModelCard) -> dict[str, np.ndarray]:
-    feeds = {"image": prepare(rgb_hwc, card.input.width, card.input.height)[None]}
+    """As at run time; of a picture with windows the one in the middle."""
+    image_hwc = fit(rgb_hwc, card.input)
+    if card.input.resize == "windows":
+        top, left = ((side - card.input.height) // 2 for side in image_hwc.shape[:2])
+        image_hwc = image_hwc[top : top + card.input.height, left : left + card.input.width]
+    feeds = {"image": np.ascontiguousarray(image_hwc)[None]}
     if card.input.focal:
         feeds["focal_px"] = np.array([card.input.width], np.float32)
     return feeds

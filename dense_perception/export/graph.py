@@ -4,7 +4,8 @@ Inputs ``image`` uint8 (N, H, W, 3) RGB and, for a focal-aware model, ``focal_px
 Outputs, as the card promises them: ``depth`` float32 (N, H, W); ``labels`` and ``confidence`` uint8
 (N, H, W), the best class and its probability in units of 1/255; ``normals`` float32 (N, H, W, 3)
 unit vectors; ``edges``, ``keypoints`` and ``reshading`` uint8 (N, H, W), 0 to 1 in units of 1/255.
-N is free, H and W are the card's.
+N is free, H and W are the card's, or free too where the card's rule gives several sizes. Of windows
+that the card slides over a picture the graph gives ``scores`` float32 (N, classes, rows, columns).
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ OPSET = 18
 # ONNX Runtime 1.17 reads no newer file format, and opset 18 needs none.
 IR_VERSION = 9
 _LARGEST_BATCH = 4096
+_LARGEST_SIDE = 8192
 
 
 class Corridor(nn.Module):
@@ -45,7 +47,8 @@ class Corridor(nn.Module):
 
     def __init__(self, network: nn.Module, card: ModelCard) -> None:
         super().__init__()
-        self.network = _windowed(network, card)
+        scored = card.segmentation is not None and card.segmentation.scores > 0
+        self.network = _Scores(network) if scored else _windowed(network, card)
         self.focal = card.input.focal
         self.names = output_names(card)
         mean, std = normalisation(card.network)
@@ -65,6 +68,8 @@ class Corridor(nn.Module):
         found: dict[str, Tensor] = {}
         if "labels" in self.names:
             found["labels"], found["confidence"] = _classified(outputs["logits"])
+        if "scores" in self.names:
+            found["scores"] = outputs["scores"]
         if "depth" in self.names:
             found["depth"] = outputs["depth"]
         if "normals" in self.names:
@@ -73,6 +78,18 @@ class Corridor(nn.Module):
             if name in self.names:
                 found[name] = _in_bytes(outputs[name])
         return tuple(found[name] for name in self.names)
+
+
+class _Scores(nn.Module):
+    """The network's scores before they are enlarged to the image."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image_nchw: Tensor) -> dict[str, Tensor]:
+        scores: Any = getattr(self.network, "scores")  # noqa: B009 - a method, not a submodule
+        return {"scores": scores(image_nchw)}
 
 
 def _classified(logits_nkhw: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,12 +118,15 @@ def prepare(network: nn.Module, card: ModelCard, frames: int) -> tuple[Corridor,
     _check(network, card)
     corridor = Corridor(_folded(network), card).eval()
     height, width = card.input.height, card.input.width
+    if card.input.free and height == width:
+        width += card.input.multiple  # equal sides would be taken for one and the same
     example = {"image": torch.zeros(frames, height, width, 3, dtype=torch.uint8)}
     if card.input.focal:
         example["focal_px"] = torch.full((frames,), float(width))
-    with torch.no_grad():
-        # No runtime needs to resize a position table that never changes.
-        fix_positions(corridor, *(tensor[:1] for tensor in example.values()))
+    if not card.input.free:
+        with torch.no_grad():
+            # No runtime needs to resize a position table that never changes.
+            fix_positions(corridor, *(tensor[:1] for tensor in example.values()))
     return corridor, example
 
 
@@ -116,7 +136,14 @@ def to_onnx(network: nn.Module, card: ModelCard) -> onnx.ModelProto:
     :raises CardError: if the card contradicts the network (focal length, depth kind or range).
     :raises InputError: if the network cannot take the card's size.
     """
-    batch = torch.export.Dim("N", min=1, max=_LARGEST_BATCH)
+    shapes: dict[str, Any] = {"image": {0: torch.export.Dim("N", min=1, max=_LARGEST_BATCH)}}
+    if card.input.focal:
+        shapes["focal_px"] = dict(shapes["image"])
+    if card.input.free:
+        most = _LARGEST_SIDE // card.input.multiple
+        for axis, name in ((1, "rows"), (2, "columns")):
+            side = torch.export.Dim(name, min=2, max=most)
+            shapes["image"][axis] = card.input.multiple * side
     with _quiet(), torch.no_grad():
         # Two frames: a batch of one would be taken for a constant. Errors that name a cure come
         # from here and must not drown in the exporter's report.
@@ -128,7 +155,7 @@ def to_onnx(network: nn.Module, card: ModelCard) -> onnx.ModelProto:
             opset_version=OPSET,
             input_names=list(example),
             output_names=output_names(card),
-            dynamic_shapes={name: {0: batch} for name in example},
+            dynamic_shapes=shapes,
             external_data=False,
             verbose=False,
         )

@@ -19,6 +19,7 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import PRECISIONS, ModelFile
 from dense_perception.core.difference import TOLERANCES, Difference
 from dense_perception.core.errors import ArtefactError, InputError
+from dense_perception.core.reference_frames import reference_feeds
 from dense_perception.export.compare import (
     Arrays,
     card_feeds,
@@ -162,7 +163,31 @@ class _Maker:
         found = self._compare(path, want, "PyTorch")
         if not all(difference.within(FP32_LIMIT) for difference in found.values()):
             self._against_double(path, want)
+        if self.card.input.free:
+            self._at_another_size(path)
         self._list(path, "fp32")
+
+    def _at_another_size(self, path: Path) -> None:
+        """A graph of free sizes must not have kept anything of the size it was traced at.
+
+        :raises ArtefactError: if it has.
+        """
+        spec = self.card.input
+        other = replace(
+            spec, height=spec.height + spec.multiple, width=spec.width + 3 * spec.multiple
+        )
+        card = replace(self.card, input=other)
+        feeds = reference_feeds(card, 1)
+        self.on_step(f"fp32 at {other.width}x{other.height}", 1)
+        got = runtime_outputs("onnxruntime", path, feeds)
+        found = difference_of(card, got, torch_outputs(self.network, card, feeds))
+        # Rounding is judged at the card's size; a wrong graph is further off than this.
+        if not found.within(TOLERANCES["fp16"]):
+            raise ArtefactError(
+                f"at {other.width}x{other.height} the graph differs from PyTorch by "
+                f"{found.max_of_range:.1e} of the range (mean {found.mean_of_range:.1e}): it is "
+                "right at one size only; export it with --size, or with another version of PyTorch"
+            )
 
     def _against_double(self, path: Path, want: Arrays) -> None:
         """A network that enlarges rounding: both fp32 answers are held against fp64's.

@@ -74,7 +74,7 @@ class Judge:
             scale = want["depth"] if metric else np.ptp(want["depth"])
             drops.append(float(np.mean(error / np.maximum(scale, 1e-9))))
         if self.card.segmentation is not None:
-            drops.append(float(np.mean(got["labels"] != want["labels"])))
+            drops.append(float(np.mean(_labels(got) != _labels(want))))
         for name in self.card.maps:
             if name == "normals":
                 cosine = np.clip((got[name].astype(np.float64) * want[name]).sum(-1), -1, 1)
@@ -83,6 +83,11 @@ class Judge:
                 error = np.abs(got[name].astype(np.float64) - want[name])
                 drops.append(float(np.mean(error)) / 255)
         return max(drop if np.isfinite(drop) else float("inf") for drop in drops)
+
+
+def _labels(answer: Arrays) -> np.ndarray:
+    """Of windows the best class per score: labels as the picture will have them, but coarser."""
+    return answer["scores"].argmax(1) if "scores" in answer else answer["labels"]
 
 
 def search(

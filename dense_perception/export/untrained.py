@@ -15,6 +15,7 @@ from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.prediction import DepthKind
 from dense_perception.core.registry import find_card, list_models
 from dense_perception.nets import zoo
+from dense_perception.nets.networks import of_size
 
 _HALF = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
 
@@ -33,17 +34,12 @@ def untrained(name: str, size: str | None = None) -> tuple[nn.Module, ModelCard]
         if not variant:
             raise InputError(f"there is no model {name!r}: name one, or FAMILY/VARIANT (dpt/base)")
         card = _card(family, variant)
-    width, height = parse_size(size) if size else (card.input.width, card.input.height)
-    network = dict(card.network)
-    for key, side in (("height", height), ("width", width)):
-        if key in network and (size or card.source is None):
-            network[key] = side
+    card = replace(card, name=card.name.removesuffix("_untrained") + "_untrained")
+    if size:
+        card = of_size(card, *parse_size(size))
     card = replace(
         card,
-        name=card.name.removesuffix("_untrained") + "_untrained",
         summary="Random weights, for measuring speed only.",
-        input=replace(card.input, height=height, width=width),
-        network=network,
         source=None,
         files={},
         provenance={"weights": "random, seed 0"},

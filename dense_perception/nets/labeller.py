@@ -2,50 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
 from dense_perception.core.card import ModelCard
 from dense_perception.nets.networks import published_network
-from dense_perception.nets.sliding_window import SCALES, multi_scale_probabilities
+from dense_perception.nets.sliding_window import averaged_probabilities
 from dense_perception.nets.zoo import normalisation
 
 
-def multi_scale_labeller(
-    card: ModelCard, checkpoint: Path | None, *, multi_scale: bool, flip: bool
-) -> Callable[[np.ndarray], np.ndarray]:
-    """The published network in PyTorch, as its authors evaluate it.
+def published_labeller(
+    card: ModelCard, checkpoint: Path | None, *, flip: bool
+) -> Callable[[Sequence[np.ndarray], tuple[int, int]], np.ndarray]:
+    """Labels of a picture's views: HxWx3 ``uint8`` RGB at several scales, and (height, width).
 
-    The short side is scaled to the card's window, the aspect kept; windows slide over each scale
-    and mirror image; probabilities are averaged. A card without a window slides its input size.
+    The card's windows slide over each view and its mirror image; probabilities are averaged.
 
     :raises ArtefactError: if the checkpoint is missing or does not fit.
     """
     assert card.segmentation is not None
     network, _, _ = published_network(card, checkpoint)
     mean, std = (torch.tensor(v)[:, None, None] for v in normalisation(card.network))
-    window = card.segmentation.window or min(card.input.height, card.input.width)
-    stride = card.segmentation.stride or 2 * window // 3
-    scales = SCALES if multi_scale else (1.0,)
+    window, stride = card.segmentation.window, card.segmentation.stride
+    if not window and not card.input.free:
+        window = min(card.input.height, card.input.width)
+        stride = 2 * window // 3
 
-    def label(rgb_hwc: np.ndarray) -> np.ndarray:
-        height, width = rgb_hwc.shape[:2]
-        short = min(height, width)
-        size = (max(window, width * window // short), max(window, height * window // short))
-        scaled_hwc = cv2.resize(rgb_hwc, size, interpolation=cv2.INTER_LINEAR)
-        image_chw = (torch.from_numpy(scaled_hwc).permute(2, 0, 1) / 255 - mean) / std
-        probabilities = multi_scale_probabilities(
+    def label(views: Sequence[np.ndarray], size_hw: tuple[int, int]) -> np.ndarray:
+        probabilities = averaged_probabilities(
             network,
-            image_chw[None],
-            window,
-            stride,
-            scales=scales,
+            [
+                ((torch.from_numpy(view_hwc).permute(2, 0, 1) / 255 - mean) / std)[None]
+                for view_hwc in views
+            ],
+            size_hw,
+            window=window,
+            stride=stride,
+            # Sides that are made multiples come from mmsegmentation, which crops small views.
+            smaller=card.input.multiple > 1,
             flip=flip,
-            size_hw=(height, width),
+            mode="bicubic" if card.input.interpolation == "cubic" else "bilinear",
         )
         return probabilities[0].argmax(0).numpy()
 

@@ -17,16 +17,27 @@ from dense_perception.nets.weights import LoadReport, load_weights
 
 
 def of_size(card: ModelCard, width: int, height: int) -> ModelCard:
-    """The card for an input of another size: positions are resized, a window stays and slides.
+    """The card of one fixed size, for runtimes that take no free one, or another camera.
 
-    Its cost counts the parameters alone; the operations were those of the old size.
+    Pictures are stretched to it, positions are resized, a window slides within the graph. Its cost
+    counts the parameters alone, and its name carries the size: each size is a model of its own.
     """
     network = dict(card.network)
     if card.segmentation is None or not card.segmentation.window:
         network |= {k: v for k, v in (("height", height), ("width", width)) if k in network}
     return replace(
         card,
-        input=replace(card.input, height=height, width=width),
+        name=f"{card.name}_{width}x{height}",
+        input=replace(
+            card.input,
+            height=height,
+            width=width,
+            resize="stretch",
+            multiple=1,
+            short_side=0,
+            long_side=0,
+        ),
+        segmentation=card.segmentation and replace(card.segmentation, scores=0),
         network=network,
         cost={key: value for key, value in card.cost.items() if key == "parameters"},
     )
@@ -37,7 +48,9 @@ def published_network(
 ) -> tuple[nn.Module, ModelCard, LoadReport]:
     """The network with its published weights, the card with their hash, and what was loaded.
 
-    :param checkpoint: by default where ``fetch`` puts it.
+    :param checkpoint: by default where ``fetch`` puts it, which must be the published file. A file
+        that is named may be another: one fine-tuned from it. The card then says so, and neither
+        its results nor its source are the published ones.
     :raises ArtefactError: if the checkpoint is missing, is not the card's or does not fit.
     :raises CardError: if the card's network cannot be built.
     """
@@ -49,14 +62,21 @@ def published_network(
             f"{card.name}` first, or name the file with --weights"
         )
     digest = file_sha256(path)
-    if card.source is not None and not digest.startswith(card.source.sha256):
+    published = card.source is not None and digest.startswith(card.source.sha256)
+    if card.source is not None and not published and checkpoint is None:
         raise ArtefactError(
             f"{path} has SHA-256 {digest[:12]}..., the card of {card.name} wants "
-            f"{card.source.sha256[:12]}...: fetch it again, or correct the card"
+            f"{card.source.sha256[:12]}...: fetch it again, or name a file of your own with "
+            "--weights"
         )
     network = zoo.build(card.network).eval()
     report = load_weights(network, path)
     provenance = {**card.provenance, "checkpoint_sha256": digest}
+    if checkpoint is not None:
+        provenance["checkpoint_file"] = path.name
+    if not published:
+        provenance["fine_tuned_from"] = card.name
+        card = replace(card, source=None, results={})
     return network, replace(card, provenance=provenance), report
 
 

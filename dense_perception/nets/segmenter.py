@@ -146,7 +146,7 @@ class Segmenter(nn.Module):
         else:
             self.decoder = MaskDecoder(config.dim, config.decoder_layers, config.classes)
 
-    def patch_logits(self, image_nchw: Tensor) -> Tensor:
+    def scores(self, image_nchw: Tensor) -> Tensor:
         """The scores per patch, (N, classes, rows, columns), of the padded image."""
         height, width = image_nchw.shape[-2:]
         pad_h, pad_w = -height % self.config.patch, -width % self.config.patch
@@ -158,7 +158,7 @@ class Segmenter(nn.Module):
 
     def forward(self, image_nchw: Tensor) -> dict[str, Tensor]:
         height, width = image_nchw.shape[-2:]
-        scores_bkhw = self.patch_logits(image_nchw)
+        scores_bkhw = self.scores(image_nchw)
         rows, columns = scores_bkhw.shape[-2:]
         size_hw = (rows * self.config.patch, columns * self.config.patch)
         logits_bkhw = F.interpolate(scores_bkhw, size=size_hw, mode="bilinear")

@@ -140,6 +140,10 @@ class UperNet(nn.Module):
         if config.auxiliary_channels:
             self.auxiliary = FCNHead(widths[2], config.classes, config.auxiliary_channels)
 
+    def scores(self, image_bchw: Tensor) -> Tensor:
+        """The logits at the finest map's size, a quarter of the image's."""
+        return self.head(self.backbone(image_bchw))
+
     def forward(self, image_bchw: Tensor) -> dict[str, Tensor]:
         """``{"logits": (N, classes, H, W)}`` at the image's size.
 

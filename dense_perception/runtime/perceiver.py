@@ -16,6 +16,7 @@ from dense_perception.backends.select import Selection, select_backend
 from dense_perception.core.camera import Frame, Intrinsics
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import CardError, InputError
+from dense_perception.core.fitting import network_size
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.prediction import (
     GRAY_MAPS,
@@ -27,10 +28,9 @@ from dense_perception.core.prediction import (
     Prediction,
 )
 from dense_perception.core.registry import find_model
+from dense_perception.imaging.fit import fit, labels_of_scores, restore_depth, windows_of
 from dense_perception.imaging.resize import (
     fit_within,
-    prepare,
-    restore,
     restore_gray,
     restore_labels,
     restore_normals,
@@ -83,7 +83,7 @@ class Perceiver:
         self.default_hfov_deg = default_hfov_deg
         self.output_size = output_size
         self.max_output_side = max_output_side
-        self._images_nhwc = np.empty((1, card.input.height, card.input.width, 3), np.uint8)
+        self._images_nhwc = np.empty((0, 0, 0, 3), np.uint8)
         self._fixed_batch = backend.inputs[0].shape[0] == 1
         self._limits = (-np.inf, np.inf)
         if card.depth is not None and card.depth.kind is DepthKind.METRIC:
@@ -174,21 +174,22 @@ class Perceiver:
         names = self._wanted(wanted)
         if not frames:
             return []
-        if self._fixed_batch and len(frames) > 1:
+        sizes = [self._network_size(frame) for frame in frames]
+        alone = self._fixed_batch or self.card.input.resize == "windows"
+        if len(frames) > 1 and (alone or len(set(sizes)) > 1):
             return [self.perceive([frame], wanted)[0] for frame in frames]
         start = time.perf_counter()
-        width, height = self.card.input.width, self.card.input.height
-        images_nhwc = self._buffer(len(frames))
+        width, height = sizes[0]
+        images_nhwc = self._buffer(len(frames), height, width)
         cameras = [self._camera(frame) for frame in frames]
         for frame, image_hwc in zip(frames, images_nhwc, strict=True):
-            prepare(frame.rgb_hwc, width, height, image_hwc)
+            fit(frame.rgb_hwc, self.card.input, image_hwc)
         feeds = {"image": images_nhwc}
         if self.card.input.focal:
             focals = [camera.resized(width, height).mean_focal_px for camera in cameras]
             feeds["focal_px"] = np.array(focals, np.float32)
         prepared = time.perf_counter()
-        graph_names = {*names, "confidence"} if "labels" in names else set(names)
-        outputs = self.backend.infer(feeds, graph_names)
+        outputs = self._infer(feeds, names)
         inferred = time.perf_counter()
         answers = [
             self._restore({name: array[index] for name, array in outputs.items()}, names, frame)
@@ -222,9 +223,37 @@ class Perceiver:
     ) -> None:
         self.close()
 
-    def _buffer(self, count: int) -> np.ndarray:
-        if len(self._images_nhwc) != count:
-            self._images_nhwc = np.empty((count, *self._images_nhwc.shape[1:]), np.uint8)
+    def _infer(self, feeds: dict[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
+        """The graph's outputs for a batch, or the scores of one picture's windows.
+
+        Window by window: the engine that was checked is that of a batch of 1, and eight windows at
+        once would need eight times the memory.
+        """
+        labelled = self.card.segmentation
+        if labelled is None or not labelled.scores:
+            graph_names = {*names, "confidence"} if "labels" in names else set(names)
+            return self.backend.infer(feeds, graph_names)
+        (picture_hwc,) = feeds["image"]
+        side = labelled.window
+        scores = []
+        for top, left in self._windows(picture_hwc.shape[1], picture_hwc.shape[0]):
+            window_hwc = picture_hwc[top : top + side, left : left + side]
+            answer = self.backend.infer({"image": np.ascontiguousarray(window_hwc)[None]})
+            scores.append(answer["scores"].copy())
+        return {"scores": np.concatenate(scores)[None]}
+
+    def _windows(self, width: int, height: int) -> list[tuple[int, int]]:
+        assert self.card.segmentation is not None
+        labelled = self.card.segmentation
+        return windows_of((width, height), labelled.window, labelled.stride)
+
+    def _network_size(self, frame: Frame) -> tuple[int, int]:
+        return network_size(self.card.input, frame.width, frame.height)
+
+    def _buffer(self, count: int, height: int, width: int) -> np.ndarray:
+        shape = (count, height, width, 3)
+        if self._images_nhwc.shape != shape:
+            self._images_nhwc = np.empty(shape, np.uint8)
         return self._images_nhwc
 
     def _camera(self, frame: Frame) -> Intrinsics:
@@ -246,7 +275,7 @@ class Perceiver:
     def _size(self, frame: Frame) -> tuple[int, int]:
         """Width and height of the answer to ``frame``."""
         if self.output_size == "network":
-            width, height = self.card.input.width, self.card.input.height
+            width, height = self._network_size(frame)
         else:
             width, height = frame.width, frame.height
         return fit_within(width, height, self.max_output_side)
@@ -259,12 +288,11 @@ class Perceiver:
         answer: dict[str, Any] = {}
         if "depth" in names and self.card.depth is not None:
             valid_hw = self._only_valid(maps["depth"])
-            answer["depth"] = DepthMap(restore(valid_hw, *size), self.card.depth.kind)
+            restored_hw = restore_depth(valid_hw, *size, self.card.input.restore)
+            answer["depth"] = DepthMap(restored_hw, self.card.depth.kind)
         if "labels" in names and self.card.segmentation is not None:
             answer["labels"] = LabelMap(
-                restore_labels(maps["labels"], *size),
-                restore_labels(maps["confidence"], *size),
-                LABEL_SETS[self.card.segmentation.labels],
+                *self._labels(maps, frame, size), LABEL_SETS[self.card.segmentation.labels]
             )
         if "normals" in names:
             answer["normals"] = NormalMap(restore_normals(maps["normals"], *size))
@@ -272,6 +300,17 @@ class Perceiver:
             if name in names:
                 answer[name] = GrayMap(restore_gray(maps[name], *size))
         return answer
+
+    def _labels(
+        self, maps: Mapping[str, np.ndarray], frame: Frame, size: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and confidence, uint8 of ``size``."""
+        if "scores" not in maps:
+            return restore_labels(maps["labels"], *size), restore_labels(maps["confidence"], *size)
+        assert self.card.segmentation is not None
+        fitted = self._network_size(frame)
+        corners, side = self._windows(*fitted), self.card.segmentation.window
+        return labels_of_scores(maps["scores"], corners, side, fitted, size)
 
     def _only_valid(self, depth_hw: np.ndarray) -> np.ndarray:
         """Infinite values and metres out of the card's range become NaN."""

@@ -66,7 +66,7 @@ class Bench:
         if backend.name in self.wrong:
             raise EngineRefusedError(f"{backend.name} differs by 0.3")
 
-    def measure(self, backend: FakeBackend) -> float:
+    def measure(self, backend: FakeBackend, card: object) -> float:
         key = (backend.name, backend.precision)
         self.measured.append(key)
         speed = self.speeds[key]

@@ -18,13 +18,15 @@ import yaml
 from dense_perception import cli
 from dense_perception.backends.nvidia.build import TensorRtOptions, build_engine
 from dense_perception.core.card import ModelCard
-from dense_perception.core.card_specs import CheckpointSource
+from dense_perception.core.card_specs import CheckpointSource, InputSpec
 from dense_perception.core.errors import ArtefactError, CardError, ModelNotFoundError
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.registry import checkpoint_path, exported_dir, find_model
 from dense_perception.export.compare import card_feeds, compare_runtimes, torch_outputs
 from dense_perception.export.graph import to_onnx, write_onnx
+from dense_perception.imaging.fit import views
 from dense_perception.nets.networks import published_network
+from dense_perception.nets.sliding_window import averaged_probabilities
 from dense_perception.runtime.perceiver import Perceiver
 from test.support.tiny_families import FAMILIES, prepared
 
@@ -110,6 +112,54 @@ def test_a_card_of_other_labels_is_refused(tmp_path: Path) -> None:
         to_onnx(module, ModelCard.from_dict(data, "test"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "multiple", "resize"),
+    [("depth_anything", 14, "lower_bound"), ("dpt_hybrid", 32, "minimal")],
+)
+def test_one_file_answers_as_the_network_at_every_size(
+    name: str, multiple: int, resize: str, tmp_path: Path
+) -> None:
+    """Positions included: they are resized within the graph."""
+    card, module = prepared(name, tmp_path)
+    spec = replace(card.input, resize=resize, multiple=multiple, interpolation="cubic")
+    card = replace(card, input=spec)
+    path = tmp_path / "free.onnx"
+    write_onnx(to_onnx(module, card), path)
+    # The stored grid, another aspect, and twice the size.
+    sizes = [(spec.width, spec.height), (3 * multiple, 5 * multiple), (10 * multiple, 6 * multiple)]
+    for width, height in sizes:
+        feeds = card_feeds(replace(card, input=replace(spec, width=width, height=height)))
+        want = torch_outputs(module, card, feeds)
+        assert want["depth"].shape[1:] == (height, width)
+        assert np.ptp(want["depth"]) > 0.01
+        for runtime, difference in compare_runtimes(path, want, card, feeds).items():
+            assert difference.max_of_range <= 1e-4, (runtime, width, height)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "scores"), [("segmenter", 16), ("vit_comer", 4)])
+def test_windows_give_the_labels_of_pytorch(name: str, scores: int, tmp_path: Path) -> None:
+    card, module = prepared(name, tmp_path)
+    spec = InputSpec(64, 64, "windows", interpolation="linear", short_side=64, long_side=256)
+    if name == "vit_comer":
+        spec = replace(spec, multiple=32)
+    labelled = replace(card.segmentation, window=64, stride=40, scores=scores)
+    card = replace(card, input=spec, segmentation=labelled)
+    path = tmp_path / "windows.onnx"
+    write_onnx(to_onnx(module, card), path)
+    picture = card_feeds(replace(card, input=InputSpec(96, 160)))["image"][0]
+    (view,) = views(picture, card, (1.0,))
+    image = (torch.from_numpy(view).permute(2, 0, 1)[None] / 255 - 0.5) / 0.5
+    want = averaged_probabilities(module, [image], (96, 160), window=64, stride=40)[0].argmax(0)
+    assert want.unique().numel() > 1
+    for runtime in ("onnxruntime", "openvino"):
+        with Perceiver.load(path, backend=runtime) as perceiver:
+            labels = perceiver(picture).labels
+        assert labels is not None
+        assert (labels.values_hw == want.numpy()).mean() > 0.999
+
+
 def test_labels_at_the_frame_size(exported: Callable[[str], Exported]) -> None:
     card, _, path = exported("dpt_segmentation")
     rgb_hwc = card_feeds(card)["image"][0].repeat(2, axis=0).repeat(2, axis=1)
@@ -132,7 +182,13 @@ def test_published_weights_become_a_model_that_is_found_by_name(
     card, _ = prepared("depth_anything", tmp_path)
     digest = hashlib.sha256((tmp_path / "checkpoint.pth").read_bytes()).hexdigest()
     source = CheckpointSource("https://example.org/weights.pth", "weights.pth", digest[:8])
-    card = replace(card, source=source)
+    card = replace(
+        card,
+        source=source,
+        input=replace(
+            card.input, resize="lower_bound", multiple=14, interpolation="cubic", restore="corners"
+        ),
+    )
     models = tmp_path / "models"
     models.mkdir()
     (models / f"{card.name}.yaml").write_text(yaml.safe_dump(card.to_dict()))
@@ -164,10 +220,49 @@ def test_published_weights_become_a_model_that_is_found_by_name(
     words = ["export", card.name, "--quiet", "--size", "98x70", "--output", str(tmp_path / "wide")]
     assert cli.main(words) == 0
     with Perceiver.load(
-        tmp_path / f"wide/{card.name}.yaml", backend="onnxruntime", output_size="network"
+        tmp_path / f"wide/{card.name}_98x70.yaml", backend="onnxruntime", output_size="network"
     ) as perceiver:
         assert perceiver.card.cost.get("gflops") is None
         answer = perceiver(np.zeros((70, 98, 3), np.uint8))
         assert answer.depth is not None
         assert answer.depth.values_hw.shape == (70, 98)
     assert cli.main([*words[:3], "--size", "99x70", "--output", str(tmp_path / "odd")]) == 2
+    # The default takes every aspect: in the cache the two do not collide.
+    assert not (exported_dir() / f"{card.name}_98x70.yaml").exists()
+    with Perceiver.load(card.name, backend="onnxruntime", output_size="network") as perceiver:
+        answer = perceiver(np.zeros((120, 160, 3), np.uint8))
+        assert (answer.width, answer.height) == (70, 56)
+
+
+def test_own_weights_of_a_published_network_need_one_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card, module = prepared("segmenter", tmp_path)
+    card = replace(
+        card,
+        source=CheckpointSource("https://example.org/weights.pth", "weights.pth", "01234567"),
+        results={"miou_percent": 45.3},
+    )
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / f"{card.name}.yaml").write_text(yaml.safe_dump(card.to_dict()))
+    monkeypatch.setenv("DENSE_PERCEPTION_MODELS", str(models))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with torch.no_grad():
+        for tensor in module.parameters():
+            tensor.mul_(1.01)
+    mine = tmp_path / "mine.pth"
+    torch.save(FAMILIES["segmenter"]["layout"](module), mine)
+    words = ["export", card.name, "--quiet", "--weights", str(mine)]
+    assert cli.main([*words, "--name", "My Model"]) == 2
+    assert cli.main([*words, "--name", "my_model"]) == 0
+    _, embedded = find_model("my_model").artefact("fp32")
+    assert embedded.name == "my_model"
+    assert embedded.source is None
+    assert not embedded.results
+    digest = hashlib.sha256(mine.read_bytes()).hexdigest()
+    assert embedded.provenance["checkpoint_sha256"] == digest
+    assert embedded.provenance["fine_tuned_from"] == card.name
+    # The published card is what it was, and still asks for its own weights.
+    with pytest.raises(ModelNotFoundError, match=f"dense-perception fetch {card.name}"):
+        find_model(card.name)

@@ -9,11 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dense_perception.core.errors import InputError
-from dense_perception.nets.sliding_window import (
-    SlidingWindow,
-    multi_scale_probabilities,
-    window_starts,
-)
+from dense_perception.core.fitting import window_starts
+from dense_perception.nets.sliding_window import SCALES, SlidingWindow, averaged_probabilities
 
 
 class Position(nn.Module):
@@ -72,39 +69,56 @@ class Pointwise(nn.Module):
         return {"logits": image_nchw * 2}
 
 
+def scaled(image_nchw: Tensor, scale: float) -> Tensor:
+    size = tuple(round(side * scale) for side in image_nchw.shape[-2:])
+    return F.interpolate(image_nchw, size=size, mode="bilinear", align_corners=False)
+
+
 @torch.no_grad()
-def test_multi_scale_of_a_pointwise_network() -> None:
+def test_views_of_a_pointwise_network() -> None:
     image = torch.randn(1, 3, 12, 16, generator=torch.Generator().manual_seed(1))
     # At its own scale, flipped or not, a network without context gives the plain softmax.
     plain = torch.softmax(image * 2, dim=1)
-    got = multi_scale_probabilities(Pointwise(), image, 8, 5, scales=(1.0,))
+    options = {"window": 8, "stride": 5, "flip": True}
+    got = averaged_probabilities(Pointwise(), [image], (12, 16), **options)
     torch.testing.assert_close(got, plain)
-    several = multi_scale_probabilities(Pointwise(), image, 8, 5)
+    several = averaged_probabilities(
+        Pointwise(), [scaled(image, scale) for scale in SCALES], (12, 16), **options
+    )
     torch.testing.assert_close(several.sum(1), torch.ones(1, 12, 16))
     assert float((several - plain).abs().max()) > 0.01
     # A mirrored image gives the mirrored answer.
-    mirrored = multi_scale_probabilities(Pointwise(), image.flip(-1), 8, 5)
+    mirrored = averaged_probabilities(
+        Pointwise(), [scaled(image.flip(-1), scale) for scale in SCALES], (12, 16), **options
+    )
     torch.testing.assert_close(mirrored.flip(-1), several, rtol=1e-4, atol=1e-5)
     # An image smaller than the window is enlarged.
-    small = multi_scale_probabilities(Pointwise(), image[..., :6, :], 8, 5, scales=(0.5,))
+    small = averaged_probabilities(Pointwise(), [image[..., :6, :]], (6, 16), **options)
     assert small.shape == (1, 3, 6, 16)
 
 
 @torch.no_grad()
-def test_a_small_scale_is_shrunk_before_it_is_enlarged_to_the_window() -> None:
-    """Half the size and back to the window, as the authors' evaluation does it: less sharp."""
+def test_a_small_view_is_enlarged_to_the_window_or_looked_at_as_it_is() -> None:
+    """Segmenter's evaluation enlarges it, mmsegmentation's looks at what there is."""
     image = torch.randn(1, 3, 12, 16, generator=torch.Generator().manual_seed(2))
-    half = F.interpolate(image, size=(6, 8), mode="bilinear", align_corners=False)
+    half = scaled(image, 0.5)
     blurred = F.interpolate(half, size=(12, 16), mode="bilinear", align_corners=False)
-    got = multi_scale_probabilities(Pointwise(), image, 12, 6, scales=(0.5,), flip=False)
+    got = averaged_probabilities(Pointwise(), [half], (12, 16), window=12, stride=6)
     torch.testing.assert_close(got, torch.softmax(blurred * 2, dim=1))
+    seen: list[tuple[int, ...]] = []
+
+    class Watched(Pointwise):
+        def forward(self, image_nchw: Tensor) -> dict[str, Tensor]:
+            seen.append(tuple(image_nchw.shape[-2:]))
+            return super().forward(image_nchw)
+
+    averaged_probabilities(Watched(), [half], (12, 16), window=12, stride=6, smaller=True)
+    assert seen == [(6, 8)]
 
 
 @torch.no_grad()
 def test_logits_are_resized_to_the_wanted_size_before_the_softmax() -> None:
     image = torch.randn(1, 3, 12, 16, generator=torch.Generator().manual_seed(3))
-    got = multi_scale_probabilities(
-        Pointwise(), image, 12, 6, scales=(1.0,), flip=False, size_hw=(30, 44)
-    )
+    got = averaged_probabilities(Pointwise(), [image], (30, 44), window=12, stride=6)
     logits = F.interpolate(image * 2, size=(30, 44), mode="bilinear", align_corners=False)
     torch.testing.assert_close(got, torch.softmax(logits, dim=1))

@@ -211,7 +211,7 @@ class _Build:
             if any(side < 0 for side in sides):
                 raise BackendError(
                     f"input {tensor.name} is {tuple(tensor.shape)}: only the batch may be free; "
-                    "export the model with a fixed size"
+                    "export the model with --size WxH in your camera's aspect"
                 )
             if first < 0:
                 free = True

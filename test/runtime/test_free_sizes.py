@@ -1,0 +1,128 @@
+"""Networks of free sizes and of windows through the perceiver, in every runtime on a CPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from dense_perception.backends.select import installed_backends
+from dense_perception.core.camera import Frame, Intrinsics
+from dense_perception.core.card import METADATA_KEY, ModelCard
+from dense_perception.core.labels import LABEL_SETS
+from dense_perception.core.prediction import DepthKind
+from dense_perception.core.registry import find_card
+from dense_perception.runtime.perceiver import Perceiver
+
+DEPTH = replace(find_card("depth_anything_v2_small"), source=None)
+LABELS = replace(find_card("segmenter_large_mask_cityscapes"), source=None)
+
+
+def save(graph: onnx.GraphProto, card: ModelCard, path: Path) -> Path:
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(model, {METADATA_KEY: card.embedded_json()})
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
+def red(tmp_path: Path) -> Path:
+    """The depth is the red channel, of any size."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Gather", ["float", "first"], ["depth"], axis=3),
+    ]
+    first = helper.make_tensor("first", TensorProto.INT64, [], [0])
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", "h", "w", 3])
+    depth = helper.make_tensor_value_info("depth", TensorProto.FLOAT, ["N", "h", "w"])
+    graph = helper.make_graph(nodes, "network", [image], [depth], [first])
+    return save(graph, DEPTH, tmp_path / "red.onnx")
+
+
+@pytest.fixture
+def columns(tmp_path: Path) -> Path:
+    """Class 0 scores the mean red of each 16x16 block, class 1 the mean green, others nothing."""
+    side, patch, classes = 768, 16, len(LABEL_SETS["cityscapes"].labels)
+    mixing = np.zeros((classes, 3, 1, 1), np.float32)
+    mixing[0, 0], mixing[1, 1] = 1, 1
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node(
+            "AveragePool", ["planes"], ["means"], kernel_shape=[patch] * 2, strides=[patch] * 2
+        ),
+        helper.make_node("Conv", ["means", "mixing"], ["scores"]),
+    ]
+    weights = onnx.numpy_helper.from_array(mixing, "mixing")
+    rows = side // patch
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", side, side, 3])
+    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", classes, rows, rows])
+    graph = helper.make_graph(nodes, "network", [image], [scores], [weights])
+    return save(graph, LABELS, tmp_path / "columns.onnx")
+
+
+@pytest.mark.parametrize("backend", installed_backends())
+def test_each_aspect_has_its_own_size(red: Path, backend: str) -> None:
+    ramps = []
+    for width, height in ((640, 480), (1280, 720), (480, 640), (640, 480)):
+        ramp = np.zeros((height, width, 3), np.uint8)
+        ramp[..., 0] = np.linspace(0, 255, width).astype(np.uint8)
+        ramps.append(ramp)
+    with Perceiver.load(red, backend=backend, output_size="network") as perceiver:
+        sizes = [(answer.width, answer.height) for answer in map(perceiver, ramps)]
+    assert sizes == [(686, 518), (924, 518), (518, 686), (686, 518)]
+    with Perceiver.load(red, backend=backend) as perceiver:
+        for ramp in ramps:
+            depth = perceiver(ramp).depth
+            assert depth is not None
+            assert depth.kind is DepthKind.RELATIVE_INVERSE
+            assert np.abs(depth.values_hw - ramp[..., 0]).max() < 3
+        # Frames of several sizes in one call keep their order.
+        together = perceiver.perceive([Frame(ramp) for ramp in ramps])
+        assert [(one.width, one.height) for one in together] == [
+            (ramp.shape[1], ramp.shape[0]) for ramp in ramps
+        ]
+
+
+def test_intrinsics_follow_every_rule(red: Path, columns: Path) -> None:
+    camera = Intrinsics(1280, 720, 900.0, 905.0, 600.0, 350.0)
+    picture = np.zeros((720, 1280, 3), np.uint8)
+    for path, width, height in ((red, 924, 518), (columns, 1820, 1024)):
+        with Perceiver.load(path, backend="onnxruntime") as perceiver:
+            assert perceiver(picture, intrinsics=camera).intrinsics == camera
+        with Perceiver.load(
+            path, backend="onnxruntime", output_size="network", max_output_side=4096
+        ) as perceiver:
+            answer = perceiver(picture, intrinsics=camera)
+            assert answer.intrinsics == camera.resized(width, height)
+
+
+@pytest.mark.parametrize("backend", installed_backends())
+def test_windows_cover_the_picture_and_labels_have_its_size(columns: Path, backend: str) -> None:
+    picture = np.zeros((500, 1000, 3), np.uint8)
+    picture[:, :430, 0] = 200
+    picture[:, 430:, 1] = 200
+    with Perceiver.load(columns, backend=backend) as perceiver:
+        labels = perceiver(picture).labels
+    assert labels is not None
+    edge = np.argmax(labels.values_hw == 1, axis=1)
+    assert np.ptp(edge) == 0
+    # A block of 16 pixels at twice the size is 8 of the picture: the edge is between two of them.
+    assert abs(edge[0] - 430) <= 2
+    assert (labels.confidence_hw[:, :400] > 250).all()
+
+
+def test_a_picture_smaller_than_the_window_is_enlarged(columns: Path) -> None:
+    picture = cv2.merge([np.full((60, 400), 9, np.uint8)] * 3)
+    picture[..., 1] = 90
+    with Perceiver.load(columns, backend="onnxruntime") as perceiver:
+        labels = perceiver(picture).labels
+    assert labels is not None
+    assert labels.values_hw.shape == (60, 400)
+    assert (labels.values_hw == 1).all()
