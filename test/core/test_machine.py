@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,6 +100,30 @@ print(keep_freed_memory({settings}))
         assert done.stdout.strip() == expected
 
 
-def test_freed_memory_can_be_returned_anywhere() -> None:
-    machine.return_freed_memory()
+class Unreachable:
+    """Refers to itself, so that only the collector frees it."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_freed_memory_is_returned_after_unreachable_objects_are_found() -> None:
+    ghost = weakref.ref(Unreachable())
     machine.return_freed_memory(collect=False)
+    assert ghost() is not None
+    machine.return_freed_memory()
+    assert ghost() is None
+
+
+def test_freed_memory_stays_where_the_c_library_has_no_malloc_trim(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def library(name: object) -> object:
+        asked.append(name)
+        return object()  # as musl: without malloc_trim
+
+    monkeypatch.setattr(machine.ctypes, "CDLL", library)
+    machine.return_freed_memory(collect=False)
+    assert asked == [None]
