@@ -84,6 +84,14 @@ def test_what_is_copied_and_called_is_there(dockerfile: Path) -> None:
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_nodes_do_not_run_as_root(dockerfile: Path) -> None:
+    stages = dockerfile.read_text().split("\nFROM ")
+    users = re.findall(r"^USER (\S+)$", stages[-1], re.MULTILINE)
+    assert users == ["1000:1000"]
+    assert "mkdir -m 1777 /cache" in stages[-1]  # sticky: nobody replaces another user's folder
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
 def test_commands_are_bash(dockerfile: Path) -> None:
     commands = [rest for name, rest in instructions(dockerfile) if name == "RUN"]
     assert commands

@@ -1,7 +1,8 @@
 """Compiled engines on disk: what an engine was built for is part of the file, and checked.
 
 A file is one line of JSON (the key, the payload's SHA-256 and size) and the payload. It may be
-damaged, belong to another device or vanish at any time: then it is as if it had never been.
+damaged, belong to another device or vanish at any time: then it is as if it had never been. So it
+is where others could have written it: loading an engine runs its code.
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 from dense_perception.core.difference import Difference
-from dense_perception.core.storage import atomic_write, cache_dir, read_json, write_json
+from dense_perception.core.storage import (
+    atomic_write,
+    cache_dir,
+    make_own_folder,
+    open_own,
+    read_json,
+    why_untrusted,
+    write_json,
+)
 
 _MAGIC = "dense_perception engine 1"
 _MAX_HEADER = 1 << 16
@@ -90,7 +99,8 @@ def engines_dir() -> Path:
 def find_engine(key: EngineKey) -> Engine | str:
     """The engine for ``key``, or why there is none that may be used."""
     if not key.path.is_file():
-        return _nearest(key)
+        untrusted = why_untrusted(engines_dir())
+        return f"no engine of that folder is used: {untrusted}" if untrusted else _nearest(key)
     try:
         found, payload, digest = _read(key.path)
     except ValueError as error:
@@ -126,8 +136,7 @@ def store_engine(key: EngineKey, payload: bytes) -> tuple[str, str]:
     digest = hashlib.sha256(payload).hexdigest()
     header = {"magic": _MAGIC, "sha256": digest, "bytes": len(payload), "key": asdict(key)}
     try:
-        # Loading an engine runs its code: nobody else may write here.
-        engines_dir().mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_own_folder(engines_dir())
         with atomic_write(key.path) as stream:
             stream.write(json.dumps(header).encode() + b"\n")
             stream.write(payload)
@@ -153,7 +162,7 @@ def _forget_unused() -> None:
 def stored_keys(graph: str = "", runtime: str = "") -> Iterator[EngineKey]:
     """What the engines in the cache were built for, from their headers alone."""
     for path in sorted(engines_dir().glob(f"{graph[:12] or '*'}_{runtime or '*'}_*.engine")):
-        with contextlib.suppress(OSError, ValueError), open(path, "rb") as stream:
+        with contextlib.suppress(OSError, ValueError), open_own(path) as stream:
             yield _key(_header(stream.readline(_MAX_HEADER)))
 
 
@@ -178,7 +187,7 @@ def remember_check(identity: str, backend: str, found: Difference) -> bool:
 
 
 def _read(path: Path) -> tuple[EngineKey, bytes, str]:
-    with open(path, "rb") as stream:
+    with open_own(path) as stream:
         header = _header(stream.readline(_MAX_HEADER))
         payload = stream.read()
     if len(payload) != header.get("bytes"):
@@ -192,7 +201,7 @@ def _read(path: Path) -> tuple[EngineKey, bytes, str]:
 def _header(line: bytes) -> _Header:
     try:
         header = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError("its header is unreadable") from error
     if not isinstance(header, dict) or header.get("magic") != _MAGIC:
         raise ValueError("its header is not one of this version")
@@ -221,8 +230,9 @@ def _only_one(path: Path) -> Iterator[None]:
     try:
         import fcntl
 
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        make_own_folder(path.parent)
+        lock = path.with_suffix(".lock")
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         fcntl.flock(handle, fcntl.LOCK_EX)
     except (ImportError, OSError):
         pass

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dense_perception.backends.base import Backend, check_graph
+from dense_perception.backends.engine_cache import engines_dir
 from dense_perception.backends.nvidia.module import installed_runtimes
 from dense_perception.backends.self_check import self_check
 from dense_perception.backends.speed import SpeedMemory, measure_ms, speed_key
@@ -26,6 +27,7 @@ from dense_perception.core.errors import (
 from dense_perception.core.machine import return_freed_memory
 from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.registry import Model
+from dense_perception.core.storage import cache_dir, why_untrusted
 
 BACKENDS: dict[str, tuple[str, str, str]] = {
     "onnxruntime": ("dense_perception.backends.onnxruntime", "OnnxRuntimeBackend", "onnxruntime"),
@@ -179,6 +181,12 @@ def select_backend(
             raise
         opened, card, selection = contest.open_fastest(others)
     warnings = list(dict.fromkeys(contest.refusals))
+    untrusted = why_untrusted(engines_dir())
+    if untrusted:
+        warnings.append(
+            f"engines, checks and speeds of {cache_dir()} are not used: {untrusted}; make it yours "
+            "alone (chown, chmod 700)"
+        )
     if trust_engine:
         warnings.append("trust_engine is set: the answers were not compared with the reference")
     considered = (*selection.considered, *passed)

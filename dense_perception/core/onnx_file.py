@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import mmap
 import os
 import weakref
 from dataclasses import dataclass, field
@@ -48,7 +49,7 @@ class OnnxFile:
     def read(cls, path: Path) -> OnnxFile:
         """Read and hash the file.
 
-        :raises ArtefactError: if it cannot be read.
+        :raises ArtefactError: if it cannot be read, or keeps weights in other files.
         """
         try:
             with open(path, "rb") as stream:
@@ -57,6 +58,7 @@ class OnnxFile:
                 content = stream.read()
         except OSError as error:
             raise _unreadable(path, error) from error
+        _refuse_external_data(content, path)
         return cls(path, hashlib.sha256(content).hexdigest(), len(content), content)
 
     @classmethod
@@ -72,6 +74,8 @@ class OnnxFile:
         # Any write sets the time of the last change to now; unlike mtime, nobody can set it back.
         changed_ns = os.fstat(stream.fileno()).st_ctime_ns
         digest, size = _hash(stream)
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            _refuse_external_data(content, path)
         descriptor = os.dup(stream.fileno())
         name = str(_DESCRIPTORS / str(descriptor))
         file = cls(path, digest, size, name, descriptor, changed_ns)
@@ -152,6 +156,54 @@ def _walk(stream: BinaryIO, size: int, path: Path) -> dict[str, str]:
     return metadata
 
 
+# In onnx.proto: the fields that lead from a model to its tensors. TensorProto 13 is external_data.
+_EXTERNAL = 13
+_WAYS: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "training": {1: "graph", 2: "graph"},
+    "sparse": {1: "tensor", 2: "tensor"},
+}
+_MAX_DEPTH = 64
+
+
+def _refuse_external_data(content: bytes | mmap.mmap, path: Path) -> None:
+    """Weights in other files are outside the hash, and a path in a model may lead anywhere."""
+    if content.find(b"location") < 0:  # the key without which a tensor names no file
+        return
+    waiting = [("model", 0, len(content), 0)]
+    while waiting:
+        kind, position, end, depth = waiting.pop()
+        if depth > _MAX_DEPTH:
+            raise _broken(path, f"its graphs are nested more than {_MAX_DEPTH} deep")
+        while position < end:
+            tag, position = _varint_at(content, position, path, end)
+            field, wire = tag >> 3, tag & 7
+            if wire == _VARINT:
+                _, position = _varint_at(content, position, path, end)
+                continue
+            if wire in (_FIXED64, _FIXED32):
+                position += 8 if wire == _FIXED64 else 4
+                continue
+            if wire != _LENGTH:
+                raise _broken(path, f"field {field} has the unknown wire type {wire}")
+            length, position = _varint_at(content, position, path, end)
+            if position + length > end:
+                raise _broken(path, f"field {field} wants {length} bytes past the end of the file")
+            if kind == "tensor" and field == _EXTERNAL:
+                raise ArtefactError(
+                    f"{path} keeps weights in other files (ONNX external data), expected one whole "
+                    "file: save it with onnx.save(onnx.load(PATH), NEW) and export it again"
+                )
+            below = _WAYS.get(kind, {}).get(field)
+            if below is not None:
+                waiting.append((below, position, position + length, depth + 1))
+            position += length
+
+
 def _entry(payload: bytes, path: Path) -> tuple[str, str]:
     """A StringStringEntryProto: field 1 is the key, field 2 the value."""
     found = {1: b"", 2: b""}
@@ -169,9 +221,12 @@ def _entry(payload: bytes, path: Path) -> tuple[str, str]:
         raise _broken(path, "a metadata entry is not UTF-8") from error
 
 
-def _varint_at(payload: bytes, position: int, path: Path) -> tuple[int, int]:
+def _varint_at(
+    payload: bytes | mmap.mmap, position: int, path: Path, end: int | None = None
+) -> tuple[int, int]:
     value = shift = 0
-    while position < len(payload) and shift < 64:
+    end = len(payload) if end is None else end
+    while position < end and shift < 64:
         byte = payload[position]
         position += 1
         value |= (byte & 0x7F) << shift

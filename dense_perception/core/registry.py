@@ -13,7 +13,7 @@ from pathlib import Path
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, CardError, ModelNotFoundError
 from dense_perception.core.onnx_file import OnnxFile
-from dense_perception.core.storage import cache_dir
+from dense_perception.core.storage import cache_dir, why_untrusted
 
 MODELS_VARIABLE = "DENSE_PERCEPTION_MODELS"
 """Environment variable with folders of models to look in first, separated like PATH."""
@@ -128,7 +128,8 @@ def find_model(model: str | Path) -> Model:
 
     :raises ModelNotFoundError: naming the known models and the closest ones.
     :raises CardError: if the card is malformed or named otherwise than its file.
-    :raises ArtefactError: if a given ONNX file cannot be read.
+    :raises ArtefactError: if a given ONNX file cannot be read, or others can write to the
+        cache that holds the model.
     """
     text = os.fspath(model)
     path = Path(text).expanduser()
@@ -163,6 +164,12 @@ def find_card(name: str) -> ModelCard:
 
 
 def _from_yaml(path: Path) -> Model:
+    untrusted = why_untrusted(path.parent) if path.parent == exported_dir() else ""
+    if untrusted:
+        raise ArtefactError(
+            f"the model {path.stem} in {path.parent} is not used, since others could have changed "
+            f"it: {untrusted}; make the folder yours alone (chown, chmod 700) and export it again"
+        )
     card = ModelCard.from_yaml(path)
     if card.name != path.stem:
         raise CardError(f"{path} describes the model {card.name!r}: name the file {card.name}.yaml")

@@ -1,11 +1,13 @@
-"""Files that are whole or absent, their hashes, and the per-user cache folder."""
+"""Files that are whole or absent, their hashes, and the cache folder that is ours alone."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +17,7 @@ from dense_perception.core.errors import ArtefactError, InputError
 
 _FOLDER = "dense_perception"
 _BLOCK = 1 << 20
+_MAX_JSON = 4 << 20
 
 
 @contextlib.contextmanager
@@ -101,10 +104,94 @@ def cache_dir() -> Path:
     return Path(root if os.path.isabs(root) else os.devnull) / _FOLDER
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from the cache; empty where it is missing or damaged."""
+def why_untrusted(folder: Path) -> str:
+    """Why others may have changed what lies in ``folder``; empty where only we or root can.
+
+    The folder and those above it, as far as they exist, must belong to us or to root and be
+    writable for nobody else. A sticky folder above (``/tmp``) lets nobody replace what is ours. A
+    group that is named as we are and has no other member (Debian's private groups) is ourselves.
+    """
+    if not hasattr(os, "getuid"):
+        return ""
+    plain, real = Path(os.path.abspath(folder)), folder.resolve()
+    for place in dict.fromkeys((real, *real.parents, plain, *plain.parents)):
+        try:
+            status = place.lstat()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            return f"{place} cannot be examined ({error.strerror or error})"
+        sticky = place not in (real, plain) and status.st_mode & stat.S_ISVTX
+        problem = _foreign(status, sticky=bool(sticky))
+        if problem:
+            return f"{place} {problem}"
+    return ""
+
+
+@contextlib.contextmanager
+def open_own(path: Path) -> Iterator[BinaryIO]:
+    """A regular file of the cache that only we or root can have written, for reading.
+
+    :raises OSError: if it is missing, a link or a special file, or others can write to it or to
+        its folder (:func:`why_untrusted`).
+    """
+    # Without O_NONBLOCK a FIFO in its place would wait for a writer.
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with os.fdopen(os.open(path, flags), "rb") as stream:
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise PermissionError(errno.EPERM, "it is not a regular file", str(path))
+        problem = _foreign(status) or why_untrusted(path.parent)
+        if problem:
+            raise PermissionError(errno.EPERM, f"others could have changed it: {problem}")
+        yield stream
+
+
+def make_own_folder(folder: Path) -> None:
+    """Create a folder of the cache that nobody else can read or write.
+
+    :raises OSError: if it cannot be made, or others can write to it (:func:`why_untrusted`).
+    """
+    for place in (*reversed(folder.parents), folder):
+        if not place.exists():
+            place.mkdir(mode=0o700, exist_ok=True)
+    problem = why_untrusted(folder)
+    if problem:
+        raise PermissionError(errno.EPERM, f"{problem}: make it yours alone (chown, chmod 700)")
+
+
+def _foreign(status: os.stat_result, *, sticky: bool = False) -> str:
+    """Which other user can change this file or folder, in words."""
+    if not hasattr(os, "getuid"):
+        return ""
+    if status.st_uid not in (0, os.getuid()):
+        return f"belongs to the user {status.st_uid}, not to {os.getuid()}"
+    if sticky or stat.S_ISLNK(status.st_mode):
+        return ""
+    if status.st_mode & stat.S_IWOTH:
+        return "can be written by everybody"
+    if status.st_mode & stat.S_IWGRP and not _is_private(status.st_gid):
+        return f"can be written by the group {status.st_gid}"
+    return ""
+
+
+def _is_private(group: int) -> bool:
+    import grp
+    import pwd
+
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        entry, name = grp.getgrgid(group), pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return False
+    return entry.gr_name == name and set(entry.gr_mem) <= {name}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from the cache; empty where it is missing, damaged, huge or not ours alone."""
+    try:
+        with open_own(path) as stream:
+            text = stream.read(_MAX_JSON + 1)
+        data = json.loads(text) if len(text) <= _MAX_JSON else {}
     except (OSError, ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
@@ -116,7 +203,7 @@ def write_json(path: Path, data: Mapping[str, Any]) -> bool:
     A read-only or full home must not stop a robot, so a failure is only reported.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_own_folder(path.parent)
         atomic_write_text(path, json.dumps(data, indent=1))
     except OSError:
         return False

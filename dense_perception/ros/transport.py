@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dense_perception.core.errors import InputError
+from dense_perception.core.storage import cache_dir, make_own_folder
 
 PROFILE_NAME = "fastdds_large_images.xml"
 # Fast DDS 2 (ROS 2 up to Jazzy) reads the older name, Fast DDS 3 the newer and warns of the older.
@@ -69,19 +70,42 @@ def _config_folders() -> Iterator[Path]:
 def reserved_domain() -> Iterator[int]:
     """A ROS_DOMAIN_ID that no other caller on this machine holds, until the block ends.
 
-    :raises InputError: if all are held.
+    :raises InputError: if all are held, or there is no folder of ours for the locks.
     """
-    folder = Path(tempfile.gettempdir()) / f"dense_perception_domains_{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = _locks_folder()
     for domain in random.sample(_DOMAINS, len(_DOMAINS)):
-        with open(folder / str(domain), "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                continue
+        # Nothing is followed or cut: in a folder under /tmp a name may lead anywhere.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            lock = os.open(folder / str(domain), flags, 0o600)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            continue
+        try:
             yield domain
-            return
+        finally:
+            os.close(lock)
+        return
     raise InputError(f"all {len(_DOMAINS)} ROS domains are in use here: end other demos or tests")
+
+
+def _locks_folder() -> Path:
+    """Where domains are locked: a folder that is ours, elsewhere if somebody has put one there."""
+    name = f"dense_perception_domains_{os.getuid()}"
+    for folder in (Path(tempfile.gettempdir()) / name, cache_dir() / "domains"):
+        try:
+            make_own_folder(folder)
+        except OSError:
+            continue
+        return folder
+    raise InputError(
+        f"no folder for locks is ours alone, expected {Path(tempfile.gettempdir()) / name} or "
+        f"{cache_dir() / 'domains'}: remove what is there, or set TMPDIR"
+    )
 
 
 def local_environment(domain: int) -> dict[str, str]:

@@ -193,3 +193,17 @@ def test_a_damaged_memory_of_a_check_is_none(junk: str) -> None:
     assert remembered_check("known") == found
     (engines_dir() / "known.check.json").write_text(junk)
     assert remembered_check("known") is None
+
+
+def test_an_engine_that_others_could_have_written_is_built_anew(tmp_path: Path) -> None:
+    obtain_engine(KEY, lambda: b"engine")
+    remember_check("identity", "x", Difference(0.0, 0.0))
+    engines_dir().chmod(0o777)
+    assert remembered_check("identity") is None
+    assert list(stored_keys()) == []
+    built = obtain_engine(KEY, lambda: b"mine")
+    assert (built.payload, built.built) == (b"mine", True)
+    assert "can be written by everybody" in built.reason
+    assert "was not stored" in built.problem
+    engines_dir().chmod(0o700)
+    assert obtain_engine(KEY, never).payload == b"engine"

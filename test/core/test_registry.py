@@ -12,6 +12,7 @@ import yaml
 
 from dense_perception.core import registry
 from dense_perception.core.errors import ArtefactError, CardError, ModelNotFoundError
+from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.registry import find_model, list_models, search_path
 from test.support.artefacts import red_card, write_red_artefact
 from test.support.models import write_model
@@ -136,3 +137,45 @@ def test_corrupt_onnx_by_path(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(ArtefactError, match=r"half\.onnx is not a whole ONNX model"):
         find_model(path)
+
+
+def test_an_exported_model_that_others_could_have_changed_is_refused() -> None:
+    write_model(registry.exported_dir())
+    registry.exported_dir().chmod(0o777)
+    with pytest.raises(ArtefactError, match=r"others could have changed it: .*chmod 700"):
+        find_model("red_depth")
+    registry.exported_dir().chmod(0o700)
+    assert find_model("red_depth").precisions == ("fp32",)
+
+
+@pytest.mark.parametrize("place", ["initializer", "attribute", "subgraph"])
+def test_weights_in_other_files_are_refused(tmp_path: Path, place: str) -> None:
+    import onnx
+
+    path = tmp_path / "red.onnx"
+    write_red_artefact(path)
+    model = onnx.load(path)
+    tensor = onnx.TensorProto(name="w", data_type=1, dims=[1], data_location=1)
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    if place == "initializer":
+        model.graph.initializer.append(tensor)
+    else:
+        graph = onnx.GraphProto(name="then", initializer=[tensor])
+        attribute = onnx.AttributeProto(name="value", type=4, t=tensor)
+        if place == "subgraph":
+            attribute = onnx.AttributeProto(name="then_branch", type=5, g=graph)
+        model.graph.node.add(op_type="Constant", output=["x"]).attribute.append(attribute)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ArtefactError, match=r"keeps weights in other files .*one whole file"):
+        OnnxFile.read(path)
+
+
+def test_a_harmless_mention_of_a_location_is_no_external_data(tmp_path: Path) -> None:
+    import onnx
+
+    path = tmp_path / "red.onnx"
+    write_red_artefact(path)
+    model = onnx.load(path)
+    model.metadata_props.add(key="location", value="indoors")
+    path.write_bytes(model.SerializeToString())
+    assert OnnxFile.read(path).sha256

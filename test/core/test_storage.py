@@ -14,8 +14,10 @@ from dense_perception.core.storage import (
     atomic_write_text,
     cache_dir,
     file_sha256,
+    open_own,
     prepare_output_folder,
     read_json,
+    why_untrusted,
     write_json,
 )
 
@@ -119,4 +121,59 @@ def test_round_trip_and_damage(tmp_path: Path) -> None:
     assert read_json(path) == {"a": 1.5}
     for junk in (b"", b"{", b"[1]", b"\xff\xfe", b"null"):
         path.write_bytes(junk)
+        assert read_json(path) == {}
+
+
+def test_a_cache_that_others_can_write_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "cache/a.json"
+    assert write_json(path, {"a": 1})
+    assert why_untrusted(path.parent) == ""
+    for mode in (0o777, 0o1777, 0o702):  # a sticky folder lets others add files
+        path.parent.chmod(mode)
+        assert "can be written by everybody" in why_untrusted(path.parent)
+        assert read_json(path) == {}
+        assert not write_json(path, {"a": 2})
+    path.parent.chmod(0o700)
+    assert read_json(path) == {"a": 1}
+    path.chmod(0o666)
+    assert read_json(path) == {}
+
+
+def test_folders_above_count_but_for_sticky_ones(tmp_path: Path) -> None:
+    folder = tmp_path / "shared/mine"
+    folder.mkdir(parents=True)
+    folder.parent.chmod(0o777)
+    assert str(folder.parent) in why_untrusted(folder)
+    folder.parent.chmod(0o1777)
+    assert why_untrusted(folder) == ""
+    assert why_untrusted(folder / "not/yet/made") == ""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("given", ["cache", "cache/a.json"])
+def test_what_belongs_to_another_user_is_not_believed(tmp_path: Path, given: str) -> None:
+    path = tmp_path / "cache/a.json"
+    assert write_json(path, {"a": 1})
+    os.chown(tmp_path / given, 4321, -1)
+    assert read_json(path) == {}
+    with pytest.raises(PermissionError, match="belongs to the user 4321"), open_own(path):
+        pass
+
+
+def test_links_and_special_files_are_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("{}")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("link", "fifo"):
+        with (
+            pytest.raises(OSError, match=r"levels of symbolic links|not a regular"),
+            open_own(tmp_path / name),
+        ):
+            pass
+
+
+def test_deep_and_huge_json_is_an_empty_cache(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for text in ("[" * 200_000, '{"a":' * 100_000, '"' + "x" * (5 << 20) + '"'):
+        path.write_text(text)
         assert read_json(path) == {}

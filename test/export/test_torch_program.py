@@ -102,8 +102,8 @@ def test_damaged_foreign_and_open_to_others(model: Model) -> None:
     other.path.write_bytes(key.path.read_bytes())
     with pytest.raises(BackendError, match=r"was built for another: precision 'fp32' instead"):
         stored_program(other, card.name)
-    engines_dir().chmod(0o770)
-    with pytest.raises(BackendError, match="can be written by other users"):
+    engines_dir().chmod(0o777)
+    with pytest.raises(BackendError, match=r"others could have changed it|written by everybody"):
         stored_program(key, card.name)
     engines_dir().chmod(0o700)
     content = bytearray(key.path.read_bytes())

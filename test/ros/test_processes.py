@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -30,6 +32,26 @@ def test_domains_are_not_shared_while_held() -> None:
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
         ).stdout
         assert not {first, second} & set(map(int, output.split()))
+
+
+def test_domain_locks_follow_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    folder = tmp_path / f"dense_perception_domains_{os.getuid()}"
+    folder.mkdir(mode=0o700)
+    for domain in range(1, 101):
+        (folder / str(domain)).symlink_to(victim)
+    with reserved_domain() as domain:
+        assert domain == 101
+    folder.chmod(0o777)  # now others may write there
+    with reserved_domain() as domain:
+        assert (tmp_path / "cache/dense_perception/domains" / str(domain)).is_file()
+    (tmp_path / "cache/dense_perception/domains").chmod(0o777)
+    with pytest.raises(InputError, match="no folder for locks is ours"), reserved_domain():
+        pass
+    assert victim.read_text() == "precious"
 
 
 def test_profile_has_a_large_shared_segment_and_a_network_transport() -> None:

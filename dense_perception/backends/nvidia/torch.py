@@ -7,7 +7,6 @@ nothing: ``dense-perception compile NAME --backend torch_tensorrt`` puts the pro
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 
 from dense_perception.backends.base import Backend, batch_size, promised
 from dense_perception.backends.device import find_gpu, parse_device
-from dense_perception.backends.engine_cache import Engine, EngineKey, engines_dir, find_engine
+from dense_perception.backends.engine_cache import Engine, EngineKey, find_engine
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, BackendError
 from dense_perception.core.onnx_file import OnnxFile
@@ -60,7 +59,7 @@ def stored_program(key: EngineKey, model: str) -> Engine:
     """The program for exactly ``key`` from our own cache, whole and from our own hand.
 
     :raises BackendError: if there is none, it is damaged, was built for something else, or others
-        may write to the cache.
+        may write to the cache (:func:`~dense_perception.core.storage.open_own`).
     """
     found = find_engine(key)
     if isinstance(found, str):
@@ -68,13 +67,6 @@ def stored_program(key: EngineKey, model: str) -> Engine:
             f"there is no Torch-TensorRT program of {model} for {key.device}: {found}; run "
             f"`dense-perception compile {model} --backend torch_tensorrt --precision "
             f"{key.precision}`"
-        )
-    folder = engines_dir()
-    status = folder.stat()
-    if status.st_uid != os.getuid() or status.st_mode & 0o022:
-        raise BackendError(
-            f"{folder} can be written by other users, and loading a program runs what is in it: "
-            f"delete the folder and compile again, or make it yours alone (chmod 700 {folder})"
         )
     return found
 
