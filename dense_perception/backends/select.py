@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -49,6 +50,8 @@ _PRECISION_ORDER = ("int8", "fp8", "fp16", "fp32")
 _NVIDIA = ("gpu", "cuda", "dla")
 # Remembered losers up to so many ms, and so many times slower than the best, get another chance.
 _AGAIN_MS, _AGAIN_TIMES = 100.0, 5.0
+_WORTH_A_WORD = 50e6
+_log = logging.getLogger(__name__)
 _EMULATED = "fp8 is only emulated there, for comparing: it runs in tensorrt on an NVIDIA GPU"
 
 
@@ -242,6 +245,13 @@ class _Contest:
                 break
         if best is not None and not unknown:
             unknown = self._doubtful(known, best[3])
+        if len(unknown) > 1 and self._is_large():
+            _log.warning(
+                "measuring %s of %s for the first time: this start takes longer, from seconds to "
+                "a minute; later ones remember",
+                ", ".join("/".join(candidate) for candidate in unknown),
+                self.model.card.name,
+            )
         for candidate in unknown:
             if self.memory.measured and time.perf_counter() - start > BUDGET_S:
                 outcomes[candidate] = Outcome(*candidate, note="measured at a later start")
@@ -276,6 +286,10 @@ class _Contest:
         reason = f"the fastest, {median_ms:.1f} ms {when}"
         ordered = tuple(outcomes[candidate] for candidate in candidates if candidate in outcomes)
         return backend, card, Selection(name, precision, self.device, reason, ordered)
+
+    def _is_large(self) -> bool:
+        """Whether opening the files takes long enough to be worth a word."""
+        return sum(entry.bytes for entry in self.model.card.files.values()) > _WORTH_A_WORD
 
     def _split(
         self,

@@ -131,7 +131,7 @@ def main(args: argparse.Namespace) -> int:
 
     from dense_perception.core.errors import InputError
     from dense_perception.core.reference_frames import reference_feeds
-    from dense_perception.export.calibration import calibration_frames
+    from dense_perception.export.calibration import calibration_frames, check_variety
     from dense_perception.export.network import open_network
     from dense_perception.export.package import BYTES_DROP, FP16_DROP, Plan, export_model
     from dense_perception.export.quantize import BYTES, QuantizeOptions
@@ -174,22 +174,25 @@ def main(args: argparse.Namespace) -> int:
     if args.calibration is not None:
         frames = calibration_frames(args.calibration, card, args.frames, args.topic)
         source = args.calibration.resolve().name
+        check_variety(frames, str(args.calibration))
     elif quantised:
         feeds = reference_feeds(card, 8)
         frames = [{name: array[i : i + 1] for name, array in feeds.items()} for i in range(8)]
         source = "reference frames"
     plan = Plan(precisions, frames, source, options, **drops)
-    total = 2 + 4 * len({*precisions} - {"fp32"})
+    total = 2 + 4 * len({*precisions} - {"fp32"}) + bool(quantised)
     with tqdm(total=total, disable=args.quiet, file=sys.stderr) as bar:
 
         def on_step(step: str, more: int) -> None:
-            bar.total = (bar.total or 0) + more
+            bar.total = max((bar.total or 0) + more, bar.n + 1)
             bar.set_description(step)
             bar.update()
 
         exported = export_model(
             network, card, output, plan, overwrite=args.overwrite, on_step=on_step
         )
+        bar.total = bar.n  # a search may end sooner than it could have
+        bar.refresh()
     _report(exported, args.json)
     return 0
 

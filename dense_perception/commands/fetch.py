@@ -64,7 +64,13 @@ def main(options: argparse.Namespace) -> int:
     folder = options.output or target.parent
     mirror = options.mirror if options.mirror is not None else os.environ.get(MIRROR_VARIABLE, "")
     path = download(
-        card.source, folder, mirror=mirror, retries=options.retries, progress=not options.json
+        card.source,
+        folder,
+        mirror=mirror,
+        model=card.name,
+        shared=not card.source.sha256 and _is_shared(card.source.file),
+        retries=options.retries,
+        progress=not options.json,
     )
     digest = file_sha256(path)
     if options.json:
@@ -84,3 +90,18 @@ def main(options: argparse.Namespace) -> int:
     print(f"{path}\n  {path.stat().st_size / 1e6:.1f} MB, SHA-256 {digest} ({checked})")
     print(f"  next: dense-perception export {card.name}")
     return 0
+
+
+def _is_shared(file: str) -> bool:
+    """Whether several known models have a checkpoint of that name."""
+    from dense_perception.core.errors import CardError
+    from dense_perception.core.registry import find_card, list_models
+
+    count = 0
+    for name in list_models():
+        try:
+            source = find_card(name).source
+        except CardError:
+            continue  # another model's card is none of this one's business
+        count += source is not None and source.file == file
+    return count > 1

@@ -27,9 +27,10 @@ examples:
 
 writes, one file per frame:
   depth/NAME.png         16 bit, millimetres, 0 where there is no depth
-  depth/NAME.npy         float32 metres, NaN where there is no depth
+  depth/NAME.npy         float32 metres, NaN where there is no depth; of a model with relative depth
+                         its own numbers, which run.json names (no metres, so no PNG and no cloud)
   color/NAME.png         near is red, far is blue, none is black
-  side_by_side/NAME.jpg  the picture beside its depth, with a legend in metres
+  side_by_side/NAME.jpg  the picture beside its depth, with a legend (in metres if the depth is)
   points/NAME.ply        with --ply
 of a model with labels also labels/, confidence/, labels_color/ and overlay/, of a multitask model
 normals/ (float32), normals_color/, edges/, keypoints/ and reshading/ (8 bit);
@@ -138,7 +139,7 @@ def _answer_all(
     sink = _open_sink(perceiver, options)
     timer = StageTimer(window=1_000_000)
     problems: list[str] = []
-    answered = assumed = 0
+    answered = assumed = scaled_down = 0
     interrupted = False
     total = None if source.total is None else -(-source.total // options.every)
     if options.limit is not None:
@@ -156,6 +157,7 @@ def _answer_all(
             sink.write(item, prediction)
             timer.add_all(prediction.timings_ms)
             assumed += prediction.intrinsics_assumed
+            scaled_down += max(item.frame.width, item.frame.height) > options.max_side
             answered += 1
             bar.update()
     except KeyboardInterrupt:
@@ -179,7 +181,9 @@ def _answer_all(
         "input": options.input,
         "output": str(options.output),
         "answered": answered,
-        "intrinsics_assumed": assumed,
+        "depth": _MEANING[perceiver.card.depth.kind.value] if perceiver.card.depth else None,
+        "intrinsics_assumed": assumed if _uses_camera(perceiver, options) else 0,
+        "scaled_down": scaled_down,
         "seconds": round(time.perf_counter() - start, 2),
         "stages": stages,
         "problems": problems,
@@ -201,6 +205,11 @@ def _open_sink(perceiver: Perceiver, options: argparse.Namespace) -> Any:
             "leave --bag and --ply out, or choose a depth model"
         )
     kind = depth.kind if depth else DepthKind.METRIC
+    if options.ply and kind is not DepthKind.METRIC:
+        raise InputError(
+            f"model {perceiver.card.name} gives {kind.value} depth, which has no metres to make a "
+            "cloud of: leave --ply out, or choose a metric model"
+        )
     if options.bag:
         return BagSink(options.output, points=options.ply, kind=kind, overwrite=options.overwrite)
     forms = ["png", "npy"]
@@ -209,6 +218,18 @@ def _open_sink(perceiver: Perceiver, options: argparse.Namespace) -> Any:
     if options.ply:
         forms.append("ply")
     return FolderSink(options.output, tuple(forms), kind=kind, overwrite=options.overwrite)
+
+
+_MEANING = {
+    "metric": "metres",
+    "relative_inverse": "inverse depth up to scale and shift, not metres",
+    "relative": "depth up to scale, not metres",
+}
+
+
+def _uses_camera(perceiver: Perceiver, options: argparse.Namespace) -> bool:
+    """Whether the field of view changes anything that is written."""
+    return bool(perceiver.card.input.focal or options.ply or options.bag)
 
 
 def _keep(summary: dict[str, Any], folder: Path) -> None:
@@ -230,4 +251,11 @@ def _report(summary: dict[str, Any], options: argparse.Namespace) -> None:
             f"{summary['intrinsics_assumed']} frames had no calibration: a horizontal field of "
             f"view of {options.hfov:g} degrees was assumed, and metres scale with it"
         )
+    if summary["scaled_down"] and options.size == "input":
+        print(
+            f"{summary['scaled_down']} answers were scaled down to {options.max_side} pixels on "
+            "their longest side: --max-side allows more"
+        )
+    if summary["depth"] not in (None, "metres"):
+        print(f"depth/*.npy holds {summary['depth']}")
     print(f"written to {summary['output']}")

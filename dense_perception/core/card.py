@@ -100,8 +100,10 @@ class ModelCard:
         path = source.path if isinstance(source, OnnxFile) else source
         if text is None:
             raise CardError(
-                f"{path} carries no model card (metadata key {METADATA_KEY!r}): export it with "
-                "`dense-perception export`"
+                f"{path} is an ONNX file without a model card (metadata key {METADATA_KEY!r}), so "
+                "what goes in and comes out is unknown: export the network's weights instead, "
+                "`dense-perception export model.pt` of one trained here, `dense-perception export "
+                "NAME --weights FILE` of a published one"
             )
         try:
             data = json.loads(text)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dense_perception.core.errors import ArtefactError
+from dense_perception.core.storage import refuse_pointer
 
 _METADATA_PROPS = 14
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
@@ -49,8 +50,10 @@ class OnnxFile:
     def read(cls, path: Path) -> OnnxFile:
         """Read and hash the file.
 
-        :raises ArtefactError: if it cannot be read, or keeps weights in other files.
+        :raises ArtefactError: if it cannot be read, is a Git LFS pointer, or keeps weights in other
+            files.
         """
+        refuse_pointer(path)
         try:
             with open(path, "rb") as stream:
                 if os.fstat(stream.fileno()).st_size > _LARGE and _DESCRIPTORS.is_dir():
@@ -122,6 +125,7 @@ def read_onnx_metadata(source: Path | OnnxFile) -> dict[str, str]:
     if isinstance(source, OnnxFile):
         with source.open() as stream:
             return _walk(stream, source.size, source.path)
+    refuse_pointer(source)
     try:
         size = os.path.getsize(source)
         with open(source, "rb") as stream:

@@ -13,12 +13,13 @@ from pathlib import Path
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, CardError, ModelNotFoundError
 from dense_perception.core.onnx_file import OnnxFile
-from dense_perception.core.storage import cache_dir, why_untrusted
+from dense_perception.core.storage import cache_dir, refuse_pointer, why_untrusted
 
 MODELS_VARIABLE = "DENSE_PERCEPTION_MODELS"
 """Environment variable with folders of models to look in first, separated like PATH."""
 
 _PACKAGE = "dense_perception"
+_CHECKPOINTS = (".pt", ".pth", ".ckpt", ".safetensors", ".bin")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Model:
             )
         described = self.card.files.get(precision)
         if described is not None:
+            refuse_pointer(path)
             size = path.stat().st_size  # says so before a gigabyte of something else is read
             if size != described.bytes:
                 raise ArtefactError(
@@ -133,6 +135,14 @@ def find_model(model: str | Path) -> Model:
     """
     text = os.fspath(model)
     path = Path(text).expanduser()
+    if path.suffix in _CHECKPOINTS:
+        raise ModelNotFoundError(
+            f"{path} is a checkpoint, not an exported model: run `dense-perception export {text} "
+            f"--output models` for one trained here, or `dense-perception export NAME --weights "
+            f"{text} --name my_model` for weights of a published network, then name that model"
+        )
+    if path.is_dir() and text not in list_models():
+        raise ModelNotFoundError(_folder(path))
     if path.suffix == ".onnx":
         if not path.is_file():
             raise ModelNotFoundError(f"there is no model file {path}: check the path")
@@ -182,6 +192,21 @@ def _from_yaml(path: Path) -> Model:
         raise CardError(f"{path} lists no files: export the model, or download its files")
     files = {precision: path.parent / entry.file for precision, entry in card.files.items()}
     return Model(card, files, path)
+
+
+def _folder(path: Path) -> str:
+    """What a folder given as a model holds, and what to name instead."""
+    cards = sorted(entry.name for entry in path.glob("*.y*ml"))
+    files = sorted(entry.name for entry in path.iterdir() if entry.suffix in _CHECKPOINTS)
+    if cards:
+        return f"{path} is a folder of models: name one of its cards, {' or '.join(cards[:3])}"
+    if files:
+        return (
+            f"{path} is a folder of weights ({', '.join(files[:3])}): export them first, "
+            f"`dense-perception export {path / files[0]} --output models` if trained here, or "
+            f"`dense-perception export NAME --weights {path / files[0]} --name my_model`"
+        )
+    return f"{path} is a folder without a model card: name a model, a .yaml card or an .onnx file"
 
 
 def _unknown(name: str, known: Mapping[str, Path]) -> str:

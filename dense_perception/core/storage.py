@@ -20,6 +20,9 @@ _BLOCK = 1 << 20
 _MAX_JSON = 4 << 20
 
 
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
     """A binary stream that becomes ``path`` when the block ends well, and vanishes otherwise.
@@ -73,6 +76,23 @@ def prepare_output_folder(folder: Path, *, overwrite: bool) -> None:
         raise InputError(
             f"{folder} is not empty: choose a new folder, or give --overwrite to replace files "
             "of the same name"
+        )
+
+
+def refuse_pointer(path: Path) -> None:
+    """Git LFS leaves small texts in place of large files that were not fetched.
+
+    :raises ArtefactError: if the file is such a text, saying how to get the file itself.
+    """
+    try:
+        with open(path, "rb") as stream:
+            start = stream.read(len(_LFS_POINTER))
+    except OSError:
+        return  # its reader says what is wrong with it
+    if start == _LFS_POINTER:
+        raise ArtefactError(
+            f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` in its "
+            "repository, or download the file"
         )
 
 

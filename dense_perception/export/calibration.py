@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 from onnx import helper
@@ -18,6 +20,11 @@ from dense_perception.imaging.fit import fit
 from dense_perception.media.sources import IMAGE_SUFFIXES, is_bag, open_source
 
 _BINS = 2048
+_ENOUGH = 8
+_JUDGED = 8
+# Of 255: noise of a camera that stands still is below, the next view of one that moves above.
+_ALIKE, _FLAT = 1.0, 2.0
+_log = logging.getLogger(__name__)
 
 
 class Statistics:
@@ -167,6 +174,73 @@ def calibration_frames(
     return [_feeds(rgb_hwc, card) for rgb_hwc in images]
 
 
+def check_variety(frames: Sequence[Mapping[str, np.ndarray]], source: str) -> None:
+    """Warn of few different frames: the drop measured on them says little about others.
+
+    :raises InputError: if the frames show one picture or nothing: ranges taken from these are wrong
+        for all others.
+    """
+    kinds = len(distinct(frames))
+    if kinds < 2:
+        what = "one and the same picture" if kinds else "flat (black, white or one colour)"
+        raise InputError(
+            f"the {len(frames)} calibration frames of {source} are {what}: give at least "
+            f"{_ENOUGH} different frames of your robot"
+        )
+    if kinds < _ENOUGH:
+        _log.warning(
+            "only %d of the %d calibration frames of %s differ: give at least %d different ones, "
+            "or the drop that is measured says little about other pictures",
+            kinds,
+            len(frames),
+            source,
+            _ENOUGH,
+        )
+
+
+def split_frames(
+    frames: Sequence[Mapping[str, np.ndarray]],
+) -> tuple[list[Mapping[str, np.ndarray]], list[Mapping[str, np.ndarray]]]:
+    """Frames to calibrate on, and the last different ones to judge on, which are like none of them.
+
+    A drop measured on what was calibrated on would be that of no other picture.
+    """
+    count = min(_JUDGED, len(frames) // 8)
+    chosen = distinct(frames)
+    judged = chosen[max(1, len(chosen) - count) :] if count else []
+    shown = [thumbnail(frames[index]) for index in judged]
+    kept = [
+        frame
+        for index, frame in enumerate(frames)
+        if index not in judged and all(differ(thumbnail(frame), other) for other in shown)
+    ]
+    return kept, [frames[index] for index in judged]
+
+
+def distinct(frames: Sequence[Mapping[str, np.ndarray]]) -> list[int]:
+    """Indices of frames that show something, and something else than those before them."""
+    kept: list[int] = []
+    small: list[np.ndarray] = []
+    for index, feeds in enumerate(frames):
+        view_hwc = thumbnail(feeds)
+        if view_hwc.std() > _FLAT and all(differ(view_hwc, other) for other in small):
+            kept.append(index)
+            small.append(view_hwc)
+    return kept
+
+
+def thumbnail(feeds: Mapping[str, np.ndarray]) -> np.ndarray:
+    """float32 (16, 16, 3): what a frame shows, without its noise."""
+    image_hwc = np.ascontiguousarray(feeds["image"][0])
+    small_hwc = cv2.resize(image_hwc, (16, 16), interpolation=cv2.INTER_AREA)
+    return np.asarray(small_hwc, np.float32)
+
+
+def differ(one_hwc: np.ndarray, other_hwc: np.ndarray) -> bool:
+    """Whether two thumbnails are of different pictures."""
+    return float(np.abs(one_hwc - other_hwc).mean()) > _ALIKE
+
+
 def _from_stream(
     source: Path, card: ModelCard, count: int, topic: str | None
 ) -> list[dict[str, np.ndarray]]:
@@ -213,8 +287,6 @@ def _from_corpus(root: Path, count: int) -> Iterator[np.ndarray]:
 
 
 def _from_pictures(paths: list[Path], count: int) -> Iterator[np.ndarray]:
-    import cv2
-
     for index in _spread(len(paths), count):
         bgr_hwc = None
         with contextlib.suppress(OSError, cv2.error):

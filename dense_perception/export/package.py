@@ -20,6 +20,7 @@ from dense_perception.core.card_specs import PRECISIONS, ModelFile
 from dense_perception.core.difference import TOLERANCES, Difference
 from dense_perception.core.errors import ArtefactError, InputError
 from dense_perception.core.reference_frames import reference_feeds
+from dense_perception.export.calibration import split_frames
 from dense_perception.export.compare import (
     Arrays,
     card_feeds,
@@ -41,7 +42,6 @@ FP64_TIMES = 4.0
 FP16_DROP = 0.002
 BYTES_DROP = 0.02
 """What a precision may cost by default; see :class:`~dense_perception.export.sensitivity.Judge`."""
-_JUDGED = 8
 _MARGIN = 2.0
 
 
@@ -214,9 +214,7 @@ class _Maker:
 
     def coarse(self, plan: Plan) -> None:
         """The files of ``plan``."""
-        frames = list(plan.frames)
-        aside = min(_JUDGED, len(frames) // 8)
-        judged = frames[len(frames) - aside :]
+        kept, judged = split_frames(plan.frames)
         if not judged:
             count = len(self.feeds["image"])
             judged = [
@@ -239,7 +237,6 @@ class _Maker:
         if not quantised:
             return
         self.on_step("calibrate", 0)
-        kept = frames[: len(frames) - aside]
         quantizer = Quantizer(self.model, kept, plan.options)
         record = {
             "max_drop": plan.max_drop,

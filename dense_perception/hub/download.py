@@ -40,6 +40,8 @@ def download(
     folder: Path,
     *,
     mirror: str = "",
+    model: str = "",
+    shared: bool = False,
     progress: bool = True,
     retries: int = 3,
     stall_s: float = 30.0,
@@ -47,6 +49,9 @@ def download(
     """The checked file in ``folder``; nothing is transferred if it is there already.
 
     :param mirror: folder or address to take ``source.file`` from, instead of the source's address.
+        There it may also be in a folder named ``model``, and must be if the name is ``shared``.
+    :param shared: several models' files have this name, and nothing but their folder tells them
+        apart.
     :param retries: further attempts after a broken connection; each resumes.
     :param stall_s: an attempt fails after so many seconds without a byte.
     :raises ArtefactError: if it cannot be had, is another file than the source says, or does not
@@ -61,9 +66,10 @@ def download(
     except OSError as error:
         raise ArtefactError(_cannot_write(folder, error)) from error
     if mirror and "://" not in mirror:
-        _copy(Path(mirror).expanduser() / source.file, target, source)
+        _copy(_in_folder(Path(mirror).expanduser(), source, model, shared), target, source)
         return target
-    url = f"{mirror.rstrip('/')}/{source.file}" if mirror else source.url
+    place = f"{model}/{source.file}" if shared else source.file
+    url = f"{mirror.rstrip('/')}/{place}" if mirror else source.url
     _transfer(url, target, source, progress, retries, stall_s)
     return target
 
@@ -87,7 +93,7 @@ def _transfer(
     def downloader(address: str, output: str, _: Any) -> None:
         try:
             with _exclusive(part) as stream:
-                _resume(address, stream, part, progress, stall_s)
+                _resume(address, source.url, stream, part, progress, stall_s)
             _verify(part, source, target)
             os.replace(part, output)
         except ArtefactError as error:
@@ -100,7 +106,7 @@ def _transfer(
     except requests.exceptions.RequestException as error:
         raise ArtefactError(
             f"cannot download {source.file} from {_host(url)}: {_plain(error)}. "
-            f"{_kept(part)}{_offline(url, target)}"
+            f"{_kept(part)}{_offline(source.url, target)}"
         ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -118,8 +124,13 @@ def _version_file(part: Path) -> Path:
     return part.with_name(part.name + ".version")
 
 
-def _resume(url: str, stream: BinaryIO, part: Path, progress: bool, stall_s: float) -> None:
-    """Append what is missing to the part, or start it again where the server cannot resume."""
+def _resume(
+    url: str, published: str, stream: BinaryIO, part: Path, progress: bool, stall_s: float
+) -> None:
+    """Append what is missing to the part, or start it again where the server cannot resume.
+
+    ``published`` is where the file comes from, if ``url`` is a mirror's.
+    """
     import requests
     from tqdm import tqdm
 
@@ -138,13 +149,13 @@ def _resume(url: str, stream: BinaryIO, part: Path, progress: bool, stall_s: flo
         if response.status_code in _GONE:
             raise ArtefactError(
                 f"{_host(url)} answers {response.status_code} {response.reason} for {url}: the "
-                f"file has moved or needs a login. {_offline(url, part)}"
+                f"file has moved or needs a login. {_offline(published, part)}"
             )
         response.raise_for_status()
         if response.headers.get("Content-Type", "").startswith("text/html"):
             raise ArtefactError(
                 f"{_host(url)} answers with a web page instead of {url}: the file has moved, or a "
-                f"login page or proxy is in between. {_offline(url, part)}"
+                f"login page or proxy is in between. {_offline(published, part)}"
             )
         resumed = response.status_code == 206 and response.headers.get(
             "Content-Range", ""
@@ -200,12 +211,26 @@ def _exclusive(part: Path) -> Iterator[BinaryIO]:
         yield stream
 
 
+def _in_folder(mirror: Path, source: CheckpointSource, model: str, shared: bool) -> Path:
+    """The file in a mirror's folder.
+
+    :raises ArtefactError: if it is not there.
+    """
+    places = [mirror / model / source.file] if model else []
+    if not shared:
+        places.append(mirror / source.file)
+    for place in places:
+        if place.is_file():
+            return place
+    where = f"{model}/{source.file}" if shared else source.file
+    why = f" (several models' files are called {source.file})" if shared else ""
+    raise ArtefactError(
+        f"the mirror {mirror} has no file {where}{why}: copy it there from {source.url}, or leave "
+        f"out --mirror and {MIRROR_VARIABLE}"
+    )
+
+
 def _copy(origin: Path, target: Path, source: CheckpointSource) -> None:
-    if not origin.is_file():
-        raise ArtefactError(
-            f"the mirror {origin.parent} has no file {source.file}: copy it there, or leave "
-            f"out --mirror and {MIRROR_VARIABLE}"
-        )
     _verify(origin, source, target)
     try:
         with open(origin, "rb") as read, atomic_write(target) as write:

@@ -83,31 +83,41 @@ def colorize(depth_m: np.ndarray, near_m: float, far_m: float) -> np.ndarray:
 
 
 def side_by_side(
-    rgb_hwc: np.ndarray, depth_rgb_hwc: np.ndarray, near_m: float, far_m: float
+    rgb_hwc: np.ndarray,
+    depth_rgb_hwc: np.ndarray,
+    near_m: float,
+    far_m: float,
+    *,
+    metric: bool = True,
 ) -> np.ndarray:
     """The picture, its coloured depth, and between near and far a legend in metres: HxW'x3 RGB.
 
-    The picture is resized to the depth map's size.
+    The picture is resized to the depth map's size. Depth that is not ``metric`` has a legend that
+    says near and far alone.
     """
     height, width = depth_rgb_hwc.shape[:2]
     rgb_hwc = resample(rgb_hwc, width, height)
-    return np.hstack([rgb_hwc, depth_rgb_hwc, _legend(height, near_m, far_m)])
+    return np.hstack([rgb_hwc, depth_rgb_hwc, _legend(height, near_m, far_m, metric)])
 
 
-def _legend(height: int, near_m: float, far_m: float) -> np.ndarray:
-    """A strip of colours, near at the bottom, with five labelled depths."""
+def _legend(height: int, near_m: float, far_m: float, metric: bool) -> np.ndarray:
+    """A strip of colours, near at the bottom, with five labelled depths, or with near and far."""
     scale = max(height / 480, 0.4)
     bar, strip = round(18 * scale), round(88 * scale)
     inverse = np.linspace(1 / far_m, 1 / near_m, height, dtype=np.float32)[:, None]
     legend = np.zeros((height, strip, 3), np.uint8)
     legend[:, :bar] = colorize(np.repeat(1 / inverse, bar, axis=1), near_m, far_m)
     margin = min(round(14 * scale), height // 2)
-    for row in np.linspace(margin, max(margin, height - 1 - margin // 2), 5).astype(int):
+    rows = np.linspace(margin, max(margin, height - 1 - margin // 2), 5 if metric else 2)
+    for row in rows.astype(int):
         depth = 1 / float(inverse[min(row, height - 1), 0])
+        text = f"{depth:.1f} m" if depth < 100 else f"{depth:.0f} m"
+        if not metric:
+            text = "far" if row == int(rows[0]) else "near"
         position = (bar + round(6 * scale), int(row + 5 * scale))
         cv2.putText(
             legend,
-            f"{depth:.1f} m" if depth < 100 else f"{depth:.0f} m",
+            text,
             position,
             cv2.FONT_HERSHEY_SIMPLEX,
             0.45 * scale,

@@ -44,6 +44,7 @@ class FolderSink:
         metric = kind is DepthKind.METRIC
         self.folder = folder
         self.forms = tuple(form for form in forms if metric or form not in ("png", "ply"))
+        self._metric = metric
         self._inverse = kind is DepthKind.RELATIVE_INVERSE
         self._colorizer = DepthColorizer()
         self.written = 0
@@ -84,7 +85,9 @@ class FolderSink:
                 self._save("color", f"{item.name}.png", _png(colour_hwc[..., ::-1]))
             if "side_by_side" in self.forms:
                 near_m, far_m = self._colorizer.limits_m or (0.5, 5.0)
-                picture = side_by_side(item.frame.rgb_hwc, colour_hwc, near_m, far_m)
+                picture = side_by_side(
+                    item.frame.rgb_hwc, colour_hwc, near_m, far_m, metric=self._metric
+                )
                 self._save("side_by_side", f"{item.name}.jpg", _jpeg(picture))
         if "ply" in self.forms:
             xyz = organised_xyz(values_hw, prediction.intrinsics)

@@ -20,6 +20,7 @@ from torch import Tensor
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, CardError
 from dense_perception.core.onnx_file import OnnxFile
+from dense_perception.core.storage import refuse_pointer
 
 # Where a training script's dictionary keeps the network's weights.
 _WRAPPERS = ("model", "state_dict")
@@ -145,8 +146,15 @@ def _read_plain(path: Path) -> Any:
 
     :raises ArtefactError: if it is missing, truncated or holds anything else.
     """
+    if path.is_dir():
+        inside = sorted(
+            e.name for e in path.iterdir() if e.suffix in (".pt", ".pth", ".safetensors")
+        )
+        what = f"it holds {', '.join(inside[:3])}" if inside else "it holds no weights"
+        raise ArtefactError(f"{path} is a folder, expected one file with weights: {what}; name one")
     if not path.is_file():
         raise ArtefactError(f"there is no checkpoint {path}: fetch it or check the path")
+    refuse_pointer(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

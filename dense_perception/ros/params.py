@@ -143,7 +143,8 @@ class ScaleParameters(PerceptionParameters):
     )
     scale_factor: float = parameter(
         1.0,
-        "Metres per unit of the model's depth, for scale_source factor.",
+        "Metres per unit of the model's depth, for scale_source factor. Of inverse depth: the "
+        "metres of a pixel times the model's value there; its shift is taken as 0.",
         changes=Changes.ANY_TIME,
         low=1e-6,
         high=1e6,

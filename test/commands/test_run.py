@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from dense_perception.core.card_specs import DepthSpec
+from dense_perception.core.prediction import DepthKind
 from dense_perception.media.sinks import millimetres
-from test.support.artefacts import red_depth, write_red_artefact
+from test.support.artefacts import red_card, red_depth, write_red_artefact
 from test.support.run_command import SIZE, picture, run, save
 
 
@@ -164,3 +167,44 @@ def test_millimetres_keep_what_fits() -> None:
     depth = np.array([[0.0004, 1.2345, 65.535, 65.6, np.nan, np.inf, -1]], np.float32)
     assert millimetres(depth).tolist() == [[0, 1234, 65535, 0, 0, 0, 0]]
     assert millimetres(depth).dtype == np.uint16
+
+
+def test_relative_depth_is_not_shown_as_metres(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    relative = replace(red_card(), name="relative", depth=DepthSpec(DepthKind.RELATIVE_INVERSE))
+    path = tmp_path / "relative.onnx"
+    write_red_artefact(path, relative)
+    save(tmp_path / "in/view.png", picture(1))
+    assert run(str(path), tmp_path / "in", tmp_path / "clouds", "--ply") == 2
+    assert "gives relative_inverse depth, which has no metres" in capsys.readouterr().err
+    assert run(str(path), tmp_path / "in", tmp_path / "out", "--max-side", "32") == 0
+    said = capsys.readouterr().out
+    assert "depth/*.npy holds inverse depth up to scale and shift, not metres" in said
+    assert "1 answers were scaled down to 32 pixels on their longest side: --max-side" in said
+    report = json.loads((tmp_path / "out/run.json").read_text())
+    assert report["depth"] == "inverse depth up to scale and shift, not metres"
+    assert not (tmp_path / "out/depth/view.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("x.pt", b"PK", "is a checkpoint, not an exported model: run `dense-perception export"),
+        ("x.onnx", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        ("weights/model.safetensors", b"", "is a folder of weights (model.safetensors)"),
+        ("empty/readme.txt", b"", "is a folder without a model card"),
+    ],
+)
+def test_what_is_no_model_is_named_with_the_way_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes, says: str
+) -> None:
+    save(tmp_path / "in/view.png", picture(1))
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    given = path if path.parent == tmp_path else path.parent
+    assert run(str(given), tmp_path / "in", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert len(error.strip().splitlines()) == 1

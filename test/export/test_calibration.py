@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from dense_perception.core.errors import InputError
-from dense_perception.export.calibration import Statistics, calibration_frames, observe
+from dense_perception.export.calibration import (
+    Statistics,
+    calibration_frames,
+    check_variety,
+    differ,
+    observe,
+    split_frames,
+    thumbnail,
+)
 from test.export.conftest import tiny_card
 from test.export.test_quantize import frames, run, toy
 
@@ -118,3 +126,47 @@ def test_unusable_folders(tmp_path: Path) -> None:
     np.save(shard / "rgb.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(InputError, match=r"cannot read .*rgb\.npy"):
         calibration_frames(tmp_path, tiny_card())
+
+
+def frame(seed: int | None, noise: int = 0) -> dict[str, np.ndarray]:
+    """A coarse random picture, or a black one."""
+    image_hwc = np.zeros((64, 96, 3), np.uint8)
+    if seed is not None:
+        blocks = np.random.default_rng(seed).integers(20, 230, (8, 12, 3))
+        image_hwc = blocks.repeat(8, axis=0).repeat(8, axis=1).astype(np.uint8)
+        grain = np.random.default_rng(seed + noise).integers(-3, 4, image_hwc.shape)
+        image_hwc = (image_hwc + grain * bool(noise)).astype(np.uint8)
+    return {"image": image_hwc[None]}
+
+
+@pytest.mark.parametrize(
+    ("frames", "complaint"),
+    [
+        ([frame(None)] * 64, "are flat"),
+        ([frame(1)], "are one and the same picture"),
+        ([frame(1, noise) for noise in range(1, 65)], "are one and the same picture"),
+    ],
+)
+def test_frames_that_show_one_picture_or_nothing_are_refused(
+    frames: list[dict[str, np.ndarray]], complaint: str
+) -> None:
+    with pytest.raises(InputError, match=complaint):
+        check_variety(frames, "drive.mp4")
+
+
+def test_few_different_frames_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    check_variety([frame(seed) for seed in range(8)] * 2, "drive.mp4")
+    assert not caplog.records
+    check_variety([frame(seed) for seed in (1, 2, 3)] * 20, "drive.mp4")
+    assert "only 3 of the 60 calibration frames of drive.mp4 differ" in caplog.text
+
+
+def test_the_drop_is_judged_on_other_pictures() -> None:
+    seeds = [0, 1, 2, 3] * 8 + list(range(4, 36))
+    kept, judged = split_frames([frame(seed) for seed in seeds])
+    assert len(judged) == 8
+    for one in judged:
+        assert all(differ(thumbnail(one), thumbnail(other)) for other in kept)
+    # All alike but two: one of them judges, and what it shows is not calibrated on.
+    kept, judged = split_frames([frame(1)] * 40 + [frame(2)] * 24)
+    assert (len(kept), len(judged)) == (40, 1)

@@ -238,3 +238,25 @@ def test_a_local_mirror_is_copied_and_checked(tmp_path: Path) -> None:
 def test_a_mirror_by_address(server: Server, tmp_path: Path) -> None:
     address = server.url.rpartition("/")[0] + "/"
     assert download(source(None), tmp_path, mirror=address, progress=False).read_bytes() == BODY
+
+
+def test_a_shared_name_is_told_apart_by_the_models_folder(tmp_path: Path) -> None:
+    mirror = tmp_path / "usb"
+    (mirror / "one").mkdir(parents=True)
+    (mirror / "weights.pth").write_bytes(b"of another model")
+    with pytest.raises(ArtefactError, match=r"no file two/weights\.pth \(several models"):
+        download(source(None), tmp_path / "a", mirror=str(mirror), model="two", shared=True)
+    (mirror / "one/weights.pth").write_bytes(BODY)
+    found = download(source(None), tmp_path / "b", mirror=str(mirror), model="one", shared=True)
+    assert found.read_bytes() == BODY
+
+
+def test_a_mirror_that_lacks_the_file_advises_the_publishers_address(
+    server: Server, tmp_path: Path
+) -> None:
+    server.mood = "missing"
+    address = server.url.rpartition("/")[0]
+    with pytest.raises(ArtefactError) as refusal:
+        download(source(None), tmp_path, mirror=address, progress=False)
+    # The publisher's, not the mirror's own, from which there is nothing to be had.
+    assert f"download {source(None).url} elsewhere" in str(refusal.value)

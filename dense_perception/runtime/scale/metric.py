@@ -25,7 +25,8 @@ _JITTER = 0.01
 class ScaleSettings:
     """Where the scale comes from; only the entries of that source are used.
 
-    ``factor``: metres per unit of the model. ``camera_height_m``: of the camera over the floor.
+    ``factor``: metres per unit of the model; of inverse depth, metres times the model's value, with
+    its shift taken as 0. ``camera_height_m``: of the camera over the floor.
     ``camera_pitch_deg``: how far it looks down.
 
     :raises InputError: for a source that is none of :data:`SCALE_SOURCES`.
@@ -95,6 +96,11 @@ class MetricScale:
         inverse = kind is DepthKind.RELATIVE_INVERSE
         scale = 1 / settings.factor if inverse else settings.factor
         self.status = f"depth is scaled by {settings.factor:g}"
+        if inverse:
+            self.status = (
+                f"depth is {settings.factor:g} over the model's value, the shift taken as 0: a "
+                "measured scale_source finds the shift too"
+            )
         return Alignment(kind, scale)
 
 
