@@ -104,7 +104,7 @@ def _scenes(corpus: Path) -> Iterator[_Scene]:
             classes = np.asarray(labels_hw) - np.uint8(1)
             yield _Scene(
                 depth_m,
-                Intrinsics(width, height, *map(float, k)),
+                Intrinsics(width, height, float(k[0]), float(k[1]), float(k[2]), float(k[3])),
                 float(pose[2]),
                 _pitch_deg(pose[3:]),
                 LabelMap(classes, np.full_like(classes, 255), labels),

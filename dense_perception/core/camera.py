@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -16,14 +17,33 @@ import numpy as np
 from dense_perception.core.errors import InputError
 
 _FIELDS_OF_VIEW_DEG = (1.0, 170.0)
+_SAME_MATRIX = 0.01  # of the focal length, and of the image's sides
+
+
+# ROS's names first, then what drivers also call them.
+_POLYNOMIAL_MODELS = ("plumb_bob", "rational_polynomial")
+_FISHEYE_MODELS = ("equidistant", "fisheye")
+_COEFFICIENTS = {False: (4, 5, 8, 12, 14), True: (4,)}
+
+
+@dataclass(frozen=True, slots=True)
+class Lens:
+    """How a lens bends rays before they meet the sensor; the same for every size of the image.
+
+    ``coefficients`` are OpenCV's, in its order: k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4 of
+    the (rational) polynomial model, or k1 to k4 of its fisheye model. What is not there is zero.
+    """
+
+    is_fisheye: bool
+    coefficients: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Intrinsics:
-    """Pinhole intrinsics of one image size, in pixels, in the optical frame (REP 103).
+    """Intrinsics of one image size, in pixels, in the optical frame (REP 103).
 
     z points forward, x right, y down. Pixel centres lie on integer coordinates, the convention of
-    OpenCV and ``sensor_msgs/CameraInfo``.
+    OpenCV and ``sensor_msgs/CameraInfo``. Without a ``lens`` the camera is a pinhole.
 
     :raises InputError: for a size below one pixel, a focal length that is not positive and finite,
         or a principal point that is not finite.
@@ -35,6 +55,7 @@ class Intrinsics:
     fy: float
     cx: float
     cy: float
+    lens: Lens | None = None
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
@@ -107,11 +128,12 @@ class Intrinsics:
             self.fy * sy,
             (self.cx + 0.5) * sx - 0.5,
             (self.cy + 0.5) * sy - 0.5,
+            self.lens,
         )
 
     def cropped(self, left: int, top: int, width: int, height: int) -> Intrinsics:
         """The same camera after cutting out a rectangle; padding is a negative ``left``/``top``."""
-        return Intrinsics(width, height, self.fx, self.fy, self.cx - left, self.cy - top)
+        return replace(self, width=width, height=height, cx=self.cx - left, cy=self.cy - top)
 
 
 class RegionOfInterest(Protocol):
@@ -181,8 +203,9 @@ def intrinsics_from_info(
 ) -> Intrinsics:
     """Intrinsics of the image of ``width`` x ``height`` pixels that ``info`` comes with.
 
-    Takes K, or P for a rectified image; honours region of interest and binning. An image that was
-    resized since, keeping its shape, is accepted and the intrinsics are scaled with it.
+    Takes K and the lens (where :func:`lens_of` knows it), or P for a rectified image; honours
+    region of interest and binning. An image that was resized since, keeping its shape, is accepted
+    and the intrinsics are scaled with it.
 
     :raises InputError: if the calibration is empty (zero or NaN focal length or size), no
         camera's (a field of view below 1 or above 170 degrees) or belongs to an image of another
@@ -215,8 +238,59 @@ def intrinsics_from_info(
             f"pixels, a field of view of {sensor.horizontal_fov_deg:.3g} degrees, expected "
             f"{low:g} to {high:g}: give {name} in pixels of the full image, not normalised"
         )
+    if not rectified:
+        with suppress(InputError):  # calibration_doubt says so; the depths are still right
+            sensor = replace(sensor, lens=lens_of(info))
     return sensor.cropped(window.left, window.top, window.width, window.height).resized(
         width, height
+    )
+
+
+def lens_of(info: CameraInfoMessage) -> Lens | None:
+    """The distortion of an image that is not rectified; ``None`` where there is none.
+
+    :raises InputError: if the model or its number of coefficients is not known.
+    """
+    model, d = str(info.distortion_model).strip().lower(), np.asarray(info.d, np.float64)
+    is_fisheye = model in _FISHEYE_MODELS
+    if not is_fisheye and not np.any(d):
+        return None
+    if not is_fisheye and model not in _POLYNOMIAL_MODELS:
+        known = ", ".join((*_POLYNOMIAL_MODELS, *_FISHEYE_MODELS[:1]))
+        raise InputError(f"the distortion model is {model or 'empty'!r}, expected {known}")
+    if d.size == 0:
+        d = np.zeros(4)  # still no pinhole: a fisheye's radius is f times the angle
+    if d.size not in _COEFFICIENTS[is_fisheye] or not np.isfinite(d).all():
+        counts = " or ".join(str(count) for count in _COEFFICIENTS[is_fisheye])
+        raise InputError(f"D is {d.tolist()} for {model}, expected {counts} finite numbers")
+    if np.any(d[12:]):
+        raise InputError(f"D tilts the sensor by {d[12:].tolist()}, expected zeros")
+    return Lens(is_fisheye, tuple(d[:12].tolist()))
+
+
+def calibration_doubt(info: CameraInfoMessage, matrix: str = "auto") -> str:
+    """Why rays by ``info`` may be wrong though its matrix is usable, and the cure; often empty.
+
+    ``matrix``: ``P`` if that is used, ``K`` if somebody chose K, ``auto`` if nobody did.
+    """
+    if matrix == "P":
+        return ""
+    cure = "feed rectified images (image_proc, image_rect)"
+    try:
+        lens = lens_of(info)
+    except InputError as error:
+        return f"{error}: points are placed as if the image had no distortion; {cure}"
+    k, p = np.asarray(info.k, np.float64), np.asarray(info.p, np.float64)
+    if matrix == "K" or lens is not None or min(p[0], p[5], k[0], k[4]) <= 0:
+        return ""
+    size = np.array([info.width, info.height])
+    focal = np.abs(p[[0, 5]] / k[[0, 4]] - 1)
+    centre = np.abs(p[[2, 6]] - k[[2, 5]]) / size
+    if max(focal.max(), centre.max()) <= _SAME_MATRIX:
+        return ""
+    return (
+        f"K (fx {k[0]:.4g}) and P (fx {p[0]:.4g}) differ though D is zero, and points use K: set "
+        "camera_matrix to P if the images are rectified, or to K if they are not"
     )
 
 

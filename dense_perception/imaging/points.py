@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -11,6 +10,7 @@ import numpy as np
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
 from dense_perception.core.storage import atomic_write
+from dense_perception.imaging.lenses import pixel_rays
 from dense_perception.imaging.resize import resample
 
 XYZRGB_DTYPE = np.dtype(
@@ -73,6 +73,8 @@ def write_points(
     x_rays, y_rays = _checked_rays(depth_m, intrinsics)
     height, width = depth_m.shape
     planes = [depth_m * x_rays, depth_m * y_rays, depth_m]
+    if intrinsics.lens is not None:  # a pixel that no ray reaches has no point
+        planes[2] = np.where(np.isnan(x_rays), np.float32(np.nan), depth_m)
     if rgb_hwc is not None:
         planes.append(_packed_colors(rgb_hwc, width, height))
     if labels_hw is not None:
@@ -133,21 +135,10 @@ def write_ply(
     return len(vertices)
 
 
-@lru_cache(maxsize=8)
-def _rays(intrinsics: Intrinsics) -> tuple[np.ndarray, np.ndarray]:
-    """Slopes x/z of each column (1, W) and y/z of each row (H, 1)."""
-    columns = (np.arange(intrinsics.width) - intrinsics.cx) / intrinsics.fx
-    rows = (np.arange(intrinsics.height) - intrinsics.cy) / intrinsics.fy
-    x_rays, y_rays = columns[None, :].astype(np.float32), rows[:, None].astype(np.float32)
-    x_rays.setflags(write=False)
-    y_rays.setflags(write=False)
-    return x_rays, y_rays
-
-
 def _checked_rays(depth_m: np.ndarray, intrinsics: Intrinsics) -> tuple[np.ndarray, np.ndarray]:
     if depth_m.shape != (intrinsics.height, intrinsics.width):
         raise InputError(
             f"the depth map has shape {depth_m.shape}, the intrinsics are for "
             f"{intrinsics.width}x{intrinsics.height}: scale them with Intrinsics.resized"
         )
-    return _rays(intrinsics)
+    return pixel_rays(intrinsics)

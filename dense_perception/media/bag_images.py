@@ -62,7 +62,8 @@ def camera_info_topic(name: str) -> str:
 
 def is_rectified(name: str) -> bool:
     """Whether an image topic's name says that it is rectified (``image_rect``...)."""
-    return "rect" in base_topic(name).rpartition("/")[2]
+    own = base_topic(name).rpartition("/")[2]
+    return "rect" in own and "unrect" not in own
 
 
 def _kind(bag: BagReader, topic: str) -> str:

@@ -10,7 +10,13 @@ from pathlib import Path
 
 import cv2
 
-from dense_perception.core.camera import CameraInfoMessage, Frame, Intrinsics, intrinsics_from_info
+from dense_perception.core.camera import (
+    CameraInfoMessage,
+    Frame,
+    Intrinsics,
+    calibration_doubt,
+    intrinsics_from_info,
+)
 from dense_perception.core.errors import InputError
 from dense_perception.imaging.decode import decode_compressed
 from dense_perception.imaging.messages import message_rgb, stamp_ns
@@ -200,13 +206,16 @@ class BagSource(Source):
         given = self._given(width, height)
         if given is not None or info is None:
             return given
+        rectified = is_rectified(self.topic)
         try:
-            return intrinsics_from_info(info, width, height, rectified=is_rectified(self.topic))
+            camera = intrinsics_from_info(info, width, height, rectified=rectified)
+            doubt = calibration_doubt(info, "P" if rectified else "auto")
         except InputError as error:
-            note = f"{self.info_topic}: {error}"
-            if note not in self.problems:
-                self.problems.append(note)
-            return None
+            camera, doubt = None, str(error)
+        note = f"{self.info_topic}: {doubt}"
+        if doubt and note not in self.problems:
+            self.problems.append(note)
+        return camera
 
 
 def open_source(

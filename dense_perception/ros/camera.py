@@ -11,7 +11,7 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from dense_perception.core.camera import Frame, intrinsics_from_info
+from dense_perception.core.camera import Frame, calibration_doubt, intrinsics_from_info
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import InputError
 from dense_perception.core.prediction import DepthKind, DepthMap, Prediction
@@ -36,12 +36,14 @@ _LOG_PERIOD_S = 5.0
 class CameraFrame:
     """A converted image: ``info`` is the calibration in use, ``None`` where there is none.
 
-    ``info_problem`` says why a camera_info that came is not used; empty where none came.
+    ``info_problem`` says why a camera_info that came is not used, ``info_doubt`` why one that is
+    used may be wrong; both are empty where none came.
     """
 
     frame: Frame
     info: CameraInfo | None
     info_problem: str
+    info_doubt: str = ""
 
 
 class CameraInput:
@@ -85,17 +87,18 @@ class CameraInput:
         :raises InputError: if the image cannot be used. An unusable camera_info does not raise.
         """
         rgb_hwc = rgb_from_message(message)
-        info, intrinsics, problem = self._info, None, ""
+        info, intrinsics, problem, doubt = self._info, None, "", ""
         if info is not None:
             height, width = rgb_hwc.shape[:2]
             rectified = matrix == "P" or (matrix == "auto" and self._is_rectified)
             try:
                 intrinsics = intrinsics_from_info(info, width, height, rectified=rectified)
+                doubt = calibration_doubt(info, matrix="P" if rectified else matrix)
             except InputError as error:
                 info, problem = None, str(error)
         header = message.header
         frame = Frame(rgb_hwc, stamp_ns(header), header.frame_id, intrinsics)
-        return CameraFrame(frame, info, problem)
+        return CameraFrame(frame, info, problem, doubt)
 
     def close(self) -> None:
         """Unsubscribe."""
@@ -212,11 +215,18 @@ class Camera(Generic[Settings]):
             return None
         image = source.frame(message, settings.camera_matrix)
         assumed = settings.default_hfov_deg if image.info is None else None
-        if self.frames.calibration(assumed, image.info_problem):
+        camera = image.frame.intrinsics
+        has_lens = camera is not None and camera.lens is not None
+        if self.frames.calibration(assumed, image.info_problem, image.info_doubt, has_lens):
+            problem = image.info_doubt or f"camera_info is not used: {image.info_problem}"
             self._log.warning(
-                f"{self._label()}camera_info is not used: {image.info_problem}",
-                topic="camera_info",
-                period_s=_LOG_PERIOD_S,
+                f"{self._label()}{problem}", topic="camera_info", period_s=_LOG_PERIOD_S
+            )
+        if has_lens:
+            self._log.warn_once(
+                f"{self._label()}images on {source.topic} are not rectified: ~/points follows the "
+                "lens, and ~/depth/camera_info carries its D. Nodes that ignore D, as "
+                "depth_image_proc, need a rectified image; set camera_matrix to P if this is one"
             )
         return image
 

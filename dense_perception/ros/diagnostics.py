@@ -177,7 +177,7 @@ class FrameLog:
 
     def __init__(self) -> None:
         self.last_error = ""
-        self.info_problem = ""
+        self.info_problem = self.info_doubt = ""
         self.scale_problem = ""
         self._times = StageTimer()
         self.restart()
@@ -218,16 +218,22 @@ class FrameLog:
         self._times.tick("out")
         self._answered += 1
 
-    def calibration(self, assumed_hfov_deg: float | None, problem: str) -> bool:
-        """Which intrinsics an image got; returns whether ``problem`` is news."""
-        is_news = bool(problem) and problem != self.info_problem
-        self.info_problem = problem
+    def calibration(
+        self,
+        assumed_hfov_deg: float | None,
+        problem: str,
+        doubt: str = "",
+        has_lens: bool = False,
+    ) -> bool:
+        """Which intrinsics an image got; returns whether ``problem`` or ``doubt`` is news."""
+        before = (self.info_problem, self.info_doubt)
+        self.info_problem, self.info_doubt = problem, doubt
         self._intrinsics = (
-            "from camera_info"
+            f"from camera_info{', with the distortion of its lens' if has_lens else ''}"
             if assumed_hfov_deg is None
             else f"assumed {assumed_hfov_deg:g} degrees horizontally"
         )
-        return is_news
+        return bool(problem or doubt) and (problem, doubt) != before
 
     def health(self, known: Health) -> Health:
         """``known`` completed with the counts and times.
@@ -269,6 +275,8 @@ class FrameLog:
     def _calibration_notes(self) -> tuple[str, ...]:
         if self.info_problem:
             return (f"camera_info is not used: {self.info_problem}",)
+        if self.info_doubt:
+            return (self.info_doubt,)
         if self._intrinsics.startswith("assumed"):
             return (f"no camera_info, field of view {self._intrinsics}",)
         return ()

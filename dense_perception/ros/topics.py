@@ -68,8 +68,8 @@ POINTS = TopicSpec(
     "sensor_msgs/PointCloud2",
     "x, y, z (float32 metres), rgb (float32), label (uint32)",
     "Organised cloud of the outputs' width and height in the optical frame (REP 103); NaN where "
-    "there is no depth. It assumes a rectified image. rgb only with points_rgb; label only in "
-    "nodes that publish labels, with points_label.",
+    "there is no depth. The rays follow the lens of an image that is not rectified. rgb only "
+    "with points_rgb; label only in nodes that publish labels, with points_label.",
     ("depth",),
     only="with a metric model, or one made metric by scale_source",
 )

@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dense_perception.core.camera import calibration_for_output, intrinsics_from_info
+from dense_perception.core.camera import (
+    Lens,
+    calibration_doubt,
+    calibration_for_output,
+    intrinsics_from_info,
+)
 from dense_perception.core.errors import InputError
 
 K = [800.0, 0.0, 330.25, 0.0, 790.0, 244.75, 0.0, 0.0, 1.0]
@@ -80,3 +85,47 @@ def test_a_point_lands_where_window_binning_and_resizing_move_it(
 def test_focal_lengths_that_no_camera_has(fx: float, named: str) -> None:
     with pytest.raises(InputError, match=named):
         intrinsics_from_info(info_of(k=[fx, *K[1:]]), 641, 479)
+
+
+def test_an_image_that_is_not_rectified_has_the_lens_of_its_calibration() -> None:
+    lens = Lens(False, (0.1, -0.2, 0.0, 0.0, 0.05))
+    assert intrinsics_from_info(info_of(), 641, 479).lens == lens
+    assert intrinsics_from_info(info_of(), 1282, 958).lens == lens
+    assert intrinsics_from_info(info_of(), 641, 479, rectified=True).lens is None
+    assert intrinsics_from_info(info_of(d=[0.0] * 5), 641, 479).lens is None
+    assert intrinsics_from_info(info_of(d=[], distortion_model=""), 641, 479).lens is None
+
+
+def test_a_fisheye_without_coefficients_is_no_pinhole() -> None:
+    info = info_of(distortion_model="equidistant", d=[])
+    assert intrinsics_from_info(info, 641, 479).lens == Lens(True, (0.0, 0.0, 0.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"distortion_model": "omni"}, "model is 'omni', expected plumb_bob"),
+        ({"distortion_model": ""}, "model is 'empty'"),
+        ({"d": [0.1] * 6}, "for plumb_bob, expected 4 or 5 or 8"),
+        ({"d": [0.1, float("nan"), 0.0, 0.0]}, "finite numbers"),
+        ({"distortion_model": "equidistant", "d": [0.1] * 5}, "for equidistant, expected 4 finite"),
+        ({"d": [0.0] * 12 + [0.1, 0.0]}, "tilts the sensor"),
+    ],
+)
+def test_distortion_that_nobody_knows_is_doubted_and_left_out(
+    changes: dict[str, Any], named: str
+) -> None:
+    info = info_of(**changes)
+    assert intrinsics_from_info(info, 641, 479).lens is None
+    assert named in calibration_doubt(info)
+    assert "feed rectified images" in calibration_doubt(info)
+    assert calibration_doubt(info, "P") == ""
+
+
+def test_two_matrices_without_distortion_are_doubted_until_one_is_chosen() -> None:
+    other = [900.0, 0.0, 330.25, 0.0, 0.0, 790.0, 244.75, 0.0, 0.0, 0.0, 1.0, 0.0]
+    info = info_of(p=other, d=[0.0] * 5)
+    assert "K (fx 800) and P (fx 900) differ though D is zero" in calibration_doubt(info)
+    assert calibration_doubt(info, "K") == calibration_doubt(info, "P") == ""
+    assert calibration_doubt(info_of(d=[0.0] * 5)) == ""
+    assert calibration_doubt(info_of(p=[0.0] * 12, d=[0.0] * 5)) == ""

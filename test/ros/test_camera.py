@@ -14,11 +14,12 @@ from dense_perception.core.camera import Frame, Intrinsics
 from dense_perception.core.prediction import DepthKind, DepthMap, Prediction
 from dense_perception.ros.camera import Camera
 from dense_perception.ros.convert import camera_info_message, image_message
-from dense_perception.ros.depth_outputs import DepthOutputs
+from dense_perception.ros.depth_outputs import DepthOutputs, PointOutputs
+from dense_perception.ros.diagnostics import Health
 from dense_perception.ros.outputs import Answer
 from dense_perception.ros.params import DepthParameters
 from test.support.artefacts import red_card
-from test.support.depth_messages import depth_of
+from test.support.depth_messages import depth_of, xyz_of
 from test.support.multitask_artefacts import multitask_card
 from test.support.recorded_graph import RecordedGraph, recorded_log
 from test.support.ros_probe import header, random_rgb
@@ -156,6 +157,50 @@ def test_a_calibration_that_cannot_be_used_is_named_once_and_assumed_for() -> No
     (line,) = live.logged.lines
     assert line[0] == "warning"
     assert "camera_info is not used: K of camera_info is not usable" in line[1]
+
+
+def test_a_lens_is_followed_and_said_once() -> None:
+    live = Live()
+    info = camera_info_message(None, CAMERA, header(1))
+    info.d = [-0.3, 0.1, 0.0, 0.0, 0.0]
+    live.graph.put("camera_info", info)
+    live.camera.offer(
+        (DepthOutputs, PointOutputs),
+        (*DepthOutputs.specs(red_card(), DEFAULTS), *PointOutputs.specs(red_card(), DEFAULTS)),
+        red_card(),
+        DEFAULTS,
+    )
+    live.graph.listen("~/points", "~/depth/camera_info")
+    for _ in range(2):
+        taken = live.camera.frame(picture(), DEFAULTS)
+        assert taken is not None
+        camera = taken.frame.intrinsics
+        assert camera is not None
+        seen = Prediction(64, 48, camera, depth=prediction(2.0).depth)
+        live.camera.publish(Answer(taken.frame, seen, header(3), taken.info), DEFAULTS)
+    xyz = xyz_of(live.graph.sent("~/points")[0]).reshape(-1, 3).astype(np.float64)
+    pixels = cv2.projectPoints(xyz, np.zeros(3), np.zeros(3), CAMERA.matrix(), np.array(info.d))
+    rows, columns = np.divmod(np.arange(64 * 48), 64)
+    np.testing.assert_allclose(pixels[0][:, 0], np.stack([columns, rows], 1), atol=0.01)
+    assert list(live.graph.sent("~/depth/camera_info")[0].d) == list(info.d)
+    (line,) = live.logged.lines
+    assert "images on /image are not rectified: ~/points follows the lens" in line[1]
+    health = live.camera.frames.health(Health("active", "model"))
+    assert health.intrinsics == "from camera_info, with the distortion of its lens"
+    assert health.notes == ()
+
+
+def test_distortion_that_nobody_knows_is_said_once_and_on_diagnostics() -> None:
+    live = Live()
+    info = camera_info_message(None, CAMERA, header(1))
+    info.distortion_model, info.d = "omni", [1.0] * 5
+    live.graph.put("camera_info", info)
+    for _ in range(2):
+        assert live.frame(picture()).intrinsics == CAMERA
+    (line,) = live.logged.lines
+    (note,) = live.camera.frames.health(Health("active", "model")).notes
+    assert line == ("warning", note)
+    assert "'omni', expected plumb_bob" in note
 
 
 def test_outputs_go_where_the_model_and_the_listeners_say() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.prediction import DepthKind, DepthMap, LabelMap
+from dense_perception.imaging.lenses import pixel_rays
 from dense_perception.runtime.scale.alignment import Alignment, Fit, typical_values
 
 FLOOR_NAMES = frozenset(
@@ -102,8 +103,10 @@ def _sample(
     pixels = rng.integers(0, values_hw.size, _SAMPLE)
     pixels = pixels[usable.reshape(-1)[pixels]]
     rows, columns = np.divmod(pixels, values_hw.shape[1])
-    x = (columns - intrinsics.cx) / intrinsics.fx
-    y = (rows - intrinsics.cy) / intrinsics.fy
+    x_rays, y_rays = np.broadcast_arrays(*pixel_rays(intrinsics))
+    x, y = x_rays[rows, columns].astype(np.float64), y_rays[rows, columns].astype(np.float64)
+    seen = np.isfinite(x)
+    rows, columns, x, y = rows[seen], columns[seen], x[seen], y[seen]
     rays = np.stack([x, y, np.ones_like(x)], axis=1)
     values = values_hw[rows, columns].astype(np.float64)
     return rays, rows, values if depth.kind is DepthKind.RELATIVE_INVERSE else 1 / values

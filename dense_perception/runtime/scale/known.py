@@ -8,6 +8,7 @@ import numpy as np
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.prediction import DepthMap
+from dense_perception.imaging.lenses import project
 
 SCALE_SOURCES = ("none", "factor", "camera_height", "depth", "points", "scan")
 MEASURED_SOURCES = ("depth", "points", "scan")
@@ -45,9 +46,10 @@ class KnownDepths:
         xyz = np.asarray(xyz_n3, np.float64)
         xyz = xyz[np.isfinite(xyz).all(axis=1)]
         xyz = xyz[xyz[:, 2] > _NEAREST_M]
-        x, y, z = xyz.T
-        across = (intrinsics.fx * x / z + intrinsics.cx + 0.5) / intrinsics.width
-        down = (intrinsics.fy * y / z + intrinsics.cy + 0.5) / intrinsics.height
+        z = xyz[:, 2]
+        columns, rows = project(xyz, intrinsics)
+        across = (columns + 0.5) / intrinsics.width
+        down = (rows + 0.5) / intrinsics.height
         seen = np.flatnonzero((across >= 0) & (across < 1) & (down >= 0) & (down < 1))
         seen = seen[_some(len(seen))]
         return cls(across[seen], down[seen], z[seen])

@@ -106,7 +106,7 @@ class MetricScale:
 
 def _alike(before: Intrinsics, now: Intrinsics) -> bool:
     """Whether rays differ by less than what a calibration or an autofocus jitters."""
-    if (before.width, before.height) != (now.width, now.height):
+    if (before.width, before.height, before.lens) != (now.width, now.height, now.lens):
         return False
     focal = max(abs(now.fx / before.fx - 1), abs(now.fy / before.fy - 1))
     centre = max(abs(now.cx - before.cx) / now.width, abs(now.cy - before.cy) / now.height)
