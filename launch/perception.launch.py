@@ -15,12 +15,15 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from dense_perception.backends.select import BACKENDS
+from dense_perception.ros.parameter_table import table
+from dense_perception.ros.params import MultitaskParameters
 from dense_perception.ros.transport import transport_environment
 from launch import LaunchDescription
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
-GIVEN_OR_NOT = ("", "true", "false")
+# Of all nodes: multitask_node has the parameters of the other two. An argument that has the name of
+# a parameter sets it, as text of the parameter's type, and offers its choices.
+PARAMETERS = {spec.name: spec for spec in table(MultitaskParameters)}
 
 # An empty default means: not given, so the parameter file or the node's own default decides.
 # name: (default, description, choices)
@@ -31,11 +34,7 @@ ARGUMENTS = {
         ("depth", "segmentation", "multitask"),
     ),
     "model": ("", "name of a model, or path of an ONNX file with a card", None),
-    "backend": (
-        "",
-        "what runs the model: auto measures what is installed",
-        ("", "auto", *BACKENDS),
-    ),
+    "backend": ("", "what runs the model: auto measures what is installed", None),
     "device": ("", "device of the backend, such as cpu or gpu", None),
     "input_image_topic": (
         "image",
@@ -43,7 +42,7 @@ ARGUMENTS = {
         "cameras, {camera} stands for the name of each",
         None,
     ),
-    "image_transport": ("", "what images are subscribed to", ("", "raw", "compressed")),
+    "image_transport": ("", "what images are subscribed to", None),
     "input_camera_info_topic": (
         "",
         "its calibration; empty takes camera_info beside the images",
@@ -52,7 +51,7 @@ ARGUMENTS = {
     "cameras": ("", "names of several cameras that share the model, with commas between", None),
     "params_file": ("", "YAML file of parameters; config/depth_node.yaml is one to copy", None),
     "namespace": ("", "namespace of the node", None),
-    "autostart": ("", "configure and activate at start, without a manager", GIVEN_OR_NOT),
+    "autostart": ("", "configure and activate at start, without a manager", None),
     "log_level": (
         "info",
         "the least severity that is logged",
@@ -77,7 +76,12 @@ SHOWN = (
 
 def generate_launch_description():
     declared = [
-        DeclareLaunchArgument(name, default_value=default, description=description, choices=choices)
+        DeclareLaunchArgument(
+            name,
+            default_value=default,
+            description=description,
+            choices=choices or _choices(PARAMETERS.get(name)),
+        )
         for name, (default, description, choices) in ARGUMENTS.items()
     ]
     return LaunchDescription([*declared, OpaqueFunction(function=_nodes)])
@@ -85,18 +89,13 @@ def generate_launch_description():
 
 def _nodes(context):
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    cameras = [name.strip() for name in given["cameras"].split(",") if name.strip()]
+    cameras = _listed(given["cameras"])
     overrides = {
-        # Typed, because a plain text such as 1e3 would be read as a number.
-        name: ParameterValue(given[name], value_type=str)
-        for name in ("model", "backend", "device", "image_transport")
-        if given[name]
+        name: _value(PARAMETERS[name].type, text)
+        for name, text in given.items()
+        if name in PARAMETERS and text.strip(" ,")
     }
-    for name in ("autostart", "use_sim_time"):
-        if given[name]:
-            overrides[name] = given[name] == "true"
-    if cameras:
-        overrides["cameras"] = cameras
+    overrides["use_sim_time"] = given["use_sim_time"] == "true"
     profile = None if given["transport_profile"] == "default" else given["transport_profile"]
     name = f"{given['task']}_node"
     node = LifecycleNode(
@@ -114,6 +113,27 @@ def _nodes(context):
     if given["rviz"] != "true":
         return [node]
     return [node, _rviz(given, name, cameras, profile)]
+
+
+def _choices(spec):
+    """What an argument offers that sets this parameter; None without a parameter or a choice."""
+    if spec is None:
+        return None
+    values = ("true", "false") if spec.type is bool else spec.choices
+    return ("", *values) if values else None
+
+
+def _value(kind, text):
+    """The text of an argument as a value of the parameter's type."""
+    if kind is str:  # typed, because a plain text such as 1e3 would be read as a number
+        return ParameterValue(text, value_type=str)
+    if kind is tuple:
+        return _listed(text)
+    return text == "true" if kind is bool else kind(text)
+
+
+def _listed(text):
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _inputs(given, camera):

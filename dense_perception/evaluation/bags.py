@@ -12,13 +12,15 @@ import numpy as np
 from dense_perception.core.camera import Frame, Intrinsics, intrinsics_from_info
 from dense_perception.core.errors import BackendError, InputError
 from dense_perception.core.prediction import DepthKind
-from dense_perception.imaging.messages import message_depth_m, message_rgb, stamp_ns
-from dense_perception.imaging.resize import restore
-from dense_perception.media.bag_images import (
+from dense_perception.imaging.messages import (
     camera_info_topic,
-    choose_topic,
     is_rectified,
+    message_depth_m,
+    message_rgb,
+    stamp_ns,
 )
+from dense_perception.imaging.resize import restore
+from dense_perception.media.bag_images import choose_topic
 from dense_perception.media.bag_reader import BagMessage, BagReader
 from dense_perception.metrics.depth import average, evaluate
 from dense_perception.runtime.perceiver import Perceiver

@@ -1,10 +1,11 @@
-"""Image messages to arrays, wherever they come from: a subscription, a bag or a test.
+"""Image messages to arrays, wherever they come from, and what the names of their topics say.
 
 Messages are recognised by their fields, so this module needs neither ROS nor rosbags.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +14,8 @@ from dense_perception.imaging.decode import decode_compressed, decode_compressed
 from dense_perception.imaging.encodings import DEPTH_ENCODINGS, Bytes, decode_depth, decode_image
 
 _NS = 1_000_000_000
+_TRANSPORTS = ("compressed", "compressedDepth", "theora", "zstd", "ffmpeg")
+_RECTIFIED = re.compile(r"(^|_)rect(ified)?(_|$)")
 
 
 class Stamp(Protocol):
@@ -105,3 +108,23 @@ def _fields(message: Any) -> tuple[str, int, int, int, Bytes, bool]:
         message.data,
         bool(message.is_bigendian),
     )
+
+
+def base_topic(name: str) -> str:
+    """An image topic without its transport: ``/camera/image/compressed`` is ``/camera/image``."""
+    head, _, tail = name.rpartition("/")
+    return head if tail in _TRANSPORTS and head else name
+
+
+def camera_info_topic(name: str) -> str:
+    """The ``camera_info`` topic beside an image topic, by ROS convention."""
+    return f"{base_topic(name).rpartition('/')[0]}/camera_info"
+
+
+def is_rectified(name: str) -> bool:
+    """Whether an image topic's name says that it is rectified, as ``image_rect`` does.
+
+    ``rect`` or ``rectified`` is a part of its last word between underscores: ``image_direct`` is
+    something else.
+    """
+    return _RECTIFIED.search(base_topic(name).rpartition("/")[2]) is not None

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dense_perception.core.errors import InputError
 from dense_perception.imaging.encodings import IMAGE_ENCODINGS
-from dense_perception.imaging.messages import is_compressed, is_depth
+from dense_perception.imaging.messages import base_topic, is_compressed, is_depth
 from dense_perception.media.bag_reader import BagReader
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
-_TRANSPORTS = ("compressed", "compressedDepth", "theora", "zstd", "ffmpeg")
 
 
 def image_topics(bag: BagReader) -> dict[str, str]:
@@ -47,23 +46,6 @@ def choose_topic(bag: BagReader, wanted: str | None, kind: str, option: str) -> 
                 f"{', '.join(fitting)}"
             )
     return min(fitting, key=len)
-
-
-def base_topic(name: str) -> str:
-    """An image topic without its transport: ``/camera/image/compressed`` is ``/camera/image``."""
-    head, _, tail = name.rpartition("/")
-    return head if tail in _TRANSPORTS and head else name
-
-
-def camera_info_topic(name: str) -> str:
-    """The ``camera_info`` topic beside an image topic, by ROS convention."""
-    return f"{base_topic(name).rpartition('/')[0]}/camera_info"
-
-
-def is_rectified(name: str) -> bool:
-    """Whether an image topic's name says that it is rectified (``image_rect``...)."""
-    own = base_topic(name).rpartition("/")[2]
-    return "rect" in own and "unrect" not in own
 
 
 def _kind(bag: BagReader, topic: str) -> str:

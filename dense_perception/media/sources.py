@@ -19,13 +19,8 @@ from dense_perception.core.camera import (
 )
 from dense_perception.core.errors import InputError
 from dense_perception.imaging.decode import decode_compressed
-from dense_perception.imaging.messages import message_rgb, stamp_ns
-from dense_perception.media.bag_images import (
-    CAMERA_INFO,
-    camera_info_topic,
-    choose_topic,
-    is_rectified,
-)
+from dense_perception.imaging.messages import camera_info_topic, is_rectified, message_rgb, stamp_ns
+from dense_perception.media.bag_images import CAMERA_INFO, choose_topic
 from dense_perception.media.bag_reader import BagReader
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")

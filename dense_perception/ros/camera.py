@@ -15,8 +15,7 @@ from dense_perception.core.camera import Frame, calibration_doubt, intrinsics_fr
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import InputError
 from dense_perception.core.prediction import DepthKind, DepthMap, Prediction
-from dense_perception.imaging.messages import stamp_ns
-from dense_perception.media.bag_images import is_rectified
+from dense_perception.imaging.messages import is_rectified, stamp_ns
 from dense_perception.ros.convert import rgb_from_message
 from dense_perception.ros.diagnostics import FrameLog, NodeLog
 from dense_perception.ros.graph import Graph, image_profile, output_profile

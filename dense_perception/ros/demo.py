@@ -106,7 +106,8 @@ def run_demo(options: DemoOptions) -> DemoReport:
 
 def _input_topics(path: Path, wanted: str | None) -> tuple[str, str, bool, int | None]:
     """The image topic, its camera_info (perhaps empty), is it compressed, how many pictures."""
-    from dense_perception.media.bag_images import camera_info_topic, choose_topic
+    from dense_perception.imaging.messages import camera_info_topic
+    from dense_perception.media.bag_images import choose_topic
     from dense_perception.media.bag_reader import BagReader
 
     with BagReader(path) as bag:

@@ -41,10 +41,12 @@ class OutputTopics:
         self._graph = graph
         self._prefix = f"~/{camera}/" if camera else "~/"
         self._publishers: dict[str, tuple[TopicSpec, Publisher]] = {}
+        self._declared: set[str] = set()
 
     def keep(self, specs: Iterable[TopicSpec], reliability: str) -> None:
         """Publish exactly these topics; publishers that are there already stay as they are."""
         wanted = {spec.name: spec for spec in specs}
+        self._declared |= wanted.keys()
         for name in self._publishers.keys() - wanted.keys():
             self._graph.close(self._publishers.pop(name)[1])
         for name, spec in wanted.items():
@@ -68,7 +70,12 @@ class OutputTopics:
         """Publish what ``make`` gives if the topic is published and somebody wants it.
 
         A latched topic also takes messages while nobody subscribes.
+
+        :raises LookupError: for a topic that was never declared, so that no output is lost in
+            silence.
         """
+        if spec.name not in self._declared:
+            raise LookupError(f"~/{spec.name} is sent but not among the group's specs")
         if spec.name not in self._publishers:
             return
         publisher = self._publishers[spec.name][1]

@@ -41,7 +41,9 @@ class PerceptionParameters(ParameterTable):
         choices=("auto", "fp32", "fp16", "int8", "fp8"),
     )
     device: str = parameter(
-        "cpu", "Where the backend runs: cpu, gpu or cuda.", changes=Changes.RELOADS
+        "cpu",
+        "Where the backend runs: cpu, gpu, or one of several as cuda:1; dla:0 on a Jetson.",
+        changes=Changes.RELOADS,
     )
     threads: int = parameter(
         0,
@@ -95,7 +97,7 @@ class PerceptionParameters(ParameterTable):
     camera_matrix: str = parameter(
         "auto",
         "Which matrix of camera_info describes the image: K for an image as the camera took it, P "
-        "for a rectified one. auto takes P if the topic's name contains rect (image_rect).",
+        "for a rectified one. auto takes P if the image's name has the part rect (image_rect).",
         changes=Changes.ANY_TIME,
         choices=("auto", "K", "P"),
     )

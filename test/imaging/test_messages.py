@@ -12,8 +12,11 @@ from rosbags.typesys import Stores, get_typestore
 
 from dense_perception.core.errors import InputError
 from dense_perception.imaging.messages import (
+    base_topic,
+    camera_info_topic,
     is_compressed,
     is_depth,
+    is_rectified,
     message_depth_m,
     message_rgb,
     stamp_fields,
@@ -141,3 +144,32 @@ def test_what_cannot_be_decoded_is_said(make: Any) -> None:
     cut.data = cut.data[:40]
     with pytest.raises(InputError, match="cut off"):
         message_rgb(cut)
+
+
+def test_topic_names_by_convention() -> None:
+    assert base_topic("/cam/image_raw/compressed") == "/cam/image_raw"
+    assert base_topic("/compressed") == "/compressed"
+    assert camera_info_topic("/cam/image_raw/compressed") == "/cam/camera_info"
+    assert camera_info_topic("/image") == "/camera_info"
+
+
+@pytest.mark.parametrize(
+    ("name", "rectified"),
+    [
+        ("/cam/image_rect", True),
+        ("image_rect_color", True),
+        ("/cam/image_rect_raw/compressed", True),
+        ("/cam/image_rectified", True),
+        ("/cam/rect", True),
+        ("/cam/image_raw", False),
+        ("/camera/image_direct", False),
+        ("/cam/image_unrect", False),
+        ("/cam/image_unrectified", False),
+        ("/cam/rectangles", False),
+        ("/rectified_cam/image_raw", False),
+    ],
+)
+def test_only_a_word_of_the_last_name_says_that_an_image_is_rectified(
+    name: str, rectified: bool
+) -> None:
+    assert is_rectified(name) == rectified

@@ -12,13 +12,7 @@ import pytest
 from dense_perception.core.errors import InputError
 from dense_perception.imaging.messages import message_depth_m, message_rgb
 from dense_perception.media import bag_reader
-from dense_perception.media.bag_images import (
-    base_topic,
-    camera_info_topic,
-    choose_topic,
-    image_topics,
-    is_rectified,
-)
+from dense_perception.media.bag_images import choose_topic, image_topics
 from dense_perception.media.bag_reader import BagReader
 from dense_perception.media.mcap_salvage import decompress_prefix, zstd_module
 from test.support import recordings as bags
@@ -216,15 +210,6 @@ def test_several_cameras_need_a_choice(tmp_path: Path) -> None:
             choose_topic(bag, None, "picture", "--topic")
         with pytest.raises(InputError, match="no depth topic, only /l/image, /r/image"):
             choose_topic(bag, None, "depth", "--depth-topic")
-
-
-def test_names_by_convention() -> None:
-    assert base_topic("/cam/image_raw/compressed") == "/cam/image_raw"
-    assert base_topic("/compressed") == "/compressed"
-    assert camera_info_topic("/cam/image_raw/compressed") == "/cam/camera_info"
-    assert camera_info_topic("/image") == "/camera_info"
-    assert is_rectified("/cam/image_rect_color/compressed")
-    assert not is_rectified("/rectified_cam/image_raw")
 
 
 def test_bytes_that_ask_for_gigabytes_are_given_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,6 +119,29 @@ def test_topics_and_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert node.environment == {}
 
 
+def test_an_argument_with_the_name_of_a_parameter_sets_it(tmp_path: Path) -> None:
+    more = (
+        '"max_depth_m": ("", "farthest depth in metres", None), '
+        '"points_rgb": ("", "whether the cloud has colour", None), '
+        '"void_label": ("", "label of pixels without a class", None), '
+    )
+    launch = tmp_path / LAUNCH.name
+    launch.write_text(LAUNCH.read_text().replace("ARGUMENTS = {", "ARGUMENTS = {" + more))
+    assert declared_arguments(launch)["points_rgb"].choices == ("", "true", "false")
+    given = {"max_depth_m": "8", "points_rgb": "false", "void_label": "7", "cameras": " , "}
+    (node,) = resolve(launch, given, tmp_path)
+    own = parameters_of(node)
+    assert own == {
+        "max_depth_m": 8.0,
+        "points_rgb": False,
+        "void_label": 7,
+        "use_sim_time": False,
+    }
+    assert isinstance(own["max_depth_m"], float)
+    (node,) = resolve(launch, {}, tmp_path)
+    assert parameters_of(node) == {"use_sim_time": False}
+
+
 def test_several_cameras_share_a_node(tmp_path: Path) -> None:
     given = {"cameras": "front, rear", "task": "multitask"}
     (node,) = resolve(LAUNCH.with_name("multi_camera.launch.py"), given, tmp_path)

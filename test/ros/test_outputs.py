@@ -59,8 +59,18 @@ def test_nothing_is_made_for_nobody(graph: RecordedGraph) -> None:
     assert not made
     graph.listen("~/depth/image")
     outputs.send(topics.DEPTH_IMAGE, make)
-    outputs.send(topics.POINTS, make)  # not published at all
     assert len(made) == len(graph.sent("~/depth/image")) == 1
+
+
+def test_a_topic_that_was_not_declared_is_refused_and_a_closed_one_is_left_out(
+    graph: RecordedGraph,
+) -> None:
+    outputs = kept(graph)
+    with pytest.raises(LookupError, match="~/points is sent but not among the group's specs"):
+        outputs.send(topics.POINTS, Image)
+    outputs.close()
+    outputs.send(topics.DEPTH_IMAGE, Image)  # the model changed while this frame was worked on
+    assert not graph.open
 
 
 def test_a_latched_message_is_sent_before_anybody_listens(graph: RecordedGraph) -> None:
