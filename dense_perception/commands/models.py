@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dense_perception.commands.output import print_json
+from dense_perception.core.printable import printable
 
 HELP = "List the models: those ready on this machine, checked, and those that can be fetched."
 EXAMPLES = """\
@@ -39,10 +40,11 @@ def main(options: argparse.Namespace) -> int:
 
 def _print_here(rows: list[dict[str, Any]]) -> None:
     for row in rows:
-        print(f"{row['name']}: {row['summary']}")
+        print(printable(f"{row['name']}: {row['summary']}", keep=""))
         for file in row["files"]:
             print(f"  {file['precision']:<5} {file['megabytes']:7.1f} MB  {file['state']}")
-        print(f"  {row['details']}\n  {row['card']}")
+        for text in (row["details"], row["card"]):
+            print(f"  {printable(text, keep='')}")
 
 
 def _print_published(rows: list[dict[str, Any]]) -> None:
@@ -55,10 +57,11 @@ def _print_published(rows: list[dict[str, Any]]) -> None:
         million, gflops = (row["parameters"] or 0) / 1e6, row["gflops"] or 0
         size = "{}x{}".format(*row["size"])
         state = row["on_disk"] if row["obtainable"] else "by hand"
-        print(
+        line = (
             f"  {row['name']:<{width}}  {row['task']:<12}  {size:>9}  {million:6.1f} M "
             f"{gflops:7.0f} GFLOP  {state:<9}  {row['weights_licence']}"
         )
+        print(printable(line, keep=""))
 
 
 def _row(name: str, path: Path) -> dict[str, Any]:

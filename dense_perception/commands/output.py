@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from dense_perception.core.printable import printable
+
 _T = TypeVar("_T")
 
 
@@ -34,13 +36,13 @@ def show(result: _T, table: Callable[[_T], str], as_json: bool) -> None:
     if as_json:
         print_json(result, indent=2)
     else:
-        print(table(result))
+        print(printable(table(result)))
 
 
 def print_problems(problems: Iterable[str]) -> None:
     """What went wrong on the way, a line each on stderr."""
     for problem in problems:
-        print(f"dense-perception: {problem}", file=sys.stderr)
+        print(f"dense-perception: {printable(problem)}", file=sys.stderr)
 
 
 def _plain(value: Any) -> Any:

@@ -99,7 +99,7 @@ def main(options: argparse.Namespace) -> int:
     finally:
         source.close()
     _report(summary, options)
-    return 1 if summary["problems"] else 0
+    return 130 if summary["interrupted"] else int(bool(summary["problems"]))
 
 
 def calibration_from_yaml(path: Path) -> Intrinsics:
@@ -187,6 +187,7 @@ def _answer_all(
         "seconds": round(time.perf_counter() - start, 2),
         "stages": stages,
         "problems": problems,
+        "interrupted": interrupted,
     }
     _keep(summary, options.output)
     return summary

@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dense_perception.core.card_reader import CardReader
 from dense_perception.core.card_specs import (
     FURTHER_MAPS,
@@ -27,6 +25,7 @@ from dense_perception.core.card_specs import (
 )
 from dense_perception.core.errors import CardError
 from dense_perception.core.onnx_file import OnnxFile, read_onnx_metadata
+from dense_perception.core.strict import json_value, yaml_file
 
 METADATA_KEY = "dense_perception.card"
 
@@ -83,11 +82,7 @@ class ModelCard:
 
         :raises CardError: if it cannot be read or is not a valid card.
         """
-        try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise CardError(f"cannot read the model card {path}: {error}") from error
-        return cls.from_dict(data, str(path))
+        return cls.from_dict(yaml_file(path, "the model card", CardError), str(path))
 
     @classmethod
     def from_onnx(cls, source: Path | OnnxFile) -> ModelCard:
@@ -105,11 +100,8 @@ class ModelCard:
                 "`dense-perception export model.pt` of one trained here, `dense-perception export "
                 "NAME --weights FILE` of a published one"
             )
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise CardError(f"the card inside {path} is not JSON: {error}") from error
-        return cls.from_dict(data, f"the card inside {path}")
+        where = f"the card inside {path}"
+        return cls.from_dict(json_value(text, where, CardError), where)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for YAML or JSON; the inverse of :meth:`from_dict`."""

@@ -23,6 +23,7 @@ from dense_perception.core.card_specs import (
 from dense_perception.core.errors import CardError
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.prediction import DepthKind
+from dense_perception.core.printable import short
 from dense_perception.core.strict import Entries
 
 _NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
@@ -43,7 +44,7 @@ class CardReader(Entries):
         schema = self.data.get("schema")
         if schema != SCHEMA:
             raise CardError(
-                f"{self.where}: schema is {schema!r}, this version reads {SCHEMA}: update the "
+                f"{self.where}: schema is {short(schema)}, this version reads {SCHEMA}: update the "
                 "package or export the model again"
             )
         self.check_names({"schema", *known})
@@ -78,9 +79,11 @@ class CardReader(Entries):
             source=self.source(),
             precision=self.choice("precision", self.data.get("precision", "fp32"), PRECISIONS),
             files=self.files(),
+            cost=self.numbers("cost", {"parameters": 1e15, "gflops": 1e12}),
+            parity=self.parity(),
             **{
                 key: self.entry_mapping(key)
-                for key in ("network", "cost", "licence", "provenance", "results", "parity")
+                for key in ("network", "licence", "provenance", "results")
             },
         )
 
@@ -89,6 +92,21 @@ class CardReader(Entries):
 
     def entry_mapping(self, key: str) -> Mapping[str, Any]:
         return self.mapping(key, self.data.get(key, {}))
+
+    def numbers(self, key: str, highest: Mapping[str, float]) -> Mapping[str, Any]:
+        """A mapping of anything; of its entries these, where they are there, are numbers from 0."""
+        entry = self.entry_mapping(key)
+        for name, high in highest.items():
+            if name in entry:
+                self.number(f"{key}.{name}", entry[name], 0, high)
+        return entry
+
+    def parity(self) -> Mapping[str, Any]:
+        entry = self.numbers("parity", {"max_of_range": 1e9, "mean_of_range": 1e9})
+        for name, low, high in (("seed", 0, 2**63), ("frames", 1, 1000)):
+            if name in entry:
+                self.whole(f"parity.{name}", entry[name], low, high)
+        return entry
 
     def input(self) -> InputSpec:
         entry = self.entry_mapping("input")

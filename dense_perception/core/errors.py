@@ -6,9 +6,17 @@ act on it. All derive from :class:`DensePerceptionError`, so a node or a command
 
 from __future__ import annotations
 
+from dense_perception.core.printable import printable
+
 
 class DensePerceptionError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of everything this package raises on purpose.
+
+    Messages quote files and topics, so control characters in them are written out.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 class InputError(DensePerceptionError, ValueError):

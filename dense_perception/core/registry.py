@@ -13,7 +13,7 @@ from pathlib import Path
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, CardError, ModelNotFoundError
 from dense_perception.core.onnx_file import OnnxFile
-from dense_perception.core.storage import cache_dir, refuse_pointer, why_untrusted
+from dense_perception.core.storage import cache_dir, refuse_pointer, user_path, why_untrusted
 
 MODELS_VARIABLE = "DENSE_PERCEPTION_MODELS"
 """Environment variable with folders of models to look in first, separated like PATH."""
@@ -134,7 +134,7 @@ def find_model(model: str | Path) -> Model:
         cache that holds the model.
     """
     text = os.fspath(model)
-    path = Path(text).expanduser()
+    path = user_path(text)
     if path.suffix in _CHECKPOINTS:
         raise ModelNotFoundError(
             f"{path} is a checkpoint, not an exported model: run `dense-perception export {text} "

@@ -7,8 +7,11 @@ import errno
 import hashlib
 import json
 import os
+import re
+import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +21,9 @@ from dense_perception.core.errors import ArtefactError, InputError
 _FOLDER = "dense_perception"
 _BLOCK = 1 << 20
 _MAX_JSON = 4 << 20
+_BEGINNING_S = 2.0
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.tmp", re.DOTALL)
+_LEFTOVERS: dict[Path, list[str]] = {}
 
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -31,9 +37,11 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
 
     :raises OSError: if the folder is missing or not writable, or the disk is full.
     """
+    _remove_leftovers(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as stream:
+            _hold(handle)
             yield stream
             if durable:
                 stream.flush()
@@ -44,6 +52,68 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A folder in ``parent`` that goes when the block ends, or when the next one of ``prefix`` is
+    made, if this process is killed.
+
+    :raises OSError: if it cannot be made.
+    """
+    for path in parent.glob(f"{prefix}*"):
+        if path.is_dir() and not path.is_symlink() and _is_left(path):
+            shutil.rmtree(path, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as temporary:
+        handle = os.open(temporary, os.O_RDONLY)
+        try:
+            _hold(handle)
+            yield Path(temporary)
+        finally:
+            os.close(handle)
+
+
+def _hold(handle: int) -> None:
+    """Show that what is written is no leftover, for as long as ``handle`` is open."""
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_left(path: Path) -> bool:
+    """Whether a process that was killed left it; one that writes holds it, or begins just now."""
+    try:
+        import fcntl
+
+        if time.time() - path.stat().st_mtime < _BEGINNING_S:
+            return False
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (ImportError, OSError):
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Half-written files that killed processes left of ``path``."""
+    folder = path.parent
+    if folder not in _LEFTOVERS:  # one look into each folder: it may have thousands of files
+        try:
+            names = [entry.name for entry in os.scandir(folder) if _TEMPORARY.fullmatch(entry.name)]
+        except OSError:
+            return
+        _LEFTOVERS[folder] = names
+    for name in _LEFTOVERS[folder]:
+        match = _TEMPORARY.fullmatch(name)
+        if match and match["name"] == path.name and _is_left(folder / name):
+            with contextlib.suppress(OSError):
+                os.unlink(folder / name)
 
 
 def atomic_write_text(path: Path, text: str) -> None:
@@ -111,6 +181,14 @@ def file_sha256(path: Path) -> str:
     except OSError as error:
         raise ArtefactError(f"cannot read {path}: {error.strerror or error}") from error
     return state.hexdigest()
+
+
+def user_path(text: str) -> Path:
+    """A path as a user gives it, ``~`` and ``~NAME`` replaced where there is such a home."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # there is no such user: then "~NAME" is the name of a file
+        return Path(text)
 
 
 def cache_dir() -> Path:

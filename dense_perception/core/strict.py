@@ -6,13 +6,111 @@ Whatever is unknown, missing, mistyped or out of range is refused by name: every
 
 from __future__ import annotations
 
+import datetime
+import json
+import os
+import stat
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+import yaml
+
 from dense_perception.core.errors import DensePerceptionError
+from dense_perception.core.printable import short
 
 T = TypeVar("T")
+
+_MAX_BYTES, _MAX_VALUES, _MAX_DEPTH = 64 << 10, 20_000, 24
+
+
+def yaml_file(path: Path, what: str, error: type[DensePerceptionError]) -> object:
+    """The plain data of a small YAML file, read with the safe loader; see :func:`plain`.
+
+    :param what: what it is, for messages: ``the model card``.
+    :raises DensePerceptionError: an ``error``, if it cannot be read, is not YAML, or is larger than
+        64 kB or 20,000 values, each counted wherever an alias repeats it.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise error(f"cannot read {what} {path}: it is not a regular file")
+        with open(path, "rb") as stream:
+            text = stream.read(_MAX_BYTES + 1)
+        if len(text) > _MAX_BYTES:
+            raise error(f"{what} {path} is larger than {_MAX_BYTES >> 10} kB: is it another file?")
+        loader = yaml.SafeLoader(text.decode("utf-8"))
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        # Before anything is built: aliases of aliases make a kilobyte a gigabyte.
+        if _expanded(node, {}) > _MAX_VALUES:
+            raise error(f"{what} {path} has more than {_MAX_VALUES} values, aliases written out")
+        data = loader.construct_document(node)
+    except OSError as problem:
+        raise error(f"cannot read {what} {path}: {problem.strerror or problem}") from problem
+    except RecursionError as problem:
+        raise error(f"cannot read {what} {path}: it is nested too deeply") from problem
+    except (ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as problem:
+        # The kinds beside YAMLError are those of a tag that does not fit its text: !!bool maybe
+        why = " ".join(str(problem).split())
+        raise error(f"cannot read {what} {path}: {why}") from problem
+    return plain(data, str(path), error)
+
+
+def json_value(text: str, where: str, error: type[DensePerceptionError]) -> object:
+    """The plain data of a JSON text; see :func:`plain`.
+
+    :raises DensePerceptionError: an ``error``, if it is no JSON or is nested too deeply.
+    """
+    try:
+        data = json.loads(text)
+    except RecursionError as problem:
+        raise error(f"{where}: it is nested too deeply") from problem
+    except ValueError as problem:
+        raise error(f"{where} is not JSON: {problem}") from problem
+    return plain(data, where, error)
+
+
+def plain(data: object, where: str, error: type[DensePerceptionError], depth: int = 0) -> Any:
+    """``data`` as a JSON file could hold it: the shape is checked before any value is.
+
+    Dates become texts, as YAML makes them of unquoted ones.
+
+    :raises DensePerceptionError: an ``error``, for names that are no texts, other kinds of values,
+        and more than 24 levels.
+    """
+    if depth > _MAX_DEPTH:
+        raise error(f"{where}: it is nested more than {_MAX_DEPTH} deep")
+    if isinstance(data, Mapping):
+        for key in data:
+            if not isinstance(key, str):
+                raise error(f"{where}: an entry is named {short(key)}, expected a text: quote it")
+        return {key: plain(value, where, error, depth + 1) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [plain(value, where, error, depth + 1) for value in data]
+    if isinstance(data, datetime.date):
+        return data.isoformat()
+    if data is None or isinstance(data, (bool, int, float, str)):
+        return data
+    raise error(
+        f"{where}: {short(data)} is a {type(data).__name__}, expected texts, numbers, true or "
+        "false, lists and mappings"
+    )
+
+
+def _expanded(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """How many values a node has where each alias is written out; very many if it holds itself."""
+    known = sizes.get(id(node))
+    if known is not None:
+        return known
+    sizes[id(node)] = _MAX_VALUES + 1
+    if isinstance(node, yaml.MappingNode):
+        parts = [part for pair in node.value for part in pair]
+    else:
+        parts = node.value if isinstance(node, yaml.SequenceNode) else []
+    sizes[id(node)] = 1 + sum(_expanded(part, sizes) for part in parts)
+    return sizes[id(node)]
 
 
 def number(default: float, low: float, high: float, text: str) -> Any:
@@ -36,14 +134,14 @@ class Entries:
 
     def refusal(self, entry: str, value: object, expected: str) -> DensePerceptionError:
         """The error to raise for an entry."""
-        return self.error(f"{self.where}: {entry} is {value!r}, expected {expected}")
+        return self.error(f"{self.where}: {entry} is {short(value)}, expected {expected}")
 
     def check_names(self, known: Collection[str], required: Collection[str] = ()) -> None:
         """Refuse entries beside ``known`` ones, and the lack of ``required`` ones."""
         unknown = sorted(str(key) for key in self.data if key not in known)
         if unknown:
             raise self.error(
-                f"{self.where}: unknown entries {unknown}, expected some of {sorted(known)}"
+                f"{self.where}: unknown entries {short(unknown)}, expected some of {sorted(known)}"
             )
         missing = [name for name in required if name not in self.data]
         if missing:
@@ -72,6 +170,8 @@ class Entries:
     ) -> float:
         """A number from ``low`` to ``high``, both inclusive; ``meaning`` explains it."""
         fits = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if isinstance(value, int) and abs(value) > 2**1000:  # no float is so large
+            fits = False
         if not (fits and low <= value <= high):  # type: ignore[operator]
             raise self.refusal(entry, value, f"a number in {_range(low, high, meaning)}")
         return value  # type: ignore[return-value]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,6 +19,7 @@ from dense_perception.core.card_specs import PRECISIONS, ModelFile
 from dense_perception.core.difference import TOLERANCES, Difference
 from dense_perception.core.errors import ArtefactError, InputError
 from dense_perception.core.reference_frames import reference_feeds
+from dense_perception.core.storage import scratch_folder
 from dense_perception.export.calibration import split_frames
 from dense_perception.export.compare import (
     Arrays,
@@ -124,8 +124,8 @@ def export_model(
         )
     try:
         output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output, prefix=".export-") as temporary:
-            maker = _Maker(network, card, Path(temporary), on_step)
+        with scratch_folder(output, ".export-") as temporary:
+            maker = _Maker(network, card, temporary, on_step)
             maker.fp32()
             maker.coarse(plan)
             for path in targets:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from dense_perception.core.card_specs import CheckpointSource
 from dense_perception.core.errors import ArtefactError
-from dense_perception.core.storage import atomic_write, file_sha256
+from dense_perception.core.storage import atomic_write, file_sha256, user_path
 
 MIRROR_VARIABLE = "DENSE_PERCEPTION_MIRROR"
 """Environment variable with a folder, or the address of one, that holds the files by name."""
@@ -66,7 +66,7 @@ def download(
     except OSError as error:
         raise ArtefactError(_cannot_write(folder, error)) from error
     if mirror and "://" not in mirror:
-        _copy(_in_folder(Path(mirror).expanduser(), source, model, shared), target, source)
+        _copy(_in_folder(user_path(mirror), source, model, shared), target, source)
         return target
     place = f"{model}/{source.file}" if shared else source.file
     url = f"{mirror.rstrip('/')}/{place}" if mirror else source.url
@@ -170,7 +170,8 @@ def _resume(
                 version.write_text(tag)
             else:
                 version.unlink(missing_ok=True)
-        length = int(response.headers.get("Content-Length") or 0)
+        stated = response.headers.get("Content-Length", "")
+        length = int(stated) if stated.isascii() and stated.isdigit() and len(stated) < 19 else 0
         free = shutil.disk_usage(part.parent).free
         if length > free:
             raise OSError(

@@ -18,6 +18,7 @@ from dense_perception.core.camera import (
     intrinsics_from_info,
 )
 from dense_perception.core.errors import InputError
+from dense_perception.core.storage import user_path
 from dense_perception.imaging.decode import decode_compressed
 from dense_perception.imaging.messages import camera_info_topic, is_rectified, message_rgb, stamp_ns
 from dense_perception.media.bag_images import CAMERA_INFO, choose_topic
@@ -226,7 +227,7 @@ def open_source(
 
     :raises InputError: if there is nothing there or it cannot be read.
     """
-    path = Path(text).expanduser()
+    path = user_path(text)
     if text.isdigit() and not path.exists():
         return VideoSource(int(text), intrinsics)
     if not path.exists():

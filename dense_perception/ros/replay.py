@@ -10,6 +10,7 @@ from typing import Any
 
 import rclpy
 from rclpy.duration import Duration
+from rclpy.exceptions import NameValidationException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -119,7 +120,13 @@ class Replay:
             self.report.skipped[topic.name] = str(error)
             return
         name = self._options.remap.get(topic.name, topic.name)
-        self._publishers[topic.name] = self._node.create_publisher(kind, name, replay_qos(topic))
+        try:
+            publisher = self._node.create_publisher(kind, name, replay_qos(topic))
+        except NameValidationException as error:
+            why = " ".join(str(error).split())
+            self.report.skipped[topic.name] = f"{name!r} is no topic's name ({why}): use --remap"
+            return
+        self._publishers[topic.name] = publisher
         self.report.published[topic.name] = 0
 
     def _wait_for_subscribers(self, is_stopped: Callable[[], bool]) -> None:

@@ -10,9 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
+from dense_perception import cli
 from dense_perception.core.card_specs import DepthSpec
 from dense_perception.core.prediction import DepthKind
 from dense_perception.media.sinks import millimetres
+from dense_perception.runtime.perceiver import Perceiver
 from test.support.artefacts import red_card, red_depth, write_red_artefact
 from test.support.run_command import SIZE, picture, run, save
 
@@ -208,3 +210,23 @@ def test_what_is_no_model_is_named_with_the_way_on(
     error = capsys.readouterr().err
     assert says in error
     assert len(error.strip().splitlines()) == 1
+
+
+def test_an_interruption_keeps_what_is_answered_and_says_130(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "b.png"):
+        save(tmp_path / "in" / name, picture(0))
+    answer, calls = Perceiver.__call__, []
+
+    def interrupted(self: Perceiver, *arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return answer(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Perceiver, "__call__", interrupted)
+    words = ["run", model, "--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    assert cli.main(words) == 130
+    assert json.loads((tmp_path / "out/run.json").read_text())["answered"] == 1
+    assert "interrupted" in capsys.readouterr().err

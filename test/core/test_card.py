@@ -127,6 +127,74 @@ def test_yaml_that_is_no_card_is_refused_and_never_executed(tmp_path: Path, text
         ModelCard.from_yaml(path)
 
 
+LAUGHS = "a: &a [1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"{new}: &{new} [*{old}, *{old}, *{old}, *{old}, *{old}, *{old}, *{old}, *{old}]\n"
+    for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+MERGES = "a: &a {x: 1}\n" + "".join(
+    f"{new}: &{new} {{<<: [*{old}, *{old}, *{old}, *{old}]}}\n"
+    for old, new in zip("abcdefghijklmnop", "bcdefghijklmnopq", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (LAUGHS, "more than 20000 values"),
+        (MERGES, "more than 20000 values"),
+        ("a: &a [*a]", "more than 20000 values|nested"),
+        ("[" * 5_000, "nested too deeply"),
+        ("network: " + "[" * 40 + "]" * 40, "nested more than 24 deep"),
+        ("1: one\ntwo: 2", "an entry is named 1, expected a text"),
+        ("network: {2026-01-01: x}", "an entry is named datetime.date"),
+        ("network: !!binary aGk=", "is a bytes"),
+        ("network: !!set {a, b}", "is a set"),
+        ("network: 2026-99-99", "cannot read the model card"),
+        ("network: !!bool maybe", "cannot read the model card"),
+        ("network: !!int ''", "cannot read the model card"),
+        ("schema: 0x" + "f" * 9999, "thousands of digits"),
+        ("x: '" + "y" * 70_000 + "'", "larger than 64 kB"),
+    ],
+)
+def test_the_shape_of_a_card_comes_before_its_values(tmp_path: Path, text: str, named: str) -> None:
+    path = tmp_path / "card.yaml"
+    path.write_text(text)
+    with pytest.raises(CardError, match=named) as refusal:
+        ModelCard.from_yaml(path)
+    assert len(str(refusal.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        (["parity"], {"frames": "three"}, "parity.frames is 'three'"),
+        (["parity"], {"max_of_range": [1]}, r"parity.max_of_range is \[1\]"),
+        (["cost"], {"parameters": "many"}, "cost.parameters is 'many'"),
+        (["depth", "max_m"], 10**400, "depth.max_m is"),
+    ],
+)
+def test_free_entries_that_are_used_are_numbers(path: list[str], value: object, named: str) -> None:
+    test_wrong_entries_are_named(path, value, named)
+
+
+def test_dates_without_quotes_are_texts(tmp_path: Path) -> None:
+    path = tmp_path / "card.yaml"
+    path.write_text(yaml.safe_dump({**GOOD, "provenance": {"day": "D"}}).replace("D", "2026-01-31"))
+    assert ModelCard.from_yaml(path).provenance == {"day": "2026-01-31"}
+
+
+def test_deep_json_in_a_graph_is_refused(tmp_path: Path) -> None:
+    import onnx
+
+    path = tmp_path / "deep.onnx"
+    write_red_artefact(path)
+    model = onnx.load(path)
+    model.metadata_props[0].value = "[" * 100_000
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(CardError, match="nested too deeply"):
+        ModelCard.from_onnx(path)
+
+
 def test_every_truncation_of_an_artefact_is_noticed_or_harmless(tmp_path: Path) -> None:
     """Cutting an ONNX file anywhere raises, unless the cut falls between two whole fields."""
     whole = tmp_path / "whole.onnx"

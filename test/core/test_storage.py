@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from dense_perception.core import storage
 from dense_perception.core.errors import ArtefactError, InputError
 from dense_perception.core.storage import (
     atomic_write,
@@ -17,6 +20,8 @@ from dense_perception.core.storage import (
     open_own,
     prepare_output_folder,
     read_json,
+    scratch_folder,
+    user_path,
     why_untrusted,
     write_json,
 )
@@ -39,6 +44,45 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
         stream.write(b"new")
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_leftovers_of_killed_writers_are_removed_and_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "_BEGINNING_S", 0.0)
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "from dense_perception.core.storage import atomic_write, scratch_folder\n"
+        "with scratch_folder(Path(sys.argv[1]), '.export-'), \\\n"
+        "    atomic_write(Path(sys.argv[1], 'file')) as stream:\n"
+        "    print('writing', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == b"writing\n"
+    (tmp_path / ".other.abcdefgh.tmp").touch()
+
+    def write() -> list[str]:
+        monkeypatch.setattr(storage, "_LEFTOVERS", {})
+        atomic_write_text(tmp_path / "file", "whole")
+        with scratch_folder(tmp_path, ".export-"):
+            pass
+        return sorted(path.name for path in tmp_path.iterdir())
+
+    try:
+        assert len(write()) == 4  # both of the living writer are still there
+    finally:
+        writer.kill()
+        writer.communicate()
+    assert write() == [".other.abcdefgh.tmp", "file"]
+
+
+def test_a_home_that_does_not_exist_is_a_plain_name() -> None:
+    assert user_path("~nobody_of_that_name/x.onnx") == Path("~nobody_of_that_name/x.onnx")
+    assert user_path("~/x").is_absolute()
 
 
 def test_written_files_have_ordinary_permissions(tmp_path: Path) -> None:
