@@ -121,7 +121,7 @@ class Replay:
             return
         name = self._options.remap.get(topic.name, topic.name)
         try:
-            publisher = self._node.create_publisher(kind, name, replay_qos(topic))
+            publisher: Publisher[Any] = self._node.create_publisher(kind, name, replay_qos(topic))
         except NameValidationException as error:
             why = " ".join(str(error).split())
             self.report.skipped[topic.name] = f"{name!r} is no topic's name ({why}): use --remap"
