@@ -12,7 +12,6 @@ from dense_perception.commands.arguments import add_model, add_model_options, mo
 from dense_perception.commands.output import json_text, print_json, print_problems
 
 if TYPE_CHECKING:
-    from dense_perception.core.camera import Intrinsics
     from dense_perception.media.sources import Source
     from dense_perception.runtime.perceiver import Perceiver
 
@@ -51,7 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     camera.add_argument("--topic", help="image topic of a bag (default: the only one)")
     camera.add_argument("--camera-info-topic", help="calibration topic (default: beside the image)")
     camera.add_argument(
-        "--camera-info", type=Path, metavar="YAML", help="calibration file of camera_calibration"
+        "--camera-info",
+        type=Path,
+        metavar="YAML",
+        help="calibration file of camera_calibration, OpenCV or ros2 topic echo",
     )
     camera.add_argument(
         "--hfov",
@@ -75,15 +77,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from dense_perception.core.errors import InputError
+    from dense_perception.media.calibration_file import read_calibration
     from dense_perception.media.sources import open_source
     from dense_perception.runtime.perceiver import Perceiver
 
     if options.every < 1 or (options.limit is not None and options.limit < 1):
         raise InputError(f"got --every {options.every} --limit {options.limit}, expected 1 or more")
-    intrinsics = calibration_from_yaml(options.camera_info) if options.camera_info else None
+    calibration = read_calibration(options.camera_info) if options.camera_info else None
     source = open_source(
         options.input,
-        intrinsics=intrinsics,
+        calibration=calibration,
         topic=options.topic,
         info_topic=options.camera_info_topic,
     )
@@ -100,30 +103,6 @@ def main(options: argparse.Namespace) -> int:
         source.close()
     _report(summary, options)
     return 130 if summary["interrupted"] else int(bool(summary["problems"]))
-
-
-def calibration_from_yaml(path: Path) -> Intrinsics:
-    """Intrinsics of a calibration file as ``camera_calibration`` writes it.
-
-    :raises InputError: if it cannot be read or lacks image_width, image_height or camera_matrix.
-    """
-    import yaml
-
-    from dense_perception.core.camera import Intrinsics
-    from dense_perception.core.errors import InputError
-
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        matrix = [float(value) for value in data["camera_matrix"]["data"]]
-        width, height = int(data["image_width"]), int(data["image_height"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"cannot read the calibration {path}: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path} is not a camera calibration ({error}), expected image_width, image_height and "
-            "camera_matrix.data of 9 numbers"
-        ) from error
-    return Intrinsics.from_matrix(width, height, matrix)
 
 
 def _answer_all(

@@ -42,14 +42,16 @@ class Item:
 class Source(ABC):
     """Iterates over items; what cannot be read goes to ``problems`` and the next one follows.
 
-    ``total`` is how many there are, ``None`` where nobody knows. ``intrinsics`` replaces what the
-    source knows about its camera and is scaled to each image.
+    ``total`` is how many there are, ``None`` where nobody knows. ``calibration`` replaces
+    what the source knows about its camera and is scaled to each image; one that does not fit the
+    image ends a video or bag with an InputError.
     """
 
     total: int | None = None
+    is_rectified = False
 
-    def __init__(self, intrinsics: Intrinsics | None = None) -> None:
-        self.intrinsics = intrinsics
+    def __init__(self, calibration: CameraInfoMessage | None = None) -> None:
+        self.calibration = calibration
         self.problems: list[str] = []
 
     @abstractmethod
@@ -60,14 +62,31 @@ class Source(ABC):
         return
 
     def _given(self, width: int, height: int) -> Intrinsics | None:
-        return None if self.intrinsics is None else self.intrinsics.resized(width, height)
+        """
+        :raises InputError: if the given calibration is of an image of another shape.
+        """
+        if self.calibration is None:
+            return None
+        matrix = "P" if self.is_rectified else "auto"
+        if doubt := calibration_doubt(self.calibration, matrix):
+            self._note(f"--camera-info: {doubt}")
+        try:
+            return intrinsics_from_info(
+                self.calibration, width, height, rectified=self.is_rectified
+            )
+        except InputError as error:
+            raise InputError(str(error).replace("camera_info", "--camera-info", 1)) from error
+
+    def _note(self, problem: str) -> None:
+        if problem not in self.problems:
+            self.problems.append(problem)
 
 
 class PictureSource(Source):
     """One picture, or every picture of a folder in natural order (2 before 10)."""
 
-    def __init__(self, path: Path, intrinsics: Intrinsics | None = None) -> None:
-        super().__init__(intrinsics)
+    def __init__(self, path: Path, calibration: CameraInfoMessage | None = None) -> None:
+        super().__init__(calibration)
         if path.is_dir():
             found = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
             self.files = sorted(found, key=lambda file: _natural(file.name))
@@ -86,22 +105,22 @@ class PictureSource(Source):
         for index, file in enumerate(self.files):
             try:
                 rgb_hwc = decode_compressed(file.read_bytes(), apply_orientation=True)
+                camera = self._given(rgb_hwc.shape[1], rgb_hwc.shape[0])
             except (InputError, OSError) as error:
                 self.problems.append(f"{file.name}: {error}")
                 continue
-            height, width = rgb_hwc.shape[:2]
             name = file.stem
             if name in self._ambiguous:
                 name = f"{file.stem}_{file.suffix[1:].lower()}"
             time_ns = index * _FOLDER_INTERVAL_NS
-            yield Item(Frame(rgb_hwc, time_ns, "camera", self._given(width, height)), name, time_ns)
+            yield Item(Frame(rgb_hwc, time_ns, "camera", camera), name, time_ns)
 
 
 class VideoSource(Source):
     """A video file, or a camera by its index; stamps are the video's own times."""
 
-    def __init__(self, target: Path | int, intrinsics: Intrinsics | None = None) -> None:
-        super().__init__(intrinsics)
+    def __init__(self, target: Path | int, calibration: CameraInfoMessage | None = None) -> None:
+        super().__init__(calibration)
         self._live = isinstance(target, int)
         self._what = f"camera {target}" if self._live else str(target)
         self._capture = cv2.VideoCapture(target if isinstance(target, int) else str(target))
@@ -144,15 +163,16 @@ class BagSource(Source):
     def __init__(
         self,
         path: Path,
-        intrinsics: Intrinsics | None = None,
+        calibration: CameraInfoMessage | None = None,
         *,
         topic: str | None = None,
         info_topic: str | None = None,
     ) -> None:
-        super().__init__(intrinsics)
+        super().__init__(calibration)
         self.bag = BagReader(path)
         try:
             self.topic = choose_topic(self.bag, topic, "picture", "--topic")
+            self.is_rectified = is_rectified(self.topic)
             self.info_topic = info_topic or camera_info_topic(self.topic)
             known = {entry.name: entry for entry in self.bag.topics}
             if info_topic is not None and info_topic not in known:
@@ -182,7 +202,7 @@ class BagSource(Source):
                 continue
             camera = self._camera(latest, rgb_hwc.shape[1], rgb_hwc.shape[0])
             frame = Frame(rgb_hwc, stamp_ns(content.header), content.header.frame_id, camera)
-            used = None if camera is None or self.intrinsics is not None else latest
+            used = None if camera is None else self.calibration or latest
             yield Item(frame, f"frame_{index - 1:06d}", message.time_ns, used)
         self.problems.extend(note for note in self.bag.problems if note not in self.problems)
 
@@ -202,22 +222,20 @@ class BagSource(Source):
         given = self._given(width, height)
         if given is not None or info is None:
             return given
-        rectified = is_rectified(self.topic)
         try:
-            camera = intrinsics_from_info(info, width, height, rectified=rectified)
-            doubt = calibration_doubt(info, "P" if rectified else "auto")
+            camera = intrinsics_from_info(info, width, height, rectified=self.is_rectified)
+            doubt = calibration_doubt(info, "P" if self.is_rectified else "auto")
         except InputError as error:
             camera, doubt = None, str(error)
-        note = f"{self.info_topic}: {doubt}"
-        if doubt and note not in self.problems:
-            self.problems.append(note)
+        if doubt:
+            self._note(f"{self.info_topic}: {doubt}")
         return camera
 
 
 def open_source(
     text: str,
     *,
-    intrinsics: Intrinsics | None = None,
+    calibration: CameraInfoMessage | None = None,
     topic: str | None = None,
     info_topic: str | None = None,
 ) -> Source:
@@ -229,17 +247,17 @@ def open_source(
     """
     path = user_path(text)
     if text.isdigit() and not path.exists():
-        return VideoSource(int(text), intrinsics)
+        return VideoSource(int(text), calibration)
     if not path.exists():
         raise InputError(
             f"there is no {text}: give a picture, a folder, a video, a bag or a camera's number"
         )
     if is_bag(path):
-        return BagSource(path, intrinsics, topic=topic, info_topic=info_topic)
+        return BagSource(path, calibration, topic=topic, info_topic=info_topic)
     if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
-        return PictureSource(path, intrinsics)
+        return PictureSource(path, calibration)
     if path.suffix.lower() in VIDEO_SUFFIXES:
-        return VideoSource(path, intrinsics)
+        return VideoSource(path, calibration)
     raise InputError(
         f"cannot tell what {path.name} is: expected a picture ({', '.join(IMAGE_SUFFIXES)}), a "
         f"video ({', '.join(VIDEO_SUFFIXES)}), a folder or a bag (.mcap, .db3)"

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -71,14 +72,16 @@ def test_bag_to_bag_keeps_headers_and_scales_the_calibration(
         np.testing.assert_allclose(depth, expected, rtol=1e-5)
         info = answers["/depth_node/depth/camera_info"][index][1]
         np.testing.assert_allclose(info.k, [80, 0, 31.5, 0, 80, 23.5, 0, 0, 1])
-        np.testing.assert_allclose(info.d, [0.1, 0.2, 0.3, 0.4, 0.5])
+        np.testing.assert_allclose(info.d, [-0.2, 0.05, 0.001, -0.002, 0.01])
         cloud = answers["/depth_node/points"][index][1]
         assert (cloud.width, cloud.height, cloud.point_step) == (64, 48, 16)
         points = cloud.data.reshape(48, 64, 16)[..., :12].copy().view("<f4")
         np.testing.assert_allclose(points[..., 2], expected, rtol=1e-5)
-        np.testing.assert_allclose(
-            points[..., 0], expected * (np.arange(64) - 31.5) / 80, rtol=1e-4, atol=1e-5
-        )
+        # Each point lands on its pixel, through the lens.
+        points, none, k = points.reshape(-1, 3).astype(np.float64), np.zeros(3), info.k
+        pixels = cv2.projectPoints(points, none, none, k.reshape(3, 3), info.d)[0][:, 0]
+        rows, columns = np.divmod(np.arange(48 * 64), 64)
+        np.testing.assert_allclose(pixels, np.stack([columns, rows], 1), atol=0.01)
 
 
 def test_compressed_images_and_other_size(tmp_path: Path, model: str) -> None:

@@ -61,7 +61,7 @@ def camera_info(width: int, height: int, focal: float, stamp_ns: int, **changes:
         "height": height,
         "width": width,
         "distortion_model": "plumb_bob",
-        "d": np.array([0.1, 0.2, 0.3, 0.4, 0.5]),
+        "d": np.array([-0.2, 0.05, 0.001, -0.002, 0.01]),
         "k": np.array([focal, 0, cx, 0, focal, cy, 0, 0, 1.0]),
         "r": np.eye(3).reshape(-1),
         "p": np.array([focal, 0, cx, 0, 0, focal, cy, 0, 0, 0, 1.0, 0]),
