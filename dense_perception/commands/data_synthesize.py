@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   dense-perception data synthesize rooms --out corpora/rooms --frames 12000 --workers 2
   dense-perception data synthesize rooms --out corpora/val --frames 600 --seed 9001 --split val
   dense-perception data synthesize rooms --out corpora/tables --frames 3000 --views tables
+  dense-perception data synthesize rooms --out corpora/near --frames 3000 --views near
   dense-perception data synthesize doom --out corpora/doom --frames 4000
 
 A run that was stopped goes on where it ended; more --frames enlarge a corpus."""
@@ -46,9 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--views",
-        choices=("mixed", "tables"),
+        choices=("mixed", "tables", "near"),
         default="mixed",
-        help="rooms: cameras anywhere, or looking down on tables and their clutter (%(default)s)",
+        help="rooms: cameras anywhere, looking down on tables and their clutter, or close to "
+        "tables, floors and walls (%(default)s)",
     )
     parser.add_argument(
         "--furniture",

@@ -18,13 +18,21 @@ examples:
       --data corpora/rooms --validation corpora/rooms_val --out runs/tiny --minutes 60 --resume
   dense-perception train config/training/dpt_tiny_indoor.yaml \\
       --init models/dpt_tiny_indoor_fp32.onnx --data corpora/mine --out runs/mine --minutes 30
+  dense-perception train config/training/dpt_tiny_indoor_gpu.yaml --device cuda \\
+      --data corpora/rooms --data corpora/walk=0.15 --validation corpora/val --out runs/gpu
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, help="training configuration, YAML")
     parser.add_argument(
-        "--data", type=Path, action="append", required=True, metavar="DIR", help="corpus; repeats"
+        "--data",
+        type=_corpus,
+        action="append",
+        required=True,
+        metavar="DIR[=SHARE]",
+        help="corpus, and what share of the samples comes from it (0.15; default: each frame is "
+        "equally likely); repeats",
     )
     parser.add_argument(
         "--validation",
@@ -48,9 +56,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="over the configuration's")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
     parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="auto: the GPU where PyTorch finds one (default %(default)s)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that prepare batches; 0: one thread (default: 0 on a CPU, for a GPU all "
+        "cores but two)",
+    )
+    parser.add_argument(
         "--validation-frames", type=int, default=200, metavar="N", help="at most (default 200)"
     )
     parser.add_argument("--json", action="store_true", help="print every record as a JSON line")
+
+
+def _corpus(text: str) -> tuple[Path, float | None]:
+    folder, equals, share = text.rpartition("=")
+    if not equals:
+        return Path(text), None
+    try:
+        return Path(folder), float(share)
+    except ValueError:
+        return Path(text), None
 
 
 def main(options: argparse.Namespace) -> int:
@@ -61,7 +92,8 @@ def main(options: argparse.Namespace) -> int:
 
     wanted = TrainOptions(
         config=options.config,
-        data=options.data,
+        data=[folder for folder, _ in options.data],
+        shares={k: share for k, (_, share) in enumerate(options.data) if share is not None},
         out=options.out,
         validation=options.validation,
         resume=options.resume,
@@ -71,6 +103,8 @@ def main(options: argparse.Namespace) -> int:
         seed=options.seed,
         threads=options.threads,
         validation_frames=options.validation_frames,
+        device=options.device,
+        workers=options.workers,
     )
     printer = _Printer(options.json)
     try:
@@ -108,12 +142,16 @@ class _Printer:
         if record["kind"] == "validation":
             self.bar.write(f"step {record['step']}: {_line(record)}")
         else:
-            self.bar.set_postfix_str(f"step {record['step']} loss {record['loss']:.4f}")
+            self.bar.set_postfix_str(
+                f"step {record['step']} loss {record['loss']:.4f}, "
+                f"{record['waiting']:.0%} waiting for data"
+            )
 
     def close(self) -> None:
         self.bar.close()
 
 
 def _line(results: dict[str, Any]) -> str:
-    names = ("abs_rel", "d1", "aligned_abs_rel", "aligned_d1", "miou", "normals_mean_deg")
+    depth = ("abs_rel", "d1", "aligned_abs_rel", "aligned_d1")
+    names = (*depth, "depth_normals_median_deg", "edge_share", "miou", "normals_mean_deg")
     return ", ".join(f"{name} {results[name]:.4f}" for name in names if name in results)

@@ -41,6 +41,7 @@ HEADINGS: dict[str, dict[str, Verb]] = {
             "make a corpus to train on, or look into one",
             kinds={
                 "synthesize": Verb("generate rooms or Doom maps", f"{_COMMANDS}.data_synthesize"),
+                "convert": Verb("colour and depth images to a corpus", f"{_COMMANDS}.data_convert"),
                 "info": Verb("depth, classes and source of a corpus", f"{_COMMANDS}.data_info"),
             },
         ),

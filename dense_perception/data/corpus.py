@@ -102,6 +102,10 @@ class Corpus:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    def __reduce__(self) -> tuple[type[Corpus], tuple[Path]]:
+        """Another process maps the files itself, instead of getting a copy of all frames."""
+        return Corpus, (self.root,)
+
     @property
     def name(self) -> str:
         return str(self.description.get("name") or self.root.name)
@@ -126,27 +130,49 @@ class Corpus:
 
 
 class Mixture:
-    """Several corpora as one sequence; every frame is equally likely."""
+    """Several corpora as one sequence; every frame is equally likely, unless shares are given.
 
-    def __init__(self, corpora: Sequence[Corpus]) -> None:
+    :param shares: by position, the share of the sequence that a corpus makes up, 0 to 1; its frames
+        recur in turn as often as that takes. Corpora without one have each of their frames once.
+    :raises TrainingError: without a corpus, or if shares leave nothing to the corpora without one.
+    """
+
+    def __init__(
+        self, corpora: Sequence[Corpus], shares: Mapping[int, float] | None = None
+    ) -> None:
         if not corpora:
             raise TrainingError("no corpus given: pass --data DIR at least once")
         self.corpora = tuple(corpora)
-        self._starts = np.cumsum([0, *(len(corpus) for corpus in corpora)])
+        self.shares = dict(shares or {})
+        once = [len(corpus) for k, corpus in enumerate(corpora) if k not in self.shares]
+        left = 1 - sum(self.shares.values())
+        if self.shares and not (all(s > 0 for s in self.shares.values()) and left > 0 and once):
+            raise TrainingError(
+                f"the corpora's shares are {list(self.shares.values())}, expected numbers above 0 "
+                "that add up to less than 1, and a corpus without a share for the rest"
+            )
+        lengths = [
+            max(1, round(self.shares[k] / left * sum(once))) if k in self.shares else len(corpus)
+            for k, corpus in enumerate(corpora)
+        ]
+        self._starts = np.cumsum([0, *lengths])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def __getitem__(self, index: int) -> Sample:
         which = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self.corpora[which][index - int(self._starts[which])]
+        corpus = self.corpora[which]
+        return corpus[(index - int(self._starts[which])) % len(corpus)]
 
     def describe(self) -> list[dict[str, Any]]:
         """Provenance of each corpus, plain data for the card."""
         described = []
-        for corpus in self.corpora:
+        for k, corpus in enumerate(self.corpora):
             entry: dict[str, Any] = {"name": corpus.name, "frames": len(corpus)}
-            for key in ("generator", "seed", "command"):
+            if k in self.shares:
+                entry["share"] = self.shares[k]
+            for key in ("generator", "seed", "command", "licence"):
                 if key in corpus.description:
                     entry[key] = _without_folders(corpus.description[key])
             described.append(entry)

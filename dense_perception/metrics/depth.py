@@ -13,7 +13,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
+
+_WINDOW = 2  # normals are planes through 5x5 pixels
+_FLAT = 0.11  # log depth: a window with larger differences from its middle holds an edge
+_STEP = 0.25  # log depth between neighbours that makes an occlusion edge
 
 
 def valid_pixels(predicted_m: np.ndarray, true_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -97,6 +102,78 @@ def align_scale_shift(
         aligned = 1 / np.maximum(scale / predicted + shift, 1 / farthest)
         usable = np.isfinite(predicted) & (predicted > 0)
     return np.where(usable, aligned, np.nan)
+
+
+def depth_normals(
+    predicted_m: np.ndarray, true_m: np.ndarray, camera: Intrinsics
+) -> dict[str, float]:
+    """Mean and median angle in degrees between the normals of predicted and true depth.
+
+    Normals are those of least-squares planes through 5x5 pixels, in inverse depth, where a plane is
+    linear. Windows with invalid depth or an edge in the truth do not count; NaN where none does.
+    """
+    true, predicted = (np.asarray(m, np.float64) for m in (true_m, predicted_m))
+    valid = np.isfinite(true) & (true > 0) & np.isfinite(predicted) & (predicted > 0)
+    log = np.log(np.where(valid, true, 1))
+    size = 2 * _WINDOW + 1
+    count = np.zeros(tuple(side - size + 1 for side in true.shape), bool)
+    flat = ~count
+    inner = (slice(_WINDOW, -_WINDOW),) * 2
+    for part, mask in zip(_shifts(log), _shifts(valid), strict=True):
+        flat &= mask & (np.abs(part - log[inner]) <= _FLAT)
+    normals = [_plane_normals(np.where(valid, m, 1.0), camera)[flat] for m in (predicted, true)]
+    cosine = np.clip((normals[0] * normals[1]).sum(-1), -1, 1)
+    angles = np.degrees(np.arccos(cosine))
+    mean, median = (angles.mean(), np.median(angles)) if len(angles) else (np.nan, np.nan)
+    return {"depth_normals_mean_deg": float(mean), "depth_normals_median_deg": float(median)}
+
+
+def edge_share(predicted_m: np.ndarray, true_m: np.ndarray) -> float:
+    """How much of the true steps in log depth the prediction makes within four pixels, 0 to 1.
+
+    A step is over 25 % between two neighbours in a row or a column, with smooth depth (5 %) on
+    either side. The share of each is limited to 0 to 1; NaN where there is no step.
+    """
+    shares = []
+    for turn in (np.asarray, np.transpose):
+        true, predicted = (turn(np.asarray(m, np.float64)) for m in (true_m, predicted_m))
+        valid = np.isfinite(true) & (true > 0) & np.isfinite(predicted) & (predicted > 0)
+        log, answer = (np.log(np.where(valid, m, 1)) for m in (true, predicted))
+        a, b, c, d = (slice(k, log.shape[1] - 3 + k) for k in range(4))
+        step = log[:, d] - log[:, a]
+        inside = np.abs(log[:, c] - log[:, b])
+        smooth = (np.abs(log[:, b] - log[:, a]) < 0.05) & (np.abs(log[:, d] - log[:, c]) < 0.05)
+        known = valid[:, a] & valid[:, b] & valid[:, c] & valid[:, d]
+        edges = known & smooth & (inside > _STEP)
+        shares.append(np.clip((answer[:, d] - answer[:, a])[edges] / step[edges], 0, 1))
+    found = np.concatenate(shares)
+    return float(found.mean()) if len(found) else float("nan")
+
+
+def _shifts(values_hw: np.ndarray) -> list[np.ndarray]:
+    """The inner part seen from each pixel of the window, row by row."""
+    height, width = values_hw.shape
+    size = 2 * _WINDOW + 1
+    return [
+        values_hw[y : height - size + 1 + y, x : width - size + 1 + x]
+        for y in range(size)
+        for x in range(size)
+    ]
+
+
+def _plane_normals(depth_m: np.ndarray, camera: Intrinsics) -> np.ndarray:
+    """(H - 4, W - 4, 3) unit normals of the planes 1/z = a u + b v + c through the windows."""
+    offsets = [(x, y) for y in range(-_WINDOW, _WINDOW + 1) for x in range(-_WINDOW, _WINDOW + 1)]
+    parts = _shifts(1 / depth_m)
+    spread = sum(x * x for x, _ in offsets)
+    a = sum(x * part for (x, _), part in zip(offsets, parts, strict=True)) / spread
+    b = sum(y * part for (_, y), part in zip(offsets, parts, strict=True)) / spread
+    mean = sum(parts) / len(parts)
+    height, width = depth_m.shape
+    u = np.arange(_WINDOW, width - _WINDOW)[None] - camera.cx
+    v = np.arange(_WINDOW, height - _WINDOW)[:, None] - camera.cy
+    normal = np.stack([camera.fx * a, camera.fy * b, mean - a * u - b * v], -1)
+    return np.asarray(normal / np.linalg.norm(normal, axis=-1, keepdims=True))
 
 
 def evaluate(

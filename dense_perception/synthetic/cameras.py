@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from dense_perception.synthetic.renderer import Pose
 from dense_perception.synthetic.scene import Box, Scene
 
 CLEARANCE_M = 0.2
+NEAR_CLEARANCE_M = 0.06  # twice the renderer's near plane
 PREVIEW = (24, 18)
 
 
@@ -66,6 +69,69 @@ def draw_table_camera(
     return None
 
 
+def draw_near_camera(
+    rng: np.random.Generator, scene: Scene, width: int, height: int
+) -> tuple[Pose, Intrinsics] | None:
+    """A pose close to things: over a table (half of the views, where there is one), low over the
+    floor, or at arm's length before a wall or a cupboard; None when no free spot is found.
+    """
+    intrinsics = Intrinsics.from_fov(width, height, rng.uniform(35, 95))
+    kind = rng.random()
+    tops = [box for box in scene.occupied if _is_table(box)]
+    for _ in range(30):
+        if kind < 0.5 and tops:
+            pose = _over_a_table(rng, tops)
+        elif kind < 0.75:
+            pose = _over_the_floor(rng, scene)
+        else:
+            pose = _anywhere(rng, scene)
+            if not 0.25 < float(np.median(preview(scene, pose, intrinsics)[0])) < 1.0:
+                continue
+        inside = (pose.position > 0.08).all() and (
+            pose.position < np.array(scene.size) - 0.08
+        ).all()
+        solid = [box for box in scene.occupied if box.solid]
+        if inside and is_free(pose.position, solid, NEAR_CLEARANCE_M):
+            return pose, intrinsics
+    return None
+
+
+def _over_a_table(rng: np.random.Generator, tops: list[Box]) -> Pose:
+    """0.3 to 1.3 m from a point of a table's top, looking 15 to 80 degrees down on it."""
+    top = tops[int(rng.integers(len(tops)))]
+    target = np.array([rng.uniform(top.x0, top.x1), rng.uniform(top.y0, top.y1), top.z1])
+    away = math.exp(rng.uniform(math.log(0.3), math.log(1.3)))
+    down, bearing = math.radians(rng.uniform(15, 80)), rng.uniform(-math.pi, math.pi)
+    level = away * math.cos(down)
+    position = target + np.array(
+        [level * math.cos(bearing), level * math.sin(bearing), away * math.sin(down)]
+    )
+    pitch = -down + math.radians(rng.normal(0, 5))
+    return Pose.look(position, bearing + math.pi + rng.normal(0, 0.1), pitch, _near_roll(rng))
+
+
+def _over_the_floor(rng: np.random.Generator, scene: Scene) -> Pose:
+    """0.1 to 0.5 m above the floor, as from a small wheeled robot."""
+    position = np.array(
+        [*rng.uniform(0.08, np.array(scene.size[:2]) - 0.08), rng.uniform(0.1, 0.5)]
+    )
+    pitch = math.radians(rng.uniform(-65, 0))
+    return Pose.look(position, rng.uniform(-math.pi, math.pi), pitch, _near_roll(rng))
+
+
+def _anywhere(rng: np.random.Generator, scene: Scene) -> Pose:
+    position = np.array(
+        [*rng.uniform(0.08, np.array(scene.size[:2]) - 0.08), rng.uniform(0.2, 1.8)]
+    )
+    pitch = math.radians(float(np.clip(rng.normal(-5, 15), -50, 30)))
+    return Pose.look(position, rng.uniform(-math.pi, math.pi), pitch, _near_roll(rng))
+
+
+def _near_roll(rng: np.random.Generator) -> float:
+    """Mostly level; a camera on a wrist is not."""
+    return math.radians(rng.normal(0, 3) if rng.random() < 0.8 else rng.uniform(-25, 25))
+
+
 def _is_table(box: Box) -> bool:
     area = (box.x1 - box.x0) * (box.y1 - box.y0)
     return box.solid and box.z0 < 0.01 and 0.4 < box.z1 < 1.1 and area > 0.4
@@ -83,7 +149,10 @@ def is_free(position: np.ndarray, boxes: list[Box], clearance_m: float) -> bool:
 
 
 def _field_of_view(rng: np.random.Generator) -> float:
-    return rng.uniform(55, 75) if rng.random() < 0.5 else rng.uniform(45, 90)
+    kind = rng.random()
+    if kind < 0.5:
+        return rng.uniform(55, 75)
+    return rng.uniform(45, 90) if kind < 0.8 else rng.uniform(30, 110)
 
 
 def _camera_height(rng: np.random.Generator) -> float:
@@ -184,3 +253,34 @@ def is_useful(depth_m: np.ndarray) -> bool:
     """False for a rendered view into something at arm's length."""
     sample = depth_m[::4, ::4]
     return float(np.quantile(sample, 0.01)) >= 0.2 and float(np.median(sample)) >= 0.3
+
+
+def is_promising_near(rng: np.random.Generator, depth_m: np.ndarray, surface: np.ndarray) -> bool:
+    """Whether a :func:`preview` of a near view is neither blocked nor mostly one bare surface."""
+    if float((depth_m < 0.1).mean()) > 0.1 or float(np.median(depth_m)) > 1.4:
+        return False
+    share = float(np.bincount(surface.ravel()).max() / surface.size)
+    return share < 0.9 or rng.random() < 0.3
+
+
+def is_useful_near(depth_m: np.ndarray) -> bool:
+    """False where something rendered almost touches the lens or hides the view."""
+    sample = depth_m[::4, ::4]
+    return float(np.quantile(sample, 0.02)) >= 0.08 and float(np.median(sample)) >= 0.12
+
+
+@dataclass(frozen=True)
+class Views:
+    """How views are drawn, judged before rendering by their preview, and after it."""
+
+    draw: Callable[[np.random.Generator, Scene, int, int], tuple[Pose, Intrinsics] | None]
+    is_promising: Callable[[np.random.Generator, np.ndarray, np.ndarray], bool] = is_promising
+    is_useful: Callable[[np.ndarray], bool] = is_useful
+
+
+VIEWS = {
+    "mixed": Views(draw_camera),
+    "tables": Views(draw_table_camera),
+    "near": Views(draw_near_camera, is_promising_near, is_useful_near),
+}
+"""Where cameras stand: anywhere, before tables and low cupboards, or close to things."""

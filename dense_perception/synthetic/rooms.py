@@ -14,13 +14,7 @@ from dense_perception.core.errors import BackendError
 from dense_perception.data.corpus import Sample
 from dense_perception.synthetic import furniture, surfaces
 from dense_perception.synthetic.bank import WHEELS, TextureBank, fetch_wheels, held_out
-from dense_perception.synthetic.cameras import (
-    draw_camera,
-    draw_table_camera,
-    is_promising,
-    is_useful,
-    preview,
-)
+from dense_perception.synthetic.cameras import VIEWS, preview
 from dense_perception.synthetic.furnish import draw_room
 from dense_perception.synthetic.renderer import Pose, RoomRenderer, finish_picture, load_mujoco
 from dense_perception.synthetic.stock import Stock
@@ -29,8 +23,6 @@ from dense_perception.synthetic.taxonomy import CLASSES
 VIEWS_PER_ROOM = 12
 ROOMS_PER_SHARD = 8
 FRAMES_PER_SHARD = VIEWS_PER_ROOM * ROOMS_PER_SHARD
-VIEWS = {"mixed": draw_camera, "tables": draw_table_camera}
-"""Where cameras stand: anywhere, or before tables and low cupboards, looking down on them."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +126,7 @@ def make_room(
     views: str = "mixed",
 ) -> list[Sample]:
     """Up to ``count`` useful frames of the room of that seed, from the places of ``VIEWS``."""
+    kind = VIEWS[views]
     rng = np.random.default_rng(scene_seed)
     scene = draw_room(rng, stock)
     surfaces.finish(rng, scene, stock.bank)
@@ -142,15 +135,15 @@ def make_room(
         for _ in range(count * 12):
             if len(samples) == count:
                 break
-            camera = VIEWS[views](rng, scene, width, height)
+            camera = kind.draw(rng, scene, width, height)
             if camera is None:
                 continue
             pose, intrinsics = camera
-            if not is_promising(rng, *preview(scene, pose, intrinsics)):
+            if not kind.is_promising(rng, *preview(scene, pose, intrinsics)):
                 continue
             renderer.aim(pose, intrinsics)
             depth_m = renderer.depth()
-            if not is_useful(depth_m):
+            if not kind.is_useful(depth_m):
                 continue
             samples.append(
                 Sample(

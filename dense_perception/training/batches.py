@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -10,6 +13,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dense_perception.data.augmentation import augment, random_crop
 from dense_perception.data.corpus import Frames
@@ -38,37 +42,122 @@ class Batch:
         image_nchw = self.rgb_nhwc.permute(0, 3, 1, 2).float()
         scale = 1 / (255 * torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
         shift = torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1) * 255
-        return (image_nchw - shift) * scale
+        return (image_nchw - shift.to(image_nchw.device)) * scale.to(image_nchw.device)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device; from pinned memory without waiting for the copy."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in memory that a GPU can copy from by itself."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        targets = {name: change(tensor) for name, tensor in self.targets.items()}
+        return Batch(change(self.rgb_nhwc), change(self.depth_m), change(self.focal_px), targets)
 
 
 class Batches:
-    """Random training batches, one prepared in the background while the last one is used.
+    """Random training batches, prepared in the background while others are used.
 
     Frames come in a new random order each epoch; position ``k`` of the run always yields the same
-    augmented view, so a resumed run needs no state but its position.
+    augmented view, so a resumed run needs no state but its position, and batches are the same
+    whoever prepares them.
+
+    :param workers: processes that prepare batches; 0 for one thread, one batch ahead.
+    :param pinned: whether batches lie in page-locked memory, for a GPU; with ``workers`` only.
     """
+
+    def __init__(
+        self, frames: Frames, config: TrainingConfig, workers: int = 0, pinned: bool = False
+    ) -> None:
+        self.views = _Views(frames, config)
+        self.workers, self.pinned = workers, pinned
+        self.waited_s = 0.0
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._ahead: tuple[int, StageConfig, Future[Batch]] | None = None
+        self._stream: tuple[int, StageConfig, Iterator[Batch]] | None = None
+
+    def take(self, position: int, stage: StageConfig) -> Batch:
+        """The batch that starts with the run's ``position``-th sample; starts on the next ones.
+
+        ``waited_s`` grows by the time this took.
+        """
+        began = time.perf_counter()
+        batch = (self._from_workers if self.workers else self._from_thread)(position, stage)
+        self.waited_s += time.perf_counter() - began
+        return batch
+
+    def close(self) -> None:
+        self._stream = None
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _from_thread(self, position: int, stage: StageConfig) -> Batch:
+        if self._ahead is not None and self._ahead[:2] == (position, stage):
+            batch = self._ahead[2].result()
+        else:
+            batch = self._pool.submit(self.views.batch, position, stage).result()
+        following = position + stage.batch
+        self._ahead = (following, stage, self._pool.submit(self.views.batch, following, stage))
+        return batch
+
+    def _from_workers(self, position: int, stage: StageConfig) -> Batch:
+        if self._stream is None or self._stream[:2] != (position, stage):
+            self._stream = None  # ends the processes of another stage
+            # A plain fork would inherit the locks of OpenCV's and PyTorch's threads as they are.
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload([__name__])
+            loader: DataLoader[Batch] = DataLoader(
+                _Positions(self.views, stage),
+                batch_size=None,
+                sampler=_Endless(position, stage.batch),
+                num_workers=self.workers,
+                pin_memory=self.pinned,
+                prefetch_factor=4,
+                multiprocessing_context=context,
+                worker_init_fn=_start_worker,
+            )
+            self._stream = (position, stage, iter(loader))
+        stream = self._stream[2]
+        batch = next(stream)
+        self._stream = (position + stage.batch, stage, stream)
+        return batch
+
+
+@dataclass(frozen=True)
+class _Positions(Dataset[Batch]):
+    """The batches of a stage by their first position."""
+
+    views: _Views
+    stage: StageConfig
+
+    def __getitem__(self, position: int) -> Batch:
+        return self.views.batch(position, self.stage)
+
+
+@dataclass(frozen=True)
+class _Endless(Sampler[int]):
+    start: int
+    step: int
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count(self.start, self.step)
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(1)
+
+
+class _Views:
+    """What every position of a run shows: a pure function of (seed, position, stage)."""
 
     def __init__(self, frames: Frames, config: TrainingConfig) -> None:
         self.frames = frames
         self.config = config
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
-        self._ahead: tuple[int, StageConfig, Future[Batch]] | None = None
         self._order: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
 
-    def take(self, position: int, stage: StageConfig) -> Batch:
-        """The batch that starts with the run's ``position``-th sample; starts on the next one."""
-        if self._ahead is not None and self._ahead[:2] == (position, stage):
-            batch = self._ahead[2].result()
-        else:
-            batch = self._pool.submit(self._make, position, stage).result()
-        following = position + stage.batch
-        self._ahead = (following, stage, self._pool.submit(self._make, following, stage))
-        return batch
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def _make(self, position: int, stage: StageConfig) -> Batch:
+    def batch(self, position: int, stage: StageConfig) -> Batch:
+        """Views ``position`` to ``position + stage.batch``, the last one excluded."""
         return collate([self._view(position + offset, stage) for offset in range(stage.batch)])
 
     def _view(self, position: int, stage: StageConfig) -> tuple[View, dict[str, np.ndarray]]:

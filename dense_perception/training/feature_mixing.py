@@ -44,7 +44,9 @@ class FeatureMixing:
     def _hook(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
         if not self.network.training or float(torch.rand(())) >= self.probability:
             return None
-        return mix_statistics(output, self.beta.sample((len(output),)), torch.randperm(len(output)))
+        # Drawn on the CPU, so that a seed means the same on every device.
+        share_n, partner_n = self.beta.sample((len(output),)), torch.randperm(len(output))
+        return mix_statistics(output, share_n.to(output.device), partner_n.to(output.device))
 
 
 def mix_statistics(features_nchw: Tensor, share_n: Tensor, partner_n: Tensor) -> Tensor:

@@ -48,7 +48,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Task:
-    """One run: what is trained on what, and where it goes."""
+    """One run: what is trained on what, where it goes, and with what.
+
+    ``device`` is what PyTorch calls it; ``workers`` processes prepare batches, 0 for a thread.
+    """
 
     config: TrainingConfig
     train: Frames
@@ -58,6 +61,8 @@ class Task:
     provenance: dict[str, Any]
     initial: Path | None = None
     resume: bool = False
+    device: str = "cpu"
+    workers: int = 0
 
 
 def fit(task: Task, report: Report = lambda record: None) -> dict[str, float]:
@@ -84,14 +89,15 @@ def fit(task: Task, report: Report = lambda record: None) -> dict[str, float]:
 
     origin = initialise(network, config, task.initial, tell)
     provenance = {**task.provenance, "initialisation": origin}
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    device = torch.device(task.device)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(parameter_groups(network, config), betas=(0.9, 0.99), fused=True)
     average = MovingAverage(network, config.ema_decay)
     progress = Progress()
     if task.resume:
         provenance = _restore(task, network, optimiser, average, progress, provenance)
     run = _Run(task, network, optimiser, average, progress, provenance, report)
-    batches = Batches(task.train, config)
+    batches = Batches(task.train, config, task.workers, pinned=device.type == "cuda")
     mixing = FeatureMixing(network, config.feature_mix, config.feature_mix_p)
     try:
         return run.until_done(batches)
@@ -117,7 +123,10 @@ class _Run:
         self.needs_focal = bool(getattr(network, "needs_focal", False))
         self.mean, self.std = normalisation(task.config.network)
         self.trained = [p for group in optimiser.param_groups for p in group["params"]]
-        self.averaged = build(task.config.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.device = torch.device(task.device)
+        self.averaged = build(task.config.network).to(  # type: ignore[call-overload]
+            self.device, memory_format=torch.channels_last
+        )
 
     def until_done(self, batches: Batches) -> dict[str, float]:
         config, progress = self.config, self.progress
@@ -125,13 +134,15 @@ class _Run:
         fold_frozen(self.network)
         now = time.monotonic()
         began = now - progress.elapsed_s
-        validated = saved = now
+        validated = saved = logged = now
         while self.share() < 1:
             parts = self.step(batches)
             now = time.monotonic()
             progress.elapsed_s = now - began
             if progress.step == 1 or progress.step % 10 == 0:
-                self.log("train", parts)
+                waited = batches.waited_s / max(now - logged, 1e-9)
+                self.log("train", {**parts, "waiting": min(waited, 1.0)})
+                logged, batches.waited_s = time.monotonic(), 0.0
             # With a step count the run is a function of its configuration: nothing depends on time.
             if now - validated > config.validate_minutes * 60:
                 self.validate()
@@ -152,7 +163,7 @@ class _Run:
     def step(self, batches: Batches) -> dict[str, float]:
         config, progress = self.config, self.progress
         share = self.share()
-        batch = batches.take(progress.samples, config.stage_at(share))
+        batch = batches.take(progress.samples, config.stage_at(share)).to(self.device)
         # Seeded by position, so that a resumed run draws what the uninterrupted one would.
         torch.manual_seed(config.seed * 1_000_003 + progress.step)
         rate = learning_rate(config, share)
@@ -189,7 +200,7 @@ class _Run:
         if self.needs_focal:
             log_nhw = log_nhw + (batch.focal_px / image_nchw.shape[-1]).log()[:, None, None]
         valid = (batch.depth_m >= self.config.min_m) & (batch.depth_m <= self.config.max_m)
-        loss, parts = total_loss(log_nhw, batch.depth_m, valid, self.config.losses)
+        loss, parts = total_loss(log_nhw, batch.depth_m, valid, self.config.losses, batch.focal_px)
         further, more = multitask_loss(maps, batch.targets, self.config.losses)
         return loss + further, {**parts, **more}
 
@@ -225,12 +236,12 @@ class _Run:
             "config": self.config.to_dict(),
         }
         delivery = {
-            "model": self.average.state,
+            "model": {name: value.cpu() for name, value in self.average.state.items()},
             "card": card_of(self.config, training, self.needs_focal).to_dict(),
             "training": training,
         }
         resume = {
-            "weights": self.network.state_dict(),
+            "weights": {name: value.cpu() for name, value in self.network.state_dict().items()},
             "optimiser": self.optimiser.state_dict(),
             "updates": self.average.updates,
             "elapsed_s": progress.elapsed_s,

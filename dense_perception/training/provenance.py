@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import torch
+
 from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import FURTHER_MAPS, DepthSpec, InputSpec, SegmentationSpec
 from dense_perception.core.machine import cpu_model
@@ -27,9 +29,10 @@ _KEPT = (
 )
 
 
-def machine() -> str:
-    """The processor's name and the number of logical cores."""
-    return f"{cpu_model()}, {os.cpu_count()} logical cores"
+def machine(device: str = "cpu") -> str:
+    """The processor's name and the number of logical cores, and the GPU's name if that trains."""
+    name = f"{cpu_model()}, {os.cpu_count()} logical cores"
+    return f"{name}, {torch.cuda.get_device_name()}" if device == "cuda" else name
 
 
 def card_of(config: TrainingConfig, training: dict[str, Any], focal: bool) -> ModelCard:

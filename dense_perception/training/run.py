@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ _HELD_OUT = 0.05
 class TrainOptions:
     """What to train on what; ``minutes``, ``steps`` and ``seed`` replace the configuration's.
 
-    ``initial`` is a model.pt or an exported fp32 ONNX file to start from.
+    ``initial`` is a model.pt or an exported fp32 ONNX file to start from. ``shares`` are those of
+    :class:`~dense_perception.data.corpus.Mixture`, by position in ``data``. ``device`` is cpu, cuda
+    or auto: the GPU where PyTorch finds one. ``workers`` processes prepare batches, 0 for a thread;
+    None takes a thread for a CPU and all cores but two for a GPU.
     """
 
     config: Path
@@ -40,13 +44,18 @@ class TrainOptions:
     seed: int | None = None
     threads: int = 2
     validation_frames: int = 200
+    shares: Mapping[int, float] = field(default_factory=dict)
+    device: str = "auto"
+    workers: int | None = None
 
     def command(self) -> str:
         """The command that makes the model, with folder names instead of this machine's paths."""
         words = ["dense-perception", "train", f"config/training/{self.config.name}"]
-        for option, paths in (("--data", self.data), ("--validation", self.validation)):
-            for path in paths:
-                words += [option, path.name]
+        for k, path in enumerate(self.data):
+            share = f"={self.shares[k]:g}" if k in self.shares else ""
+            words += ["--data", f"{path.name}{share}"]
+        for path in self.validation:
+            words += ["--validation", path.name]
         if self.initial is not None:
             words += ["--init", f"{self.initial.parent.name}/{self.initial.name}"]
         words += ["--out", self.out.name]
@@ -54,10 +63,12 @@ class TrainOptions:
             ("--minutes", self.minutes),
             ("--steps", self.steps),
             ("--seed", self.seed),
+            ("--threads", self.threads),
+            ("--workers", self.workers),
         ):
             if value is not None:
                 words += [option, f"{value:g}"]
-        return " ".join([*words, "--threads", str(self.threads)])
+        return " ".join(words if self.device == "auto" else [*words, "--device", self.device])
 
 
 def train(options: TrainOptions, on_record: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -65,17 +76,23 @@ def train(options: TrainOptions, on_record: Callable[[dict[str, Any]], None]) ->
 
     ``on_record`` gets each record of the loop: see :func:`~dense_perception.training.loop.fit`.
 
-    :raises TrainingError: if the configuration or a corpus cannot be read, or ``out`` holds a run
-        that is not to be resumed.
+    :raises TrainingError: if the configuration or a corpus cannot be read, ``out`` holds a run
+        that is not to be resumed, there is no GPU where one is asked for, or shares are given
+        without ``validation``.
     """
     keep_freed_memory(activations=True)
     config = _overridden(TrainingConfig.from_yaml(options.config), options)
-    data = Mixture([Corpus(path) for path in options.data])
+    device = _device(options.device)
+    data = Mixture([Corpus(path) for path in options.data], options.shares)
     frames: Frames = data
     validation: Frames
     if options.validation:
         given = Mixture([Corpus(path) for path in options.validation])
         validation, validation_data = given, given.describe()
+    elif options.shares:
+        raise TrainingError(
+            "a corpus with a share recurs, so nothing can be held out of it: give --validation DIR"
+        )
     else:
         frames, validation = split(data, _HELD_OUT)
         validation_data = [{"name": "held out", "frames": len(validation)}]
@@ -98,12 +115,27 @@ def train(options: TrainOptions, on_record: Callable[[dict[str, Any]], None]) ->
             "validation_data": validation_data,
             "seed": config.seed,
             "command": options.command(),
-            "machine": machine(),
+            "machine": machine(device),
         },
         initial=options.initial,
         resume=options.resume,
+        device=device,
+        workers=_workers(device) if options.workers is None else options.workers,
     )
     return fit(task, on_record)
+
+
+def _device(asked: str) -> str:
+    found = torch.cuda.is_available()
+    if asked == "cuda" and not found:
+        raise TrainingError(
+            "PyTorch finds no GPU: train with --device cpu, or install PyTorch for CUDA"
+        )
+    return "cuda" if found and asked != "cpu" else "cpu"
+
+
+def _workers(device: str) -> int:
+    return max(1, (os.cpu_count() or 1) - 2) if device == "cuda" else 0
 
 
 def _overridden(config: TrainingConfig, options: TrainOptions) -> TrainingConfig:

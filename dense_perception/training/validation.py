@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from dense_perception.core.camera import Intrinsics
 from dense_perception.core.prediction import GRAY_MAPS
 from dense_perception.metrics import dense as dense_metrics
 from dense_perception.metrics import depth as metrics
@@ -23,10 +24,12 @@ def validate(
     """Mean over frames of every metric in :mod:`dense_perception.metrics.depth`, and of the
     further tasks those in :mod:`dense_perception.metrics.dense`.
 
-    Intersection over union is taken over the pixels of all frames together. Depth truth outside
-    ``min_m`` to ``max_m`` is left out. The network is left in evaluation mode.
+    Depth is also judged by its normals and edges. Intersection over union is taken over the pixels
+    of all frames together. Depth truth outside ``min_m`` to ``max_m`` is left out. The network is
+    left in evaluation mode.
     """
     network.eval()
+    device = next(network.parameters()).device
     mean, std = normalisation(config.network)
     rows: list[dict[str, float]] = []
     classes = int(getattr(getattr(network, "config", None), "classes", 1))
@@ -35,9 +38,10 @@ def validate(
     stage = StageConfig(width=config.width, height=config.height, batch=batch)
     for start in range(0, len(indices), batch):
         for part in whole_batches(frames, indices[start : start + batch], stage, config.tasks):
-            inputs = (part.focal_px,) if needs_focal else ()
-            answers = network(part.image_nchw(mean, std), *inputs)
-            outputs = {name: value.numpy() for name, value in answers.items()}
+            moved = part.to(device)
+            inputs = (moved.focal_px,) if needs_focal else ()
+            answers = network(moved.image_nchw(mean, std), *inputs)
+            outputs = {name: value.cpu().numpy() for name, value in answers.items()}
             rows += [_frame(outputs, part, index, config) for index in range(len(part.focal_px))]
             if "logits" in outputs:
                 true = part.targets["segmentation"].numpy()
@@ -55,7 +59,13 @@ def _frame(
     if "depth" in outputs:
         true = batch.depth_m[index].numpy()
         true = np.where((true >= config.min_m) & (true <= config.max_m), true, 0)
-        row |= metrics.evaluate(outputs["depth"][index], true, config.max_m)
+        predicted = outputs["depth"][index]
+        row |= metrics.evaluate(predicted, true, config.max_m)
+        height, width = true.shape
+        focal = float(batch.focal_px[index])
+        camera = Intrinsics(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
+        row |= metrics.depth_normals(predicted, true, camera)
+        row["edge_share"] = metrics.edge_share(predicted, true)
     if "normals" in outputs:
         true = batch.targets["normals"][index].numpy()
         row |= dense_metrics.normal_metrics(outputs["normals"][index].transpose(1, 2, 0), true)

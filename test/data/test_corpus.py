@@ -57,6 +57,19 @@ def test_a_mixture_is_one_sequence_with_its_provenance(tmp_path: Path) -> None:
         Mixture([])
 
 
+def test_a_share_repeats_a_small_corpus(tmp_path: Path) -> None:
+    parts = [Corpus(write_corpus(tmp_path / name, frames=n)) for name, n in (("a", 30), ("b", 4))]
+    mixture = Mixture(parts, {1: 0.25})
+    assert len(mixture) == 40
+    np.testing.assert_array_equal(mixture[29].rgb_hwc, parts[0][29].rgb_hwc)
+    for k in range(10):
+        np.testing.assert_array_equal(mixture[30 + k].rgb_hwc, parts[1][k % 4].rgb_hwc)
+    assert [d.get("share") for d in mixture.describe()] == [None, 0.25]
+    for shares in ({0: 0.5, 1: 0.5}, {1: 1.0}, {1: 0.0}):
+        with pytest.raises(TrainingError, match="shares"):
+            Mixture(parts, shares)
+
+
 def test_split_shares_no_frame(tmp_path: Path) -> None:
     corpus = Corpus(write_corpus(tmp_path / "c", frames=20))
     train, held_out = split(corpus, 0.1)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
 from dense_perception.metrics import depth as metrics
 
@@ -97,3 +98,34 @@ def test_nothing_measured_is_nan_and_is_left_out_of_the_average() -> None:
 def test_shapes_must_agree() -> None:
     with pytest.raises(InputError, match="resize"):
         metrics.abs_rel(np.ones((2, 2)), np.ones((2, 3)))
+
+
+def slanted(angle_deg: float) -> tuple[np.ndarray, Intrinsics]:
+    """Depth of a plane turned about the vertical by an angle, seen by a level camera."""
+    camera = Intrinsics.from_fov(64, 48, 60)
+    x = (np.arange(64)[None] - camera.cx) / camera.fx
+    depth = 2.0 / (1 + x * math.tan(math.radians(angle_deg)))
+    return np.repeat(depth, 48, axis=0), camera
+
+
+def test_normals_of_the_depth_see_the_angle_between_planes() -> None:
+    true, camera = slanted(10)
+    for angle in (10.0, 25.0, -20.0):
+        found = metrics.depth_normals(3 * slanted(angle)[0], true, camera)
+        assert found["depth_normals_median_deg"] == pytest.approx(abs(angle - 10), abs=1e-5)
+        assert found["depth_normals_mean_deg"] == pytest.approx(abs(angle - 10), abs=1e-5)
+    empty = metrics.depth_normals(true, np.zeros_like(true), camera)
+    assert math.isnan(empty["depth_normals_median_deg"])
+
+
+def test_edges_count_what_is_made_within_four_pixels() -> None:
+    true = np.full((30, 40), 2.0)
+    true[:, 20:] = 4.0
+    assert metrics.edge_share(true, true) == pytest.approx(1)
+    assert metrics.edge_share(np.full((30, 40), 3.0), true) == 0
+    # A ramp in log depth over twelve steps makes a quarter of it in three.
+    ramp = np.clip((np.arange(40) - 13.5) / 12, 0, 1)
+    blurred = np.repeat(2 * 2 ** ramp[None], 30, axis=0)
+    assert metrics.edge_share(blurred, true) == pytest.approx(0.25, abs=1e-6)
+    assert metrics.edge_share(blurred.T, true.T) == pytest.approx(0.25, abs=1e-6)
+    assert math.isnan(metrics.edge_share(true, np.full((30, 40), 2.0)))

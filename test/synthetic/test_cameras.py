@@ -121,7 +121,8 @@ def test_drawn_cameras() -> None:
     assert -50.1 <= min(pitches) <= max(pitches) <= 30
     assert -25 < np.median(pitches) < 0
     assert np.median(np.abs(rolls)) < 4
-    assert 44.9 <= min(fovs) <= max(fovs) <= 90.1
+    assert 29.9 <= min(fovs) <= max(fovs) <= 110.1
+    assert np.mean((np.array(fovs) > 44.9) & (np.array(fovs) < 90.1)) > 0.8
 
 
 def test_cameras_that_look_down_on_tables() -> None:
@@ -142,6 +143,54 @@ def test_cameras_that_look_down_on_tables() -> None:
         upper.append(seen[:9].mean())
     assert np.mean(np.array(lower) > 0.15) > 0.8
     assert np.mean(lower) > 2 * np.mean(upper)
+
+
+def test_near_views_are_near() -> None:
+    """Frame medians of 0.15 to 1 m for most, from every kind of place, by independent rays."""
+    stock, rng = fake_stock(), np.random.default_rng(3)
+    near = cameras.VIEWS["near"]
+    medians, heights, fovs = [], [], []
+    for seed in range(10):
+        scene = draw_room(np.random.default_rng(seed), stock)
+        for _ in range(30):
+            drawn = near.draw(rng, scene, 320, 240)
+            if drawn is None or not near.is_promising(rng, *cameras.preview(scene, *drawn)):
+                continue
+            pose, intrinsics = drawn
+            solid = [b for b in scene.occupied if b.solid]
+            assert cameras.is_free(pose.position, solid, cameras.NEAR_CLEARANCE_M)
+            rays = [
+                pose.rotation_33 @ np.array([x, y, 1.0])
+                for x in np.linspace(-0.8, 0.8, 5) * 160 / intrinsics.fx
+                for y in np.linspace(-0.8, 0.8, 5) * 120 / intrinsics.fy
+            ]
+            if len(medians) % 5 == 0:
+                depths = [naive_depth(scene, pose, ray) for ray in rays]
+            else:
+                depths = list(cameras.preview(scene, *drawn)[0].ravel())
+            medians.append(np.median(depths))
+            heights.append(pose.position[2])
+            fovs.append(math.degrees(2 * math.atan(160 / intrinsics.fx)))
+    assert len(medians) > 100
+    assert np.mean(np.array(medians) < 1.0) > 0.75
+    assert np.mean(np.array(medians) < 0.5) > 0.15
+    assert 0.1 < min(medians) < max(medians) < 2.0
+    assert np.mean(np.array(heights) < 0.5) > 0.1, "low over the floor"
+    assert np.mean(np.array(heights) > 0.8) > 0.3, "over tables and before walls"
+    assert 34.9 <= min(fovs) < 45
+    assert 85 < max(fovs) <= 95.1
+
+
+def test_near_views_reject_what_hides_the_view() -> None:
+    depth = np.full((240, 320), 0.4, np.float32)
+    assert cameras.is_useful_near(depth)
+    depth[:, :20] = 0.05
+    assert not cameras.is_useful_near(depth)
+    rng = np.random.default_rng(0)
+    surface = np.arange(18 * 24).reshape(18, 24) % 9
+    assert cameras.is_promising_near(rng, np.full((18, 24), 0.3), surface)
+    assert not cameras.is_promising_near(rng, np.full((18, 24), 0.05), surface)
+    assert not cameras.is_promising_near(rng, np.full((18, 24), 2.0), surface)
 
 
 def test_no_table_no_camera() -> None:

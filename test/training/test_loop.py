@@ -110,6 +110,29 @@ def test_an_interrupted_run_resumes_to_the_same_weights(corpus: Corpus, tmp_path
             assert torch.equal(value, which(cut)[key]), key
 
 
+def test_worker_processes_change_nothing(corpus: Corpus, tmp_path: Path) -> None:
+    config = replace(CONFIG, steps=4)
+    fit(task(corpus, tmp_path / "thread", config))
+    records: list[dict[str, Any]] = []
+    fit(task(corpus, tmp_path / "workers", config, workers=2), records.append)
+    thread, workers = (
+        run_folder.read(tmp_path / name / run_folder.STATE_FILE).content["resume"]["weights"]
+        for name in ("thread", "workers")
+    )
+    for key, value in thread.items():
+        assert torch.equal(value, workers[key]), key
+    assert 0 < records[0]["waiting"] <= 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_learns_and_its_checkpoint_resumes_on_a_cpu(corpus: Corpus, tmp_path: Path) -> None:
+    config = replace(CONFIG, arithmetic="bf16")
+    records: list[dict[str, Any]] = []
+    fit(task(corpus, tmp_path / "run", config, device="cuda", workers=2), records.append)
+    assert records[-2]["loss"] < records[0]["loss"]
+    fit(task(corpus, tmp_path / "run", replace(config, steps=12), resume=True))
+
+
 def test_frozen_weights_stay_and_the_average_is_delivered(corpus: Corpus, tmp_path: Path) -> None:
     config = replace(CONFIG, steps=2)
     fit(task(corpus, tmp_path, config))
@@ -208,8 +231,8 @@ def test_an_epoch_visits_every_frame_once(corpus: Corpus) -> None:
     stage = StageConfig(1.0, 32, 32, 8)
     orders = []
     for epoch in range(2):
-        batches._make(16 * epoch, stage)
-        batches._make(16 * epoch + 8, stage)
+        batches.views.batch(16 * epoch, stage)
+        batches.views.batch(16 * epoch + 8, stage)
         orders.append(seen[-16:])
     batches.close()
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(16))

@@ -10,6 +10,7 @@ import torch
 from dense_perception.training.config import LossConfig
 from dense_perception.training.losses import (
     aligned_loss,
+    depth_normals_loss,
     gradient_loss,
     silog_loss,
     total_loss,
@@ -93,3 +94,78 @@ def test_a_perfect_prediction_costs_next_to_nothing(scene: tuple[torch.Tensor, .
     loss, parts = total_loss(true_m.log(), true_m, valid, LossConfig())
     assert float(loss) < 5e-3
     assert set(parts) == {"silog", "aligned", "gradient"}
+
+
+def naive_depth_normals(
+    log: torch.Tensor, true_m: torch.Tensor, valid: torch.Tensor, focal_px: list[float]
+) -> float:
+    """Pixel by pixel: the normals of planes through neighbouring points, by cross products."""
+    frames, height, width = log.shape
+    per_frame = torch.zeros(frames, dtype=torch.float64)
+    for n in range(frames):
+        f, cx, cy = focal_px[n], (width - 1) / 2, (height - 1) / 2
+        for stride in (1, 2, 4):
+            values = []
+            for y in range(stride, height - stride, stride):
+                for x in range(stride, width - stride, stride):
+                    around = [(y, x - stride), (y, x + stride), (y - stride, x), (y + stride, x)]
+                    if not all(valid[n, j, i] for j, i in [(y, x), *around]):
+                        continue
+                    steps = [abs(math.log(true_m[n, j, i] / true_m[n, y, x])) for j, i in around]
+                    if max(steps) > 0.04 * stride + 0.03:
+                        continue
+                    normals = []
+                    for depth in (log[n].exp(), true_m[n]):
+                        # Inverse depth is linear over a plane: extend it along both differences.
+                        q = [1 / float(depth[j, i]) for j, i in around]
+                        a, b = (q[1] - q[0]) / (2 * stride), (q[3] - q[2]) / (2 * stride)
+                        c = 1 / float(depth[y, x])
+                        points = []
+                        for du, dv in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)):
+                            z = 1 / (c + a * du + b * dv)
+                            points.append(
+                                torch.tensor(
+                                    [(x + du - cx) / f * z, (y + dv - cy) / f * z, z],
+                                    dtype=torch.float64,
+                                )
+                            )
+                        normal = torch.linalg.cross(points[1] - points[0], points[2] - points[0])
+                        normals.append(normal / normal.norm())
+                    values.append(1 - float(normals[0] @ normals[1]))
+            per_frame[n] += sum(values) / max(len(values), 1) / 3
+    return float(per_frame.mean())
+
+
+def rooms_with_planes() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Slanted planes with a step between them; the prediction is wavy."""
+    generator = torch.Generator().manual_seed(1)
+    v, u = torch.meshgrid(torch.arange(24.0), torch.arange(32.0), indexing="ij")
+    inverse = torch.stack([0.4 + 0.004 * u + 0.006 * v, 0.9 - 0.005 * u + 0.002 * v]).double()
+    inverse[0, :, 20:] *= 1.5
+    true_m = 1 / inverse
+    log = true_m.log() + 0.02 * torch.randn(2, 24, 32, generator=generator, dtype=torch.float64)
+    valid = torch.rand(2, 24, 32, generator=generator) > 0.05
+    return log, true_m, valid, torch.tensor([25.0, 40.0], dtype=torch.float64)
+
+
+def test_depth_normals_equal_a_loop() -> None:
+    log, true_m, valid, focal_px = rooms_with_planes()
+    got = float(depth_normals_loss(log, true_m.log(), valid, focal_px))
+    assert 0.01 < got < 0.5
+    expected = naive_depth_normals(log, true_m, valid, focal_px.tolist())
+    assert got == pytest.approx(expected, rel=1e-9)
+
+
+def test_depth_normals_ignore_scale_and_invalid_pixels() -> None:
+    log, true_m, valid, focal_px = rooms_with_planes()
+    scaled = depth_normals_loss(true_m.log() + 0.7, true_m.log(), valid, focal_px)
+    assert float(scaled) == pytest.approx(0, abs=1e-9)
+    changed = log.clone().requires_grad_()
+    config = LossConfig(silog=0, aligned=0, gradient=0, depth_normals=2)
+    loss, parts = total_loss(changed, torch.where(valid, true_m, 0.0), valid, config, focal_px)
+    assert float(loss.detach()) == pytest.approx(2 * float(parts["depth_normals"]), rel=1e-12)
+    loss.backward()
+    assert changed.grad is not None
+    assert torch.isfinite(changed.grad).all()
+    assert torch.all(changed.grad[~valid] == 0)
+    assert float(changed.grad.abs().max()) > 0
