@@ -1,4 +1,4 @@
-"""The page docs/commands.md, from the commands themselves: `make docs`.
+"""Writes the page docs/commands.md, for `make docs`; no command imports it.
 
 python -m dense_perception.commands.reference [ROOT]
 """
@@ -79,6 +79,9 @@ def _row(action: argparse.Action) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Write the page into the project whose root is given, by default here."""
     words = sys.argv[1:] if arguments is None else arguments
+    if {"-h", "--help"} & set(words):
+        print(__doc__)
+        return 0
     root = Path(words[0] if words else ".")
     if not (root / "docs").is_dir():
         print(f"{root} has no docs folder: give the root of the project", file=sys.stderr)

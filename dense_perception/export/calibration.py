@@ -16,7 +16,7 @@ from onnx import helper
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import InputError, TrainingError
 from dense_perception.data.corpus import iterate_shards, shard_folders
-from dense_perception.imaging.fit import fit
+from dense_perception.imaging.fit import network_input
 from dense_perception.media.sources import IMAGE_SUFFIXES, is_bag, open_source
 
 _BINS = 2048
@@ -265,7 +265,7 @@ def _from_stream(
 
 def _feeds(rgb_hwc: np.ndarray, card: ModelCard) -> dict[str, np.ndarray]:
     """As at run time; of a picture with windows the one in the middle."""
-    image_hwc = fit(rgb_hwc, card.input)
+    image_hwc = network_input(rgb_hwc, card.input)
     if card.input.resize == "windows":
         top, left = ((side - card.input.height) // 2 for side in image_hwc.shape[:2])
         image_hwc = image_hwc[top : top + card.input.height, left : left + card.input.width]

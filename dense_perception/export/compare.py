@@ -29,20 +29,20 @@ def torch_outputs(
     In fp32, or with ``double`` in fp64, which costs a copy of the weights of twice the size.
     Frame by frame: the activations of one frame are all that is held.
     """
-    from dense_perception.export.graph import Corridor, output_names
+    from dense_perception.export.graph import ExportedGraph, output_names
 
     if double:
         network = copy.deepcopy(network)
-    corridor = Corridor(network, card).eval()
+    exported = ExportedGraph(network, card).eval()
     if double:
-        corridor.double()
+        exported.double()
     found: list[tuple[torch.Tensor, ...]] = []
     with torch.no_grad():
         for frame in frames_of(feeds):
             tensors = [torch.from_numpy(frame[name]) for name in feed_names(card)]
             if double:
                 tensors[1:] = [tensor.double() for tensor in tensors[1:]]
-            found.append(corridor(*tensors))
+            found.append(exported(*tensors))
     return {
         name: torch.cat(outputs).numpy()
         for name, outputs in zip(output_names(card), zip(*found, strict=True), strict=True)

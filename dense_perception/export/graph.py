@@ -42,7 +42,7 @@ _LARGEST_BATCH = 4096
 _LARGEST_SIDE = 8192
 
 
-class Corridor(nn.Module):
+class ExportedGraph(nn.Module):
     """What the file computes: bytes to normalised NCHW, the network, the named outputs."""
 
     def __init__(self, network: nn.Module, card: ModelCard) -> None:
@@ -109,14 +109,16 @@ def output_names(card: ModelCard) -> list[str]:
     return [spec.name for spec in promised(card)[1]]
 
 
-def prepare(network: nn.Module, card: ModelCard, frames: int) -> tuple[Corridor, dict[str, Tensor]]:
+def prepare(
+    network: nn.Module, card: ModelCard, frames: int
+) -> tuple[ExportedGraph, dict[str, Tensor]]:
     """What is exported, in fp32 and for inference, and example inputs of that many frames.
 
     :raises CardError: if the card contradicts the network (focal length, depth kind or range).
     :raises InputError: if the network cannot take the card's size.
     """
     _check(network, card)
-    corridor = Corridor(_folded(network), card).eval()
+    exported = ExportedGraph(_folded(network), card).eval()
     height, width = card.input.height, card.input.width
     if card.input.free and height == width:
         width += card.input.multiple  # equal sides would be taken for one and the same
@@ -126,8 +128,8 @@ def prepare(network: nn.Module, card: ModelCard, frames: int) -> tuple[Corridor,
     if not card.input.free:
         with torch.no_grad():
             # No runtime needs to resize a position table that never changes.
-            fix_positions(corridor, *(tensor[:1] for tensor in example.values()))
-    return corridor, example
+            fix_positions(exported, *(tensor[:1] for tensor in example.values()))
+    return exported, example
 
 
 def to_onnx(network: nn.Module, card: ModelCard) -> onnx.ModelProto:
@@ -147,9 +149,9 @@ def to_onnx(network: nn.Module, card: ModelCard) -> onnx.ModelProto:
     with _quiet(), torch.no_grad():
         # Two frames: a batch of one would be taken for a constant. Errors that name a cure come
         # from here and must not drown in the exporter's report.
-        corridor, example = prepare(network, card, frames=2)
+        exported, example = prepare(network, card, frames=2)
         program = torch.onnx.export(
-            corridor,
+            exported,
             tuple(example.values()),
             dynamo=True,
             opset_version=OPSET,

@@ -104,7 +104,7 @@ _WIDTH = {"fp32": 4, "fp16": 2, "int8": 1, "fp8": 1}
 
 
 @dataclass(frozen=True)
-class Prediction:
+class PlannedCost:
     """The roofline, what is planned with, and memory for weights and the largest operation."""
 
     bound_ms: float
@@ -118,7 +118,7 @@ def predict(
     device: Device,
     precision: str,
     efficiency: float = ASSUMED_EFFICIENCY,
-) -> Prediction:
+) -> PlannedCost:
     """One frame on ``device``. Memory is without the runtime's own (hundreds of MB with CUDA)."""
     gpu = device.name != "cpu"
     rest = precision if _WIDTH[precision] > 1 else ("fp16" if gpu else "fp32")
@@ -132,7 +132,7 @@ def predict(
         traffic = 0.0 if cached else moved / (device.gb_per_s * 1e9)
         total += max(arithmetic, traffic) + (_LAUNCH_S if gpu else 0.0)
     memory = parameters * _WIDTH[precision] + 2 * largest
-    return Prediction(total * 1e3, total * 1e3 / efficiency, memory / 1e6)
+    return PlannedCost(total * 1e3, total * 1e3 / efficiency, memory / 1e6)
 
 
 def traced(card: ModelCard, width: int, height: int) -> tuple[list[Operation], int]:

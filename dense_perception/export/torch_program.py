@@ -111,14 +111,14 @@ def export_program(
 
     :raises BackendError: if PyTorch cannot export the network.
     """
-    corridor, inputs = prepare(network, card, frames=1)
+    exported, inputs = prepare(network, card, frames=1)
     if precision == "fp16":
-        corridor.network = HalfInside(corridor.network)
-    corridor = corridor.to(place).requires_grad_(False)
+        exported.network = HalfInside(exported.network)
+    exported = exported.to(place).requires_grad_(False)
     example = tuple(tensor.to(place) for tensor in inputs.values())
     try:
         with torch.no_grad():
-            return torch.export.export(corridor, example), example
+            return torch.export.export(exported, example), example
     except Exception as error:  # the exporter's failures have no common base
         raise BackendError(
             f"PyTorch {torch.__version__} cannot export {card.name} in {precision}: "

@@ -26,7 +26,9 @@ from dense_perception.imaging.resize import prepare, restore
 _METHODS = {"cubic": cv2.INTER_CUBIC, "linear": cv2.INTER_LINEAR}
 
 
-def fit(rgb_hwc: np.ndarray, spec: InputSpec, out_hwc: np.ndarray | None = None) -> np.ndarray:
+def network_input(
+    rgb_hwc: np.ndarray, spec: InputSpec, out_hwc: np.ndarray | None = None
+) -> np.ndarray:
     """An HxWx3 ``uint8`` picture at the network's size; written into ``out_hwc`` if given.
 
     :raises InputError: if ``out_hwc`` has another shape or dtype.
@@ -61,7 +63,7 @@ def views(rgb_hwc: np.ndarray, card: ModelCard, scales: Sequence[float]) -> list
     """
     spec = card.input
     if spec.free:
-        return [fit(rgb_hwc, _times(spec, scale)) for scale in scales]
+        return [network_input(rgb_hwc, _times(spec, scale)) for scale in scales]
     if spec.resize == "stretch":
         assert card.segmentation is not None
         side = card.segmentation.window or min(spec.height, spec.width)

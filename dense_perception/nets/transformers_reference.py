@@ -1,4 +1,7 @@
-"""DPT of the ``transformers`` library in fp32 PyTorch: the yardstick of the benchmark."""
+"""DPT of the ``transformers`` library in fp32 PyTorch: what `benchmark model` compares with.
+
+It lies here because no room above the networks but export and training may import PyTorch.
+"""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def answer_batch(
     for camera, received in batch:
         entries = camera.wanted(settings)
         if not entries:
-            camera.frames.unwanted()
+            camera.frame_log.unwanted()
             continue
         start_s = time.perf_counter()
         try:
@@ -128,7 +128,7 @@ def answer_batch(
             except Exception as error:
                 camera.failed(error)
                 continue
-            camera.frames.answered(
+            camera.frame_log.answered(
                 {
                     "wait": (each.taken_s - each.received.arrived_s) * 1e3,
                     "convert": (each.converted_s - each.taken_s) * 1e3,

@@ -147,7 +147,7 @@ class Camera(Generic[Settings]):
 
     def __init__(self, name: str, graph: Graph, log: NodeLog) -> None:
         self.name = name
-        self.frames = FrameLog()
+        self.frame_log = FrameLog()
         self.input: CameraInput | None = None
         self._graph = graph
         self._log = log
@@ -216,7 +216,7 @@ class Camera(Generic[Settings]):
         assumed = settings.default_hfov_deg if image.info is None else None
         camera = image.frame.intrinsics
         has_lens = camera is not None and camera.lens is not None
-        if self.frames.calibration(assumed, image.info_problem, image.info_doubt, has_lens):
+        if self.frame_log.calibration(assumed, image.info_problem, image.info_doubt, has_lens):
             problem = image.info_doubt or f"camera_info is not used: {image.info_problem}"
             self._log.warning(
                 f"{self._label()}{problem}", topic="camera_info", period_s=_LOG_PERIOD_S
@@ -235,7 +235,7 @@ class Camera(Generic[Settings]):
         if refinement is None or prediction.depth is None:
             return prediction
         answer = refinement.apply(frame, prediction, settings)
-        self.frames.scale_problem = refinement.problem
+        self.frame_log.scale_problem = refinement.problem
         return answer
 
     def publish(self, answer: Answer, settings: Settings) -> None:
@@ -250,7 +250,7 @@ class Camera(Generic[Settings]):
 
     def failed(self, error: Exception) -> None:
         """Count and log a frame that could not be answered."""
-        reason = self.frames.failed(error)
+        reason = self.frame_log.failed(error)
         self._log.error(
             f"{self._label()}frame not answered: {reason}", topic="frame", period_s=_LOG_PERIOD_S
         )

@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - a Markdown table row is one line
-"""The pages under docs/nodes and the files config/NODE.yaml, from the declarations: `make docs`.
+"""Writes the pages docs/nodes and the files config/NODE.yaml, for `make docs`; no node imports it.
 
 python -m dense_perception.ros.node_pages [ROOT]
 """
@@ -23,7 +23,7 @@ from dense_perception.ros.topics import TopicSpec
 
 
 @dataclass(frozen=True)
-class InputSpec:
+class InputTopic:
     """One topic that is subscribed to; ``only``: when it is, in words, empty is always."""
 
     name: str
@@ -37,7 +37,7 @@ _SENSOR_DATA = "best effort, volatile, depth 5"
 _IMAGE = "`input_reliability`, volatile, depth 2"
 
 IMAGE_INPUTS = (
-    InputSpec(
+    InputTopic(
         "image",
         "sensor_msgs/Image",
         _IMAGE,
@@ -45,14 +45,14 @@ IMAGE_INPUTS = (
         "orders, nv12 or nv21.",
         "with image_transport raw",
     ),
-    InputSpec(
+    InputTopic(
         "image/compressed",
         "sensor_msgs/CompressedImage",
         _IMAGE,
         "The image as JPEG or PNG.",
         "with image_transport compressed",
     ),
-    InputSpec(
+    InputTopic(
         "camera_info",
         "sensor_msgs/CameraInfo",
         _SENSOR_DATA,
@@ -60,7 +60,7 @@ IMAGE_INPUTS = (
     ),
 )
 SCALE_INPUTS = (
-    InputSpec(
+    InputTopic(
         "scale/depth",
         "sensor_msgs/Image",
         _SENSOR_DATA,
@@ -68,28 +68,28 @@ SCALE_INPUTS = (
         "where unknown.",
         "with scale_source depth",
     ),
-    InputSpec(
+    InputTopic(
         "scale/points",
         "sensor_msgs/PointCloud2",
         _SENSOR_DATA,
         "Points from a LiDAR or another sensor: fields x, y and z in metres.",
         "with scale_source points",
     ),
-    InputSpec(
+    InputTopic(
         "scale/scan",
         "sensor_msgs/LaserScan",
         _SENSOR_DATA,
         "A laser scan: ranges in metres.",
         "with scale_source scan",
     ),
-    InputSpec(
+    InputTopic(
         "/tf",
         "tf2_msgs/TFMessage",
         "reliable, volatile, depth 100",
         "Where that sensor is, relative to the camera.",
         "with scale_source points or scan",
     ),
-    InputSpec(
+    InputTopic(
         "/tf_static",
         "tf2_msgs/TFMessage",
         "reliable, transient local, depth 100",
@@ -105,7 +105,7 @@ class NodePage:
 
     summary: str
     parameters: type[ParameterTable]
-    inputs: tuple[InputSpec, ...]
+    inputs: tuple[InputTopic, ...]
     outputs: tuple[TopicSpec, ...]
 
 
@@ -182,7 +182,7 @@ there is none (REP 117). Outputs keep the image's `frame_id`. Calibration is sca
 {as_markdown(node.parameters)}"""
 
 
-def _inputs_table(inputs: tuple[InputSpec, ...]) -> str:
+def _inputs_table(inputs: tuple[InputTopic, ...]) -> str:
     rows = [
         f"| `{each.name}` | {each.type} | {each.qos} | {_sentence(each.only, each.description)} |"
         for each in inputs

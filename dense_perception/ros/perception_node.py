@@ -121,7 +121,7 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)
         for camera in self._cameras.values():
-            camera.frames.restart()
+            camera.frame_log.restart()
         worker = Worker(self._answer, self._on_worker_error, senders=tuple(self._cameras))
         self._worker = worker.start()
         self.state = "active"
@@ -163,7 +163,7 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
     # The corridor: from a message to the outputs.
 
     def _on_image(self, camera: str, message: AnyImage) -> None:
-        self._cameras[camera].frames.came()
+        self._cameras[camera].frame_log.came()
         if self._worker is not None:
             self._worker.put(Received(message, time.perf_counter()), camera)
 
@@ -386,7 +386,7 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
 
     def _health(self, camera: Camera[Settings]) -> Health:
         mailbox = self._worker.mailbox if self._worker is not None else None
-        return camera.frames.health(
+        return camera.frame_log.health(
             replace(
                 self._node_health(),
                 input_topic=camera.input.topic if camera.input is not None else "",

@@ -1,1 +1,1 @@
-"""Frame in, Prediction out: the corridor."""
+"""From a Frame to a Prediction, live and on recordings."""

@@ -1,4 +1,4 @@
-"""The corridor: a frame goes in, metric depth, labels and further maps come out."""
+"""From a frame to metric depth, labels and further maps: prepare, infer, restore."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from dense_perception.core.prediction import (
     Prediction,
 )
 from dense_perception.core.registry import find_model
-from dense_perception.imaging.fit import fit, labels_of_scores, restore_depth, windows_of
+from dense_perception.imaging.fit import labels_of_scores, network_input, restore_depth, windows_of
 from dense_perception.imaging.resize import (
     fit_within,
     restore_gray,
@@ -183,7 +183,7 @@ class Perceiver:
         images_nhwc = self._buffer(len(frames), height, width)
         cameras = [self._camera(frame) for frame in frames]
         for frame, image_hwc in zip(frames, images_nhwc, strict=True):
-            fit(frame.rgb_hwc, self.card.input, image_hwc)
+            network_input(frame.rgb_hwc, self.card.input, image_hwc)
         feeds = {"image": images_nhwc}
         if self.card.input.focal:
             focals = [camera.resized(width, height).mean_focal_px for camera in cameras]

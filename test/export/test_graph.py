@@ -25,7 +25,7 @@ from dense_perception.export.compare import (
     runtime_outputs,
     torch_outputs,
 )
-from dense_perception.export.graph import Corridor, to_onnx, write_onnx
+from dense_perception.export.graph import ExportedGraph, to_onnx, write_onnx
 from test.export.conftest import HYBRID, VIT, random_network, tiny_card, vit_card
 
 
@@ -138,7 +138,7 @@ def test_normalisation_is_the_cards() -> None:
 
     feeds = reference_feeds(card, 2)
 
-    Corridor(Spy(), card)(*(torch.from_numpy(feeds[name]) for name in feed_names(card)))
+    ExportedGraph(Spy(), card)(*(torch.from_numpy(feeds[name]) for name in feed_names(card)))
     want = (feeds["image"] / 255.0 - [0.4, 0.5, 0.6]) / [0.2, 0.25, 0.5]
     np.testing.assert_allclose(seen[0].numpy(), want.transpose(0, 3, 1, 2), atol=1e-5)
 

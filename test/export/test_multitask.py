@@ -17,7 +17,7 @@ from dense_perception.core.card_specs import DepthSpec, InputSpec, SegmentationS
 from dense_perception.core.errors import CardError
 from dense_perception.core.prediction import DepthKind
 from dense_perception.export.compare import card_feeds
-from dense_perception.export.graph import Corridor, output_names, to_onnx
+from dense_perception.export.graph import ExportedGraph, output_names, to_onnx
 from dense_perception.export.package import Plan, export_model
 from dense_perception.export.sensitivity import Judge
 from dense_perception.nets import zoo
@@ -112,7 +112,7 @@ def test_a_card_may_leave_tasks_out_but_not_promise_others() -> None:
     few = replace(CARD, segmentation=None, maps=(), network={**NETWORK, "tasks": ["edges"]})
     feeds = {name: torch.from_numpy(array) for name, array in card_feeds(few).items()}
     with torch.no_grad():
-        outputs = Corridor(one, few)(**feeds)
+        outputs = ExportedGraph(one, few)(**feeds)
     assert output_names(few) == ["depth"]
     assert [tuple(output.shape) for output in outputs] == [(3, 64, 96)]
     with pytest.raises(CardError, match=r"promises \['labels', 'normals'"):

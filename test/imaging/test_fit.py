@@ -15,8 +15,8 @@ from dense_perception.core.card_specs import InputSpec
 from dense_perception.core.errors import CardError
 from dense_perception.core.fitting import network_size
 from dense_perception.imaging.fit import (
-    fit,
     labels_of_scores,
+    network_input,
     restore_depth,
     views,
     windows_of,
@@ -76,11 +76,11 @@ def smooth(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
 
 def test_cubic_interpolation_is_theirs_up_to_bytes() -> None:
     rgb_hwc = smooth(120, 160, 3)
-    got = fit(rgb_hwc, spec("dpt_large_midas"))
+    got = network_input(rgb_hwc, spec("dpt_large_midas"))
     want = cv2.resize(rgb_hwc / 255.0, (384, 288), interpolation=cv2.INTER_CUBIC)
     assert np.abs(got - 255 * want.clip(0, 1)).max() <= 1.0
     into = np.zeros((288, 384, 3), np.uint8)
-    assert fit(rgb_hwc, spec("dpt_large_midas"), into) is into
+    assert network_input(rgb_hwc, spec("dpt_large_midas"), into) is into
     np.testing.assert_array_equal(into, got)
 
 
@@ -88,8 +88,12 @@ def test_windows_are_resized_in_two_steps() -> None:
     rgb_hwc = smooth(480, 640, 3)
     first = cv2.resize(rgb_hwc, (683, 512), interpolation=cv2.INTER_LINEAR)
     want = cv2.resize(first, (704, 512), interpolation=cv2.INTER_LINEAR)
-    np.testing.assert_array_equal(fit(rgb_hwc, spec("vit_comer_tiny_upernet_ade20k")), want)
-    np.testing.assert_array_equal(fit(rgb_hwc, spec("segmenter_small_mask_ade20k")), first)
+    np.testing.assert_array_equal(
+        network_input(rgb_hwc, spec("vit_comer_tiny_upernet_ade20k")), want
+    )
+    np.testing.assert_array_equal(
+        network_input(rgb_hwc, spec("segmenter_small_mask_ade20k")), first
+    )
 
 
 def test_scales_start_from_the_picture() -> None:

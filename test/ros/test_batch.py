@@ -114,8 +114,8 @@ def test_a_frame_that_cannot_be_used_leaves_the_others(perceiver: Watched) -> No
     cameras.answer(perceiver, front=wrong, left=right)
     assert not cameras.graph.sent("~/front/depth/image")
     assert cameras.graph.sent("~/left/depth/image")[0].header == right.header
-    assert "nonsense" in cameras.named["front"].frames.last_error
-    assert not cameras.named["left"].frames.last_error
+    assert "nonsense" in cameras.named["front"].frame_log.last_error
+    assert not cameras.named["left"].frame_log.last_error
     ((level, text),) = cameras.logged.lines
     assert level == "error"
     assert text.startswith("front: frame not answered: ")
@@ -134,7 +134,7 @@ def test_a_model_that_fails_fails_every_frame_and_the_next_batch_is_answered(
         patched.setattr(perceiver, "perceive", fail)
         cameras.answer(perceiver, front=picture(), left=picture())
     for camera in cameras.named.values():
-        assert camera.frames.last_error == "RuntimeError: out of memory"
+        assert camera.frame_log.last_error == "RuntimeError: out of memory"
     cameras.answer(perceiver, front=picture(), left=picture())
     assert len(cameras.graph.sent("~/front/depth/image")) == 1
 
@@ -166,14 +166,14 @@ def test_a_camera_that_was_muted_meanwhile_is_left_out(perceiver: Watched) -> No
     cameras.named["front"].mute()
     cameras.answer(perceiver, front=picture())
     assert not perceiver.asked
-    assert not cameras.named["front"].frames.last_error
+    assert not cameras.named["front"].frame_log.last_error
 
 
 def test_the_stages_of_an_answer_are_booked(perceiver: Watched) -> None:
     cameras = Cameras(perceiver, "")
     cameras.graph.listen("~/depth/image")
     cameras.answer(perceiver, **{"": picture()})
-    health = cameras.named[""].frames.health(Health("active", "red"))
+    health = cameras.named[""].frame_log.health(Health("active", "red"))
     assert (health.answered, health.failed, health.unwanted) == (1, 0, 0)
     stages = {"wait", "convert", "prepare", "infer", "restore", "publish"}
     assert stages <= set(health.latencies_ms)

@@ -185,7 +185,7 @@ def test_a_lens_is_followed_and_said_once() -> None:
     assert list(live.graph.sent("~/depth/camera_info")[0].d) == list(info.d)
     (line,) = live.logged.lines
     assert "images on /image are not rectified: ~/points follows the lens" in line[1]
-    health = live.camera.frames.health(Health("active", "model"))
+    health = live.camera.frame_log.health(Health("active", "model"))
     assert health.intrinsics == "from camera_info, with the distortion of its lens"
     assert health.notes == ()
 
@@ -198,7 +198,7 @@ def test_distortion_that_nobody_knows_is_said_once_and_on_diagnostics() -> None:
     for _ in range(2):
         assert live.frame(picture()).intrinsics == CAMERA
     (line,) = live.logged.lines
-    (note,) = live.camera.frames.health(Health("active", "model")).notes
+    (note,) = live.camera.frame_log.health(Health("active", "model")).notes
     assert line == ("warning", note)
     assert "'omni', expected plumb_bob" in note
 
@@ -253,7 +253,7 @@ def test_a_scale_that_is_not_known_yet_is_noted() -> None:
     assert live.graph.open["scale/scan"].kind is LaserScan
     answer = live.camera.refined(BLACK, prediction(2.0), settings)
     assert answer.depth is None  # metric depth is withheld until its scale is known
-    assert "no scan at the images' time" in live.camera.frames.scale_problem
+    assert "no scan at the images' time" in live.camera.frame_log.scale_problem
 
 
 def test_depth_from_another_camera_gives_the_scale() -> None:
@@ -268,7 +268,7 @@ def test_depth_from_another_camera_gives_the_scale() -> None:
     depth = live.camera.refined(frame, given, settings).depth
     assert depth is not None
     np.testing.assert_allclose(depth.metres(), shape_hw * 2.5, rtol=1e-3)
-    assert live.camera.frames.scale_problem == ""
+    assert live.camera.frame_log.scale_problem == ""
 
 
 def test_publishing_uses_the_settings_of_the_batch() -> None:
@@ -292,4 +292,4 @@ def test_after_the_end_of_the_context_a_failure_is_counted_and_nobody_is_told() 
     another: Camera[DepthParameters] = Camera("", RecordedGraph(), log)
     another.failed(RuntimeError("publisher's context is invalid"))
     assert len(logged.lines) == 1
-    assert "context is invalid" in another.frames.last_error
+    assert "context is invalid" in another.frame_log.last_error

@@ -172,8 +172,8 @@ def test_a_batch_reads_the_settings_once(configured: Running) -> None:
     node.__class__ = Watched
     rgb_hwc = np.zeros((48, 64, 3), np.uint8)
     node._answer({"": Received(image_message(rgb_hwc, header(5), "rgb8"), time.perf_counter())})
-    assert node._cameras[""].frames.last_error == ""
-    assert node._cameras[""].frames.health(Health("inactive", "red")).answered == 1
+    assert node._cameras[""].frame_log.last_error == ""
+    assert node._cameras[""].frame_log.health(Health("inactive", "red")).answered == 1
     assert len(reads) == 1
     node.__class__ = PerceptionNode
     node._cameras[""]._topics._publishers.clear()

@@ -1,4 +1,4 @@
-"""The corridor against a model whose every pixel is known."""
+"""The perceiver against a model whose every pixel is known."""
 
 from __future__ import annotations
 
