@@ -24,8 +24,8 @@ _SHOWN = {
 
 def table() -> Iterator[str]:
     """The page's table, a line at a time."""
-    yield "| model | output | size | parameters | GFLOP | weights' licence | published |"
-    yield "|---|---|---|---:|---:|---|---|"
+    yield "| model | output | size | parameters | GFLOP | export | weights' licence | published |"
+    yield "|---|---|---|---:|---:|---|---|---|"
     for path in sorted((ROOT / "models").glob("*.yaml")):
         card = ModelCard.from_yaml(path)
         if card.source is None:
@@ -41,10 +41,13 @@ def table() -> Iterator[str]:
             (text.format(card.results[key]) for key, text in _SHOWN.items() if key in card.results),
             "",
         )
+        export = ""
+        if "export_cpu_s" in card.cost:
+            export = f"{card.cost['export_cpu_s']} s, {card.cost['export_peak_gb']} GB"
         yield (
             f"| `{card.name}` | {output} | {card.input.width}x{card.input.height} "
             f"| {card.cost['parameters'] / 1e6:.1f} M | {card.cost['gflops']:.0f} "
-            f"| {licence}{use} | {result} |"
+            f"| {export} | {licence}{use} | {result} |"
         )
 
 
