@@ -10,7 +10,6 @@ import numpy as np
 
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError, CardError
-from dense_perception.core.labels import LABEL_SETS
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +123,7 @@ def promised(card: ModelCard) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec,
     labelled = card.segmentation
     for output in card.outputs:
         if output == "labels" and labelled is not None and labelled.scores:
-            classes = len(LABEL_SETS[labelled.labels].labels)
+            classes = len(labelled.label_set.labels)
             sides = (card.input.height // labelled.scores, card.input.width // labelled.scores)
             outputs.append(TensorSpec("scores", np.dtype(np.float32), (None, classes, *sides)))
             continue

@@ -168,7 +168,6 @@ def _depth_table(summary: dict[str, Any]) -> str:
 
 
 def _evaluate_labels(options: argparse.Namespace) -> int:
-    from dense_perception.core.labels import LABEL_SETS
     from dense_perception.evaluation.segmentation import (
         Confusion,
         compare,
@@ -183,7 +182,7 @@ def _evaluate_labels(options: argparse.Namespace) -> int:
     pairs = picture_pairs(options.images, options.labels)[: options.limit]
     with _labeller(options) as (card, label):
         assert card.segmentation is not None
-        names = LABEL_SETS[card.segmentation.labels].labels
+        names = card.segmentation.label_set.labels
         confusion = Confusion(len(names))
         bar = tqdm(pairs, unit="picture", disable=None, file=sys.stderr)
         problems = list(compare(label, iter(bar), confusion, first_label(card)))

@@ -116,6 +116,9 @@ class ModelCard:
             data["depth"]["kind"] = self.depth.kind.value
             if self.depth.max_m == float("inf"):
                 del data["depth"]["max_m"]
+        if self.segmentation is not None:
+            names = data["segmentation"].pop("names")
+            data["segmentation"] |= {"names": list(names)} if names else {}
         if self.source is not None:
             data["source"] = {key: value for key, value in data["source"].items() if value}
         data["maps"] = list(self.maps)

@@ -9,6 +9,7 @@ from typing import Any
 from dense_perception.core.card_specs import (
     FURTHER_MAPS,
     INTERPOLATIONS,
+    OWN_LABELS,
     PRECISIONS,
     RESIZES,
     RESTORES,
@@ -163,7 +164,12 @@ class CardReader(Entries):
         if "segmentation" not in self.data:
             return None
         entry = self.entry_mapping("segmentation")
-        labels = self.choice("segmentation.labels", entry.get("labels"), tuple(LABEL_SETS))
+        labels = self.choice("segmentation.labels", entry.get("labels"), (*LABEL_SETS, OWN_LABELS))
+        names = self.texts("segmentation.names", entry.get("names", ()))
+        if (labels == OWN_LABELS) != bool(names) or len(set(names)) != len(names):
+            raise self.refusal(
+                "segmentation.names", names, f"different ones with labels: {OWN_LABELS}, else none"
+            )
         window = int(self.number("segmentation.window", entry.get("window", 0), 0, 8192))
         stride = int(self.number("segmentation.stride", entry.get("stride", 0), 0, max(window, 0)))
         if window and not stride:
@@ -176,7 +182,7 @@ class CardReader(Entries):
                 scores,
                 "1 or more with resize: windows and a window",
             )
-        return SegmentationSpec(labels, window, stride, scores)
+        return SegmentationSpec(labels, window, stride, scores, names)
 
     def maps(self, task: str) -> tuple[str, ...]:
         names = self.data.get("maps", [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dense_perception.core.labels import LABEL_SETS, LabelSet
 from dense_perception.core.prediction import GRAY_MAPS, DepthKind
 
 SCHEMA = 1
@@ -12,6 +13,7 @@ FURTHER_MAPS = ("normals", *GRAY_MAPS)
 RESIZES = ("stretch", "lower_bound", "minimal", "windows")
 INTERPOLATIONS = ("area", "linear", "cubic")
 RESTORES = ("linear", "corners", "cubic")
+OWN_LABELS = "own"
 PRECISIONS = ("fp32", "fp16", "int8", "fp8")
 
 
@@ -60,13 +62,20 @@ class SegmentationSpec:
     ``window`` and ``stride`` are in pixels: the network looks through square windows that overlap
     and their scores are averaged. A window of 0 is the whole image. With ``scores`` above 0 the
     graph gives ``scores`` instead, float32 (N, classes, rows, columns), one for so many pixels in
-    each direction, and labels are chosen at the picture's size.
+    each direction, and labels are chosen at the picture's size. ``names`` are those of the classes
+    where ``labels`` is ``own``, from label 0.
     """
 
     labels: str
     window: int = 0
     stride: int = 0
     scores: int = 0
+    names: tuple[str, ...] = ()
+
+    @property
+    def label_set(self) -> LabelSet:
+        """What the labels mean."""
+        return LabelSet(OWN_LABELS, self.names) if self.names else LABEL_SETS[self.labels]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from dense_perception.core.card import ModelCard
+from dense_perception.core.card_specs import OWN_LABELS
 from dense_perception.core.errors import DensePerceptionError, InputError
 from dense_perception.core.labels import VOID
 from dense_perception.imaging.decode import decode_compressed
@@ -40,9 +41,9 @@ def picture_pairs(images: Path, labels: Path) -> list[tuple[Path, Path]]:
 
 
 def first_label(card: ModelCard) -> int:
-    """The value of the first class in published label files: ADE20K's count from 1, 0 is void."""
+    """The value of the first class in label files: 1 where 0 is none, as in ADE20K and corpora."""
     assert card.segmentation is not None
-    return 1 if card.segmentation.labels == "ade20k" else 0
+    return 1 if card.segmentation.labels in ("ade20k", "generated_rooms", OWN_LABELS) else 0
 
 
 def read_labels(path: Path, first: int) -> np.ndarray:
@@ -60,6 +61,22 @@ def read_labels(path: Path, first: int) -> np.ndarray:
     return np.where((shifted < 0) | (values == VOID), VOID, shifted)
 
 
+def _check_numbering(true_hw: np.ndarray, first: int, classes: int) -> None:
+    """Labels above the classes are of another list or numbering: counted, they would be wrong."""
+    used = true_hw[true_hw != VOID]
+    if not used.size:
+        raise InputError(
+            f"its labels name no class, expected {first} to {first + classes - 1}: it teaches "
+            "nothing about the model"
+        )
+    if used.max() >= classes:
+        raise InputError(
+            f"its labels go up to {int(used.max()) + first}, the model's classes are {first} to "
+            f"{first + classes - 1}: they belong to another list of classes or count from another "
+            "number"
+        )
+
+
 def compare(
     label: Labeller, pairs: Iterator[tuple[Path, Path]], confusion: Confusion, first: int
 ) -> Iterator[str]:
@@ -67,6 +84,8 @@ def compare(
     for picture, annotation in pairs:
         try:
             rgb_hwc = decode_compressed(picture.read_bytes())
-            confusion.add(label(rgb_hwc), read_labels(annotation, first))
+            true_hw = read_labels(annotation, first)
+            _check_numbering(true_hw, first, len(confusion.counts))
+            confusion.add(label(rgb_hwc), true_hw)
         except (DensePerceptionError, OSError) as error:
             yield f"{picture.name}: {error}"

@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from dense_perception.backends.base import promised
 from dense_perception.core.card import METADATA_KEY, ModelCard
 from dense_perception.core.errors import ArtefactError, CardError
-from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.prediction import GRAY_MAPS, DepthKind
 from dense_perception.core.storage import atomic_write
 from dense_perception.nets.positions import fix_positions
@@ -266,7 +265,7 @@ def _check_depth(network: nn.Module, card: ModelCard) -> None:
 def _check_labels(network: nn.Module, card: ModelCard) -> None:
     assert card.segmentation is not None
     classes = getattr(getattr(network, "config", None), "classes", 0)
-    named = len(LABEL_SETS[card.segmentation.labels].labels)
+    named = len(card.segmentation.label_set.labels)
     if classes != named:
         raise CardError(
             f"card {card.name}: the labels {card.segmentation.labels} are {named} classes, the "

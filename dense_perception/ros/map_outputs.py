@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from builtin_interfaces.msg import Time
 
 from dense_perception.core.card import ModelCard
-from dense_perception.core.labels import LABEL_SETS, LabelSet
+from dense_perception.core.labels import LabelSet
 from dense_perception.core.relabel import Relabelling, relabelling
 from dense_perception.imaging.labels import overlay, relabel
 from dense_perception.ros import topics
@@ -55,7 +55,7 @@ class SegmentationOutputs(OutputGroup[SegmentationParameters]):
     ) -> tuple[topics.TopicSpec, ...]:
         if card.segmentation is None:
             return ()
-        Relabeller()(LABEL_SETS[card.segmentation.labels], settings)
+        Relabeller()(card.segmentation.label_set, settings)
         return tuple(
             spec
             for spec in topics.SEGMENTATION_TOPICS
@@ -71,7 +71,7 @@ class SegmentationOutputs(OutputGroup[SegmentationParameters]):
                 "sudo apt install ros-$ROS_DISTRO-vision-msgs"
             )
             return
-        mapping = self._relabeller(LABEL_SETS[self._card.segmentation.labels], settings)
+        mapping = self._relabeller(self._card.segmentation.label_set, settings)
         self._topics.send(topics.LABEL_INFO, lambda: label_info_message(mapping, now))
 
     def publish(self, answer: Answer, settings: SegmentationParameters) -> None:

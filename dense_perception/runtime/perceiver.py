@@ -17,7 +17,6 @@ from dense_perception.core.camera import Frame, Intrinsics
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import CardError, InputError
 from dense_perception.core.fitting import network_size
-from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.prediction import (
     GRAY_MAPS,
     DepthKind,
@@ -292,7 +291,7 @@ class Perceiver:
             answer["depth"] = DepthMap(restored_hw, self.card.depth.kind)
         if "labels" in names and self.card.segmentation is not None:
             answer["labels"] = LabelMap(
-                *self._labels(maps, frame, size), LABEL_SETS[self.card.segmentation.labels]
+                *self._labels(maps, frame, size), self.card.segmentation.label_set
             )
         if "normals" in names:
             answer["normals"] = NormalMap(restore_normals(maps["normals"], *size))

@@ -8,7 +8,14 @@ from typing import Any
 import torch
 
 from dense_perception.core.card import ModelCard
-from dense_perception.core.card_specs import FURTHER_MAPS, DepthSpec, InputSpec, SegmentationSpec
+from dense_perception.core.card_specs import (
+    FURTHER_MAPS,
+    OWN_LABELS,
+    DepthSpec,
+    InputSpec,
+    SegmentationSpec,
+)
+from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.machine import cpu_model
 from dense_perception.core.prediction import DepthKind
 from dense_perception.training.config import TrainingConfig
@@ -33,6 +40,14 @@ def machine(device: str = "cpu") -> str:
     """The processor's name and the number of logical cores, and the GPU's name if that trains."""
     name = f"{cpu_model()}, {os.cpu_count()} logical cores"
     return f"{name}, {torch.cuda.get_device_name()}" if device == "cuda" else name
+
+
+def _segmentation(training: dict[str, Any]) -> SegmentationSpec:
+    """The corpora's own classes, where they are others than those of the generated rooms."""
+    names = tuple(training.get("classes") or LABEL_SETS[LABELS].labels)
+    if names == LABEL_SETS[LABELS].labels:
+        return SegmentationSpec(LABELS)
+    return SegmentationSpec(OWN_LABELS, names=names)
 
 
 def card_of(config: TrainingConfig, training: dict[str, Any], focal: bool) -> ModelCard:
@@ -61,7 +76,7 @@ def card_of(config: TrainingConfig, training: dict[str, Any], focal: bool) -> Mo
         summary=config.summary,
         input=InputSpec(config.height, config.width, focal=focal),
         depth=depth,
-        segmentation=SegmentationSpec(LABELS) if "segmentation" in config.tasks else None,
+        segmentation=_segmentation(training) if "segmentation" in config.tasks else None,
         maps=tuple(name for name in FURTHER_MAPS if name in config.tasks),
         network=network,
         licence={"code": "Apache-2.0", "weights": "Apache-2.0"},

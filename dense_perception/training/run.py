@@ -12,7 +12,10 @@ import torch
 
 from dense_perception.core.errors import TrainingError
 from dense_perception.core.machine import keep_freed_memory
+from dense_perception.core.printable import short
+from dense_perception.data.check import check_depth, check_labels
 from dense_perception.data.corpus import Corpus, Frames, Mixture, evenly, split
+from dense_perception.nets.zoo import build
 from dense_perception.training import run_folder
 from dense_perception.training.batches import one_thread_for_opencv
 from dense_perception.training.config import TrainingConfig
@@ -88,14 +91,16 @@ def train(options: TrainOptions, on_record: Callable[[dict[str, Any]], None]) ->
     validation: Frames
     if options.validation:
         given = Mixture([Corpus(path) for path in options.validation])
-        validation, validation_data = given, given.describe()
+        validation, validation_data, given_data = given, given.describe(), given
     elif options.shares:
         raise TrainingError(
             "a corpus with a share recurs, so nothing can be held out of it: give --validation DIR"
         )
     else:
+        given_data = None
         frames, validation = split(data, _HELD_OUT)
         validation_data = [{"name": "held out", "frames": len(validation)}]
+    classes = _checked(config, data, given_data)
     options.out.mkdir(parents=True, exist_ok=True)
     if not options.resume and (options.out / run_folder.STATE_FILE).exists():
         raise TrainingError(
@@ -111,6 +116,7 @@ def train(options: TrainOptions, on_record: Callable[[dict[str, Any]], None]) ->
         validation_indices=evenly(len(validation), options.validation_frames),
         out=options.out,
         provenance={
+            **({"classes": list(classes)} if classes else {}),
             "data": data.describe(),
             "validation_data": validation_data,
             "seed": config.seed,
@@ -136,6 +142,26 @@ def _device(asked: str) -> str:
 
 def _workers(device: str) -> int:
     return max(1, (os.cpu_count() or 1) - 2) if device == "cuda" else 0
+
+
+def _checked(config: TrainingConfig, data: Mixture, validation: Mixture | None) -> tuple[str, ...]:
+    """Refuse corpora that teach nothing or something else; returns the names of the classes."""
+    labelled = "segmentation" in config.tasks
+    network = build(config.network) if labelled else None
+    classes = int(getattr(getattr(network, "config", None), "classes", 0)) if labelled else 0
+    names: tuple[str, ...] = ()
+    for corpus in (*data.corpora, *(validation.corpora if validation else ())):
+        if "depth" in config.tasks:
+            check_depth(corpus, config.min_m, config.max_m)
+        if labelled:
+            found = check_labels(corpus, classes)
+            if found and names and found != names:
+                raise TrainingError(
+                    f"{corpus.root} has the classes {short(list(found))}, another corpus "
+                    f"{short(list(names))}: train on corpora of one list of classes"
+                )
+            names = names or found
+    return names
 
 
 def _overridden(config: TrainingConfig, options: TrainOptions) -> TrainingConfig:

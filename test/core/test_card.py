@@ -107,6 +107,22 @@ def test_wrong_maps_are_named(changes: dict[str, Any], named: str) -> None:
         ModelCard.from_dict({**MULTITASK, **changes}, "here")
 
 
+def test_own_classes_travel_with_the_card() -> None:
+    own = {**MULTITASK, "segmentation": {"labels": "own", "names": ["shelf", "robot"]}}
+    card = ModelCard.from_dict(own, "here")
+    assert card.segmentation is not None
+    assert card.segmentation.label_set.labels == ("shelf", "robot")
+    assert ModelCard.from_dict(card.to_dict(), "there") == card
+    assert "names" not in ModelCard.from_dict(MULTITASK, "here").to_dict()["segmentation"]
+    for wrong in (
+        {"labels": "own"},
+        {"labels": "generated_rooms", "names": ["shelf"]},
+        {"labels": "own", "names": ["shelf", "shelf"]},
+    ):
+        with pytest.raises(CardError, match=r"segmentation\.names is"):
+            ModelCard.from_dict({**MULTITASK, "segmentation": wrong}, "here")
+
+
 def test_a_multitask_model_needs_an_output() -> None:
     empty = {k: v for k, v in MULTITASK.items() if k not in ("depth", "segmentation", "maps")}
     with pytest.raises(CardError, match="no 'depth', 'segmentation' or 'maps'"):

@@ -15,7 +15,12 @@ from dense_perception import cli
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import InputError
 from dense_perception.core.labels import VOID
-from dense_perception.evaluation.segmentation import picture_pairs, read_labels
+from dense_perception.evaluation.segmentation import (
+    compare,
+    first_label,
+    picture_pairs,
+    read_labels,
+)
 from dense_perception.metrics.dense import Confusion
 from dense_perception.nets import zoo
 from test.support import official_layouts
@@ -178,3 +183,24 @@ def test_what_is_missing_is_said(
     assert "--images needs --labels" in err
     assert cli.main(["evaluate", "depth_anything_v2_small", *folders, "--flip"]) == 2
     assert "gives no labels: choose a segmentation model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [(3, "labels go up to 3, the model's classes are 1 to 2"), (0, "name no class")],
+)
+def test_labels_of_another_numbering_are_named(tmp_path: Path, value: int, says: str) -> None:
+    cv2.imwrite(str(tmp_path / "p.png"), np.zeros((4, 4, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "l.png"), np.full((4, 4), value, np.uint8))
+    confusion = Confusion(2)
+    pairs = iter([(tmp_path / "p.png", tmp_path / "l.png")])
+    problems = list(compare(lambda rgb_hwc: np.zeros((4, 4), int), pairs, confusion, 1))
+    assert len(problems) == 1
+    assert says in problems[0]
+    assert not confusion.counts.any()
+
+
+def test_labels_of_corpora_count_from_one() -> None:
+    for labels in ({"labels": "generated_rooms"}, {"labels": "own", "names": ["a", "b"]}):
+        assert first_label(ModelCard.from_dict({**CARD, "segmentation": labels}, "x")) == 1
+    assert first_label(ModelCard.from_dict({**CARD, "segmentation": {"labels": "coco"}}, "x")) == 0

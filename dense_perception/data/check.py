@@ -1,0 +1,81 @@
+"""Whether a corpus teaches what a training is for: said before the training, not by its result."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dense_perception.core.errors import TrainingError
+from dense_perception.data.corpus import Corpus, evenly, open_shard, shard_folders
+
+_FRAMES = 32
+_MIN_SHARE = 0.01
+# A median beyond this many metres is nothing that a camera on a robot sees.
+_MILLIMETRES = 300.0
+
+
+def check_depth(corpus: Corpus, min_m: float, max_m: float) -> None:
+    """Look at some frames spread over the corpus.
+
+    :raises TrainingError: if under a hundredth of their pixels has a depth from ``min_m`` to
+        ``max_m``, or the depth seems to be in millimetres.
+    """
+    depths = [
+        np.asarray(corpus[index].depth_m[::4, ::4], np.float32)
+        for index in evenly(len(corpus), _FRAMES)
+    ]
+    depth_m = np.concatenate([depth.ravel() for depth in depths])
+    known = depth_m[np.isfinite(depth_m) & (depth_m > 0)]
+    where = f"{corpus.root} (of {len(depths)} frames that were looked at)"
+    if not known.size:
+        raise TrainingError(
+            f"{where} has no depth at all, only 0, infinity or NaN: there is nothing to learn; "
+            "give another corpus, or check how depth_m.npy was made"
+        )
+    median = float(np.median(known))
+    if median > _MILLIMETRES:
+        raise TrainingError(
+            f"{where} has a median depth of {median:.0f}, expected metres: millimetres must be "
+            "divided by 1000 before they are written to depth_m.npy"
+        )
+    share = float(((known >= min_m) & (known <= max_m)).sum() / depth_m.size)
+    if share < _MIN_SHARE:
+        raise TrainingError(
+            f"{where} has {100 * share:.2f} % of its depth from {min_m:g} to {max_m:g} m (median "
+            f"{median:.2f}), expected at least {100 * _MIN_SHARE:g} %: is it in metres? Else "
+            "change min_m and max_m of the configuration"
+        )
+
+
+def check_labels(corpus: Corpus, classes: int) -> tuple[str, ...]:
+    """The names of the corpus's classes from 1 on; empty where its description names none.
+
+    :raises TrainingError: if a shard has no labels, they are above ``classes``, all are 0, or the
+        description names another number of classes.
+    """
+    highest = 0
+    for folder in shard_folders(corpus.root):
+        if not (folder / "labels.npy").exists():
+            raise TrainingError(
+                f"{folder / 'labels.npy'} is missing, and the task 'segmentation' needs labels of "
+                "every shard: leave the task or the corpus out, or make the labels"
+            )
+        highest = max(highest, int(open_shard(folder, ("labels",), ())["labels"].max(initial=0)))
+    if highest == 0:
+        raise TrainingError(
+            f"{corpus.root} has labels of 0 (none) alone: there is nothing to learn"
+        )
+    if highest > classes:
+        raise TrainingError(
+            f"{corpus.root} has labels up to {highest}, the network {classes} classes (1 to "
+            f"{classes}, 0 is none): set `classes` of the configuration's network, or relabel"
+        )
+    given = corpus.description.get("classes") or []
+    if not isinstance(given, list) or not all(isinstance(name, str) and name for name in given):
+        raise TrainingError(f"{corpus.root}/corpus.json: classes must be a list of names")
+    names = tuple(given[1:])
+    if names and (len(names) != classes or len(set(names)) != len(names)):
+        raise TrainingError(
+            f"{corpus.root}/corpus.json names {len(names)} classes after that of 0, the network "
+            f"has {classes}: name each once, and set `classes` of the configuration's network"
+        )
+    return names
