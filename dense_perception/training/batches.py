@@ -204,8 +204,3 @@ def collate(pairs: Sequence[tuple[View, Mapping[str, np.ndarray]]]) -> Batch:
         torch.tensor([view.intrinsics.mean_focal_px for view in views], dtype=torch.float32),
         targets,
     )
-
-
-def one_thread_for_opencv() -> None:
-    """Batches are prepared beside the optimiser; OpenCV's own threads would only contend."""
-    cv2.setNumThreads(1)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 
 from dense_perception.core.errors import TrainingError
@@ -17,7 +20,6 @@ from dense_perception.data.check import check_depth, check_labels
 from dense_perception.data.corpus import Corpus, Frames, Mixture, evenly, split
 from dense_perception.nets.zoo import build
 from dense_perception.training import run_folder
-from dense_perception.training.batches import one_thread_for_opencv
 from dense_perception.training.config import TrainingConfig
 from dense_perception.training.loop import Task, fit
 from dense_perception.training.provenance import machine
@@ -106,9 +108,6 @@ def train(options: TrainOptions, on_record: Callable[[dict[str, Any]], None]) ->
         raise TrainingError(
             f"{options.out} already holds a run: go on with it (--resume), or choose another --out"
         )
-    torch.set_num_threads(options.threads)
-    torch.set_flush_denormal(True)
-    one_thread_for_opencv()
     task = Task(
         config=config,
         train=frames,
@@ -128,7 +127,27 @@ def train(options: TrainOptions, on_record: Callable[[dict[str, Any]], None]) ->
         device=device,
         workers=_workers(device) if options.workers is None else options.workers,
     )
-    return fit(task, on_record)
+    with _process_tuned(options.threads):
+        return fit(task, on_record)
+
+
+@contextmanager
+def _process_tuned(threads: int) -> Iterator[None]:
+    """Speed settings that hold for the whole process, taken back afterwards: it may go on to
+    compute something else, whose smallest numbers must not be flushed to zero.
+    """
+    threads_before, opencv_before = torch.get_num_threads(), cv2.getNumThreads()
+    flushed_before = sys.float_info.min / 2 == 0
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    # Batches are prepared beside the optimiser; OpenCV's own threads would only contend.
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads_before)
+        torch.set_flush_denormal(flushed_before)
+        cv2.setNumThreads(opencv_before)
 
 
 def _device(asked: str) -> str:

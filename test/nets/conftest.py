@@ -1,16 +1,15 @@
-"""Small tensors gain nothing from threads, and lose a lot on a busy machine."""
+"""What all tests of networks need."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
-import torch
+
+from test.support.threads import one_thread
 
 
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture(autouse=True, scope="module")
+def at_one_thread() -> Iterator[None]:
+    with one_thread():
+        yield

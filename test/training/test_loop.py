@@ -6,6 +6,8 @@ import argparse
 import json
 import os
 import pickle
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from dense_perception.training.config import StageConfig, TrainingConfig
 from dense_perception.training.loop import Task, fit
 from test.support.corpora import write_corpus
 from test.support.models import default_network
+from test.support.threads import one_thread
 
 SMALL = {"features": 16, "head_features": [8, 8], "dim": 32, "depth": 1, "heads": 2}
 NETWORK = {**default_network(), **SMALL, "width": 64, "height": 64}
@@ -51,9 +54,9 @@ MILD = AugmentConfig(
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    torch.set_num_threads(1)
-    return Corpus(write_corpus(tmp_path_factory.mktemp("data") / "rooms", frames=16))
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
+    with one_thread():
+        yield Corpus(write_corpus(tmp_path_factory.mktemp("data") / "rooms", frames=16))
 
 
 def task(corpus: Corpus, out: Path, config: TrainingConfig = CONFIG, **changes: Any) -> Task:
@@ -260,12 +263,14 @@ def test_the_command_trains_and_does_not_overwrite(
 ) -> None:
     import yaml
 
+    smallest = sys.float_info.min
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(CONFIG.to_dict()), encoding="utf-8")
     words = (str(path), "--data", str(corpus.root), "--out", str(tmp_path / "run"), "--threads=1")
     assert command.main(arguments(*words, "--steps", "1", "--json")) == 0
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert records[-1]["kind"] == "validation"
+    assert smallest / 2 > 0, "the process still flushes small numbers to zero"
     with pytest.raises(TrainingError, match="already holds a run"):
         command.main(arguments(*words, "--steps", "1"))
     assert command.main(arguments(*words, "--steps", "2", "--resume")) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from dense_perception.training.config import LossConfig, StageConfig, TrainingCo
 from dense_perception.training.loop import Task, fit
 from dense_perception.training.losses import l1_loss, multitask_loss, segmentation_loss
 from test.support.corpora import write_corpus
+from test.support.threads import one_thread
 
 NETWORK = {
     "family": "mult",
@@ -92,10 +94,10 @@ def test_the_sum_is_weighted_and_ignores_the_length_of_normals() -> None:
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    torch.set_num_threads(1)
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
     root = write_corpus(tmp_path_factory.mktemp("data") / "rooms", frames=12, labels=True)
-    return Corpus(root)
+    with one_thread():
+        yield Corpus(root)
 
 
 def test_every_loss_falls_and_the_checkpoint_carries_a_multitask_card(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,23 +19,26 @@ from dense_perception.training import run_folder
 from dense_perception.training.loop import fit
 from dense_perception.training.soup import cook
 from test.support.corpora import write_corpus
+from test.support.threads import one_thread
 from test.training.test_loop import CONFIG, NETWORK, task
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     """An earlier model.pt, one that goes on from it, one of another network, and a corpus."""
-    torch.set_num_threads(1)
-    root = tmp_path_factory.mktemp("soup")
-    corpus = Corpus(write_corpus(root / "rooms", frames=6))
-    short = replace(CONFIG, steps=2)
-    fit(task(corpus, root / "earlier", short))
-    earlier = root / "earlier" / run_folder.MODEL_FILE
-    fit(task(corpus, root / "later", short, initial=earlier))
-    other = replace(short, steps=1, network={**NETWORK, "features": 24})
-    fit(task(corpus, root / "other", other))
-    files = {name: root / name / run_folder.MODEL_FILE for name in ("earlier", "later", "other")}
-    return {**files, "corpus": root / "rooms"}
+    with one_thread():
+        root = tmp_path_factory.mktemp("soup")
+        corpus = Corpus(write_corpus(root / "rooms", frames=6))
+        short = replace(CONFIG, steps=2)
+        fit(task(corpus, root / "earlier", short))
+        earlier = root / "earlier" / run_folder.MODEL_FILE
+        fit(task(corpus, root / "later", short, initial=earlier))
+        other = replace(short, steps=1, network={**NETWORK, "features": 24})
+        fit(task(corpus, root / "other", other))
+        files = {
+            name: root / name / run_folder.MODEL_FILE for name in ("earlier", "later", "other")
+        }
+        yield {**files, "corpus": root / "rooms"}
 
 
 def weights(path: Path) -> dict[str, Any]:
