@@ -26,7 +26,8 @@ from dense_perception.core.reference_frames import reference_feeds
 from dense_perception.core.registry import find_model
 from dense_perception.evaluation.bags import PairSource
 from dense_perception.imaging.resize import prepare
-from dense_perception.media.sources import is_bag, open_source
+from dense_perception.media.bag_reader import is_bag
+from dense_perception.media.sources import open_source
 from dense_perception.metrics.depth import abs_rel, delta
 
 REFERENCE = "onnxruntime/fp32"

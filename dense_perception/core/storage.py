@@ -166,6 +166,26 @@ def refuse_pointer(path: Path) -> None:
         )
 
 
+def require_regular_file(path: Path) -> None:
+    """Refuse what may never end or never answer: a pipe, a device, a socket, a folder.
+
+    :raises InputError: if ``path`` is missing, no regular file (or a link to one), or a Git LFS
+        pointer.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFIFO: "pipe", stat.S_IFDIR: "folder", stat.S_IFSOCK: "socket"}
+        kind = kinds.get(stat.S_IFMT(mode), "device")
+        raise InputError(f"{path} is a {kind}, expected a regular file: copy its content to one")
+    try:
+        refuse_pointer(path)
+    except ArtefactError as error:
+        raise InputError(str(error)) from error
+
+
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file in hex, read anew each time.
 

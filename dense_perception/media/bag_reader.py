@@ -1,34 +1,54 @@
-"""rosbag2 recordings without ROS: MCAP or SQLite, compressed or not, whole or cut in half."""
+"""Recordings without ROS: MCAP or SQLite, compressed or not, whole or cut in half.
+
+The storage files are believed, not what is said about them: ``metadata.yaml`` and the indexes are
+often missing, edited or of another recording, and only give the files' order and what to expect.
+"""
 
 from __future__ import annotations
 
 import sqlite3
+import stat
 import tempfile
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from dense_perception.core.errors import InputError
-from dense_perception.media.mcap_salvage import scan_mcap, zstd_module
+import yaml
 
-_STORAGE = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
-_MAX_MESSAGE_BYTES = 1 << 30
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+from dense_perception.core.errors import InputError
+from dense_perception.core.storage import require_regular_file
+from dense_perception.media.mcap_file import McapFile
+from dense_perception.media.sqlite_file import SqliteFile
+from dense_perception.media.stored import (
+    StorageFile,
+    StoredTopic,
+    unpacked_limit,
+    zstd_module,
+)
+
+BAG_SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
+_MAX_METADATA_BYTES = 4 << 20
+_MAX_QOS_BYTES = 1 << 16
+_KNOWN_ENCODINGS = ("cdr", "ros1")
 
 
 @dataclass(frozen=True, slots=True)
 class BagTopic:
     """A topic: its name, ``package/msg/Type``, and how many messages (``None``: not known).
 
-    ``qos``: what its publishers offered, as ``rosbags`` gives it, where the bag says so.
+    ``qos``: what its publishers offered, as ``rosbags`` gives it, where the bag says so;
+    ``encoding``: how its messages are serialised, ``cdr`` or what :meth:`BagReader.deserialize`
+    refuses.
     """
 
     name: str
     msgtype: str
     count: int | None
     qos: tuple[Any, ...] = ()
+    encoding: str = "cdr"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +59,14 @@ class BagMessage:
     msgtype: str
     time_ns: int
     data: bytes = field(repr=False)
+    encoding: str = "cdr"
 
 
 class BagReader:
     """Reads a bag folder, or one of its files, in time order.
 
-    A damaged bag is read as far as it goes; ``problems`` then says what was lost. Use as a context
-    manager, or call :meth:`close`.
+    A damaged bag is read as far as it goes; ``problems`` then says what was lost. Messages of
+    ROS 1 are given as those of ROS 2. Use as a context manager, or call :meth:`close`.
 
     :raises InputError: if there is no bag at ``path``, or nothing in it can be read.
     """
@@ -56,8 +77,8 @@ class BagReader:
         self._stack = ExitStack()
         self._definitions: dict[str, tuple[str, str]] = {}
         self._typestore: Any = None
-        self._whole: Any = None
-        self._parts: list[_Part] = []
+        self._files: list[StorageFile] = []
+        self._topics: tuple[BagTopic, ...] = ()
         try:
             self._open()
         except BaseException:
@@ -80,31 +101,26 @@ class BagReader:
 
     def messages(self, topics: Collection[str] | None = None) -> Iterator[BagMessage]:
         """The messages of all or of the given topics, by time; may be called again."""
-        if self._whole is not None:
-            wanted = [c for c in self._whole.connections if topics is None or c.topic in topics]
-            if not wanted:
-                return
-            last: dict[str, int] = {}
-            try:
-                for connection, time_ns, data in self._whole.messages(wanted):
-                    last[connection.topic] = time_ns
-                    yield BagMessage(connection.topic, connection.msgtype, time_ns, bytes(data))
-            except GeneratorExit:
-                raise
-            except Exception as error:
-                self._note(f"{self.path.name} is damaged: {error}")
-                yield from self._beyond_damage({each.topic for each in wanted}, last)
-            return
-        for part in self._parts:
-            for message in part.messages(self):
-                if topics is None or message.topic in topics:
+        came: Counter[str] = Counter()
+        for file in self._files:
+            for topic, time_ns, data in _noting(file.messages(topics), self._note):
+                came[topic.name] += 1
+                message = self._message(topic, time_ns, data)
+                if message is not None:
                     yield message
+        expected = {topic.name: topic.count or 0 for topic in self._topics}
+        self._miss({n: c for n, c in expected.items() if topics is None or n in topics}, came)
 
     def deserialize(self, message: BagMessage) -> Any:
         """The message as an object with the fields of its ROS type; arrays are read-only.
 
-        :raises InputError: if the type is unknown or the bytes do not fit it.
+        :raises InputError: if the type or the serialisation is unknown, or the bytes do not fit.
         """
+        if message.encoding != "cdr":
+            raise InputError(
+                f"{message.topic} is recorded as {message.encoding!r}, expected CDR of ROS 2 or "
+                "the serialisation of ROS 1: record or convert it as a ROS message"
+            )
         typestore = self._types(message.msgtype)
         try:
             return typestore.deserialize_cdr(message.data, message.msgtype)
@@ -117,51 +133,85 @@ class BagReader:
     def _open(self) -> None:
         if not self.path.exists():
             raise InputError(f"there is no bag {self.path}: give a bag folder, .mcap or .db3 file")
-        from rosbags.rosbag2 import Reader
-
-        try:
-            reader = Reader(self.path)
-            reader.open()
-        except Exception as error:
-            self._open_parts(error)
-        else:
-            self._stack.callback(reader.close)
-            self._whole = reader
-            self._topics = tuple(
-                BagTopic(name, info.msgtype or "", info.msgcount, _offered_qos(info.connections))
-                for name, info in sorted(reader.topics.items())
-            )
-            for connection in reader.connections:
-                definition = connection.msgdef
-                self._define(connection.msgtype, definition.format.name, definition.data)
-
-    def _open_parts(self, cause: Exception) -> None:
-        """Neither index nor metadata can be trusted: go through the files themselves."""
-        files = _storage_files(self.path)
-        if not files:
+        metadata, complaint = _read_metadata(self.path)
+        paths, missing = _storage_files(self.path, metadata)
+        if not paths:
             raise InputError(
-                f"{self.path} is not a rosbag2 recording ({cause}): give a bag folder, .mcap or "
-                ".db3 file"
-            ) from cause
-        self._parts = [_Part(self._unpacked(file)) for file in files]
-        seen: dict[str, BagTopic] = {}
-        for message in self.messages():
-            before = seen.get(message.topic)
-            count = 1 + (before.count or 0) if before else 1
-            seen[message.topic] = BagTopic(message.topic, message.msgtype, count)
-        self._topics = tuple(topic for _, topic in sorted(seen.items()))
-        if not seen:
-            reasons = "; ".join(self.problems) or str(cause)
-            raise InputError(f"nothing in {self.path} can be read: {reasons}") from cause
-        if not self.problems:
-            self._note(f"{self.path.name} has no usable metadata ({cause}); its messages were read")
+                f"{self.path} is not a rosbag2 recording: give a bag folder, .mcap or .db3 file"
+            )
+        for path in paths:
+            try:
+                self._files.append(self._storage(path))
+            except (InputError, OSError, sqlite3.Error) as error:
+                self._note(str(error) if isinstance(error, InputError) else f"{path.name}: {error}")
+        self._collect_topics()
+        if not any(topic.count for topic in self._topics) and (self.problems or not self._files):
+            reasons = "; ".join(self.problems)
+            raise InputError(f"nothing in {self.path} can be read: {reasons}")
+        if missing:
+            self._note(
+                f"{self.path.name} lacks {', '.join(missing)}, which its metadata.yaml names: the "
+                "other files were read"
+            )
+        elif complaint and not self.problems:
+            self._note(
+                f"{self.path.name} has no usable metadata ({complaint}); its messages were read"
+            )
+        if not missing:
+            found = Counter({topic.name: topic.count or 0 for topic in self._topics})
+            self._miss(_promised(metadata), found, "metadata.yaml")
 
-    def _beyond_damage(self, topics: Collection[str], last: dict[str, int]) -> Iterator[BagMessage]:
-        """What the index could not reach, read record by record from the files."""
-        for file in _storage_files(self.path):
-            for message in _Part(self._unpacked(file)).messages(self):
-                if message.topic in topics and message.time_ns > last.get(message.topic, -1):
-                    yield message
+    def _storage(self, path: Path) -> StorageFile:
+        require_regular_file(path)
+        plain = self._unpacked(path)
+        kind = SqliteFile if plain.suffix == ".db3" else McapFile
+        file = kind(plain, self._note)
+        self._stack.callback(file.close)
+        return file
+
+    def _collect_topics(self) -> None:
+        found: dict[str, list[tuple[StoredTopic, int]]] = {}
+        for file in self._files:
+            for topic, count in _noting(file.topics(), self._note):
+                found.setdefault(topic.name, []).append((topic, count))
+                if topic.definition:
+                    known = (topic.definition_format, topic.definition)
+                    self._definitions.setdefault(topic.msgtype, known)
+        self._topics = tuple(
+            BagTopic(
+                name,
+                parts[0][0].msgtype,
+                sum(count for _, count in parts),
+                tuple(qos for topic, _ in parts for qos in _offered_qos(topic.qos)),
+                "cdr" if parts[0][0].encoding in _KNOWN_ENCODINGS else parts[0][0].encoding,
+            )
+            for name, parts in sorted(found.items())
+        )
+
+    def _miss(
+        self, expected: dict[str, int], came: Counter[str], source: str = "its index"
+    ) -> None:
+        """Say that counts were promised and fewer messages came."""
+        short = [
+            f"{name} ({came[name]} of {count})"
+            for name, count in expected.items()
+            if came[name] < count
+        ]
+        if short and not self.problems:
+            self._note(
+                f"{self.path.name} lacks messages that {source} promises: {', '.join(short)}; what "
+                "is there was read: copy the bag again if you have it whole"
+            )
+
+    def _message(self, topic: StoredTopic, time_ns: int, data: bytes) -> BagMessage | None:
+        if topic.encoding == "ros1":
+            try:
+                data = bytes(self._types(topic.msgtype).ros1_to_cdr(data, topic.msgtype))
+            except Exception as error:
+                self._note(f"{topic.name} cannot be converted from ROS 1 ({error}): it is left out")
+                return None
+            return BagMessage(topic.name, topic.msgtype, time_ns, data)
+        return BagMessage(topic.name, topic.msgtype, time_ns, data, topic.encoding)
 
     def _unpacked(self, path: Path) -> Path:
         if path.suffix != ".zstd":
@@ -169,21 +219,28 @@ class BagReader:
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bag_"))
         target = Path(folder) / path.stem
         unpacker = zstd_module().ZstdDecompressor()
+        left = limit = unpacked_limit(path.stat().st_size)
         with open(path, "rb") as packed, open(target, "wb") as plain:
-            try:
-                while not unpacker.eof and (block := packed.read(1 << 20)):
-                    plain.write(unpacker.decompress(block))
-            except Exception as error:
-                self._note(f"{path.name} is damaged: {error}")
+            block = b""
+            while not unpacker.eof and left > 0:
+                if unpacker.needs_input and not (block := packed.read(1 << 20)):
+                    break  # cut off, as the file inside will show
+                try:
+                    piece = unpacker.decompress(block, min(left, 1 << 22))
+                except Exception:  # the standard library's and the backport's errors differ
+                    break
+                block = b""
+                left -= plain.write(piece)
+        if left <= 0 and not unpacker.eof:
+            self._note(
+                f"{path.name} unpacks to over {limit >> 20} MiB, more than {path.stat().st_size} "
+                "bytes of a recording do: unpack it with `zstd -d` if you trust it"
+            )
         return target
 
     def _note(self, problem: str) -> None:
         if problem not in self.problems:
             self.problems.append(problem)
-
-    def _define(self, msgtype: str, kind: str, definition: str) -> None:
-        if definition:
-            self._definitions.setdefault(msgtype, (kind, definition))
 
     def _types(self, msgtype: str) -> Any:
         """The common types of ROS 2, with the bag's own definitions added where it has them."""
@@ -205,70 +262,85 @@ class BagReader:
         return self._typestore
 
 
-class _Part:
-    """One storage file of a bag whose metadata or index is lost."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def messages(self, bag: BagReader) -> Iterator[BagMessage]:
-        is_sqlite = self.path.suffix == ".db3"
-        try:
-            yield from self._sqlite(bag) if is_sqlite else self._mcap(bag)
-        except (InputError, OSError, sqlite3.Error) as error:
-            bag._note(str(error) if isinstance(error, InputError) else f"{self.path.name}: {error}")
-
-    def _mcap(self, bag: BagReader) -> Iterator[BagMessage]:
-        for channel, time_ns, data in scan_mcap(self.path):
-            bag._define(channel.msgtype, channel.definition_format, channel.definition)
-            yield BagMessage(channel.topic, channel.msgtype, time_ns, data)
-
-    def _sqlite(self, bag: BagReader) -> Iterator[BagMessage]:
-        connection = sqlite3.connect(f"file:{self.path}?mode=ro&immutable=1", uri=True)
-        try:
-            # Lets SQLite open a file shorter than its header claims; nothing is written.
-            connection.execute("PRAGMA writable_schema=ON")
-            topics = {
-                key: (name, msgtype)
-                for key, name, msgtype in connection.execute("SELECT id, name, type FROM topics")
-            }
-            # By row id: the index on the time stamps is the first thing a cut file lacks.
-            rows = connection.execute("SELECT topic_id, timestamp, data FROM messages ORDER BY id")
-            for key, time_ns, data in rows:
-                plain = _plain(bytes(data))
-                if key in topics and plain:
-                    yield BagMessage(*topics[key], time_ns, plain)
-        except sqlite3.Error as error:
-            raise InputError(
-                f"{self.path.name} is cut off or damaged ({error}); what came before was read: "
-                "copy the bag again if you have it whole"
-            ) from error
-        finally:
-            connection.close()
-
-
-def _plain(data: bytes) -> bytes:
-    """A message as recorded, unpacked where messages were compressed; empty where it is damaged.
-
-    One that unpacks to more than 1 GiB counts as damaged: a few bytes of zstd can ask for any size.
-    """
-    if not data.startswith(_ZSTD_MAGIC):  # CDR itself starts with 0
-        return data
-    unpacker = zstd_module().ZstdDecompressor()
-    try:
-        plain = bytes(unpacker.decompress(data, _MAX_MESSAGE_BYTES))
-    except Exception:  # the standard library's and the backport's errors differ
-        return b""
-    return plain if unpacker.eof else b""
-
-
-def _offered_qos(connections: Collection[Any]) -> tuple[Any, ...]:
-    offered = [getattr(each.ext, "offered_qos_profiles", None) for each in connections]
-    return tuple(qos for each in offered if isinstance(each, list) for qos in each)
-
-
-def _storage_files(path: Path) -> list[Path]:
+def is_bag(path: Path) -> bool:
+    """Whether a file or folder is named and laid out like a recording."""
     if path.is_dir():
-        files = [file for file in path.iterdir() if file.name.endswith(_STORAGE)]
-        return sorted(files, key=lambda file: (len(file.name), file.name))
-    return [path] if path.name.endswith(_STORAGE) else []
+        return (path / "metadata.yaml").is_file() or any(_in_folder(path))
+    return path.name.endswith(BAG_SUFFIXES)
+
+
+def _noting(items: Iterator[Any], note: Callable[[str], None]) -> Iterator[Any]:
+    """The items up to where the file cannot be read any further."""
+    try:
+        yield from items
+    except (OSError, sqlite3.Error) as error:
+        note(f"the bag could not be read to its end ({error}); what came before was read")
+
+
+def _read_metadata(path: Path) -> tuple[dict[str, Any], str]:
+    """What ``metadata.yaml`` says, and what is wrong with it; both empty for a single file."""
+    file = path / "metadata.yaml"
+    if not path.is_dir():
+        return {}, ""
+    if not stat.S_ISREG(file.stat().st_mode if file.exists() else 0):
+        return {}, "there is no metadata.yaml"
+    try:
+        if file.stat().st_size > _MAX_METADATA_BYTES:
+            return {}, "its metadata.yaml is over 4 MiB"
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError) as error:
+        return {}, f"{type(error).__name__} in metadata.yaml"
+    if not isinstance(data, dict):
+        return {}, "its metadata.yaml holds no bag's information"
+    return data, ""
+
+
+def _promised(metadata: dict[str, Any]) -> dict[str, int]:
+    """How many messages of each topic the metadata names."""
+    promised: dict[str, int] = {}
+    entries = metadata.get("topics_with_message_count")
+    for entry in entries if isinstance(entries, list) else []:
+        try:
+            name, count = str(entry["topic_metadata"]["name"]), int(entry["message_count"])
+        except (KeyError, TypeError, ValueError):
+            continue
+        promised[name] = promised.get(name, 0) + count
+    return promised
+
+
+def _storage_files(path: Path, metadata: dict[str, Any]) -> tuple[list[Path], list[str]]:
+    """The files in the order of recording, and the names of those that are missing."""
+    if not path.is_dir():
+        return ([path] if path.name.endswith(BAG_SUFFIXES) else []), []
+    listed = metadata.get("relative_file_paths")
+    names = [PurePath(str(name)).name for name in listed] if isinstance(listed, list) else []
+    present: list[Path] = []
+    missing: list[str] = []
+    for name in dict.fromkeys(names):
+        found = [path / each for each in (name, f"{name}.zstd") if (path / each).exists()]
+        if found and name.endswith(BAG_SUFFIXES):
+            present.append(found[0])
+        else:
+            missing.append(name)
+    if present:
+        return present, missing
+    return sorted(_in_folder(path), key=lambda file: (len(file.name), file.name)), []
+
+
+def _in_folder(path: Path) -> Iterator[Path]:
+    """Files of a bag; ``._`` ones are what macOS leaves beside every file."""
+    for file in path.iterdir():
+        if file.name.endswith(BAG_SUFFIXES) and not file.name.startswith("._"):
+            yield file
+
+
+def _offered_qos(text: Any) -> list[Any]:
+    """What publishers offered; nothing where the text is damaged."""
+    from rosbags.rosbag2.metadata import parse_qos
+
+    if not isinstance(text, str) or len(text) > _MAX_QOS_BYTES:
+        return []
+    try:
+        return parse_qos(text)
+    except Exception:  # what YAML of another program can hold is open
+        return []

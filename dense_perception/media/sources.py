@@ -18,11 +18,11 @@ from dense_perception.core.camera import (
     intrinsics_from_info,
 )
 from dense_perception.core.errors import InputError
-from dense_perception.core.storage import user_path
+from dense_perception.core.storage import require_regular_file, user_path
 from dense_perception.imaging.decode import decode_compressed
 from dense_perception.imaging.messages import camera_info_topic, is_rectified, message_rgb, stamp_ns
 from dense_perception.media.bag_images import CAMERA_INFO, choose_topic
-from dense_perception.media.bag_reader import BagReader
+from dense_perception.media.bag_reader import BagReader, is_bag
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
@@ -104,6 +104,7 @@ class PictureSource(Source):
     def __iter__(self) -> Iterator[Item]:
         for index, file in enumerate(self.files):
             try:
+                require_regular_file(file)
                 rgb_hwc = decode_compressed(file.read_bytes(), apply_orientation=True)
                 camera = self._given(rgb_hwc.shape[1], rgb_hwc.shape[0])
             except (InputError, OSError) as error:
@@ -123,6 +124,8 @@ class VideoSource(Source):
         super().__init__(calibration)
         self._live = isinstance(target, int)
         self._what = f"camera {target}" if self._live else str(target)
+        if isinstance(target, Path):
+            require_regular_file(target)
         self._capture = cv2.VideoCapture(target if isinstance(target, int) else str(target))
         if not self._capture.isOpened():
             cure = "check that it is plugged in" if self._live else "convert it with ffmpeg"
@@ -262,16 +265,6 @@ def open_source(
         f"cannot tell what {path.name} is: expected a picture ({', '.join(IMAGE_SUFFIXES)}), a "
         f"video ({', '.join(VIDEO_SUFFIXES)}), a folder or a bag (.mcap, .db3)"
     )
-
-
-def is_bag(path: Path) -> bool:
-    """Whether a file or folder is named and laid out like a ROS 2 bag."""
-    if path.is_dir():
-        return (path / "metadata.yaml").is_file() or any(
-            file.name.endswith((".mcap", ".db3", ".mcap.zstd", ".db3.zstd"))
-            for file in path.iterdir()
-        )
-    return path.name.endswith((".mcap", ".db3", ".mcap.zstd", ".db3.zstd"))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

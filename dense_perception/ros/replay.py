@@ -114,6 +114,9 @@ class Replay:
         return self.report
 
     def _advertise(self, topic: BagTopic) -> None:
+        if topic.encoding != "cdr":
+            self.report.skipped[topic.name] = f"it is recorded as {topic.encoding!r}, not CDR"
+            return
         try:
             kind = message_class(topic.msgtype)
         except InputError as error:

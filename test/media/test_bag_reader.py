@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import sqlite3
 import tracemalloc
 from pathlib import Path
 
@@ -11,10 +14,11 @@ import pytest
 
 from dense_perception.core.errors import InputError
 from dense_perception.imaging.messages import message_depth_m, message_rgb
-from dense_perception.media import bag_reader
+from dense_perception.media import sqlite_file
 from dense_perception.media.bag_images import choose_topic, image_topics
 from dense_perception.media.bag_reader import BagReader
-from dense_perception.media.mcap_salvage import decompress_prefix, zstd_module
+from dense_perception.media.mcap_file import MAGIC
+from dense_perception.media.stored import decompress_prefix, zstd_module
 from test.support import recordings as bags
 
 COUNT = 50
@@ -222,8 +226,168 @@ def test_bytes_that_ask_for_gigabytes_are_given_a_limit(monkeypatch: pytest.Monk
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
-    monkeypatch.setattr(bag_reader, "_MAX_MESSAGE_BYTES", 1 << 20)
-    assert bag_reader._plain(bomb) == b""
+    monkeypatch.setattr(sqlite_file, "MAX_UNPACKED_BYTES", 1 << 20)
+    assert sqlite_file._plain(bomb) == b""
     whole = bytes(range(256)) * 4096  # exactly the limit
-    assert bag_reader._plain(zstd_module().compress(whole)) == whole
-    assert bag_reader._plain(zstd_module().compress(whole + b"x")) == b""
+    assert sqlite_file._plain(zstd_module().compress(whole)) == whole
+    assert sqlite_file._plain(zstd_module().compress(whole + b"x")) == b""
+
+
+def short_recording(count: int = 6) -> list[tuple[str, int, object]]:
+    return [
+        ("/camera/image", index + 1, bags.image(picture(index), "rgb8", index + 1))
+        for index in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_short"),
+    [
+        ("type: sensor_msgs/msg/Image", "type: sensor_msgs/msg/Image2", False),
+        ("RIHS01_", "RIHS01_00", False),
+        ("offered_qos_profiles: ''", "offered_qos_profiles: 'history: 1'", False),
+        ("storage_identifier: mcap", 'storage_identifier: ""', False),
+        ("name: /camera/image", "name: /camera/renamed", True),
+        ("message_count: 6", "message_count: 9", True),
+    ],
+)
+def test_the_files_are_believed_not_the_metadata(
+    tmp_path: Path, old: str, new: str, is_short: bool
+) -> None:
+    path = bags.write_bag(tmp_path / "bag", short_recording())
+    metadata = (path / "metadata.yaml").read_text()
+    assert old in metadata
+    (path / "metadata.yaml").write_text(metadata.replace(old, new))
+    with BagReader(path) as bag:
+        assert [topic.count for topic in bag.topics] == [6]
+        assert len(list(bag.messages())) == 6
+        # Counts that were promised and did not come are a loss, and only they are.
+        assert len(bag.problems) == is_short
+        assert all("lacks messages that metadata.yaml promises" in each for each in bag.problems)
+
+
+def test_mcap_without_message_indexes(tmp_path: Path) -> None:
+    file = bags.storage_file(bags.write_bag(tmp_path / "bag", short_recording(), storage="mcap"))
+    content = bytearray(file.read_bytes())
+    position, blanked = 8, 0
+    while content[position] != 0x02:
+        length = int.from_bytes(content[position + 1 : position + 9], "little")
+        if content[position] == 0x07:
+            content[position] = 0x80  # a private record, which readers pass over
+            blanked += 1
+        position += 9 + length
+    assert blanked
+    file.write_bytes(content)
+    with BagReader(file) as bag:
+        assert len(list(bag.messages())) == 6
+        assert bag.problems == []
+
+
+def write_ahead(folder: Path, checkpointed: int, count: int = 6) -> Path:
+    """A recording whose last messages are only in the log, as a killed recorder leaves it."""
+    source = bags.write_bag(folder / "source", short_recording(count), storage="sqlite3")
+    live = folder / "live.db3"
+    with contextlib.closing(sqlite3.connect(live)) as writer:
+        writer.execute("PRAGMA journal_mode=WAL")
+        writer.execute("PRAGMA wal_autocheckpoint=0")
+        writer.execute("ATTACH ? AS source", [str(bags.storage_file(source))])
+        for (text,) in writer.execute(
+            "SELECT sql FROM source.sqlite_master WHERE type = 'table' ORDER BY rootpage"
+        ).fetchall():
+            writer.execute(text)
+        for table in ("topics", "message_definitions"):
+            writer.execute(f"INSERT INTO main.{table} SELECT * FROM source.{table}")
+        for low, high in ((0, checkpointed), (checkpointed, count)):
+            writer.execute(
+                "INSERT INTO main.messages SELECT * FROM source.messages WHERE id > ? AND id <= ?",
+                [low, high],
+            )
+            writer.commit()
+            if low == 0 and checkpointed:
+                writer.execute("PRAGMA main.wal_checkpoint(TRUNCATE)")
+        killed = folder / "killed"
+        killed.mkdir()
+        for suffix in ("", "-wal", "-shm"):
+            shutil.copy(f"{live}{suffix}", killed / f"rec_0.db3{suffix}")
+    return killed
+
+
+@pytest.mark.parametrize("checkpointed", [0, 3])
+def test_messages_in_the_write_ahead_log(tmp_path: Path, checkpointed: int) -> None:
+    folder = write_ahead(tmp_path, checkpointed)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    with BagReader(folder / "rec_0.db3") as bag:
+        assert [message.time_ns for message in bag.messages()] == [1, 2, 3, 4, 5, 6]
+        assert bag.problems == []
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["run#3", "what?", "50%41", "a b"])
+def test_names_with_a_meaning_in_addresses(tmp_path: Path, name: str) -> None:
+    path = bags.write_bag(tmp_path / "bag", short_recording(), storage="sqlite3")
+    path = path.rename(tmp_path / name)
+    with BagReader(path) as bag:
+        assert len(list(bag.messages())) == 6
+        assert bag.problems == []
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("value", ["NULL", "1000000000000", "'text'", "zeroblob(0)"])
+def test_rows_that_are_no_messages(tmp_path: Path, value: str) -> None:
+    path = bags.write_bag(tmp_path / "bag", short_recording(), storage="sqlite3")
+    with contextlib.closing(sqlite3.connect(bags.storage_file(path))) as writer:
+        writer.execute("PRAGMA writable_schema=ON")
+        writer.execute("UPDATE sqlite_master SET sql = replace(sql, 'NOT NULL', '')")
+        writer.commit()
+    with contextlib.closing(sqlite3.connect(bags.storage_file(path))) as writer:
+        writer.execute(f"UPDATE messages SET data = {value} WHERE id = 2")
+        writer.commit()
+    with BagReader(path) as bag:
+        assert [message.time_ns for message in bag.messages()] == [1, 3, 4, 5, 6]
+        assert "1 of its rows hold no message" in bag.problems[0]
+
+
+def test_only_real_tables_are_read(tmp_path: Path) -> None:
+    path = bags.write_bag(tmp_path / "bag", short_recording(), storage="sqlite3")
+    with contextlib.closing(sqlite3.connect(bags.storage_file(path))) as writer:
+        writer.execute("DROP TABLE messages")
+        writer.execute(
+            "CREATE VIEW messages AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM "
+            "n) SELECT i AS id, 1 AS topic_id, i AS timestamp, x'00' AS data FROM n"
+        )
+        writer.commit()
+    with pytest.raises(InputError, match="'messages' is a view, expected a table"):
+        BagReader(path)
+
+
+@pytest.mark.parametrize("name", ["bag.mcap", "bag.db3", "bag.mcap.zstd"])
+def test_a_pipe_is_no_bag(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match="is a pipe, expected a regular file"):
+        BagReader(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["bag.mcap.zstd", "bag.db3.zstd"])
+def test_a_file_that_unpacks_without_end_is_cut_short(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(zstd_module().compress(bytes(1 << 28)))
+    with pytest.raises(InputError, match=r"unpacks to over 6\d MiB"):
+        BagReader(file)
+
+
+@pytest.mark.parametrize("claimed", [1 << 10, 1 << 28, 1 << 40])
+def test_a_chunk_that_unpacks_without_end_is_left_out(tmp_path: Path, claimed: int) -> None:
+    packed = zstd_module().compress(bytes(1 << 28))
+    chunk = (
+        bytes(16) + claimed.to_bytes(8, "little") + bytes(4) + b"\x04\0\0\0zstd"
+        + len(packed).to_bytes(8, "little") + packed
+    )  # fmt: skip
+    file = tmp_path / "bag.mcap"
+    file.write_bytes(MAGIC + b"\x06" + len(chunk).to_bytes(8, "little") + chunk)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="nothing in"):
+            BagReader(file)
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()
