@@ -56,6 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="calibration file of camera_calibration, OpenCV or ros2 topic echo",
     )
     camera.add_argument(
+        "--bits",
+        type=int,
+        default=0,
+        metavar="N",
+        help="bits that 16-bit pictures use, 10 or 12 for many cameras (default: all 16)",
+    )
+    camera.add_argument(
         "--hfov",
         type=float,
         default=60.0,
@@ -89,6 +96,7 @@ def main(options: argparse.Namespace) -> int:
         calibration=calibration,
         topic=options.topic,
         info_topic=options.camera_info_topic,
+        bits=options.bits,
     )
     try:
         with Perceiver.load(

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from dense_perception.core.errors import InputError
-from dense_perception.imaging.encodings import Bytes
+from dense_perception.imaging.encodings import Bytes, SignificantBits
 
 MAX_PIXELS = 120_000_000
 """Larger pictures are refused from their header alone: a few kilobytes can claim gigabytes."""
@@ -17,12 +17,18 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def decode_compressed(
-    data: Bytes, *, max_pixels: int = MAX_PIXELS, apply_orientation: bool = False
+    data: Bytes,
+    *,
+    max_pixels: int | None = None,
+    apply_orientation: bool = False,
+    bits: SignificantBits | None = None,
+    keep_gray: bool = False,
 ) -> np.ndarray:
     """Bytes of a JPEG, PNG, BMP or WebP picture to HxWx3 ``uint8`` RGB.
 
     ``apply_orientation`` turns the picture as its EXIF entry says: right for photographs, wrong
-    for a camera stream whose calibration belongs to the stored pixels.
+    for a camera stream whose calibration belongs to the stored pixels. ``bits`` says how 16-bit
+    pixels are read. ``keep_gray`` gives a picture of one channel as HxW.
 
     :raises InputError: for an empty, truncated or damaged picture, another format, or more than
         ``max_pixels`` pixels.
@@ -32,12 +38,13 @@ def decode_compressed(
     kind, width, height = _probe(raw)
     if width < 1 or height < 1:
         raise InputError(f"the {kind} picture claims {width}x{height} pixels: it is damaged")
+    max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
     if width * height > max_pixels:
         raise InputError(
             f"the {kind} picture is {width}x{height}, expected at most {max_pixels / 1e6:g} "
             "million pixels: scale it down"
         )
-    flags = cv2.IMREAD_COLOR
+    flags = cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_ANYCOLOR if keep_gray else cv2.IMREAD_COLOR)
     if not apply_orientation:
         flags |= cv2.IMREAD_IGNORE_ORIENTATION
     bgr_hwc = _imdecode(buffer, flags)
@@ -48,6 +55,14 @@ def decode_compressed(
             f"the {kind} picture claims {width}x{height} and holds "
             f"{bgr_hwc.shape[1]}x{bgr_hwc.shape[0]}: it is damaged"
         )
+    if bgr_hwc.dtype == np.uint16:
+        bgr_hwc = (bits or SignificantBits(16)).to_8bit(bgr_hwc)
+    if bgr_hwc.dtype != np.uint8:
+        raise InputError(
+            f"the {kind} picture holds {bgr_hwc.dtype}, expected 8 or 16 bits: convert it first"
+        )
+    if bgr_hwc.ndim == 2:
+        return bgr_hwc
     return cv2.cvtColor(bgr_hwc, cv2.COLOR_BGR2RGB, dst=bgr_hwc)
 
 

@@ -41,8 +41,34 @@ def _gray(array: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(array, cv2.COLOR_GRAY2RGB)
 
 
-def _high_byte(array: np.ndarray) -> np.ndarray:
-    return (array >> 8).astype(np.uint8)
+class SignificantBits:
+    """How many bits of 16-bit pixels a camera uses, and how they become 8-bit ones.
+
+    ``bits``: 9 to 16; 0 takes all 16 and remembers whether the high ones were ever used, as many
+    cameras deliver 10 or 12 bits in the low ones, which would come out nearly black.
+    """
+
+    def __init__(self, bits: int = 0) -> None:
+        if bits != 0 and not 9 <= bits <= 16:
+            raise InputError(f"significant bits are {bits}, expected 9 to 16, or 0 for all")
+        self.bits = bits
+        self.frames = 0
+        self._highest = 0
+
+    def to_8bit(self, array: np.ndarray) -> np.ndarray:
+        """``uint16`` of any shape to ``uint8``: the highest 8 of the significant bits."""
+        shift = (self.bits or 16) - 8
+        if not self.bits:
+            self.frames += 1
+            self._highest = max(self._highest, int(array.max()))
+        shifted = array >> shift
+        return (shifted if shift == 8 else np.minimum(shifted, 255)).astype(np.uint8)
+
+    @property
+    def doubt(self) -> int:
+        """How many bits the pictures so far fit into, if that is at most 12; else 0."""
+        used = max(self._highest.bit_length(), 9)
+        return used if self.frames and used <= 12 and self._highest else 0
 
 
 _BGR, _BGRA = _colour(cv2.COLOR_BGR2RGB), _colour(cv2.COLOR_BGRA2RGB)
@@ -64,9 +90,11 @@ _IMAGES: dict[str, _Layout] = {
     "8UC4": _Layout("u1", 4, _BGRA),
     "mono8": _Layout("u1", 1, _gray),
     "8UC1": _Layout("u1", 1, _gray),
-    "mono16": _Layout("u2", 1, lambda array: _gray(_high_byte(array))),
-    "rgb16": _Layout("u2", 3, _high_byte),
-    "bgr16": _Layout("u2", 3, lambda array: _BGR(_high_byte(array))),
+    "mono16": _Layout("u2", 1, _gray),
+    "rgb16": _Layout("u2", 3),
+    "bgr16": _Layout("u2", 3, _BGR),
+    "rgba16": _Layout("u2", 4, _colour(cv2.COLOR_RGBA2RGB)),
+    "bgra16": _Layout("u2", 4, _BGRA),
     "yuv422": _Layout("u1", 2, _UYVY, even_width=True),
     "uyvy": _Layout("u1", 2, _UYVY, even_width=True),
     "yuv422_yuy2": _Layout("u1", 2, _YUY2, even_width=True),
@@ -74,6 +102,7 @@ _IMAGES: dict[str, _Layout] = {
     "nv12": _Layout("u1", 1, _colour(cv2.COLOR_YUV2RGB_NV12), True, True, True),
     "nv21": _Layout("u1", 1, _colour(cv2.COLOR_YUV2RGB_NV21), True, True, True),
     **{f"bayer_{name}8": _Layout("u1", 1, _colour(code)) for name, code in _BAYER.items()},
+    **{f"bayer_{name}16": _Layout("u2", 1, _colour(code)) for name, code in _BAYER.items()},
 }
 _DEPTHS: dict[str, _Layout] = {
     "16UC1": _Layout("u2", 1),
@@ -87,9 +116,17 @@ DEPTH_ENCODINGS: tuple[str, ...] = tuple(_DEPTHS)
 
 
 def decode_image(
-    encoding: str, width: int, height: int, step: int, data: Bytes, is_bigendian: bool = False
+    encoding: str,
+    width: int,
+    height: int,
+    step: int,
+    data: Bytes,
+    is_bigendian: bool = False,
+    bits: SignificantBits | None = None,
 ) -> np.ndarray:
     """A picture's message fields to HxWx3 ``uint8`` RGB.
+
+    ``bits`` says how 16-bit pixels are read; by default all their bits count.
 
     ``step`` is the length of a row in bytes, padding included; ``data`` anything with the buffer
     protocol. ``rgb8`` is returned as a view of ``data``, perhaps read-only and with padded rows.
@@ -110,6 +147,8 @@ def decode_image(
             "set the camera driver to one of them"
         )
     array = _array(layout, encoding, width, height, step, data, is_bigendian)
+    if layout.dtype == "u2":
+        array = (bits or SignificantBits(16)).to_8bit(array)
     if layout.convert is None:
         return array
     try:
@@ -117,6 +156,12 @@ def decode_image(
     except cv2.error as error:
         raise InputError(f"cannot convert {width}x{height} {encoding}: {error.err}") from error
     return rgb_hwc
+
+
+def demosaic(encoding: str, raw_hw: np.ndarray) -> np.ndarray | None:
+    """HxW ``uint8`` of a ``bayer_*`` encoding to HxWx3 RGB; ``None`` for another encoding."""
+    layout = _IMAGES.get(encoding) if encoding.startswith("bayer_") else None
+    return layout.convert(raw_hw) if layout is not None and layout.convert else None
 
 
 def decode_depth(

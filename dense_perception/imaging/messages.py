@@ -10,12 +10,21 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from dense_perception.core.errors import InputError
 from dense_perception.imaging.decode import decode_compressed, decode_compressed_depth
-from dense_perception.imaging.encodings import DEPTH_ENCODINGS, Bytes, decode_depth, decode_image
+from dense_perception.imaging.encodings import (
+    DEPTH_ENCODINGS,
+    Bytes,
+    SignificantBits,
+    decode_depth,
+    decode_image,
+    demosaic,
+)
 
 _NS = 1_000_000_000
 _TRANSPORTS = ("compressed", "compressedDepth", "theora", "zstd", "ffmpeg")
 _RECTIFIED = re.compile(r"(^|_)rect(ified)?(_|$)")
+_VIDEO = ("h264", "h265", "hevc", "avc", "av1", "vp8", "vp9", "theora", "ffmpeg", "mpeg")
 
 
 class Stamp(Protocol):
@@ -71,21 +80,51 @@ def is_depth(message: ImageMessage, topic: str = "") -> bool:
     """
     if is_compressed(message):
         form = str(getattr(message, "format", ""))
-        says = "compressedDepth" in form or form.startswith(DEPTH_ENCODINGS)
+        encoding = form.partition(";")[0].strip()
+        says = "compressedDepth" in form or (encoding in DEPTH_ENCODINGS and encoding != "mono16")
         return says or topic.endswith("/compressedDepth")
     encoding = getattr(message, "encoding", "")
     return encoding in DEPTH_ENCODINGS and encoding != "mono16"
 
 
-def message_rgb(message: ImageMessage) -> np.ndarray:
+def message_rgb(message: ImageMessage, bits: SignificantBits | None = None) -> np.ndarray:
     """The picture as HxWx3 ``uint8`` RGB; for ``rgb8`` a view of the message's data.
+
+    The ``format`` of a ``CompressedImage`` is obeyed: a Bayer pattern is demosaiced, depth and
+    video are refused by name. ``bits`` says how 16-bit pixels are read.
 
     :raises InputError: if it is truncated, damaged, too large or of an unknown encoding, or its
         fields contradict each other.
     """
     if is_compressed(message):
-        return decode_compressed(message.data)
-    return decode_image(*_fields(message))
+        return _compressed_rgb(message, bits)
+    return decode_image(*_fields(message), bits)
+
+
+def _compressed_rgb(message: ImageMessage, bits: SignificantBits | None) -> np.ndarray:
+    form = str(getattr(message, "format", "")).strip()
+    encoding = form.partition(";")[0].strip()
+    if is_depth(message):
+        raise InputError(
+            f"the compressed image is {form!r}, which is depth, expected a picture: choose the "
+            "camera's colour or mono image"
+        )
+    if any(name in form.lower() for name in _VIDEO):
+        raise InputError(
+            f"the compressed image is {form!r}, a video stream, expected pictures (jpeg, png): "
+            "let the driver publish those or raw images"
+        )
+    if encoding.startswith("bayer_"):
+        # Some drivers compress the raw mosaic, others the picture made of it.
+        pixels = decode_compressed(message.data, bits=bits, keep_gray=True)
+        rgb_hwc = demosaic(encoding, pixels) if pixels.ndim == 2 else pixels
+        if rgb_hwc is None:
+            raise InputError(
+                f"the compressed image is {encoding!r}, expected one of the Bayer patterns of "
+                "sensor_msgs: set the camera driver to one of them"
+            )
+        return rgb_hwc
+    return decode_compressed(message.data, bits=bits)
 
 
 def message_depth_m(message: ImageMessage) -> np.ndarray:

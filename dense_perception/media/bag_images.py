@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from dense_perception.core.errors import InputError
 from dense_perception.imaging.encodings import IMAGE_ENCODINGS
-from dense_perception.imaging.messages import base_topic, is_compressed, is_depth
-from dense_perception.media.bag_reader import BagReader
+from dense_perception.imaging.messages import base_topic, is_compressed, is_depth, message_rgb
+from dense_perception.media.bag_reader import BagReader, BagTopic
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
@@ -16,7 +18,8 @@ def image_topics(bag: BagReader) -> dict[str, str]:
     """Topic name to ``picture``, ``depth`` or ``other``, judged by its first readable message."""
     kinds: dict[str, str] = {}
     for topic in bag.topics:
-        if topic.msgtype in (IMAGE, COMPRESSED) and topic.count != 0:
+        is_image = topic.msgtype in (IMAGE, COMPRESSED) and topic.encoding == "cdr"
+        if is_image and topic.count != 0:
             kinds[topic.name] = _kind(bag, topic.name)
     return kinds
 
@@ -32,11 +35,19 @@ def choose_topic(bag: BagReader, wanted: str | None, kind: str, option: str) -> 
     if wanted is not None:
         if wanted in kinds:
             return wanted
+        for topic in bag.topics:
+            if topic.name == wanted:
+                raise InputError(
+                    f"{option} {wanted} of {bag.path.name} holds no images: "
+                    f"{_why_not(bag, topic, kinds)}"
+                )
         known = ", ".join(fitting or [topic.name for topic in bag.topics])
         raise InputError(f"{bag.path.name} has no image topic {wanted!r}: {option} one of {known}")
     if not fitting:
-        known = ", ".join(topic.name for topic in bag.topics)
-        raise InputError(f"{bag.path.name} has no {kind} topic, only {known}")
+        reasons = "; ".join(f"{topic.name}: {_why_not(bag, topic, kinds)}" for topic in bag.topics)
+        raise InputError(
+            f"{bag.path.name} has no {kind} topic among {len(bag.topics)}: {reasons or 'none'}"
+        )
     if len(fitting) > 1:
         # The raw and the compressed form of one camera are one choice.
         bases = {base_topic(name) for name in fitting}
@@ -46,6 +57,30 @@ def choose_topic(bag: BagReader, wanted: str | None, kind: str, option: str) -> 
                 f"{', '.join(fitting)}"
             )
     return min(fitting, key=len)
+
+
+def _why_not(bag: BagReader, topic: BagTopic, kinds: Mapping[str, str]) -> str:
+    """Why a topic is not what was looked for."""
+    if topic.encoding != "cdr":
+        return f"{topic.msgtype or 'no type'} in {topic.encoding!r}, which is not a ROS message"
+    if not topic.msgtype:
+        return "the recording does not say its type"
+    if topic.msgtype not in (IMAGE, COMPRESSED):
+        return topic.msgtype
+    if not topic.count:
+        return "no messages"
+    for message in bag.messages([topic.name]):
+        try:
+            content = bag.deserialize(message)
+            if topic.msgtype == IMAGE and content.encoding == "mono16":
+                return "mono16, which counts as a picture; name the topic if it is depth"
+            if kinds.get(topic.name) != "other":
+                return kinds.get(topic.name, "no messages")
+            message_rgb(content)
+        except InputError as error:
+            return str(error)
+        return "other"
+    return "no message that can be read"
 
 
 def _kind(bag: BagReader, topic: str) -> str:

@@ -20,6 +20,7 @@ from dense_perception.core.camera import (
 from dense_perception.core.errors import InputError
 from dense_perception.core.storage import require_regular_file, user_path
 from dense_perception.imaging.decode import decode_compressed
+from dense_perception.imaging.encodings import SignificantBits
 from dense_perception.imaging.messages import camera_info_topic, is_rectified, message_rgb, stamp_ns
 from dense_perception.media.bag_images import CAMERA_INFO, choose_topic
 from dense_perception.media.bag_reader import BagReader, is_bag
@@ -50,8 +51,11 @@ class Source(ABC):
     total: int | None = None
     is_rectified = False
 
-    def __init__(self, calibration: CameraInfoMessage | None = None) -> None:
+    def __init__(
+        self, calibration: CameraInfoMessage | None = None, bits: SignificantBits | None = None
+    ) -> None:
         self.calibration = calibration
+        self.bits = bits or SignificantBits()
         self.problems: list[str] = []
 
     @abstractmethod
@@ -60,6 +64,14 @@ class Source(ABC):
     def close(self) -> None:
         """Free the file or the device."""
         return
+
+    def _doubt_bits(self) -> None:
+        if self.bits.doubt:
+            self._note(
+                f"the 16-bit pictures only use {self.bits.doubt} bits and were read as nearly "
+                "black: give the camera's with --bits 10 or --bits 12, or --bits 16 if they are "
+                "that dark"
+            )
 
     def _given(self, width: int, height: int) -> Intrinsics | None:
         """
@@ -85,8 +97,14 @@ class Source(ABC):
 class PictureSource(Source):
     """One picture, or every picture of a folder in natural order (2 before 10)."""
 
-    def __init__(self, path: Path, calibration: CameraInfoMessage | None = None) -> None:
-        super().__init__(calibration)
+    def __init__(
+        self,
+        path: Path,
+        calibration: CameraInfoMessage | None = None,
+        *,
+        bits: SignificantBits | None = None,
+    ) -> None:
+        super().__init__(calibration, bits)
         if path.is_dir():
             found = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
             self.files = sorted(found, key=lambda file: _natural(file.name))
@@ -105,7 +123,9 @@ class PictureSource(Source):
         for index, file in enumerate(self.files):
             try:
                 require_regular_file(file)
-                rgb_hwc = decode_compressed(file.read_bytes(), apply_orientation=True)
+                rgb_hwc = decode_compressed(
+                    file.read_bytes(), apply_orientation=True, bits=self.bits
+                )
                 camera = self._given(rgb_hwc.shape[1], rgb_hwc.shape[0])
             except (InputError, OSError) as error:
                 self.problems.append(f"{file.name}: {error}")
@@ -115,6 +135,7 @@ class PictureSource(Source):
                 name = f"{file.stem}_{file.suffix[1:].lower()}"
             time_ns = index * _FOLDER_INTERVAL_NS
             yield Item(Frame(rgb_hwc, time_ns, "camera", camera), name, time_ns)
+        self._doubt_bits()
 
 
 class VideoSource(Source):
@@ -136,16 +157,22 @@ class VideoSource(Source):
     def __iter__(self) -> Iterator[Item]:
         import time
 
-        index = 0
+        index = last_ns = time_ns = 0
         start = time.monotonic_ns()
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        interval_ns = round(1e9 / rate) if 0.1 <= rate <= 1000 else _FOLDER_INTERVAL_NS
         while True:
             if self._live:
                 time_ns = time.monotonic_ns() - start
-            else:
-                time_ns = int(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
             ok, bgr_hwc = self._capture.read()
             if not ok or bgr_hwc is None:
                 break
+            if not self._live:
+                # The position is that of the frame read last, so it is asked afterwards.
+                time_ns = round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+                if index and time_ns <= last_ns:  # a stream without stamps, or with damaged ones
+                    time_ns = last_ns + interval_ns
+                last_ns = time_ns
             rgb_hwc = cv2.cvtColor(bgr_hwc, cv2.COLOR_BGR2RGB)
             height, width = rgb_hwc.shape[:2]
             frame = Frame(rgb_hwc, time_ns, "camera", self._given(width, height))
@@ -170,8 +197,9 @@ class BagSource(Source):
         *,
         topic: str | None = None,
         info_topic: str | None = None,
+        bits: SignificantBits | None = None,
     ) -> None:
-        super().__init__(calibration)
+        super().__init__(calibration, bits)
         self.bag = BagReader(path)
         try:
             self.topic = choose_topic(self.bag, topic, "picture", "--topic")
@@ -199,7 +227,7 @@ class BagSource(Source):
                     latest = content
                     continue
                 index += 1
-                rgb_hwc = message_rgb(content)
+                rgb_hwc = message_rgb(content, self.bits)
             except InputError as error:
                 self.problems.append(f"{message.topic} at {message.time_ns} ns: {error}")
                 continue
@@ -208,6 +236,7 @@ class BagSource(Source):
             used = None if camera is None else self.calibration or latest
             yield Item(frame, f"frame_{index - 1:06d}", message.time_ns, used)
         self.problems.extend(note for note in self.bag.problems if note not in self.problems)
+        self._doubt_bits()
 
     def close(self) -> None:
         self.bag.close()
@@ -241,14 +270,17 @@ def open_source(
     calibration: CameraInfoMessage | None = None,
     topic: str | None = None,
     info_topic: str | None = None,
+    bits: int = 0,
 ) -> Source:
     """Tell by name and content what ``text`` is, and open it.
 
     A number is a camera; a folder with bag files is a bag, any other a folder of pictures.
+    ``bits`` of 16-bit pictures are used by the camera; 0 takes all and complains of unused ones.
 
     :raises InputError: if there is nothing there or it cannot be read.
     """
     path = user_path(text)
+    significant = SignificantBits(bits)
     if text.isdigit() and not path.exists():
         return VideoSource(int(text), calibration)
     if not path.exists():
@@ -256,9 +288,9 @@ def open_source(
             f"there is no {text}: give a picture, a folder, a video, a bag or a camera's number"
         )
     if is_bag(path):
-        return BagSource(path, calibration, topic=topic, info_topic=info_topic)
+        return BagSource(path, calibration, topic=topic, info_topic=info_topic, bits=significant)
     if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
-        return PictureSource(path, calibration)
+        return PictureSource(path, calibration, bits=significant)
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return VideoSource(path, calibration)
     raise InputError(

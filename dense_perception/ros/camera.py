@@ -15,6 +15,7 @@ from dense_perception.core.camera import Frame, calibration_doubt, intrinsics_fr
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import InputError
 from dense_perception.core.prediction import DepthKind, DepthMap, Prediction
+from dense_perception.imaging.encodings import SignificantBits
 from dense_perception.imaging.messages import is_rectified, stamp_ns
 from dense_perception.ros.convert import rgb_from_message
 from dense_perception.ros.diagnostics import FrameLog, NodeLog
@@ -29,6 +30,7 @@ Settings = TypeVar("Settings", bound=CloudParameters)
 AnyImage: TypeAlias = Image | CompressedImage
 
 _LOG_PERIOD_S = 5.0
+_BITS_FRAMES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class CameraInput:
     ) -> None:
         self._graph = graph
         self._info: CameraInfo | None = None
+        self.bits = SignificantBits(settings.significant_bits)
         compressed = settings.image_transport == "compressed"
         prefix = f"{camera}/" if camera else ""
         self._image = graph.subscribe(
@@ -85,7 +88,7 @@ class CameraInput:
 
         :raises InputError: if the image cannot be used. An unusable camera_info does not raise.
         """
-        rgb_hwc = rgb_from_message(message)
+        rgb_hwc = rgb_from_message(message, self.bits)
         info, intrinsics, problem, doubt = self._info, None, "", ""
         if info is not None:
             height, width = rgb_hwc.shape[:2]
@@ -226,6 +229,12 @@ class Camera(Generic[Settings]):
                 f"{self._label()}images on {source.topic} are not rectified: ~/points follows the "
                 "lens, and ~/depth/camera_info carries its D. Nodes that ignore D, as "
                 "depth_image_proc, need a rectified image; set camera_matrix to P if this is one"
+            )
+        if source.bits.frames >= _BITS_FRAMES and source.bits.doubt:
+            self._log.warn_once(
+                f"{self._label()}16-bit images on {source.topic} only use {source.bits.doubt} bits "
+                "and are nearly black: set significant_bits to the camera's (10 or 12), or to 16 "
+                "if the scene is that dark"
             )
         return image
 

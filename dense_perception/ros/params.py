@@ -86,6 +86,13 @@ class PerceptionParameters(ParameterTable):
         "best_effort subscribers.",
         choices=("reliable", "best_effort"),
     )
+    significant_bits: int = parameter(
+        0,
+        "How many bits of 16-bit images the camera uses: 10 or 12 for many infrared, thermal and "
+        "machine-vision cameras. 0 takes all 16 and warns where the high ones are never used.",
+        low=0,
+        high=16,
+    )
     default_hfov_deg: float = parameter(
         60.0,
         "Horizontal field of view in degrees to assume while there is no usable camera_info. "

@@ -12,6 +12,7 @@ from dense_perception.core.errors import InputError
 from dense_perception.imaging.encodings import (
     DEPTH_ENCODINGS,
     IMAGE_ENCODINGS,
+    SignificantBits,
     decode_depth,
     decode_image,
 )
@@ -21,6 +22,8 @@ PIXEL_BYTES = {
     "rgb8": 3, "bgr8": 3, "8UC3": 3, "rgba8": 4, "bgra8": 4, "8UC4": 4, "mono8": 1, "8UC1": 1,
     "mono16": 2, "rgb16": 6, "bgr16": 6, "yuv422": 2, "uyvy": 2, "yuv422_yuy2": 2, "yuyv": 2,
     "nv12": 1, "nv21": 1, "bayer_rggb8": 1, "bayer_bggr8": 1, "bayer_gbrg8": 1, "bayer_grbg8": 1,
+    "rgba16": 8, "bgra16": 8, "bayer_rggb16": 2, "bayer_bggr16": 2, "bayer_gbrg16": 2,
+    "bayer_grbg16": 2,
 }  # fmt: skip
 # The oracle gives raw types no colour meaning, and reads too few rows of two-plane formats.
 ORACLE = [name for name in PIXEL_BYTES if not name.startswith(("8UC", "nv"))]
@@ -44,7 +47,9 @@ def test_every_encoding_is_listed() -> None:
 @pytest.mark.parametrize("big_endian", [False, True])
 def test_agrees_with_rosbags_image(encoding: str, big_endian: bool) -> None:
     rows = random_bytes(encoding)
-    if PIXEL_BYTES[encoding] in (2, 6) and not encoding.startswith(("yuv", "uyvy", "yuyv")):
+    if encoding.startswith("bayer") and encoding.endswith("16"):
+        tolerance = 2  # cut before the neighbours are averaged, not after
+    elif PIXEL_BYTES[encoding] in (2, 6, 8) and not encoding.startswith(("yuv", "uyvy", "yuyv")):
         tolerance = 1  # 16 to 8 bit: we cut, the oracle scales
     else:
         tolerance = 0
@@ -189,3 +194,29 @@ def test_one_pixel_of_bayer_is_an_input_error_or_a_pixel() -> None:
     except InputError:
         return
     assert got.shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize(("bits", "encoding"), [(10, "mono16"), (12, "rgb16"), (12, "mono16")])
+def test_cameras_that_use_the_low_bits(bits: int, encoding: str) -> None:
+    channels = PIXEL_BYTES[encoding] // 2
+    wanted = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, channels), np.uint8)
+    wanted[0, 0] = 255
+    data = (wanted.astype("<u2") << (bits - 8)).tobytes()
+    fields = (encoding, WIDTH, HEIGHT, WIDTH * PIXEL_BYTES[encoding], data, False)
+    watch = SignificantBits()
+    assert decode_image(*fields, watch).max() < 16
+    assert watch.doubt == bits
+    told = SignificantBits(bits)
+    assert np.array_equal(decode_image(*fields, told), np.broadcast_to(wanted, (6, 8, 3)))
+    assert told.doubt == 0
+
+
+def test_high_bits_in_one_picture_end_the_doubt() -> None:
+    watch = SignificantBits()
+    watch.to_8bit(np.full((2, 2), 700, np.uint16))
+    assert watch.doubt == 10
+    watch.to_8bit(np.full((2, 2), 5000, np.uint16))
+    assert watch.doubt == 0
+    assert SignificantBits(12).to_8bit(np.array([70, 65535], np.uint16)).tolist() == [4, 255]
+    with pytest.raises(InputError, match="expected 9 to 16"):
+        SignificantBits(8)

@@ -11,6 +11,7 @@ import pytest
 from rosbags.typesys import Stores, get_typestore
 
 from dense_perception.core.errors import InputError
+from dense_perception.imaging.encodings import SignificantBits
 from dense_perception.imaging.messages import (
     base_topic,
     camera_info_topic,
@@ -173,3 +174,39 @@ def test_only_a_word_of_the_last_name_says_that_an_image_is_rectified(
     name: str, rectified: bool
 ) -> None:
     assert is_rectified(name) == rectified
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_compressed_mosaic_is_demosaiced(make: Any, suffix: str) -> None:
+    mosaic = np.zeros((32, 32), np.uint8)
+    mosaic[::2, ::2] = 200  # red alone: the first pixel of rggb
+    rgb = message_rgb(compressed(make, "bayer_rggb8; jpeg compressed", suffix, mosaic))
+    red, green, blue = rgb[8:24, 8:24].reshape(-1, 3).mean(axis=0)
+    assert red > 190 > 10 > max(green, blue)
+    # A driver that made the picture first says the same in front.
+    colour = np.full((32, 32, 3), (10, 20, 200), np.uint8)
+    rgb = message_rgb(compressed(make, "bayer_rggb8; jpeg compressed bgr8", suffix, colour))
+    assert np.abs(rgb.astype(int) - (200, 20, 10)).max() < 8
+    with pytest.raises(InputError, match="'bayer_abcd8', expected one of the Bayer patterns"):
+        message_rgb(compressed(make, "bayer_abcd8; jpeg compressed", suffix, mosaic))
+
+
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        ("16UC1; png compressed", "'16UC1; png compressed', which is depth"),
+        ("32FC1; compressedDepth png", "which is depth"),
+        ("h264", "'h264', a video stream"),
+        ("hevc", "a video stream"),
+    ],
+)
+def test_what_is_no_picture_is_refused_by_its_format(make: Any, form: str, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        message_rgb(compressed(make, form, ".png", np.full((4, 4), 1500, np.uint16)))
+
+
+def test_a_16_bit_png_of_12_bits(make: Any) -> None:
+    gray = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    message = compressed(make, "mono16; png compressed", ".png", gray.astype(np.uint16) << 4)
+    assert np.array_equal(message_rgb(message, SignificantBits(12))[..., 0], gray)
+    assert np.array_equal(message_rgb(message)[..., 0], gray >> 4)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rosbags.typesys import Stores, get_typestore
 
 from dense_perception.core.errors import InputError
 from dense_perception.imaging.messages import message_depth_m, message_rgb
@@ -212,7 +213,7 @@ def test_several_cameras_need_a_choice(tmp_path: Path) -> None:
     with BagReader(path) as bag:
         with pytest.raises(InputError, match=r"several picture.*--topic: /l/image, /r/image"):
             choose_topic(bag, None, "picture", "--topic")
-        with pytest.raises(InputError, match="no depth topic, only /l/image, /r/image"):
+        with pytest.raises(InputError, match="no depth topic among 2: /l/image: picture; /r/image"):
             choose_topic(bag, None, "depth", "--depth-topic")
 
 
@@ -391,3 +392,84 @@ def test_a_chunk_that_unpacks_without_end_is_left_out(tmp_path: Path, claimed: i
         assert tracemalloc.get_traced_memory()[1] < 100 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_why_there_is_no_picture(tmp_path: Path) -> None:
+    mono, odd = np.full((4, 4), 1500, np.uint16), np.zeros((4, 4), np.uint8)
+    path = bags.write_bag(
+        tmp_path / "bag",
+        [
+            ("/odd", 1, bags.image(odd, "yuv999", 1)),
+            ("/info", 2, bags.camera_info(4, 4, 5.0, 2)),
+            ("/depth", 3, bags.image(mono, "16UC1", 3)),
+        ],
+    )
+    with BagReader(path) as bag:
+        with pytest.raises(InputError) as error:
+            choose_topic(bag, None, "picture", "--topic")
+        text = str(error.value)
+        assert "/odd: unknown image encoding 'yuv999', expected one of" in text
+        assert "/info: sensor_msgs/msg/CameraInfo" in text
+        assert "/depth: depth" in text
+        with pytest.raises(InputError, match="--topic /info of bag holds no images: sensor_msgs"):
+            choose_topic(bag, "/info", "picture", "--topic")
+    path = bags.write_bag(tmp_path / "zed", [("/z", 1, bags.image(mono, "mono16", 1))])
+    with (
+        BagReader(path) as bag,
+        pytest.raises(InputError, match="/z: mono16, which counts as a picture; name the topic"),
+    ):
+        choose_topic(bag, None, "depth", "--depth-topic")
+
+
+def test_messages_that_are_not_of_ros(tmp_path: Path) -> None:
+    file = tmp_path / "a.mcap"
+    file.write_bytes(mcap_of("foxglove.CompressedImage", "json", b"{}"))
+    with BagReader(file) as bag:
+        with pytest.raises(
+            InputError, match=r"/a: foxglove\.CompressedImage in 'json', which is not"
+        ):
+            choose_topic(bag, None, "picture", "--topic")
+        (message,) = bag.messages()
+        with pytest.raises(InputError, match="recorded as 'json', expected CDR"):
+            bag.deserialize(message)
+
+
+def test_mcap_in_the_serialisation_of_ros1(tmp_path: Path) -> None:
+    store = get_typestore(Stores.ROS1_NOETIC)
+    stamp = store.types["builtin_interfaces/msg/Time"](sec=3, nanosec=4)
+    header = store.types["std_msgs/msg/Header"](seq=9, stamp=stamp, frame_id="camera")
+    image = store.types[bags.IMAGE](
+        header=header, height=48, width=64, encoding="rgb8", is_bigendian=0, step=192,
+        data=picture(0).reshape(-1),
+    )  # fmt: skip
+    file = tmp_path / "a.mcap"
+    data = bytes(store.serialize_ros1(image, bags.IMAGE))
+    file.write_bytes(mcap_of("sensor_msgs/Image", "ros1", data))
+    with BagReader(file) as bag:
+        assert choose_topic(bag, None, "picture", "--topic") == "/a"
+        (message,) = bag.messages()
+        content = bag.deserialize(message)
+        assert (content.header.stamp.sec, content.header.frame_id) == (3, "camera")
+        assert np.array_equal(message_rgb(content), picture(0))
+
+
+def mcap_of(msgtype: str, encoding: str, data: bytes) -> bytes:
+    """An MCAP file of one message on /a, without chunks and index."""
+
+    def text(value: str) -> bytes:
+        return len(value).to_bytes(4, "little") + value.encode()
+
+    def record(opcode: int, content: bytes) -> bytes:
+        return bytes([opcode]) + len(content).to_bytes(8, "little") + content
+
+    return b"".join(
+        [
+            MAGIC,
+            record(0x01, text("") + text("test")),
+            record(0x03, b"\1\0" + text(msgtype) + text("") + text("")),
+            record(0x04, b"\1\0\1\0" + text("/a") + text(encoding) + bytes(4)),
+            record(0x05, b"\1\0" + bytes(20) + data),
+            record(0x02, bytes(20)),
+            MAGIC,
+        ]
+    )
