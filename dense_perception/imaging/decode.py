@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 import cv2
@@ -13,7 +14,13 @@ from dense_perception.imaging.encodings import Bytes, SignificantBits
 MAX_PIXELS = 120_000_000
 """Larger pictures are refused from their header alone: a few kilobytes can claim gigabytes."""
 
+MAX_JPEG_SCANS = 200
+"""A progressive picture has about ten; each one is decoded over the whole area."""
+
 _PNG = b"\x89PNG\r\n\x1a\n"
+# A marker with a length. libjpeg takes TEM (01) and restarts (D0 to D7) without one, FF 00 is data,
+# and between segments it passes over whatever is no marker.
+_MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
 
 
 def decode_compressed(
@@ -86,7 +93,7 @@ def decode_compressed_depth(
             "the compressed depth image is not a PNG: record it with png compression (not RVL) "
             "or raw"
         )
-    _, width, height = _probe(memoryview(raw))
+    width, height = _png_size(memoryview(raw))
     if not 0 < width * height <= max_pixels:
         raise InputError(f"the compressed depth image claims {width}x{height} pixels")
     values_hw = _imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -118,11 +125,12 @@ def _probe(raw: memoryview) -> tuple[str, int, int]:
     if head.startswith(b"\xff\xd8"):
         return ("JPEG", *_jpeg_size(raw))
     if head.startswith(_PNG):
-        if len(raw) < 33 or bytes(raw[-128:]).find(b"IEND") < 0:
-            raise InputError(f"the PNG picture is cut off after {len(raw)} bytes: send it again")
-        return ("PNG", *struct.unpack(">II", head[16:24]))
+        return ("PNG", *_png_size(raw))
     if head.startswith(b"BM") and len(head) >= 26:
-        width, height = struct.unpack("<ii", head[18:26])
+        width, height, _, bits = struct.unpack_from("<iiHH", raw[18:30].tobytes().ljust(12, b"\0"))
+        packed = len(raw) >= 34 and int.from_bytes(raw[30:34], "little") in (1, 2)
+        if not packed and width * abs(height) * bits // 8 > len(raw):
+            raise InputError(f"the BMP picture is cut off after {len(raw)} bytes: send it again")
         return "BMP", width, abs(height)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP" and len(head) >= 30:
         return ("WebP", *_webp_size(head))
@@ -132,37 +140,69 @@ def _probe(raw: memoryview) -> tuple[str, int, int]:
     )
 
 
-def _jpeg_size(raw: memoryview) -> tuple[int, int]:
-    """Walk the marker segments to the frame header, then look for the end of the image."""
-    cut = InputError(f"the JPEG picture is cut off after {len(raw)} bytes: send it again")
+def _png_size(raw: memoryview) -> tuple[int, int]:
+    """Walk the chunks to the end: a decoder allocates what a length claims before it reads."""
+    cut = InputError(f"the PNG picture is cut off after {len(raw)} bytes: send it again")
     size: tuple[int, int] | None = None
-    position = 2
-    while True:
-        if position + 4 > len(raw):
-            raise cut
-        if raw[position] != 0xFF:
-            raise InputError("the JPEG picture is damaged in its header: send it again")
-        marker = raw[position + 1]
-        if marker == 0xFF:
-            position += 1
-            continue
-        length = (raw[position + 2] << 8) | raw[position + 3]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            if position + 9 > len(raw):
-                raise cut
-            height, width = struct.unpack(">HH", raw[position + 5 : position + 9])
-            size = (width, height)
-        position += 2 + length
-        if marker == 0xDA:
+    position = len(_PNG)
+    while position + 12 <= len(raw):
+        length, kind = struct.unpack_from(">I4s", raw, position)
+        if length > len(raw) - position - 12:
             break
+        if size is None:
+            if kind != b"IHDR" or length != 13:
+                raise InputError("the PNG picture has no header: it is damaged")
+            size = struct.unpack_from(">II", raw, position + 8)
+        elif kind == b"fcTL" and length >= 20:
+            width, height, left, top = struct.unpack_from(">4I", raw, position + 12)
+            if left + width > size[0] or top + height > size[1]:
+                raise InputError("a frame of the PNG picture is larger than the picture: damaged")
+        if kind == b"IEND":
+            return size
+        position += 12 + length
+    raise cut
+
+
+def _jpeg_size(raw: memoryview) -> tuple[int, int]:
+    """Walk the markers as libjpeg does: frame header, number of scans, end of the image."""
+    cut = InputError(f"the JPEG picture is cut off after {len(raw)} bytes: send it again")
+    data = bytes(raw)
+    size: tuple[int, int] | None = None
+    position, scans = 2, 0
+    while (found := _MARKER.search(data, position)) is not None:
+        marker, position = found[1][0], found.end()
+        if marker == 0xD9:
+            if size is None:
+                raise InputError("the JPEG picture has no frame header: it is damaged")
+            if not scans:
+                raise cut
+            return size
+        if marker == 0xD8:
+            raise InputError("the JPEG picture starts twice: it is damaged")
+        if position + 2 > len(data):
+            break
+        length = int.from_bytes(data[position : position + 2], "big")
+        if length < 2:
+            raise InputError("the JPEG picture is damaged in its header: send it again")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            if position + 7 > len(data):
+                break
+            if size is not None:
+                raise InputError("the JPEG picture has two frame headers: it is damaged")
+            height, width = struct.unpack_from(">HH", data, position + 3)
+            size = (width, height)
+        position += length
+        if marker == 0xDA:
+            scans += 1
+            if scans > MAX_JPEG_SCANS:
+                raise InputError(
+                    f"the JPEG picture has over {MAX_JPEG_SCANS} scans, expected about ten: save "
+                    "it again"
+                )
     # A hole before the end is not noticed: libjpeg fills it, warns on stderr and calls the picture
     # whole, and OpenCV passes no warning on. To find it, the Huffman codes would have to be read.
     # Cameras pad the end with zeros; without this marker the lower part would be gray.
-    if bytes(raw[max(position, len(raw) - 65536) :]).rfind(b"\xff\xd9") < 0:
-        raise cut
-    if size is None:
-        raise InputError("the JPEG picture has no frame header: it is damaged")
-    return size
+    raise cut
 
 
 def _webp_size(head: bytes) -> tuple[int, int]:

@@ -138,3 +138,50 @@ def test_compressed_depth() -> None:
     for wrong in (b"", b"RVL" * 20, png[:40], encode(".png", scene())):
         with pytest.raises(InputError, match=r"compressed depth|PNG"):
             decode_compressed_depth(wrong)
+
+
+@pytest.mark.parametrize("kind", [b"IDAT", b"tEXt", b"PLTE", b"fdAT", b"tRNS"])
+def test_a_chunk_beyond_the_bytes_is_refused_before_decoding(kind: bytes) -> None:
+    whole = cv2.imencode(".png", np.zeros((4, 4), np.uint16))[1].tobytes()
+    bomb = whole[:33] + (0xFFFFFF00).to_bytes(4, "big") + kind + whole[33:]
+    for decode in (decode_compressed, decode_compressed_depth):
+        with pytest.raises(InputError, match="is cut off after"):
+            decode(bomb)
+    with pytest.raises(InputError, match="is cut off after"):
+        decode_compressed_depth(bytes(12) + bomb, "16UC1")
+
+
+@pytest.mark.parametrize("bare", [b"\xff\x01", b"\xff\xd0", b"\xff\xd7", b"\xff\xff\xff\x01"])
+def test_markers_without_a_length_hide_no_frame_header(bare: bytes) -> None:
+    large = cv2.imencode(".jpg", np.zeros((300, 400), np.uint8))[1].tobytes()
+    # Read as a segment with a length, the marker would jump over the true frame header.
+    at = large.index(b"\xff\xc0")
+    tricked = large[:at] + bare + large[at:]
+    assert decode_compressed(tricked).shape == (300, 400, 3)
+    with pytest.raises(InputError, match="400x300, expected at most"):
+        decode_compressed(tricked, max_pixels=1000)
+
+
+def test_two_frame_headers_are_refused() -> None:
+    data = cv2.imencode(".jpg", np.zeros((30, 40), np.uint8))[1].tobytes()
+    at = data.index(b"\xff\xc0")
+    end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    with pytest.raises(InputError, match="two frame headers"):
+        decode_compressed(data[:at] + data[at:end] + data[at:])
+
+
+def test_a_picture_of_many_scans_is_refused() -> None:
+    options = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
+    data = cv2.imencode(".jpg", np.zeros((30, 40, 3), np.uint8), options)[1].tobytes()
+    assert decode_compressed(data).shape == (30, 40, 3)
+    at = data.rindex(b"\xff\xda")
+    with pytest.raises(InputError, match="over 200 scans"):
+        decode_compressed(data[:at] + data[at:-2] * 300 + data[-2:])
+
+
+def test_a_bitmap_larger_than_its_bytes_is_refused() -> None:
+    data = bytearray(cv2.imencode(".bmp", np.zeros((4, 4, 3), np.uint8))[1].tobytes())
+    assert decode_compressed(bytes(data)).shape == (4, 4, 3)
+    data[18:26] = (9000).to_bytes(4, "little") * 2
+    with pytest.raises(InputError, match="BMP picture is cut off"):
+        decode_compressed(bytes(data))
