@@ -123,6 +123,7 @@ def _answer_all(
     from dense_perception.core.errors import BackendError, InputError
     from dense_perception.runtime.stream import StageTimer
 
+    _refuse_input_as_output(options.input, options.output)
     sink = _open_sink(perceiver, options)
     timer = StageTimer(window=1_000_000)
     problems: list[str] = []
@@ -178,6 +179,29 @@ def _answer_all(
     }
     _keep(summary, options.output)
     return summary
+
+
+def _refuse_input_as_output(text: str, output: Path) -> None:
+    """
+    :raises InputError: if answers could be written over what they are made from.
+    """
+    from dense_perception.core.errors import InputError
+
+    given, folder = Path(text).expanduser().resolve(), output.expanduser().resolve()
+    if not given.exists():
+        return  # a camera's number
+    inside = given.is_relative_to(folder)
+    is_plain_file = given.parent == folder and not given.is_dir()
+    if (inside and not is_plain_file) or (folder.is_relative_to(given) and _is_recording(given)):
+        raise InputError(
+            f"--output {output} would write over --input {text}: choose a folder elsewhere"
+        )
+
+
+def _is_recording(path: Path) -> bool:
+    from dense_perception.media.bag_reader import is_bag
+
+    return path.is_dir() and is_bag(path)
 
 
 def _open_sink(perceiver: Perceiver, options: argparse.Namespace) -> Any:

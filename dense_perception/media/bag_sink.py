@@ -15,6 +15,7 @@ from dense_perception.core.storage import prepare_output_folder
 from dense_perception.imaging.colorize import DepthColorizer
 from dense_perception.imaging.messages import stamp_fields
 from dense_perception.imaging.points import organised_xyzrgb
+from dense_perception.media.bag_reader import BagReader
 from dense_perception.media.sources import Item
 
 NAMESPACE = "/depth_node"
@@ -159,8 +160,22 @@ class BagSink:
 
 
 def _remove_bag(path: Path) -> None:
-    """Delete an earlier result, and nothing that is not plainly a bag."""
-    names = [entry.name for entry in path.iterdir()]
-    if any(not name.endswith((".mcap", ".db3", ".yaml")) for name in names):
-        raise InputError(f"{path} holds other files than a bag: move it away first")
+    """Delete an earlier result of this sink, and nothing else.
+
+    :raises InputError: if it holds anything that is not an earlier result.
+    """
+    names = {entry.name for entry in path.iterdir()}
+    is_ours = names <= {"metadata.yaml", f"{path.name}.mcap"}
+    if is_ours and names:
+        try:
+            with BagReader(path) as bag:
+                is_ours = all(topic.name.startswith(f"{NAMESPACE}/") for topic in bag.topics)
+        except InputError:
+            # Cut before the first message: only a run leaves its summary beside such a thing.
+            is_ours = (path.parent / "run.json").is_file() and "metadata.yaml" not in names
+    if not is_ours:
+        raise InputError(
+            f"{path} is not an earlier answer of this command and is not replaced: move it away "
+            "or choose another --output"
+        )
     shutil.rmtree(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,38 @@ from dense_perception.media.bag_images import CAMERA_INFO, choose_topic
 from dense_perception.media.bag_reader import BagReader, is_bag
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
+VIDEO_SUFFIXES = (
+    ".mp4",
+    ".avi",
+    ".mkv",
+    ".mov",
+    ".webm",
+    ".m4v",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".h264",
+    ".gif",
+    ".wmv",
+    ".3gp",
+    ".flv",
+)
+_OTHER_SUFFIXES = (
+    ".heic",
+    ".heif",
+    ".avif",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".jp2",
+    ".jxl",
+    ".gif",
+    ".dng",
+    ".jfif",
+)
+_NAME_BYTES = 190
+_SHOWN = 5
 _FOLDER_INTERVAL_NS = 100_000_000
 
 
@@ -106,8 +138,17 @@ class PictureSource(Source):
     ) -> None:
         super().__init__(calibration, bits)
         if path.is_dir():
-            found = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+            # macOS leaves a small "._" file beside every file that it copies.
+            present = [file for file in path.iterdir() if not file.name.startswith("._")]
+            found = (file for file in present if file.suffix.lower() in IMAGE_SUFFIXES)
             self.files = sorted(found, key=lambda file: _natural(file.name))
+            others = [file.name for file in present if file.suffix.lower() in _OTHER_SUFFIXES]
+            if others:
+                shown = ", ".join(sorted(others)[:_SHOWN]) + (", ..." if others[_SHOWN:] else "")
+                self.problems.append(
+                    f"{len(others)} pictures of {path.name} are left out, expected "
+                    f"{', '.join(IMAGE_SUFFIXES)}: convert {shown}"
+                )
             if not self.files:
                 raise InputError(
                     f"{path} holds neither pictures ({', '.join(IMAGE_SUFFIXES)}) nor a bag "
@@ -116,8 +157,7 @@ class PictureSource(Source):
         else:
             self.files = [path]
         self.total = len(self.files)
-        stems = [file.stem for file in self.files]
-        self._ambiguous = {stem for stem in stems if stems.count(stem) > 1}
+        self._names = _unique_names(self.files)
 
     def __iter__(self) -> Iterator[Item]:
         for index, file in enumerate(self.files):
@@ -130,9 +170,7 @@ class PictureSource(Source):
             except (InputError, OSError) as error:
                 self.problems.append(f"{file.name}: {error}")
                 continue
-            name = file.stem
-            if name in self._ambiguous:
-                name = f"{file.stem}_{file.suffix[1:].lower()}"
+            name = self._names[index]
             time_ns = index * _FOLDER_INTERVAL_NS
             yield Item(Frame(rgb_hwc, time_ns, "camera", camera), name, time_ns)
         self._doubt_bits()
@@ -297,6 +335,33 @@ def open_source(
         f"cannot tell what {path.name} is: expected a picture ({', '.join(IMAGE_SUFFIXES)}), a "
         f"video ({', '.join(VIDEO_SUFFIXES)}), a folder or a bag (.mcap, .db3)"
     )
+
+
+def _unique_names(files: list[Path]) -> list[str]:
+    """A name for each picture's answers: its stem, with the suffix and a number where needed.
+
+    Cut to what fits a file's name, and different also on disks that ignore upper and lower case.
+    """
+    stems = [_cut(file.stem) for file in files]
+    folded = Counter(stem.casefold() for stem in stems)
+    # What needs no change keeps its name, whatever comes before it.
+    taken = {stem.casefold() for stem in stems if folded[stem.casefold()] == 1}
+    names = []
+    for stem, file in zip(stems, files, strict=True):
+        name = stem
+        if folded[stem.casefold()] > 1:
+            base = name = f"{stem}_{_cut(file.suffix[1:].lower())}"
+            number = 2
+            while name.casefold() in taken:
+                name, number = f"{base}_{number}", number + 1
+            taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def _cut(name: str) -> str:
+    """At most 190 bytes of a name: a suffix and a temporary file's marks come to it."""
+    return name.encode("utf-8", "surrogateescape")[:_NAME_BYTES].decode("utf-8", "ignore")
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

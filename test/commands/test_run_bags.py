@@ -161,3 +161,32 @@ def test_useless_calibration_is_said_and_a_field_of_view_assumed(
     report = json.loads(captured.out)
     assert (report["answered"], report["intrinsics_assumed"]) == (2, 2)
     assert captured.err.count(words) == 1
+
+
+@pytest.mark.parametrize("output", [".", "bag", "bag/answers"])
+def test_the_input_is_never_written_over(
+    tmp_path: Path, model: str, output: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = colour_bag(tmp_path / "rec" / "bag")
+    before = {file.name: file.read_bytes() for file in source.iterdir()}
+    assert run(model, source, tmp_path / "rec" / output, "--bag", "--overwrite") != 0
+    assert "would write over --input" in capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in source.iterdir()} == before
+
+
+def test_only_own_answers_are_replaced(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = colour_bag(tmp_path / "source")
+    out = tmp_path / "out"
+    assert run(model, source, out, "--bag") == 0
+    assert run(model, source, out, "--bag", "--overwrite") == 0
+    settings, recording = tmp_path / "settings", tmp_path / "other"
+    (settings / "bag").mkdir(parents=True)
+    (settings / "bag" / "metadata.yaml").write_text("mine: 1")
+    colour_bag(recording / "bag")
+    for folder in (settings, recording):
+        before = {file: file.read_bytes() for file in (folder / "bag").iterdir()}
+        assert run(model, source, folder, "--bag", "--overwrite") != 0
+        assert "is not an earlier answer" in capsys.readouterr().err
+        assert {file: file.read_bytes() for file in (folder / "bag").iterdir()} == before

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dense_perception.core.storage import atomic_write
 from dense_perception.media.sources import open_source
 
 
@@ -33,3 +34,28 @@ def test_pictures_of_10_bits_are_doubted_until_told(tmp_path: Path) -> None:
     (item,) = source
     assert np.array_equal(item.frame.rgb_hwc[..., 0], gray)
     assert source.problems == []
+
+
+def test_no_two_pictures_share_a_name(tmp_path: Path) -> None:
+    long, other = "x" * 249, "x" * 248 + "y"
+    files = ["a.png", "a.jpg", "a_png.png", "b.JPG", "B.png", f"{long}.png", f"{other}.png"]
+    for name in files:
+        cv2.imwrite(str(tmp_path / name.replace("JPG", "jpg")), np.zeros((4, 4, 3), np.uint8))
+    (tmp_path / "b.jpg").rename(tmp_path / "b.JPG")
+    names = [item.name for item in open_source(str(tmp_path))]
+    assert len({name.casefold() for name in names}) == len(files)
+    assert {"a_jpg", "a_png", "a_png_2"} <= set(names)
+    for name in names:
+        with atomic_write(tmp_path / f"{name}.png") as stream:
+            stream.write(b"answer")
+
+
+def test_pictures_that_are_left_out_are_named(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((4, 4, 3), np.uint8))
+    for name in ("._a.png", "IMG_1.HEIC", "b.tif", ".DS_Store"):
+        (tmp_path / name).write_bytes(b"Mac OS X")
+    source = open_source(str(tmp_path))
+    assert [item.name for item in source] == ["a"]
+    (problem,) = source.problems
+    assert "2 pictures of" in problem
+    assert problem.endswith("convert IMG_1.HEIC, b.tif")
