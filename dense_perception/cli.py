@@ -7,6 +7,7 @@ benchmark was not kept; 2 it could not be done; 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -75,6 +76,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (head, less) has gone; Python must not try to flush to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        return _complain(
+            f"the disk is full{where} ({error.strerror}): free some space, or choose an output "
+            "folder on another disk, and start again"
+        )
 
 
 def _dispatch(words: list[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import subprocess
 import sys
 from types import ModuleType
@@ -76,6 +77,16 @@ def test_errors_become_one_line_and_a_code(
     verb("probe", monkeypatch, ZeroDivisionError("a bug"))
     with pytest.raises(ZeroDivisionError):
         cli.main(["probe"])
+
+
+def test_a_full_disk_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verb("probe", monkeypatch, OSError(errno.ENOSPC, "No space left on device", "out/a.png"))
+    assert cli.main(["probe"]) == 2
+    said = capsys.readouterr().err
+    assert "the disk is full at out/a.png" in said
+    assert said.count("\n") == 1
 
 
 def test_missing_dependency_names_the_extra(

@@ -44,6 +44,7 @@ class Backend(ABC):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     identity: str = ""
+    problem: str = ""
     """Names the engine that runs, where there is one: its key and its bytes."""
     is_reference: bool = False
     """Whether the others are compared with this one."""

@@ -176,6 +176,7 @@ class OpenVinoBackend(Backend):
             return compiled or self._core.compile_model(model, self._device, config)
         if shapes == self._first:
             self.identity = engine.identity
+            self.problem = engine.problem
         return compiled
 
     def _profile(self, shapes: Shapes) -> str:

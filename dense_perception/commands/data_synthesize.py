@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import sys
+import threading
 from pathlib import Path
 
 from dense_perception.core.errors import InputError
@@ -65,6 +67,9 @@ def main(args: argparse.Namespace) -> int:
     """Generate what is missing of the corpus; a second run goes on where the first ended."""
     from dense_perception.synthetic import generate
 
+    # SIGTERM unwinds as Ctrl-C does: engines that render are processes, and end with their block.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     if args.frames < 1:
         raise InputError(f"--frames is {args.frames}, expected at least 1")
     cache = args.cache or cache_dir() / "synthetic"

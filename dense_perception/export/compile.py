@@ -163,7 +163,7 @@ def _checked(options: CompileOptions, kind: str) -> CompiledRow:
         row: CompiledRow = {
             "precision": kind,
             "check": "agrees with ONNX Runtime" if taken else "refused",
-            "problem": "; ".join(selection.warnings),
+            "problem": "; ".join(filter(None, (*selection.warnings, backend.problem))),
         }
         if options.backend == "openvino":
             row |= {

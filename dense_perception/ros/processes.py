@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from dense_perception.core.errors import BackendError
 from dense_perception.core.machine import numpy_advice
+
+_PR_SET_PDEATHSIG = 1
 
 
 def interrupt_on_signals() -> None:
@@ -53,6 +56,21 @@ def load_opencv(node: str) -> None:
         raise SystemExit(f"{node}: {advice}") from None
 
 
+def _end_with_parent(parent: int) -> Callable[[], None] | None:
+    """Has the kernel end a child whose parent was killed and can end nothing itself (Linux)."""
+    try:
+        prctl = ctypes.CDLL(None).prctl  # looked up before the fork
+    except (AttributeError, OSError, TypeError):
+        return None
+
+    def ask() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+        if os.getppid() != parent:  # it was killed before the kernel was asked
+            os._exit(1)
+
+    return ask
+
+
 class ChildProcess:
     """``python -m module arguments`` with its output in a file; a context manager that stops it.
 
@@ -84,6 +102,7 @@ class ChildProcess:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=variables,
+                preexec_fn=_end_with_parent(os.getpid()),
                 # Ctrl-C at the terminal must reach the parent alone, which then ends its children.
                 start_new_session=True,
             )

@@ -26,6 +26,7 @@ _KEPT_S = 10.0
 # A transform is taken this far beyond its newest stamp: nothing waits for the next one.
 _MOST_EXTRAPOLATION_S = 0.5
 _LONGEST_CHAIN = 64
+_MOST_FRAMES = 1000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +87,7 @@ class _Edge:
     def __init__(self, parent: str) -> None:
         self.parent = parent
         self.static: Transform | None = None
+        self.turn = 0
         self._poses: deque[_Pose] = deque()
 
     def add(self, time_s: float, xyzw: tuple[float, ...], translation: tuple[float, ...]) -> None:
@@ -126,6 +128,7 @@ class TransformBuffer:
 
     def __init__(self) -> None:
         self._edges: dict[str, _Edge] = {}
+        self._turn = 0
 
     def add(self, stamped: TransformStamped, *, static: bool) -> None:
         """Take a transform into account; one that makes no sense is left out."""
@@ -140,13 +143,26 @@ class TransformBuffer:
         if not child or not parent or child == parent:
             return
         edge = self._edges.get(child)
+        if edge is None and not self._has_room():
+            return
         if edge is None or edge.parent != parent:
             edge = self._edges[child] = _Edge(parent)
+        self._turn += 1
+        edge.turn = self._turn
         if static:
             edge.static = transform
         else:
             stamp = stamped.header.stamp
             edge.add(stamp.sec + stamp.nanosec / 1e9, xyzw, translation)
+
+    def _has_room(self) -> bool:
+        """Forget the moving frame that was silent longest; a robot's own never are the oldest."""
+        if len(self._edges) < _MOST_FRAMES:
+            return True
+        moving = [(edge.turn, child) for child, edge in self._edges.items() if edge.static is None]
+        if moving:
+            del self._edges[min(moving)[1]]
+        return bool(moving)
 
     def lookup(self, target: str, source: str, time_s: float) -> Transform:
         """Takes points of the frame ``source`` to the frame ``target`` at ``time_s``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from dense_perception.backends.base import Backend, check_graph
 from dense_perception.backends.select import Selection, select_backend
 from dense_perception.core.camera import Frame, Intrinsics
 from dense_perception.core.card import ModelCard
-from dense_perception.core.errors import CardError, InputError
+from dense_perception.core.errors import BackendError, CardError, InputError
 from dense_perception.core.fitting import network_size
 from dense_perception.core.prediction import (
     GRAY_MAPS,
@@ -82,6 +83,7 @@ class Perceiver:
         self.default_hfov_deg = default_hfov_deg
         self.output_size = output_size
         self.max_output_side = max_output_side
+        self._busy = threading.Lock()
         self._images_nhwc = np.empty((0, 0, 0, 3), np.uint8)
         self._fixed_batch = backend.inputs[0].shape[0] == 1
         self._limits = (-np.inf, np.inf)
@@ -168,15 +170,29 @@ class Perceiver:
             them out. None is all of them.
         :raises InputError: as for a call with one image, or if nothing or something that the
             model does not give is wanted.
-        :raises BackendError: if the runtime fails.
+        :raises BackendError: if the runtime fails, or another thread is in this call.
         """
+        # Its buffers and the runtime's are shared: a second thread would change this one's answer.
+        if not self._busy.acquire(blocking=False):
+            raise BackendError(
+                f"two threads use one Perceiver of {self.card.name} at once, expected one at a "
+                "time: load one for each thread, or take turns with a lock"
+            )
+        try:
+            return self._perceive(frames, wanted)
+        finally:
+            self._busy.release()
+
+    def _perceive(
+        self, frames: Sequence[Frame], wanted: Collection[str] | None
+    ) -> list[Prediction]:
         names = self._wanted(wanted)
         if not frames:
             return []
         sizes = [self._network_size(frame) for frame in frames]
         alone = self._fixed_batch or self.card.input.resize == "windows"
         if len(frames) > 1 and (alone or len(set(sizes)) > 1):
-            return [self.perceive([frame], wanted)[0] for frame in frames]
+            return [self._perceive([frame], wanted)[0] for frame in frames]
         start = time.perf_counter()
         width, height = sizes[0]
         images_nhwc = self._buffer(len(frames), height, width)

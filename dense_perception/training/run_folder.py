@@ -24,9 +24,19 @@ LOG_FILE = "log.jsonl"
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write so that ``path`` holds the old or the new content whole, whatever happens."""
-    with atomic_write(path, durable=True) as stream:
-        torch.save(content, stream)
+    """Write so that ``path`` holds the old or the new content whole, whatever happens.
+
+    :raises TrainingError: if it cannot be written.
+    """
+    try:
+        with atomic_write(path, durable=True) as stream:
+            torch.save(content, stream)
+    except (OSError, RuntimeError) as error:  # PyTorch's writer has no other kind for a full disk
+        why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise TrainingError(
+            f"cannot write {path}: {why}; free some space and go on from the last checkpoint with "
+            "--resume"
+        ) from error
 
 
 def read(path: Path, expected: tuple[str, ...] = ("model", "card", "training")) -> Checkpoint:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -257,3 +260,24 @@ def test_non_contiguous_and_read_only_images(perceiver: Perceiver) -> None:
     assert got is not None
     assert np.array_equal(got.values_hw, expected.values_hw)
     assert perceiver(padded).depth is not None
+
+
+def test_a_second_thread_gets_an_error_instead_of_anothers_answer(
+    perceiver: Perceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infer, inside, go_on = perceiver.backend.infer, threading.Event(), threading.Event()
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        inside.set()
+        assert go_on.wait(10)
+        return infer(*arguments, **options)
+
+    monkeypatch.setattr(perceiver.backend, "infer", slow)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(perceiver, flat_image(48, 64))
+        assert inside.wait(10)
+        with pytest.raises(BackendError, match="two threads use one Perceiver"):
+            perceiver(flat_image(48, 64, 0))
+        go_on.set()
+        assert first.result().depth is not None
+    assert perceiver(flat_image(48, 64)).depth is not None
