@@ -216,8 +216,15 @@ class VideoSource(Source):
             frame = Frame(rgb_hwc, time_ns, "camera", self._given(width, height))
             yield Item(frame, f"frame_{index:06d}", time_ns)
             index += 1
-        if self._live or index == 0:
+        if self._live:
             self.problems.append(f"{self._what} gave no further frame after {index}")
+        elif index == 0:
+            code = int(self._capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True)
+            codec = code.decode("ascii", "replace").strip("\0 ") or "an unknown codec"
+            self.problems.append(
+                f"no frame of {self._what} can be decoded ({codec}): convert it with "
+                "`ffmpeg -i IN -c:v libx264 OUT.mp4`"
+            )
         elif self.total is not None and index < 0.9 * self.total:
             self.problems.append(f"{self._what} ended after {index} of {self.total} frames")
 

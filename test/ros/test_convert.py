@@ -152,7 +152,7 @@ def test_broken_compressed_image_is_named() -> None:
 class _Bridge:
     def imgmsg_to_cv2(self, message: Image, encoding: str) -> np.ndarray:
         assert encoding == "rgb8"
-        if message.encoding == "bayer_rggb16":
+        if message.encoding == "yuv999":
             raise RuntimeError("no conversion")
         return np.full((message.height, message.width, 3), 7, np.uint8)
 
@@ -163,8 +163,8 @@ def test_cv_bridge_serves_what_is_unknown(monkeypatch: pytest.MonkeyPatch) -> No
         rgb_from_message(message)
     monkeypatch.setattr(convert, "image_bridge", _Bridge)
     assert rgb_from_message(message).shape == (2, 3, 3)
-    message.encoding = "bayer_rggb16"
-    with pytest.raises(InputError, match=r"cv_bridge cannot convert .* 'bayer_rggb16'"):
+    message.encoding = "yuv999"
+    with pytest.raises(InputError, match=r"cv_bridge cannot convert .* 'yuv999'"):
         rgb_from_message(message)
     message.encoding = "rgb8"  # what is known never reaches it
     assert rgb_from_message(message).max() == 0
