@@ -90,6 +90,14 @@ def generate_launch_description():
 def _nodes(context):
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     cameras = _listed(given["cameras"])
+    if len(cameras) > 1 and "{camera}" not in given["input_image_topic"]:
+        if given["input_image_topic"] != ARGUMENTS["input_image_topic"][0]:
+            raise ValueError(
+                f"cameras is {given['cameras']!r} and input_image_topic is "
+                f"{given['input_image_topic']!r}, expected {{camera}} in it, which stands for the "
+                "name of each: input_image_topic:=/{camera}/image_raw"
+            )
+        given["input_image_topic"] = "{camera}/image"
     overrides = {
         name: _value(PARAMETERS[name].type, text)
         for name, text in given.items()

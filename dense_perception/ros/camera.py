@@ -16,10 +16,16 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import InputError
 from dense_perception.core.prediction import DepthKind, DepthMap, Prediction
 from dense_perception.imaging.encodings import SignificantBits
-from dense_perception.imaging.messages import is_rectified, stamp_ns
+from dense_perception.imaging.messages import base_topic, is_rectified, stamp_ns
 from dense_perception.ros.convert import rgb_from_message
 from dense_perception.ros.diagnostics import FrameLog, NodeLog
-from dense_perception.ros.graph import Graph, image_profile, output_profile
+from dense_perception.ros.graph import (
+    Graph,
+    Subscription,
+    image_profile,
+    latched_profile,
+    output_profile,
+)
 from dense_perception.ros.outputs import Answer, OutputGroup, OutputTopics
 from dense_perception.ros.params import CloudParameters, PerceptionParameters
 from dense_perception.ros.scale_input import ScaleInput
@@ -31,6 +37,8 @@ AnyImage: TypeAlias = Image | CompressedImage
 
 _LOG_PERIOD_S = 5.0
 _BITS_FRAMES = 10
+# How long nothing may come before the console says so, and how soon it says so again.
+_PATIENCE_S, _REMINDER_S = 5.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +69,20 @@ class CameraInput:
         camera: str,
         settings: PerceptionParameters,
         on_image: Callable[[AnyImage], None],
+        info: CameraInfo | None = None,
     ) -> None:
         self._graph = graph
-        self._info: CameraInfo | None = None
         self.bits = SignificantBits(settings.significant_bits)
+        self.info = info
+        """The newest calibration; given for a camera that was muted meanwhile."""
         compressed = settings.image_transport == "compressed"
         prefix = f"{camera}/" if camera else ""
+        self._info_topic = f"{prefix}camera_info"
+        self._latched: Subscription | None = None
+        self._image_kind: type[AnyImage] = CompressedImage if compressed else Image
         self._image = graph.subscribe(
-            CompressedImage if compressed else Image,
-            prefix + ("image/compressed" if compressed else "image"),
+            self._image_kind,
+            image_topic(graph, camera, settings.image_transport),
             on_image,
             image_profile(settings.input_reliability),
             is_image=True,
@@ -78,7 +91,7 @@ class CameraInput:
         """The resolved name of the image topic."""
         self._is_rectified = is_rectified(self.topic)
         self._camera_info = graph.subscribe(
-            CameraInfo, f"{prefix}camera_info", self._on_info, output_profile("best_effort")
+            CameraInfo, self._info_topic, self._on_info, output_profile("best_effort")
         )
 
     def frame(self, message: AnyImage, matrix: str) -> CameraFrame:
@@ -89,7 +102,7 @@ class CameraInput:
         :raises InputError: if the image cannot be used. An unusable camera_info does not raise.
         """
         rgb_hwc = rgb_from_message(message, self.bits)
-        info, intrinsics, problem, doubt = self._info, None, "", ""
+        info, intrinsics, problem, doubt = self.info, None, "", ""
         if info is not None:
             height, width = rgb_hwc.shape[:2]
             rectified = matrix == "P" or (matrix == "auto" and self._is_rectified)
@@ -102,12 +115,77 @@ class CameraInput:
         frame = Frame(rgb_hwc, stamp_ns(header), header.frame_id, intrinsics)
         return CameraFrame(frame, info, problem, doubt)
 
+    def look_for_latched_info(self) -> None:
+        """Ask for a calibration that was sent once, before this node was there.
+
+        Only where the graph has such a publisher: others would be told that they do not match.
+        """
+        if self.info is None and self._latched is None:
+            topic = self._graph.resolve(self._info_topic)
+            if any(offer.is_latched for offer in self._graph.offers(topic)):
+                self._latched = self._graph.subscribe(
+                    CameraInfo, self._info_topic, self._on_info, latched_profile()
+                )
+
+    def silence(self) -> tuple[str, bool]:
+        """Why no image comes, with the cure, and whether that is certain by what publishers say."""
+        offers = self._graph.offers(self.topic)
+        own, other, transport = "sensor_msgs/msg/Image", "CompressedImage", "compressed"
+        neighbour = f"{self.topic}/compressed"
+        if self._image_kind is CompressedImage:
+            own, other, transport = "sensor_msgs/msg/CompressedImage", "Image", "raw"
+            neighbour = base_topic(self.topic)
+        kinds = sorted({offer.kind for offer in offers})
+        if kinds and own not in kinds:
+            cure = "remap image to a topic of images"
+            if f"sensor_msgs/msg/{other}" in kinds:
+                cure = f"set image_transport to {transport}"
+            return f"{self.topic} carries {', '.join(kinds)}, expected {own}: {cure}", True
+        if kinds:
+            who = ", ".join(sorted(offer.node for offer in offers))
+            return f"{who} publishes {self.topic}, but no image comes: check that it runs", False
+        nobody = f"no publisher on {self.topic}"
+        if neighbour != self.topic and self._graph.offers(neighbour):
+            return f"{nobody}; {neighbour} exists: set image_transport to {transport}", False
+        return f"{nobody}: start the camera, or remap image (`ros2 topic list`)", False
+
     def close(self) -> None:
         """Unsubscribe."""
-        self._graph.close(self._image, self._camera_info)
+        latched = [] if self._latched is None else [self._latched]
+        self._graph.close(self._image, self._camera_info, *latched)
 
     def _on_info(self, message: CameraInfo) -> None:
-        self._info = message
+        self.info = message
+
+
+def image_topic(graph: Graph, camera: str, transport: str) -> str:
+    """The topic to subscribe to; that of compressed images follows a remapping of ``image``."""
+    topic = f"{camera}/image" if camera else "image"
+    if transport != "compressed":
+        return topic
+    own = f"{topic}/compressed"
+    if graph.resolve(own) != graph.resolve(own, remapped=False):
+        return own
+    remapped = graph.resolve(topic)
+    if remapped == graph.resolve(topic, remapped=False):
+        return own
+    return remapped if remapped.endswith("/compressed") else f"{remapped}/compressed"
+
+
+def check_topics_differ(graph: Graph, settings: PerceptionParameters) -> None:
+    """
+    :raises InputError: if two cameras take their images from one topic.
+    """
+    taken: dict[str, str] = {}
+    for camera in settings.cameras:
+        topic = graph.resolve(image_topic(graph, camera, settings.image_transport))
+        if topic in taken:
+            raise InputError(
+                f"the cameras {taken[topic]} and {camera} both take {topic}, expected a topic for "
+                "each: in the launch file write {camera} for its name, as in "
+                "input_image_topic:=/{camera}/image_raw"
+            )
+        taken[topic] = camera
 
 
 class DepthRefinement:
@@ -157,6 +235,7 @@ class Camera(Generic[Settings]):
         self._topics = OutputTopics(graph, name)
         self._groups: list[OutputGroup[Settings]] = []
         self._refinement: DepthRefinement | None = None
+        self._info: CameraInfo | None = None  # while muted
         self._gives: frozenset[str] = frozenset()
 
     def offer(
@@ -182,12 +261,17 @@ class Camera(Generic[Settings]):
         """
         self._refinement = DepthRefinement(self._graph, self._log, self.name, settings.scale_source)
         self.input = CameraInput(
-            self._graph, self.name, settings, lambda message: on_image(self.name, message)
+            self._graph,
+            self.name,
+            settings,
+            lambda message: on_image(self.name, message),
+            self._info,
         )
 
     def mute(self) -> None:
         """Unsubscribe; a frame that is being answered is still scaled as the others were."""
         if self.input is not None:
+            self._info = self.input.info
             self.input.close()
             self.input = None
         if self._refinement is not None:
@@ -251,6 +335,22 @@ class Camera(Generic[Settings]):
         """Publish one frame's outputs; called by the worker thread."""
         for group in self._groups:
             group.publish(answer, settings)
+
+    def look(self) -> None:
+        """Find out why nothing comes, and say it; called now and then by the executor's thread."""
+        if self.input is None:
+            return
+        self.input.look_for_latched_info()
+        if self.frames.seconds_silent < (_PATIENCE_S if self.frames.has_image else 0.0):
+            self.frames.silence = ""
+            return
+        reason, is_certain = self.input.silence()
+        if not is_certain and self.frames.seconds_silent < _PATIENCE_S:
+            return
+        self.frames.silence = reason
+        self._log.warning(
+            f"{self._label()}{reason}", topic=f"silence {self.name}", period_s=_REMINDER_S
+        )
 
     def announce(self, settings: Settings, now: Time) -> None:
         """Publish what does not belong to a frame."""

@@ -50,6 +50,7 @@ class Health:
     intrinsics: str = ""
     seconds_since_image: float | None = None
     seconds_active: float = 0.0
+    silence: str = ""
     last_error: str = ""
     loading: str = ""
     notes: tuple[str, ...] = ()
@@ -71,7 +72,8 @@ def judge(health: Health) -> tuple[bytes, str]:
         health.seconds_active if health.seconds_since_image is None else health.seconds_since_image
     )
     if silence > _SILENCE_S:
-        return DiagnosticStatus.WARN, f"no image on {health.input_topic} for {silence:.0f} s"
+        why = f": {health.silence}" if health.silence else ""
+        return DiagnosticStatus.WARN, f"no image on {health.input_topic} for {silence:.0f} s{why}"
     if health.recent_failed and not health.recent_answered:
         return DiagnosticStatus.ERROR, f"every frame fails: {health.last_error}"
     if health.recent_failed:
@@ -179,6 +181,8 @@ class FrameLog:
         self.last_error = ""
         self.info_problem = self.info_doubt = ""
         self.scale_problem = ""
+        self.silence = ""
+        """Why no image comes; empty while images come or nobody looked."""
         self._times = StageTimer()
         self.restart()
 
@@ -191,6 +195,16 @@ class FrameLog:
         self._intrinsics = ""
         self._active_since = time.monotonic()
         self._last_image: float | None = None
+
+    @property
+    def has_image(self) -> bool:
+        """Whether an image came since the node became active."""
+        return self._last_image is not None
+
+    @property
+    def seconds_silent(self) -> float:
+        """Since the last image, or since the node became active."""
+        return time.monotonic() - (self._last_image or self._active_since)
 
     def came(self) -> None:
         """An image arrived."""
@@ -263,6 +277,7 @@ class FrameLog:
             intrinsics=self._intrinsics,
             seconds_since_image=None if self._last_image is None else now - self._last_image,
             seconds_active=now - self._active_since,
+            silence=self.silence,
             last_error=self.last_error,
             notes=(*known.notes, *self._notes()),
         )

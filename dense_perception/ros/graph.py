@@ -6,6 +6,7 @@ Whatever lives below a node is given a :class:`Graph` and not the node.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from rclpy.clock import Clock, ClockType
@@ -49,8 +50,23 @@ class Subscription(Protocol):
     def topic_name(self) -> str: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A publisher that the graph knows: its node's full name, its type and how it publishes."""
+
+    node: str
+    kind: str
+    is_latched: bool = False
+
+
 class Graph(Protocol):
     """Opens and closes topics for the parts of a node."""
+
+    def resolve(self, topic: str, *, remapped: bool = True) -> str:
+        """The full name of a topic, with or without the remappings of the node."""
+
+    def offers(self, topic: str) -> list[Offer]:
+        """Who publishes a topic, by its full name."""
 
     def publish(self, kind: type, topic: str, profile: QoSProfile) -> Publisher:
         """A new publisher of messages of the class ``kind``; ``~/`` is the node's name."""
@@ -106,6 +122,19 @@ class NodeGraph:
     def __init__(self, node: LifecycleNode, is_active: Callable[[], bool]) -> None:
         self._node = node
         self._is_active = is_active
+
+    def resolve(self, topic: str, *, remapped: bool = True) -> str:
+        return str(self._node.resolve_topic_name(topic, only_expand=not remapped))
+
+    def offers(self, topic: str) -> list[Offer]:
+        return [
+            Offer(
+                _name(info),
+                info.topic_type,
+                info.qos_profile.durability is DurabilityPolicy.TRANSIENT_LOCAL,
+            )
+            for info in self._node.get_publishers_info_by_topic(topic)
+        ]
 
     def publish(self, kind: type, topic: str, profile: QoSProfile) -> Publisher:
         node, resolved = self._node, self._node.resolve_topic_name(topic)

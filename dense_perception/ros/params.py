@@ -71,7 +71,7 @@ class PerceptionParameters(ParameterTable):
     image_transport: str = parameter(
         "raw",
         "raw subscribes to image (sensor_msgs/Image), compressed to image/compressed "
-        "(sensor_msgs/CompressedImage: JPEG or PNG).",
+        "(sensor_msgs/CompressedImage: JPEG or PNG), which follows a remapping of image.",
         choices=("raw", "compressed"),
     )
     input_reliability: str = parameter(

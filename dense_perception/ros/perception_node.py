@@ -19,7 +19,7 @@ from dense_perception.core.errors import BackendError, DensePerceptionError, Inp
 from dense_perception.core.machine import return_freed_memory
 from dense_perception.core.registry import find_model
 from dense_perception.ros.batch import PATIENCE_S, ModelSlot, Received, answer_batch
-from dense_perception.ros.camera import AnyImage, Camera, Settings
+from dense_perception.ros.camera import AnyImage, Camera, Settings, check_topics_differ
 from dense_perception.ros.declare import DeclaredParameters
 from dense_perception.ros.diagnostics import Health, NodeLog, diagnostic_array
 from dense_perception.ros.graph import NodeGraph
@@ -104,6 +104,7 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
         self._starting = False
         settings = self.settings = self._declared.current
         try:
+            check_topics_differ(self._graph, settings)
             perceiver = self._model.perceiver = self._await_model(settings)
             specs = self._specs(perceiver.card, settings)
             self._cameras = {
@@ -362,6 +363,8 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
     # Diagnostics.
 
     def _publish_diagnostics(self) -> None:
+        for camera in self._cameras.values():
+            camera.look()
         healths = {name: self._health(camera) for name, camera in self._cameras.items()}
         message = diagnostic_array(
             healths or {"": self._node_health()},

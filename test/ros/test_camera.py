@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from dataclasses import replace
 
 import cv2
@@ -11,11 +12,13 @@ import pytest
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan
 
 from dense_perception.core.camera import Frame, Intrinsics
+from dense_perception.core.errors import InputError
 from dense_perception.core.prediction import DepthKind, DepthMap, Prediction
-from dense_perception.ros.camera import Camera
+from dense_perception.ros.camera import Camera, check_topics_differ, image_topic
 from dense_perception.ros.convert import camera_info_message, image_message
 from dense_perception.ros.depth_outputs import DepthOutputs, PointOutputs
 from dense_perception.ros.diagnostics import Health
+from dense_perception.ros.graph import Offer
 from dense_perception.ros.outputs import Answer
 from dense_perception.ros.params import DepthParameters
 from test.support.artefacts import red_card
@@ -201,6 +204,102 @@ def test_distortion_that_nobody_knows_is_said_once_and_on_diagnostics() -> None:
     (note,) = live.camera.frame_log.health(Health("active", "model")).notes
     assert line == ("warning", note)
     assert "'omni', expected plumb_bob" in note
+
+
+def test_a_muted_camera_keeps_its_calibration() -> None:
+    live = Live()
+    live.graph.put("camera_info", camera_info_message(None, CAMERA, header(1)))
+    live.camera.mute()
+    live.camera.listen(DEFAULTS, lambda name, message: None)
+    assert live.frame(picture()).intrinsics == CAMERA
+
+
+def test_a_latched_calibration_is_asked_for_where_there_is_one() -> None:
+    live = Live()
+    live.graph.offered = {"/camera_info": [Offer("/driver", "sensor_msgs/msg/CameraInfo")]}
+    live.camera.look()
+    assert live.graph.opened.count("camera_info") == 1  # a volatile one does not match
+    live.graph.open["first"] = live.graph.open.pop("camera_info")  # the graph keeps one a name
+    live.graph.offered["/camera_info"][0] = Offer("/server", "sensor_msgs/msg/CameraInfo", True)
+    live.camera.look()
+    live.camera.look()
+    assert live.graph.opened.count("camera_info") == 2
+    live.graph.put("camera_info", camera_info_message(None, CAMERA, header(1)))
+    assert live.frame(picture()).intrinsics == CAMERA
+
+
+@pytest.mark.parametrize(
+    ("remappings", "expected"),
+    [
+        ({}, "image/compressed"),
+        ({"/image": "/cam/rgb"}, "/cam/rgb/compressed"),
+        ({"/image": "/cam/rgb/compressed"}, "/cam/rgb/compressed"),
+        ({"/image/compressed": "/jpeg", "/image": "/cam/rgb"}, "image/compressed"),
+    ],
+)
+def test_compressed_images_follow_a_remapping_of_image(
+    remappings: dict[str, str], expected: str
+) -> None:
+    graph = RecordedGraph()
+    graph.remappings = remappings
+    assert image_topic(graph, "", "compressed") == expected
+    assert image_topic(graph, "", "raw") == "image"
+
+
+def test_cameras_that_share_a_topic_are_refused_by_name() -> None:
+    graph = RecordedGraph()
+    settings = replace(DEFAULTS, cameras=("front", "left", "rear"))
+    check_topics_differ(graph, settings)
+    graph.remappings = {"/front/image": "/cam/image", "/rear/image": "/cam/image"}
+    with pytest.raises(InputError, match="front and rear both take /cam/image"):
+        check_topics_differ(graph, settings)
+
+
+RAW, JPEG = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+
+
+@pytest.mark.parametrize(
+    ("transport", "offered", "seconds", "named"),
+    [
+        ("raw", {}, 6, "no publisher on /image: start the camera"),
+        ("raw", {}, 3, ""),
+        (
+            "raw",
+            {"/image/compressed": JPEG},
+            6,
+            "no publisher on /image; /image/compressed exists: set image_transport to compressed",
+        ),
+        ("compressed", {"/image": RAW}, 6, "/image exists: set image_transport to raw"),
+        ("raw", {"/image": JPEG}, 0, f"/image carries {JPEG}, expected {RAW}: set image_transport"),
+        ("raw", {"/image": "std_msgs/msg/String"}, 0, "remap image to a topic of images"),
+        ("raw", {"/image": RAW}, 6, "/camera publishes /image, but no image comes"),
+        ("raw", {"/image": RAW}, 3, ""),
+    ],
+)
+def test_why_nothing_comes_is_said(
+    transport: str,
+    offered: dict[str, str],
+    seconds: float,
+    named: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    live = Live(replace(DEFAULTS, image_transport=transport))
+    live.graph.offered = {topic: [Offer("/camera", kind)] for topic, kind in offered.items()}
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + seconds)
+    live.camera.look()
+    live.camera.look()
+    health = live.camera.frames.health(Health("active", "model", input_topic="/image"))
+    if not named:
+        assert live.logged.lines == []
+        return
+    (line,) = live.logged.lines
+    assert line[0] == "warning"
+    assert named in line[1]
+    assert named in health.silence
+    live.camera.frames.came()
+    live.camera.look()
+    assert live.camera.frames.silence == ""
 
 
 def test_outputs_go_where_the_model_and_the_listeners_say() -> None:

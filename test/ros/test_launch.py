@@ -154,6 +154,16 @@ def test_several_cameras_share_a_node(tmp_path: Path) -> None:
         assert f"-r {camera}/camera_info:=/{camera}/camera_info " in text
 
 
+def test_cameras_never_share_one_topic(tmp_path: Path) -> None:
+    given = {"cameras": "front,left", "input_image_topic": "/camera/image_raw"}
+    with pytest.raises(ValueError, match=r"'/camera/image_raw', expected \{camera\} in it"):
+        resolve(LAUNCH, given, tmp_path)
+    (node,) = resolve(LAUNCH, {"cameras": "front,left"}, tmp_path)
+    text = " ".join(node.arguments)
+    assert "-r front/image:=front/image " in text
+    assert "-r left/camera_info:=left/camera_info " in text
+
+
 def test_a_bag_is_played_then_evaluated_and_all_is_over(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
+from dense_perception.core.camera import Intrinsics
 from dense_perception.core.labels import LABEL_SETS
-from dense_perception.ros.convert import image_message
+from dense_perception.ros.convert import camera_info_message, image_message
 from test.ros.conftest import NodeFactory
 from test.support.multitask_artefacts import write_multitask_artefact
 from test.support.ros_probe import Probe, header, qos_profile, random_rgb, wait_until
@@ -72,6 +73,20 @@ def test_a_pair_is_delivered_or_both_sides_are_named(
         assert not outputs[settings].messages
     assert node.log().count("gets nothing") == len(outputs) - len(served)
     assert node.log().count("no frames will come") == len(publishers) - len(heard)
+
+
+def test_a_latched_calibration_from_before_the_start_is_used(
+    start_node: NodeFactory, probe: Probe, red_model: Path
+) -> None:
+    camera = Intrinsics(64, 48, 80.0, 78.0, 30.5, 24.5)
+    publisher = probe.node.create_publisher(CameraInfo, "/camera_info", qos_profile(True, True))
+    publisher.publish(camera_info_message(None, camera, header(1)))
+    node = start_node(model=red_model)
+    node.wait_for_text("no publisher on /image: start the camera")
+    outputs = probe.collect(CameraInfo, "/depth_node/depth/camera_info")
+    message = image_message(random_rgb(), header(next(STAMPS)), "rgb8")
+    (info,) = probe.ask(message.header.stamp.sec, lambda: probe.send_image(message), outputs)
+    assert info.k[0] == 80.0
 
 
 def test_late_subscribers_get_the_names_of_the_labels(

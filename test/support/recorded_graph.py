@@ -8,6 +8,7 @@ from typing import Any
 from rclpy.qos import QoSProfile
 
 from dense_perception.ros.diagnostics import NodeLog
+from dense_perception.ros.graph import Offer
 
 
 class RecordedPublisher:
@@ -38,6 +39,15 @@ class RecordedGraph:
     def __init__(self) -> None:
         self.open: dict[str, Any] = {}
         self.opened: list[str] = []
+        self.remappings: dict[str, str] = {}
+        self.offered: dict[str, list[Offer]] = {}
+
+    def resolve(self, topic: str, *, remapped: bool = True) -> str:
+        full = f"/{topic.lstrip('/')}"
+        return self.remappings.get(full, full) if remapped else full
+
+    def offers(self, topic: str) -> list[Offer]:
+        return self.offered.get(topic, [])
 
     def publish(self, kind: type, topic: str, profile: QoSProfile) -> RecordedPublisher:
         return self._keep(RecordedPublisher(kind, topic, profile))
