@@ -341,13 +341,13 @@ class Camera(Generic[Settings]):
         if self.input is None:
             return
         self.input.look_for_latched_info()
-        if self.frames.seconds_silent < (_PATIENCE_S if self.frames.has_image else 0.0):
-            self.frames.silence = ""
+        if self.frame_log.seconds_silent < (_PATIENCE_S if self.frame_log.has_image else 0.0):
+            self.frame_log.silence = ""
             return
         reason, is_certain = self.input.silence()
-        if not is_certain and self.frames.seconds_silent < _PATIENCE_S:
+        if not is_certain and self.frame_log.seconds_silent < _PATIENCE_S:
             return
-        self.frames.silence = reason
+        self.frame_log.silence = reason
         self._log.warning(
             f"{self._label()}{reason}", topic=f"silence {self.name}", period_s=_REMINDER_S
         )

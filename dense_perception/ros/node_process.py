@@ -20,6 +20,7 @@ from dense_perception.core.machine import keep_freed_memory
 from dense_perception.ros.parameter_table import table
 from dense_perception.ros.params import CloudParameters, PerceptionParameters
 from dense_perception.ros.perception_node import PerceptionNode
+from dense_perception.ros.shared_memory import remove_dead_segments
 
 Settings = TypeVar("Settings", bound=CloudParameters)
 
@@ -49,6 +50,8 @@ def run_node(
     cv2.setNumThreads(1)
     # The executor and the worker hand frames to each other; 5 ms would be a seventh of a frame.
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    # Full of dead segments, images would go over UDP and half of them would be lost.
+    remove_dead_segments()
     try:
         _initialise(name, arguments)
     except InputError as error:

@@ -289,7 +289,7 @@ def test_why_nothing_comes_is_said(
     monkeypatch.setattr(time, "monotonic", lambda: now + seconds)
     live.camera.look()
     live.camera.look()
-    health = live.camera.frames.health(Health("active", "model", input_topic="/image"))
+    health = live.camera.frame_log.health(Health("active", "model", input_topic="/image"))
     if not named:
         assert live.logged.lines == []
         return
@@ -297,9 +297,9 @@ def test_why_nothing_comes_is_said(
     assert line[0] == "warning"
     assert named in line[1]
     assert named in health.silence
-    live.camera.frames.came()
+    live.camera.frame_log.came()
     live.camera.look()
-    assert live.camera.frames.silence == ""
+    assert live.camera.frame_log.silence == ""
 
 
 def test_outputs_go_where_the_model_and_the_listeners_say() -> None:
