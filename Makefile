@@ -82,11 +82,12 @@ $(VENV)/.demo: setup.py | $(BIN)/python
 	$(PIP) install '.[ros,openvino]'
 	@touch $@
 
-$(VENV)/.dev: setup.py $(VENV)/.demo
-	@echo "Installing what the tests need (PyTorch among it, once)"
-	$(PIP) install '$(TORCH)'
-	$(PIP) install '.[ros,openvino,tensorrt_rtx,fetch,export,train,synthetic,dev]'
-	@touch $@
+# All in one call: pip resolves and builds once. Bytecode of what the tests import comes by itself.
+$(VENV)/.dev: setup.py | $(BIN)/python
+	@echo "Installing the runtime, the ROS 2 wheels and what the tests need (PyTorch among it, once)"
+	$(PIP) install --no-compile '$(TORCH)' \
+	  '.[ros,openvino,tensorrt_rtx,fetch,export,train,synthetic,dev]'
+	@touch $(VENV)/.demo $@
 
 $(VENV)/.train: setup.py | $(BIN)/python
 	$(PIP) install '$(TORCH)'
