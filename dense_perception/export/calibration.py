@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import InputError, TrainingError
 from dense_perception.data.corpus import iterate_shards, shard_folders
 from dense_perception.imaging.fit import network_input
+from dense_perception.imaging.resize import prepare
 from dense_perception.media.bag_reader import is_bag
 from dense_perception.media.sources import IMAGE_SUFFIXES, open_source
 
@@ -171,8 +173,21 @@ def calibration_frames(
             f"{', '.join(IMAGE_SUFFIXES)}, one with shard_*/rgb.npy, a video or a bag"
         )
     else:
-        return _from_stream(source, card, count, topic)
-    return [_feeds(rgb_hwc, card) for rgb_hwc in images]
+        return _of_one_size(_from_stream(source, card, count, topic))
+    return _of_one_size([_feeds(rgb_hwc, card) for rgb_hwc in images])
+
+
+def _of_one_size(frames: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    """Where a network's rule gives several sizes, the most common one for all.
+
+    What is observed per token can be put together for one size only.
+    """
+    sizes = [frame["image"].shape[1:3] for frame in frames]
+    height, width = Counter(sizes).most_common(1)[0][0]
+    for frame in frames:
+        if frame["image"].shape[1:3] != (height, width):
+            frame["image"] = prepare(frame["image"][0], width, height)[None]
+    return frames
 
 
 def check_variety(frames: Sequence[Mapping[str, np.ndarray]], source: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dense_perception.core.errors import InputError
+from dense_perception.core.registry import find_card
 from dense_perception.export.calibration import (
     Statistics,
     calibration_frames,
@@ -170,3 +171,15 @@ def test_the_drop_is_judged_on_other_pictures() -> None:
     # All alike but two: one of them judges, and what it shows is not calibrated on.
     kept, judged = split_frames([frame(1)] * 40 + [frame(2)] * 24)
     assert (len(kept), len(judged)) == (40, 1)
+
+
+def test_pictures_of_several_aspects_become_one_size(tmp_path: Path) -> None:
+    """The rule of a network of free sizes; observing needs equal sizes."""
+    card = find_card("depth_anything_v2_small")
+    for index, (width, height) in enumerate([(64, 48), (64, 48), (96, 54)]):
+        cv2.imwrite(
+            str(tmp_path / f"{index}.png"), np.full((height, width, 3), 40 * index, np.uint8)
+        )
+    found = calibration_frames(tmp_path, card)
+    assert [frame["image"].shape for frame in found] == [(1, 518, 686, 3)] * 3
+    assert [int(frame["image"].mean()) for frame in found] == [0, 40, 80]
