@@ -86,7 +86,11 @@ def main(options: argparse.Namespace) -> int:
             }
         )
         return 0
-    checked = "as published" if card.source.sha256 else "its publisher states none to compare with"
+    checked = (
+        "as published"
+        if card.source.sha256
+        else "not checked: its publisher states none; compared with this one from now on"
+    )
     print(f"{path}\n  {path.stat().st_size / 1e6:.1f} MB, SHA-256 {digest} ({checked})")
     print(f"  next: dense-perception export {card.name}")
     return 0

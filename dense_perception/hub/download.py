@@ -17,7 +17,14 @@ from urllib.parse import urlsplit
 
 from dense_perception.core.card_specs import CheckpointSource
 from dense_perception.core.errors import ArtefactError
-from dense_perception.core.storage import atomic_write, file_sha256, user_path
+from dense_perception.core.storage import (
+    atomic_write,
+    cache_dir,
+    file_sha256,
+    read_json,
+    user_path,
+    write_json,
+)
 
 MIRROR_VARIABLE = "DENSE_PERCEPTION_MIRROR"
 """Environment variable with a folder, or the address of one, that holds the files by name."""
@@ -60,6 +67,7 @@ def download(
     target = folder / source.file
     if target.is_file():
         _verify(target, source, target)
+        _compare_with_first(target, source)
         return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,10 +75,12 @@ def download(
         raise ArtefactError(_cannot_write(folder, error)) from error
     if mirror and "://" not in mirror:
         _copy(_in_folder(user_path(mirror), source, model, shared), target, source)
+        _compare_with_first(target, source)
         return target
     place = f"{model}/{source.file}" if shared else source.file
     url = f"{mirror.rstrip('/')}/{place}" if mirror else source.url
     _transfer(url, target, source, progress, retries, stall_s)
+    _compare_with_first(target, source)
     return target
 
 
@@ -256,6 +266,24 @@ def _verify(path: Path, source: CheckpointSource, target: Path) -> None:
     raise ArtefactError(
         f"{name} has SHA-256 {digest[:12]}..., published is {source.sha256[:12]}...: {cure}"
     )
+
+
+def _compare_with_first(target: Path, source: CheckpointSource) -> None:
+    """Where no digest is published, the file must stay what it was when it was first seen here.
+
+    :raises ArtefactError: if it is another by now.
+    """
+    if source.sha256:
+        return
+    memory = cache_dir() / "first_seen.json"
+    known, digest = read_json(memory), file_sha256(target)
+    first = known.get(str(target.resolve()), digest)
+    if first != digest:
+        raise ArtefactError(
+            f"{target} has SHA-256 {digest[:12]}..., it was {str(first)[:12]}... when it was first "
+            f"seen here: remove it and {memory}, and fetch it again"
+        )
+    write_json(memory, {**known, str(target.resolve()): digest})
 
 
 def _host(url: str) -> str:

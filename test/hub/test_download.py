@@ -25,6 +25,11 @@ BODY = bytes(range(256)) * 8192  # two megabytes
 DIGEST = hashlib.sha256(BODY).hexdigest()
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 class Server:
     """Serves BODY as /weights.pth; ``mood`` is the mischief, ``requests`` what was asked."""
 
@@ -266,3 +271,13 @@ def test_a_mirror_that_lacks_the_file_advises_the_publishers_address(
         download(source(None), tmp_path, mirror=address, progress=False)
     # The publisher's, not the mirror's own, from which there is nothing to be had.
     assert f"download {source(None).url} elsewhere" in str(refusal.value)
+
+
+def test_a_file_without_a_published_digest_must_stay_what_it_was(
+    server: Server, tmp_path: Path
+) -> None:
+    unstated = source(server, "")
+    path = download(unstated, tmp_path / "w", progress=False)
+    path.write_bytes(b"another")
+    with pytest.raises(ArtefactError, match="when it was first seen here"):
+        download(unstated, tmp_path / "w", progress=False)

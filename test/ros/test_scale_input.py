@@ -293,3 +293,13 @@ def test_a_scan_without_usable_angles_or_ranges_gives_no_point_there(wrong: floa
     assert len(scan_points(scan)) == (1 if wrong == 1e30 else 0)
     scan.angle_increment, scan.range_max = 0.5, wrong
     assert np.isfinite(scan_points(scan)).all()
+
+
+def test_a_flood_of_frame_names_pushes_out_no_frame_in_use() -> None:
+    buffer = TransformBuffer()
+    buffer.add(stamped("base", "mast")[0], static=True)
+    for index in range(3000):
+        buffer.add(stamped("mast", "camera", seconds=1.0 + index / 1000)[0], static=False)
+        buffer.add(stamped("base", f"flood_{index}", seconds=1.0)[0], static=False)
+    assert len(buffer._edges) <= 1000
+    assert buffer.lookup("base", "camera", 3.5)
