@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,8 @@ class _Loader(yaml.SafeLoader):
     """Also takes OpenCV's matrices."""
 
 
-_Loader.add_constructor(
-    "tag:yaml.org,2002:opencv-matrix",
-    lambda loader, node: loader.construct_mapping(node, deep=True),
-)
+def _matrix(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Hashable, object]:
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:opencv-matrix", _matrix)
