@@ -20,7 +20,7 @@ from dense_perception.benchmarks.session import StreamOptions, open_session, sta
 from dense_perception.core.errors import BackendError
 from dense_perception.imaging.messages import stamp_ns
 from dense_perception.ros import topics
-from dense_perception.ros.graph import latched_profile
+from dense_perception.ros.node_graph import latched_profile
 from dense_perception.ros.processes import cpu_s, resident_mb
 from dense_perception.ros.topics import is_installed, message_type
 

@@ -121,7 +121,7 @@ def _answer_all(
     from tqdm import tqdm
 
     from dense_perception.core.errors import BackendError, InputError
-    from dense_perception.runtime.stream import StageTimer
+    from dense_perception.runtime.mailbox import StageTimer
 
     _refuse_input_as_output(options.input, options.output)
     sink = _open_sink(perceiver, options)

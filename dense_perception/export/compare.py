@@ -29,7 +29,7 @@ def torch_outputs(
     In fp32, or with ``double`` in fp64, which costs a copy of the weights of twice the size.
     Frame by frame: the activations of one frame are all that is held.
     """
-    from dense_perception.export.graph import ExportedGraph, output_names
+    from dense_perception.export.onnx_graph import ExportedGraph, output_names
 
     if double:
         network = copy.deepcopy(network)

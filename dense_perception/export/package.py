@@ -30,8 +30,8 @@ from dense_perception.export.compare import (
     runtime_outputs,
     torch_outputs,
 )
-from dense_perception.export.graph import embed_card, to_onnx, write_onnx
 from dense_perception.export.half import half_candidates, rounded, to_half
+from dense_perception.export.onnx_graph import embed_card, to_onnx, write_onnx
 from dense_perception.export.quantize import BYTES, QuantizeOptions, Quantizer
 from dense_perception.export.sensitivity import Found, Judge, search
 

@@ -22,7 +22,7 @@ from dense_perception.backends.nvidia.torch import (
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, BackendError
 from dense_perception.core.registry import Model
-from dense_perception.export.graph import prepare
+from dense_perception.export.onnx_graph import prepare
 from dense_perception.nets import zoo
 from dense_perception.nets.networks import published_network
 from dense_perception.nets.weights import load_weights

@@ -16,7 +16,7 @@ from dense_perception.imaging.colorize import DepthColorizer
 from dense_perception.imaging.messages import stamp_fields
 from dense_perception.imaging.points import organised_xyzrgb
 from dense_perception.media.bag_reader import BagReader
-from dense_perception.media.sources import Item
+from dense_perception.media.sources import SourceItem
 
 NAMESPACE = "/depth_node"
 _FLOAT32 = 7
@@ -60,7 +60,7 @@ class BagSink:
         self._points = points
         self.written = 0
 
-    def write(self, item: Item, prediction: Prediction) -> None:
+    def write(self, item: SourceItem, prediction: Prediction) -> None:
         """Append the messages of one answer, stamped with the time its input was recorded.
 
         :raises DensePerceptionError: if the disk does not take it.
@@ -89,7 +89,7 @@ class BagSink:
             self._writer.close()
             self._writer = None
 
-    def _send(self, item: Item, topic: str, message: Any) -> None:
+    def _send(self, item: SourceItem, topic: str, message: Any) -> None:
         msgtype = message.__msgtype__
         connection = self._connections.get(topic)
         if connection is None:
@@ -120,7 +120,7 @@ class BagSink:
             data=array.view(np.uint8).reshape(-1),
         )
 
-    def _info(self, header: Any, item: Item, prediction: Prediction) -> Any:
+    def _info(self, header: Any, item: SourceItem, prediction: Prediction) -> Any:
         fields = calibration_for_output(item.camera_info, prediction.intrinsics)
         roi = self._type("sensor_msgs/msg/RegionOfInterest")(
             x_offset=0, y_offset=0, height=0, width=0, do_rectify=False

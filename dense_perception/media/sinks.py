@@ -14,7 +14,7 @@ from dense_perception.core.storage import atomic_write, prepare_output_folder
 from dense_perception.imaging.colorize import DepthColorizer, side_by_side
 from dense_perception.imaging.points import organised_xyz, write_ply
 from dense_perception.imaging.resize import resample
-from dense_perception.media.sources import Item
+from dense_perception.media.sources import SourceItem
 
 FORMS = ("png", "npy", "color", "side_by_side", "ply")
 """What a folder may hold, one sub-folder each (PNG and NPY share ``depth``)."""
@@ -49,7 +49,7 @@ class FolderSink:
         self._colorizer = DepthColorizer()
         self.written = 0
 
-    def write(self, item: Item, prediction: Prediction) -> None:
+    def write(self, item: SourceItem, prediction: Prediction) -> None:
         """Write every form of one answer.
 
         :raises DensePerceptionError: if the disk does not take it.
@@ -66,7 +66,7 @@ class FolderSink:
     def close(self) -> None:
         return
 
-    def _write(self, item: Item, prediction: Prediction) -> None:
+    def _write(self, item: SourceItem, prediction: Prediction) -> None:
         if prediction.labels is not None:
             self._write_labels(item, prediction.labels)
         self._write_further(item, prediction)
@@ -95,7 +95,7 @@ class FolderSink:
             target = self._subfolder("points") / f"{item.name}.ply"
             write_ply(target, xyz, rgb, overwrite=True)
 
-    def _write_labels(self, item: Item, labels: LabelMap) -> None:
+    def _write_labels(self, item: SourceItem, labels: LabelMap) -> None:
         """Numbers and confidence as 8-bit PNG, colours, and the colours over the picture."""
         if "png" in self.forms:
             self._save("labels", f"{item.name}.png", _png(labels.values_hw))
@@ -109,7 +109,7 @@ class FolderSink:
             picture = np.concatenate([rgb, cv2.addWeighted(rgb, 0.4, colour_hwc, 0.6, 0)], axis=1)
             self._save("overlay", f"{item.name}.jpg", _jpeg(picture))
 
-    def _write_further(self, item: Item, prediction: Prediction) -> None:
+    def _write_further(self, item: SourceItem, prediction: Prediction) -> None:
         if prediction.normals is not None:
             if "npy" in self.forms:
                 self._save("normals", f"{item.name}.npy", _npy(prediction.normals.values_hwc))

@@ -63,7 +63,7 @@ _FOLDER_INTERVAL_NS = 100_000_000
 
 
 @dataclass(frozen=True)
-class Item:
+class SourceItem:
     """A frame with the name its outputs get, and its time on the recording's clock."""
 
     frame: Frame
@@ -91,7 +91,7 @@ class Source(ABC):
         self.problems: list[str] = []
 
     @abstractmethod
-    def __iter__(self) -> Iterator[Item]: ...
+    def __iter__(self) -> Iterator[SourceItem]: ...
 
     def close(self) -> None:
         """Free the file or the device."""
@@ -159,7 +159,7 @@ class PictureSource(Source):
         self.total = len(self.files)
         self._names = _unique_names(self.files)
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[SourceItem]:
         for index, file in enumerate(self.files):
             try:
                 require_regular_file(file)
@@ -172,7 +172,7 @@ class PictureSource(Source):
                 continue
             name = self._names[index]
             time_ns = index * _FOLDER_INTERVAL_NS
-            yield Item(Frame(rgb_hwc, time_ns, "camera", camera), name, time_ns)
+            yield SourceItem(Frame(rgb_hwc, time_ns, "camera", camera), name, time_ns)
         self._doubt_bits()
 
 
@@ -192,7 +192,7 @@ class VideoSource(Source):
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.total = count if count > 0 and not self._live else None
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[SourceItem]:
         import time
 
         index = last_ns = time_ns = 0
@@ -214,7 +214,7 @@ class VideoSource(Source):
             rgb_hwc = cv2.cvtColor(bgr_hwc, cv2.COLOR_BGR2RGB)
             height, width = rgb_hwc.shape[:2]
             frame = Frame(rgb_hwc, time_ns, "camera", self._given(width, height))
-            yield Item(frame, f"frame_{index:06d}", time_ns)
+            yield SourceItem(frame, f"frame_{index:06d}", time_ns)
             index += 1
         if self._live:
             self.problems.append(f"{self._what} gave no further frame after {index}")
@@ -262,7 +262,7 @@ class BagSource(Source):
             raise
         self.total = known[self.topic].count
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[SourceItem]:
         latest = self._first_info()
         index = 0
         for message in self.bag.messages([self.topic, self.info_topic]):
@@ -279,7 +279,7 @@ class BagSource(Source):
             camera = self._camera(latest, rgb_hwc.shape[1], rgb_hwc.shape[0])
             frame = Frame(rgb_hwc, stamp_ns(content.header), content.header.frame_id, camera)
             used = None if camera is None else self.calibration or latest
-            yield Item(frame, f"frame_{index - 1:06d}", message.time_ns, used)
+            yield SourceItem(frame, f"frame_{index - 1:06d}", message.time_ns, used)
         self.problems.extend(note for note in self.bag.problems if note not in self.problems)
         self._doubt_bits()
 

@@ -19,7 +19,7 @@ from dense_perception.imaging.encodings import SignificantBits
 from dense_perception.imaging.messages import base_topic, is_rectified, stamp_ns
 from dense_perception.ros.convert import rgb_from_message
 from dense_perception.ros.diagnostics import FrameLog, NodeLog
-from dense_perception.ros.graph import (
+from dense_perception.ros.node_graph import (
     Graph,
     Subscription,
     image_profile,

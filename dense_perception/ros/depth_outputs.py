@@ -11,7 +11,7 @@ from sensor_msgs.msg import PointCloud2
 from dense_perception.core.card import ModelCard
 from dense_perception.core.prediction import DepthKind, DepthMap
 from dense_perception.imaging.colorize import DepthColorizer
-from dense_perception.imaging.labels import relabel
+from dense_perception.imaging.label_maps import relabel
 from dense_perception.ros import topics
 from dense_perception.ros.convert import (
     CloudWriter,

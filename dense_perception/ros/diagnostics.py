@@ -11,7 +11,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from dense_perception.core.errors import DensePerceptionError
-from dense_perception.runtime.stream import StageTimer
+from dense_perception.runtime.mailbox import StageTimer
 
 STAGES = ("transport", "wait", "convert", "prepare", "infer", "restore", "publish")
 """Where a frame's time goes, in order: from its stamp to the last output handed over."""

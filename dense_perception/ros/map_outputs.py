@@ -10,7 +10,7 @@ from builtin_interfaces.msg import Time
 from dense_perception.core.card import ModelCard
 from dense_perception.core.labels import LabelSet
 from dense_perception.core.relabel import Relabelling, relabelling
-from dense_perception.imaging.labels import overlay, relabel
+from dense_perception.imaging.label_maps import overlay, relabel
 from dense_perception.ros import topics
 from dense_perception.ros.convert import image_message
 from dense_perception.ros.outputs import Answer, OutputGroup

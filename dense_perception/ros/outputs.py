@@ -15,7 +15,7 @@ from dense_perception.core.camera import Frame
 from dense_perception.core.card import ModelCard
 from dense_perception.core.prediction import Prediction
 from dense_perception.ros.diagnostics import NodeLog
-from dense_perception.ros.graph import Graph, Publisher, latched_profile, output_profile
+from dense_perception.ros.node_graph import Graph, Publisher, latched_profile, output_profile
 from dense_perception.ros.topics import TopicSpec, message_type
 
 Settings = TypeVar("Settings", contravariant=True)

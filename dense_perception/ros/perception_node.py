@@ -22,14 +22,14 @@ from dense_perception.ros.batch import PATIENCE_S, ModelSlot, Received, answer_b
 from dense_perception.ros.camera import AnyImage, Camera, Settings, check_topics_differ
 from dense_perception.ros.declare import DeclaredParameters
 from dense_perception.ros.diagnostics import Health, NodeLog, diagnostic_array
-from dense_perception.ros.graph import NodeGraph
 from dense_perception.ros.model_loading import ModelLoader, load_model
+from dense_perception.ros.node_graph import NodeGraph
 from dense_perception.ros.outputs import OutputGroup
 from dense_perception.ros.parameter_table import model_changes, with_model_of
 from dense_perception.ros.params import PerceptionParameters
 from dense_perception.ros.topics import TopicSpec
+from dense_perception.runtime.mailbox import Worker
 from dense_perception.runtime.perceiver import Perceiver
-from dense_perception.runtime.stream import Worker
 
 # Parameters that are set one after the other, as from a file, load one model.
 _SETTLE_S = 0.1

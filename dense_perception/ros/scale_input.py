@@ -14,7 +14,7 @@ from dense_perception.core.errors import InputError
 from dense_perception.core.prediction import Prediction
 from dense_perception.imaging.messages import message_depth_m, stamp_ns
 from dense_perception.ros.diagnostics import NodeLog
-from dense_perception.ros.graph import Graph, Subscription
+from dense_perception.ros.node_graph import Graph, Subscription
 from dense_perception.ros.params import ScaleParameters
 from dense_perception.ros.transforms import TransformListener
 from dense_perception.runtime.scale.known import MEASURED_SOURCES, KnownDepths

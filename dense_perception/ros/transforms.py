@@ -16,7 +16,7 @@ import numpy as np
 from rclpy.qos import QoSProfile
 
 from dense_perception.core.errors import InputError
-from dense_perception.ros.graph import Graph, latched_profile
+from dense_perception.ros.node_graph import Graph, latched_profile
 
 if TYPE_CHECKING:
     from geometry_msgs.msg import TransformStamped

@@ -35,7 +35,7 @@ _LICENCES = {
 
 
 @dataclass(frozen=True)
-class Model:
+class FurnitureModel:
     """One piece of furniture in the cache.
 
     ``size_m`` is width (x), depth (y), height (z); ``elevation_m`` the usual height of its
@@ -85,9 +85,9 @@ def find_libraries(folder: Path = SYSTEM_FOLDER) -> list[Path]:
 
 def load_catalogue(
     libraries: Iterable[Path], cache: Path, progress: Callable[[str], None] | None = None
-) -> list[Model]:
+) -> list[FurnitureModel]:
     """Convert the libraries into ``cache`` unless that was done before, and list the models."""
-    models: list[Model] = []
+    models: list[FurnitureModel] = []
     for library in libraries:
         folder = Path(cache) / f"furniture_v{CACHE_VERSION}" / Path(library).stem
         listing = folder / "catalogue.json"
@@ -95,13 +95,13 @@ def load_catalogue(
             convert_library(Path(library), folder, progress)
         for record in json.loads(listing.read_text()):
             record["size_m"] = tuple(record["size_m"])
-            models.append(Model(**record))
+            models.append(FurnitureModel(**record))
     return models
 
 
 def convert_library(
     library: Path, folder: Path, progress: Callable[[str], None] | None = None
-) -> list[Model]:
+) -> list[FurnitureModel]:
     """Convert every usable model of one .sh3f; unusable ones are left out, never fatal.
 
     :raises InputError: when the file is not a furniture library at all.
@@ -134,7 +134,7 @@ def convert_library(
 
 def _convert_entry(
     library: Path, entry: dict[str, str], scratch: Path, folder: Path
-) -> Model | None:
+) -> FurnitureModel | None:
     size_m = tuple(float(entry[key]) / 100 for key in ("width", "depth", "height"))
     assert len(size_m) == 3
     elevation_m = float(entry.get("elevation") or 0) / 100
@@ -160,7 +160,7 @@ def _convert_entry(
     meshes.save_parts(folder / f"{key}.npz", packed)
     drop = float(entry.get("dropOnTopElevation") or 0) / 100
     licence, holder = _LICENCES.get(library.stem, ("see the library's LICENSE.TXT", "unknown"))
-    return Model(
+    return FurnitureModel(
         key=key,
         name=entry["name"],
         category=entry.get("category", ""),
@@ -177,7 +177,7 @@ def _convert_entry(
     )
 
 
-def load_model(model: Model, cache: Path) -> list[meshes.Part]:
+def load_model(model: FurnitureModel, cache: Path) -> list[meshes.Part]:
     """The parts of a converted model."""
     stem = Path(model.source).stem
     folder = Path(cache) / f"furniture_v{CACHE_VERSION}" / stem

@@ -47,7 +47,7 @@ class Pose:
 
 
 @dataclass(frozen=True)
-class View:
+class RenderedView:
     """One rendered frame: uint8 RGB HxWx3, float32 planar depth HxW (0 = none), uint8 labels."""
 
     rgb_hwc: np.ndarray

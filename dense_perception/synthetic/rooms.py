@@ -14,11 +14,11 @@ from dense_perception.core.errors import BackendError
 from dense_perception.data.corpus import Sample
 from dense_perception.synthetic import furniture, surfaces
 from dense_perception.synthetic.bank import WHEELS, TextureBank, fetch_wheels, held_out
-from dense_perception.synthetic.cameras import VIEWS, preview
 from dense_perception.synthetic.furnish import draw_room
 from dense_perception.synthetic.renderer import Pose, RoomRenderer, finish_picture, load_mujoco
 from dense_perception.synthetic.stock import Stock
 from dense_perception.synthetic.taxonomy import CLASSES
+from dense_perception.synthetic.viewpoints import VIEWS, preview
 
 VIEWS_PER_ROOM = 12
 ROOMS_PER_SHARD = 8

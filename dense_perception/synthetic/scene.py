@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from dense_perception.synthetic.furniture import Model
+from dense_perception.synthetic.furniture import FurnitureModel
 
 
 @dataclass(frozen=True)
 class Instance:
     """A furniture model standing at ``position`` (middle of its underside)."""
 
-    model: Model
+    model: FurnitureModel
     position: tuple[float, float, float]
     yaw: float
     scale: float = 1.0
@@ -56,13 +56,13 @@ class Item:
     """
 
     size: tuple[float, float, float]
-    model: Model | None = None
+    model: FurnitureModel | None = None
     made: tuple[Primitive, ...] = ()
     scale: float = 1.0
     surface_m: float | None = None
 
     @classmethod
-    def of(cls, model: Model, scale: float = 1.0) -> Item:
+    def of(cls, model: FurnitureModel, scale: float = 1.0) -> Item:
         """A catalogue model, scaled."""
         w, d, h = model.size_m
         top = model.surface_m * scale if model.is_surface else None

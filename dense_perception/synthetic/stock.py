@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dense_perception.synthetic.bank import TextureBank
-from dense_perception.synthetic.furniture import Model
+from dense_perception.synthetic.furniture import FurnitureModel
 from dense_perception.synthetic.scene import Scene
 
 MAX_ROOM_FACES = 130_000
@@ -17,9 +17,9 @@ MAX_OBJECT_FACES = 21_000
 class Stock:
     """Models by placement, and a texture bank."""
 
-    def __init__(self, models: Sequence[Model], bank: TextureBank) -> None:
+    def __init__(self, models: Sequence[FurnitureModel], bank: TextureBank) -> None:
         self.bank = bank
-        self._by_placement: dict[str, list[Model]] = {}
+        self._by_placement: dict[str, list[FurnitureModel]] = {}
         for model in models:
             self._by_placement.setdefault(model.placement, []).append(model)
 
@@ -28,8 +28,8 @@ class Stock:
         rng: np.random.Generator,
         scene: Scene,
         placement: str,
-        accept: Callable[[Model], bool] | None = None,
-    ) -> Model | None:
+        accept: Callable[[FurnitureModel], bool] | None = None,
+    ) -> FurnitureModel | None:
         """One model of a placement that fits under the ceiling, keeps the scene drawable and that
         ``accept`` lets through; None when there is none.
         """

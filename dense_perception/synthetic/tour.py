@@ -23,10 +23,10 @@ from dense_perception.core.errors import InputError
 from dense_perception.core.storage import cache_dir
 from dense_perception.imaging.messages import stamp_fields
 from dense_perception.synthetic import furniture, rooms, surfaces
-from dense_perception.synthetic.cameras import is_free, preview
 from dense_perception.synthetic.furnish import draw_room
 from dense_perception.synthetic.renderer import Pose, RoomRenderer, finish_picture
 from dense_perception.synthetic.scene import Scene
+from dense_perception.synthetic.viewpoints import is_free, preview
 
 FRAME_ID = "camera_color_optical_frame"
 COLOR_TOPIC = "/camera/color/image_raw/compressed"

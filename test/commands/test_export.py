@@ -21,7 +21,7 @@ from dense_perception.core.reference_frames import reference_feeds
 from dense_perception.core.registry import find_model
 from dense_perception.export import package
 from dense_perception.export.compare import Difference, runtime_outputs
-from dense_perception.export.graph import embed_card
+from dense_perception.export.onnx_graph import embed_card
 from test.export.conftest import VIT, random_network, vit_card
 from test.support.onnx_graphs import fp16_nodes, quantized_layers
 

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from dense_perception.backends.nvidia.build import TensorRtOptions, build_engine
-from dense_perception.export.graph import tidy, write_onnx
 from dense_perception.export.half import to_half
+from dense_perception.export.onnx_graph import tidy, write_onnx
 from dense_perception.export.quantize import Quantizer
 from dense_perception.nets import zoo
 from dense_perception.nets.positions import fix_positions

@@ -17,7 +17,7 @@ from dense_perception.core.card_specs import DepthSpec, InputSpec, SegmentationS
 from dense_perception.core.errors import CardError
 from dense_perception.core.prediction import DepthKind
 from dense_perception.export.compare import card_feeds
-from dense_perception.export.graph import ExportedGraph, output_names, to_onnx
+from dense_perception.export.onnx_graph import ExportedGraph, output_names, to_onnx
 from dense_perception.export.package import Plan, export_model
 from dense_perception.export.sensitivity import Judge
 from dense_perception.nets import zoo

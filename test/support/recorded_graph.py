@@ -8,7 +8,7 @@ from typing import Any
 from rclpy.qos import QoSProfile
 
 from dense_perception.ros.diagnostics import NodeLog
-from dense_perception.ros.graph import Offer
+from dense_perception.ros.node_graph import Offer
 
 
 class RecordedPublisher:
@@ -34,7 +34,10 @@ class RecordedSubscription:
 
 
 class RecordedGraph:
-    """A :class:`~dense_perception.ros.graph.Graph`; ``open`` maps names to what is open now."""
+    """A :class:`~dense_perception.ros.node_graph.Graph`.
+
+    ``open`` maps names to what is open now.
+    """
 
     def __init__(self) -> None:
         self.open: dict[str, Any] = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dense_perception.synthetic.bank import SIDE
-from dense_perception.synthetic.furniture import Model
+from dense_perception.synthetic.furniture import FurnitureModel
 from dense_perception.synthetic.stock import Stock
 
 # A box of 2 x 1 x 4 units (x, y up, z) with a small red knob at its front (+z).
@@ -98,8 +98,8 @@ def model(
     size_m: tuple[float, float, float],
     surface: bool = False,
     elevation_m: float = 0.0,
-) -> Model:
-    return Model(
+) -> FurnitureModel:
+    return FurnitureModel(
         key, key, "Office", size_m, elevation_m, label, placement, surface, size_m[2], 100,
         "CC0-1.0", "nobody", "fake.sh3f",
     )  # fmt: skip

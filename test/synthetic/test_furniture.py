@@ -12,7 +12,9 @@ from dense_perception.synthetic import furniture
 from test.synthetic.miniature import entry, write_library
 
 
-def convert(tmp_path: Path, entries: list[dict[str, str]]) -> tuple[list[furniture.Model], Path]:
+def convert(
+    tmp_path: Path, entries: list[dict[str, str]]
+) -> tuple[list[furniture.FurnitureModel], Path]:
     library = write_library(tmp_path / "Scopia.sh3f", entries)
     return furniture.load_catalogue([library], tmp_path / "cache"), tmp_path / "cache"
 

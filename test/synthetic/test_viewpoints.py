@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dense_perception.core.camera import Intrinsics
-from dense_perception.synthetic import cameras
+from dense_perception.synthetic import viewpoints as cameras
 from dense_perception.synthetic.furnish import draw_room
 from dense_perception.synthetic.renderer import Pose
 from dense_perception.synthetic.scene import Box, Scene

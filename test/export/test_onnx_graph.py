@@ -25,7 +25,7 @@ from dense_perception.export.compare import (
     runtime_outputs,
     torch_outputs,
 )
-from dense_perception.export.graph import ExportedGraph, to_onnx, write_onnx
+from dense_perception.export.onnx_graph import ExportedGraph, to_onnx, write_onnx
 from test.export.conftest import HYBRID, VIT, random_network, tiny_card, vit_card
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from dense_perception.core.labels import LabelSet
 from dense_perception.core.relabel import relabelling
-from dense_perception.imaging.labels import overlay, relabel
+from dense_perception.imaging.label_maps import overlay, relabel
 
 FOUR = LabelSet("four", ("road", "car", "sky", "tree"))
 

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from dense_perception.runtime.stream import Mailbox, StageTimer, Worker
+from dense_perception.runtime.mailbox import Mailbox, StageTimer, Worker
 
 PATIENCE_S = 10.0
 
