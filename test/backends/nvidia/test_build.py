@@ -37,9 +37,10 @@ def test_default_model_builds_for_each_gpu() -> None:
         path = MODELS / f"dpt_tiny_indoor_{precision}.onnx"
         engine = build_engine(path, TensorRtOptions(compute_capability=capability, max_batch=2))
         sizes[precision, capability] = len(engine)
-    # The weights are in it, in four bytes or (most of them) in one.
-    assert 18e6 < sizes.pop(("fp32", "8.6")) < 40e6
-    assert max(sizes.values()) < 18e6
+    # The weights are in it, in four bytes or, where the file is quantised, in one.
+    fp32 = sizes.pop(("fp32", "8.6"))
+    assert 18e6 < fp32 < 40e6
+    assert max(sizes.values()) < 0.9 * fp32
 
 
 def test_progress_and_timing_cache(red: Path, tmp_path: Path) -> None:
