@@ -1,9 +1,12 @@
-"""Small networks under test cards, shared by the export tests."""
+"""Small networks under test cards, and files of them, shared by the export tests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -12,8 +15,13 @@ from torch import nn
 from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import DepthSpec, InputSpec
 from dense_perception.core.prediction import DepthKind
+from dense_perception.export.onnx_graph import tidy, to_onnx, write_onnx
 from dense_perception.nets import zoo
+from dense_perception.nets.positions import fix_positions
 from test.support.models import default_network
+from test.support.randomise import randomise
+from test.support.threads import one_thread
+from test.support.tiny_families import DENSE, prepared
 
 TINY = {
     **default_network(),
@@ -82,9 +90,98 @@ def random_network(card: ModelCard) -> nn.Module:
     return network
 
 
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture(autouse=True, scope="module")
+def at_one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+class Exported(NamedTuple):
+    card: ModelCard
+    network: nn.Module
+    path: Path
+
+
+@pytest.fixture(scope="session")
+def exported_family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+    """A family of `tiny_families` by its name; each is exported once, which takes seconds."""
+
+    @functools.cache
+    def export(name: str) -> Exported:
+        folder = tmp_path_factory.mktemp(name)
+        card, network = prepared(name, folder)
+        path = folder / f"{card.name}.onnx"
+        write_onnx(to_onnx(network, card), path)
+        return Exported(card, network, path)
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def exported_of_all_sizes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Exported]:
+    """The same under a card whose rule of sizes, given by keywords, leaves the graph's free."""
+
+    @functools.cache
+    def export(name: str, **rule: object) -> Exported:
+        folder = tmp_path_factory.mktemp(f"{name}_of_all_sizes")
+        card, network = prepared(name, folder)
+        card = replace(card, input=replace(card.input, **rule))  # type: ignore[arg-type]
+        path = folder / f"{card.name}.onnx"
+        write_onnx(to_onnx(network, card), path)
+        return Exported(card, network, path)
+
+    return export
+
+
+class ExportedDense(NamedTuple):
+    """Three frames uint8 (3, H, W, 3), what eager PyTorch says of them by output, and the file."""
+
+    image: torch.Tensor
+    expected: dict[str, torch.Tensor]
+    path: Path
+
+
+class FromBytes(nn.Module):
+    """Bytes in, the network's outputs as a tuple in a fixed order."""
+
+    def __init__(self, network: nn.Module, names: list[str]) -> None:
+        super().__init__()
+        self.network = network
+        self.names = names
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        scaled_nchw = (image.to(torch.float32) / 127.5 - 1).permute(0, 3, 1, 2).contiguous()
+        outputs = self.network(scaled_nchw)
+        return tuple(outputs[name] for name in self.names)
+
+
+@pytest.fixture(scope="session")
+def exported_dense(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ExportedDense]:
+    """A network of `tiny_families.DENSE` by its name, without card; each is exported once."""
+
+    @functools.cache
+    def export(name: str) -> ExportedDense:
+        network = zoo.build(DENSE[name]).eval()
+        randomise(network)
+        generator = torch.Generator().manual_seed(0)
+        image = torch.randint(0, 256, (3, 64, 96, 3), dtype=torch.uint8, generator=generator)
+        with torch.no_grad():
+            expected = network((image / 127.5 - 1).permute(0, 3, 1, 2).contiguous())
+            fix_positions(network, torch.zeros(1, 3, 64, 96))
+            program = torch.onnx.export(
+                FromBytes(network, list(expected)).eval(),
+                (image[:2],),
+                dynamo=True,
+                opset_version=18,
+                input_names=["image"],
+                output_names=list(expected),
+                dynamic_shapes={"image": {0: torch.export.Dim("N", min=1, max=64)}},
+                verbose=False,
+            )
+        assert program is not None
+        tidy(program.model_proto)
+        path = tmp_path_factory.mktemp(name) / "network.onnx"
+        write_onnx(program.model_proto, path)
+        return ExportedDense(image, expected, path)
+
+    return export

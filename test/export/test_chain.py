@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import shutil
 from collections.abc import Callable
@@ -22,35 +21,27 @@ from dense_perception.core.card_specs import CheckpointSource, InputSpec
 from dense_perception.core.errors import ArtefactError, CardError, ModelNotFoundError
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.registry import checkpoint_path, exported_dir, find_model
+from dense_perception.export import package
 from dense_perception.export.compare import card_feeds, compare_runtimes, torch_outputs
-from dense_perception.export.onnx_graph import to_onnx, write_onnx
+from dense_perception.export.onnx_graph import embed_card, to_onnx, write_onnx
 from dense_perception.imaging.fit import views
 from dense_perception.nets.networks import published_network
 from dense_perception.nets.sliding_window import averaged_probabilities
 from dense_perception.runtime.perceiver import Perceiver
+from test.export.conftest import Exported
 from test.support.tiny_families import FAMILIES, prepared
 
-Exported = tuple[ModelCard, torch.nn.Module, Path]
 
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
-    """Each family is exported once."""
-
-    @functools.cache
-    def export(name: str) -> Exported:
-        folder = tmp_path_factory.mktemp(name)
-        card, module = prepared(name, folder)
-        path = folder / f"{card.name}.onnx"
-        write_onnx(to_onnx(module, card), path)
-        return card, module, path
-
-    return export
+def graph_under(card: ModelCard, path: Path) -> onnx.ModelProto:
+    """The graph of another card of the same network, which the exporter would make again."""
+    model = onnx.load(path)
+    embed_card(model, card)
+    return model
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_checkpoint_to_answer(name: str, exported: Callable[[str], Exported]) -> None:
-    card, module, path = exported(name)
+def test_checkpoint_to_answer(name: str, exported_family: Callable[[str], Exported]) -> None:
+    card, module, path = exported_family(name)
     feeds = card_feeds(card)
     want = torch_outputs(module, card, feeds)
     main = "depth" if card.depth is not None else "confidence"
@@ -85,10 +76,10 @@ def test_checkpoint_to_answer(name: str, exported: Callable[[str], Exported]) ->
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_compiles_with_tensorrt(
-    name: str, exported: Callable[[str], Exported]
+    name: str, exported_family: Callable[[str], Exported]
 ) -> None:
     """By the builder of TensorRT for RTX, which needs no GPU."""
-    _, _, path = exported(name)
+    _, _, path = exported_family(name)
     assert len(build_engine(path, TensorRtOptions(compute_capability="8.6", max_batch=2))) > 10_000
 
 
@@ -118,14 +109,12 @@ def test_a_card_of_other_labels_is_refused(tmp_path: Path) -> None:
     [("depth_anything", 14, "lower_bound"), ("dpt_hybrid", 32, "minimal")],
 )
 def test_one_file_answers_as_the_network_at_every_size(
-    name: str, multiple: int, resize: str, tmp_path: Path
+    name: str, multiple: int, resize: str, exported_of_all_sizes: Callable[..., Exported]
 ) -> None:
     """Positions included: they are resized within the graph."""
-    card, module = prepared(name, tmp_path)
-    spec = replace(card.input, resize=resize, multiple=multiple, interpolation="cubic")
-    card = replace(card, input=spec)
-    path = tmp_path / "free.onnx"
-    write_onnx(to_onnx(module, card), path)
+    rule = {"resize": resize, "multiple": multiple, "interpolation": "cubic"}
+    card, module, path = exported_of_all_sizes(name, **rule)
+    spec = card.input
     # The stored grid, another aspect, and twice the size.
     sizes = [(spec.width, spec.height), (3 * multiple, 5 * multiple), (10 * multiple, 6 * multiple)]
     for width, height in sizes:
@@ -160,8 +149,8 @@ def test_windows_give_the_labels_of_pytorch(name: str, scores: int, tmp_path: Pa
         assert (labels.values_hw == want.numpy()).mean() > 0.999
 
 
-def test_labels_at_the_frame_size(exported: Callable[[str], Exported]) -> None:
-    card, _, path = exported("dpt_segmentation")
+def test_labels_at_the_frame_size(exported_family: Callable[[str], Exported]) -> None:
+    card, _, path = exported_family("dpt_segmentation")
     rgb_hwc = card_feeds(card)["image"][0].repeat(2, axis=0).repeat(2, axis=1)
     with Perceiver.load(path, backend="onnxruntime") as perceiver:
         answer = perceiver(rgb_hwc)
@@ -177,17 +166,27 @@ def test_labels_at_the_frame_size(exported: Callable[[str], Exported]) -> None:
 
 
 def test_published_weights_become_a_model_that_is_found_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    exported_of_all_sizes: Callable[..., Exported],
 ) -> None:
     card, _ = prepared("depth_anything", tmp_path)
+    rule = {"resize": "lower_bound", "multiple": 14, "interpolation": "cubic"}
+    monkeypatch.setattr(
+        package,
+        "to_onnx",
+        lambda network, wanted: (
+            graph_under(wanted, exported_of_all_sizes("depth_anything", **rule).path)
+            if wanted.input.free
+            else to_onnx(network, wanted)
+        ),
+    )
     digest = hashlib.sha256((tmp_path / "checkpoint.pth").read_bytes()).hexdigest()
     source = CheckpointSource("https://example.org/weights.pth", "weights.pth", digest[:8])
     card = replace(
         card,
         source=source,
-        input=replace(
-            card.input, resize="lower_bound", multiple=14, interpolation="cubic", restore="corners"
-        ),
+        input=replace(card.input, **rule, restore="corners"),  # type: ignore[arg-type]
     )
     models = tmp_path / "models"
     models.mkdir()

@@ -2,73 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from dense_perception.backends.nvidia.build import TensorRtOptions, build_engine
 from dense_perception.core.errors import CardError
 from dense_perception.nets import zoo
-from dense_perception.nets.positions import fix_positions
-from test.support.randomise import randomise
-
-SWIN = {"dim": 8, "depths": [1, 2, 1, 1], "heads": [1, 2, 2, 2], "window": 3}
-HEAD = {"classes": 5, "channels": 8, "auxiliary_channels": 4}
-# One deformable attention in each direction: their export is what takes the time.
-COMER = {
-    "deform_heads": 2,
-    "stem": 6,
-    "extra": 1,
-    "to_v": [False, True, False, False],
-    "to_c": [False, False, True, False],
-    "interaction": [False, False, True, False],
-    **HEAD,
-}
-NETWORKS: dict[str, dict[str, Any]] = {
-    "upernet": {"family": "upernet", "variant": "swin_tiny", **SWIN, **HEAD},
-    "vit_comer": {
-        "family": "vit_comer",
-        "variant": "small",
-        **COMER,
-        "dim": 12,
-        "depth": 4,
-        "heads": 2,
-        "window": 3,
-    },
-    "x_comer": {"family": "vit_comer", "variant": "swin_tiny", **COMER, **SWIN, "width": 12},
-    "mult": {
-        "family": "mult",
-        "variant": "swin_tiny",
-        **SWIN,
-        "tasks": ["segmentation", "depth", "normals"],
-        "classes": 5,
-        "decoder_depths": [1, 1, 1, 2],
-    },
-}
-HEIGHT, WIDTH = 64, 96
-
-
-class Flat(nn.Module):
-    """The outputs as a tuple in a fixed order."""
-
-    def __init__(self, network: nn.Module, names: list[str]) -> None:
-        super().__init__()
-        self.network = network
-        self.names = names
-
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        outputs = self.network(image)
-        return tuple(outputs[name] for name in self.names)
+from test.export.conftest import ExportedDense
+from test.support.tiny_families import DENSE
 
 
 # UperNet on Swin and on ViT-CoMer go through the whole chain in test_chain.py.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["x_comer", "mult"])
-def test_an_exported_network_computes_what_eager_computes(name: str, tmp_path: Path) -> None:
+def test_an_exported_network_computes_what_eager_computes(
+    name: str, exported_dense: Callable[[str], ExportedDense]
+) -> None:
     """Dynamic batch, opset 18, no GridSample, within 1e-4 of the output's range in both.
 
     TensorRT for RTX builds it, too.
@@ -77,26 +28,8 @@ def test_an_exported_network_computes_what_eager_computes(name: str, tmp_path: P
     import onnxruntime
     import openvino
 
-    network = zoo.build(NETWORKS[name]).eval()
-    randomise(network)
-    image = torch.randn(3, 3, HEIGHT, WIDTH)
-    with torch.no_grad():
-        expected = network(image)
-    fix_positions(network, image[:1])
+    image, expected, path = exported_dense(name)
     names = list(expected)
-    path = tmp_path / "network.onnx"
-    with torch.no_grad():
-        program = torch.onnx.export(
-            Flat(network, names).eval(),
-            (image[:2],),
-            dynamo=True,
-            opset_version=18,
-            input_names=["image"],
-            output_names=names,
-            dynamic_shapes={"image": {0: torch.export.Dim("N", min=1, max=64)}},
-            verbose=False,
-        )
-    program.save(path)
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert max(entry.version for entry in model.opset_import if not entry.domain) >= 18
@@ -124,4 +57,4 @@ def test_a_card_with_an_unknown_or_ill_typed_entry_is_refused() -> None:
         ("mult", {"variant": "swin_huge"}),
     ):
         with pytest.raises(CardError, match="expected"):
-            zoo.build({**NETWORKS[name], **bad})
+            zoo.build({**DENSE[name], **bad})

@@ -114,6 +114,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
             "dim": 12,
             "depth": 4,
             "heads": 2,
+            "window": 3,
             "deform_heads": 2,
             "stem": 6,
             "extra": 1,
@@ -122,6 +123,36 @@ FAMILIES: dict[str, dict[str, Any]] = {
             "interaction": [False, False, True, False],
             **UPERNET_HEAD,
         },
+    },
+}
+
+_SWIN = {"dim": 8, "depths": [1, 2, 1, 1], "heads": [1, 2, 2, 2], "window": 3}
+# Networks of the zoo that nobody publishes weights of, at 64x96; and entries to get wrong.
+DENSE: dict[str, dict[str, Any]] = {
+    "upernet": FAMILIES["upernet"]["network"],
+    "vit_comer": FAMILIES["vit_comer"]["network"],
+    "x_comer": {
+        "family": "vit_comer",
+        "variant": "swin_tiny",
+        "deform_heads": 2,
+        "stem": 6,
+        "extra": 1,
+        "to_v": [False, True, False, False],
+        "to_c": [False, False, True, False],
+        "interaction": [False, False, True, False],
+        "classes": 5,
+        "channels": 8,
+        "auxiliary_channels": 4,
+        **_SWIN,
+        "width": 12,
+    },
+    "mult": {
+        "family": "mult",
+        "variant": "swin_tiny",
+        **_SWIN,
+        "tasks": ["segmentation", "depth", "normals"],
+        "classes": 5,
+        "decoder_depths": [1, 1, 1, 2],
     },
 }
 
