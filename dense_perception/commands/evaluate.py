@@ -213,7 +213,7 @@ def _labeller(options: argparse.Namespace) -> Iterator[tuple[ModelCard, Labeller
     """The card, and labels of the picture's size from the exported or the published network."""
     if options.multi_scale or options.flip or options.weights is not None:
         from dense_perception.core.registry import find_card
-        from dense_perception.imaging.fit import views
+        from dense_perception.imaging.resize import views
         from dense_perception.nets.labeller import published_labeller
         from dense_perception.nets.sliding_window import SCALES
 

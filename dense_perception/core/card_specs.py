@@ -21,7 +21,7 @@ PRECISIONS = ("fp32", "fp16", "int8", "fp8")
 class InputSpec:
     """What the graph input ``image`` wants: uint8 NHWC RGB of ``height`` x ``width`` pixels.
 
-    ``resize`` says which size a frame gets (:func:`dense_perception.core.fitting.network_size`),
+    ``resize`` says which size a frame gets (:func:`dense_perception.imaging.resize.network_size`),
     ``interpolation`` how it gets there, ``restore`` how maps get back. With ``lower_bound`` and
     ``minimal`` the graph takes every size whose sides are multiples of ``multiple``, and ``height``
     and ``width`` are what the rule starts from. With ``windows`` the graph takes square windows of

@@ -17,8 +17,7 @@ from onnx import helper
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import InputError, TrainingError
 from dense_perception.data.corpus import iterate_shards, shard_folders
-from dense_perception.imaging.fit import network_input
-from dense_perception.imaging.resize import prepare
+from dense_perception.imaging.resize import network_input, prepare
 from dense_perception.media.bag_reader import is_bag
 from dense_perception.media.sources import IMAGE_SUFFIXES, open_source
 

@@ -1,19 +1,34 @@
 """Resampling: a frame to the network's size, and its answers back, inverse in geometry.
 
 All of it follows the half-pixel convention (pixel centre u goes to (u + 0.5) * scale - 0.5),
-the one :meth:`~dense_perception.core.camera.Intrinsics.resized` assumes.
+the one :meth:`~dense_perception.core.camera.Intrinsics.resized` assumes; only maps that a card
+wants back by ``corners`` do not.
+
+``stretch`` with ``area`` is what the package's own networks are trained with. The other rules are
+those of the published networks, which were trained and are evaluated on pictures that keep their
+aspect: each is the one of the authors' own code, with its rounding.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
+from dense_perception.core.card import ModelCard
+from dense_perception.core.card_specs import InputSpec
 from dense_perception.core.errors import InputError
+from dense_perception.core.windows import at_least
+
+MOST_ASPECT = 4
+"""A network of free sizes takes pictures up to this aspect; longer ones are stretched to it."""
 
 _LINEAR_UP_TO = 4 / 3
 # Neighbouring unit vectors whose mean is shorter point in opposite directions.
 _SHORTEST_NORMAL = 0.05
+_METHODS = {"cubic": cv2.INTER_CUBIC, "linear": cv2.INTER_LINEAR}
 
 
 def resample(
@@ -32,6 +47,98 @@ def resample(
             target = out if size == (width, height) else None
             image = cv2.resize(image, size, dst=target, interpolation=method)
     return image
+
+
+def network_size(spec: InputSpec, width: int, height: int) -> tuple[int, int]:
+    """``(width, height)`` that a picture of ``width`` x ``height`` pixels is resized to.
+
+    ``stretch`` is the card's size. ``lower_bound`` keeps the aspect and covers the card's size,
+    ``minimal`` keeps it and takes the factor nearest 1 of the two that fit a side; both round to
+    the nearest multiple. ``windows`` scales the short side to ``short_side``, unless the long side
+    would exceed ``long_side``.
+    """
+    if spec.resize == "stretch":
+        return spec.width, spec.height
+    if spec.resize == "windows":
+        return _for_windows(spec, width, height)
+    by_width, by_height = spec.width / width, spec.height / height
+    if spec.resize == "lower_bound":
+        scale = max(by_width, by_height)
+        least = (spec.width, spec.height)
+    else:
+        scale = by_width if abs(1 - by_width) < abs(1 - by_height) else by_height
+        least = (spec.multiple, spec.multiple)
+    sides = [
+        _rounded(scale * side, spec.multiple, low)
+        for side, low in zip((width, height), least, strict=True)
+    ]
+    most = MOST_ASPECT * max(spec.width, spec.height) // spec.multiple * spec.multiple
+    return min(sides[0], most), min(sides[1], most)
+
+
+def scaled_size(spec: InputSpec, width: int, height: int, scale: float = 1.0) -> tuple[int, int]:
+    """The first of the sizes on the way to :func:`network_size` with ``windows``.
+
+    That is before its sides become multiples. ``scale`` is one of a multi-scale evaluation: the
+    limits of both sides are scaled (and cut to whole pixels), and the picture keeps its own size as
+    the start.
+    """
+    longest, shortest = int(spec.long_side * scale), int(spec.short_side * scale)
+    factor = min(longest / max(width, height), shortest / min(width, height))
+    return max(1, int(width * factor + 0.5)), max(1, int(height * factor + 0.5))
+
+
+def multiple_size(spec: InputSpec, width: int, height: int) -> tuple[int, int]:
+    """Both sides enlarged to the next multiple."""
+    step = spec.multiple
+    return -(-width // step) * step, -(-height // step) * step
+
+
+def network_input(
+    rgb_hwc: np.ndarray, spec: InputSpec, out_hwc: np.ndarray | None = None
+) -> np.ndarray:
+    """An HxWx3 ``uint8`` picture at the network's size; written into ``out_hwc`` if given.
+
+    :raises InputError: if ``out_hwc`` has another shape or dtype.
+    """
+    height, width = rgb_hwc.shape[:2]
+    size = network_size(spec, width, height)
+    if spec.interpolation == "area":
+        return prepare(rgb_hwc, *size, out_hwc)
+    if spec.resize == "windows":
+        fitted = scaled(rgb_hwc, spec)
+        fitted = _resized(fitted, at_least(fitted.shape[1], fitted.shape[0], spec.width), spec)
+    else:
+        fitted = _resized(rgb_hwc, size, spec)
+    # Already of this size: a copy into the buffer, or into a new array.
+    return prepare(fitted, *size, out_hwc)
+
+
+def scaled(rgb_hwc: np.ndarray, spec: InputSpec, scale: float = 1.0) -> np.ndarray:
+    """One view of a picture for windows: its scale, then its sides enlarged to multiples.
+
+    Two steps with pixels of whole bytes between them, as mmsegmentation resizes.
+    """
+    height, width = rgb_hwc.shape[:2]
+    view_hwc = _resized(rgb_hwc, scaled_size(spec, width, height, scale), spec)
+    return _resized(view_hwc, multiple_size(spec, view_hwc.shape[1], view_hwc.shape[0]), spec)
+
+
+def views(rgb_hwc: np.ndarray, card: ModelCard, scales: Sequence[float]) -> list[np.ndarray]:
+    """A picture at several scales of its network's size, each made from the picture itself.
+
+    A card that stretches is a square window's here: its short side, aspect kept.
+    """
+    spec = card.input
+    if spec.free:
+        return [network_input(rgb_hwc, _times(spec, scale)) for scale in scales]
+    if spec.resize == "stretch":
+        assert card.segmentation is not None
+        side = card.segmentation.window or min(spec.height, spec.width)
+        spec = InputSpec(
+            side, side, "windows", interpolation="linear", short_side=side, long_side=8192
+        )
+    return [scaled(rgb_hwc, spec, scale) for scale in scales]
 
 
 def prepare(
@@ -151,3 +258,55 @@ def fit_within(width: int, height: int, max_side: int) -> tuple[int, int]:
         return width, height
     scale = max_side / longest
     return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def restore_depth(depth_hw: np.ndarray, width: int, height: int, method: str) -> np.ndarray:
+    """A ``float32`` map back at ``width`` x ``height`` by the card's method; a fresh array.
+
+    ``linear`` averages areas where the map shrinks. ``corners`` is bilinear with the corners'
+    pixel centres on each other, ``cubic`` stays within the map's own range. A map with NaN goes the
+    way of ``linear``, which keeps NaN where it is.
+    """
+    if method == "linear" or depth_hw.shape == (height, width) or not np.isfinite(depth_hw).all():
+        return restore(depth_hw, width, height)
+    if method == "corners":
+        return _along_columns(_along_columns(depth_hw, height).T, width).T.copy()
+    restored_hw = cv2.resize(depth_hw, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.clip(restored_hw, depth_hw.min(), depth_hw.max(), out=restored_hw)
+
+
+def _for_windows(spec: InputSpec, width: int, height: int) -> tuple[int, int]:
+    size = multiple_size(spec, *scaled_size(spec, width, height))
+    return at_least(*size, max(spec.width, spec.height))
+
+
+def _rounded(side: float, multiple: int, least: int) -> int:
+    """To the nearest multiple, half to even, but not below ``least``."""
+    rounded = round(side / multiple) * multiple
+    if rounded < least:
+        rounded = int(-(-side // multiple)) * multiple
+    return max(rounded, multiple)
+
+
+def _times(spec: InputSpec, scale: float) -> InputSpec:
+    step = spec.multiple
+    height, width = (
+        max(1, round(side * scale / step)) * step for side in (spec.height, spec.width)
+    )
+    return replace(spec, height=height, width=width)
+
+
+def _resized(rgb_hwc: np.ndarray, size: tuple[int, int], spec: InputSpec) -> np.ndarray:
+    if (rgb_hwc.shape[1], rgb_hwc.shape[0]) == size:
+        return rgb_hwc
+    # Without antialiasing, as the authors' code: their weights know these pixels.
+    return cv2.resize(rgb_hwc, size, interpolation=_METHODS[spec.interpolation])
+
+
+def _along_columns(map_hw: np.ndarray, height: int) -> np.ndarray:
+    """Bilinear along the first axis, first and last row on each other."""
+    rows = map_hw.shape[0]
+    positions = np.linspace(0, rows - 1, height) if height > 1 else np.zeros(1)
+    first = np.minimum(positions.astype(np.intp), max(rows - 2, 0))
+    share = (positions - first).astype(np.float32)[:, None]
+    return map_hw[first] * (1 - share) + map_hw[np.minimum(first + 1, rows - 1)] * share

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dense_perception.core.errors import InputError
-from dense_perception.core.fitting import at_least, window_starts
+from dense_perception.core.windows import at_least, window_starts
 
 # The scales of the paper's multi-scale evaluation.
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)

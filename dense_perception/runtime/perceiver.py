@@ -17,7 +17,6 @@ from dense_perception.backends.select import Selection, select_backend
 from dense_perception.core.camera import Frame, Intrinsics
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError, CardError, InputError
-from dense_perception.core.fitting import network_size
 from dense_perception.core.prediction import (
     GRAY_MAPS,
     DepthKind,
@@ -28,13 +27,16 @@ from dense_perception.core.prediction import (
     Prediction,
 )
 from dense_perception.core.registry import find_model
-from dense_perception.imaging.fit import labels_of_scores, network_input, restore_depth, windows_of
 from dense_perception.imaging.resize import (
     fit_within,
+    network_input,
+    network_size,
+    restore_depth,
     restore_gray,
     restore_labels,
     restore_normals,
 )
+from dense_perception.imaging.windows import labels_of_scores, windows_of
 
 OUTPUT_SIZES = ("input", "network")
 # Half precision rounds by up to one part in 2048: a saturated output may sit just past its limit.

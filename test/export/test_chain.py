@@ -24,7 +24,7 @@ from dense_perception.core.registry import checkpoint_path, exported_dir, find_m
 from dense_perception.export import package
 from dense_perception.export.compare import card_feeds, compare_runtimes, torch_outputs
 from dense_perception.export.onnx_graph import embed_card, to_onnx, write_onnx
-from dense_perception.imaging.fit import views
+from dense_perception.imaging.resize import views
 from dense_perception.nets.networks import published_network
 from dense_perception.nets.sliding_window import averaged_probabilities
 from dense_perception.runtime.perceiver import Perceiver

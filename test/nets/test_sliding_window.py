@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dense_perception.core.errors import InputError
-from dense_perception.core.fitting import window_starts
+from dense_perception.core.windows import window_starts
 from dense_perception.nets.sliding_window import SCALES, SlidingWindow, averaged_probabilities
 
 

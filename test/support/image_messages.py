@@ -15,14 +15,21 @@ _BYTES_PER_PIXEL = {
     **dict.fromkeys(["mono8", "8UC1"], 1),
     **dict.fromkeys([f"bayer_{order}8" for order in ("rggb", "bggr", "gbrg", "grbg")], 1),
 }
+_SAMPLES_OF_16_BITS = {
+    **dict.fromkeys(["rgb16", "bgr16"], 3),
+    **dict.fromkeys(["rgba16", "bgra16"], 4),
+    **dict.fromkeys(
+        ["mono16", *(f"bayer_{order}16" for order in ("rggb", "bggr", "gbrg", "grbg"))], 1
+    ),
+}
 
 
 def gray_image(encoding: str, level: int, seconds: int, width: int = 64, height: int = 48) -> Image:
     """A picture that is uniformly gray of ``level``, with rows padded by four bytes of noise."""
     if encoding in _BYTES_PER_PIXEL:
         rows = np.full((height, width * _BYTES_PER_PIXEL[encoding]), level, np.uint8)
-    elif encoding in ("mono16", "rgb16", "bgr16"):
-        samples = width * (1 if encoding == "mono16" else 3)
+    elif encoding in _SAMPLES_OF_16_BITS:
+        samples = width * _SAMPLES_OF_16_BITS[encoding]
         rows = np.full((height, samples), level << 8, ">u2").view(np.uint8)
     elif encoding in ("yuv422", "uyvy", "yuv422_yuy2", "yuyv"):
         # Gray has neutral chroma; luma has the limited range of BT.601: 16 to 235.

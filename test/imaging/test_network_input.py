@@ -13,14 +13,8 @@ from torch.nn import functional as F
 from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import InputSpec
 from dense_perception.core.errors import CardError
-from dense_perception.core.fitting import network_size
-from dense_perception.imaging.fit import (
-    labels_of_scores,
-    network_input,
-    restore_depth,
-    views,
-    windows_of,
-)
+from dense_perception.imaging.resize import network_input, network_size, restore_depth, views
+from dense_perception.imaging.windows import labels_of_scores, windows_of
 
 MODELS = Path(__file__).parents[2] / "models"
 
