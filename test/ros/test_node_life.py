@@ -261,8 +261,9 @@ def test_the_newest_of_a_flood_is_answered(
     depth.wait_for(lambda message: message.header.stamp.sec == last)
     stamps = [message.header.stamp.sec for message in depth.messages]
     assert stamps == sorted(stamps)
+    # A busy subscriber may lose an answer that was published, never get one that was not.
     report = reports.wait_for(
-        lambda array: int(values_of(array)["frames answered"]) == len(depth.messages)
+        lambda array: int(values_of(array)["frames answered"]) >= len(depth.messages)
     )
     counts = {
         name: int(values_of(report)[f"frames {name}"])

@@ -334,7 +334,7 @@ def test_the_node_closes_while_a_model_is_loaded(configured: Running, other: str
     configured.spin_until(lambda: len(configured.loads.models) == 2)
     begun = time.monotonic()
     assert not configured.node.close()
-    assert time.monotonic() - begun < 1.0
+    assert time.monotonic() - begun < 2.0
     configured.loads.go.set()
 
 
@@ -397,5 +397,5 @@ def test_configure_reports_while_it_waits_and_ends_with_the_context(running: Run
     running.context.try_shutdown()  # as SIGINT does
     begun = time.monotonic()
     waiting.join(10)
-    assert time.monotonic() - begun < 1.0
+    assert time.monotonic() - begun < 2.0
     assert ends == ["interrupted"]
