@@ -46,15 +46,6 @@ class Pose:
         )
 
 
-@dataclass(frozen=True)
-class RenderedView:
-    """One rendered frame: uint8 RGB HxWx3, float32 planar depth HxW (0 = none), uint8 labels."""
-
-    rgb_hwc: np.ndarray
-    depth_m: np.ndarray
-    labels_hw: np.ndarray
-
-
 class RoomRenderer:
     """Renders views of one scene; use as a context manager.
 
