@@ -51,7 +51,6 @@ build: $(VENV)/.dev ## Build the package with colcon into build/ and install/
 	$(BIN)/colcon build --packages-select dense_perception
 
 docs: $(VENV)/.demo ## Write docs/nodes, docs/commands.md and config/*_node.yaml from the code
-	$(BIN)/python -m dense_perception.ros.node_pages
 	$(BIN)/python -m dense_perception.commands.reference
 
 corpus: $(VENV)/.train ## Generate the training rooms (installs rendering packages with apt)

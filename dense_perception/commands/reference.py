@@ -1,4 +1,4 @@
-"""Writes the page docs/commands.md, for `make docs`; no command imports it.
+"""Writes docs/commands.md, docs/nodes and config/NODE.yaml for `make docs`; no command imports it.
 
 python -m dense_perception.commands.reference [ROOT]
 """
@@ -77,7 +77,7 @@ def _row(action: argparse.Action) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the page into the project whose root is given, by default here."""
+    """Write everything generated into the project whose root is given, by default here."""
     words = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help"} & set(words):
         print(__doc__)
@@ -86,8 +86,13 @@ def main(arguments: list[str] | None = None) -> int:
     if not (root / "docs").is_dir():
         print(f"{root} has no docs folder: give the root of the project", file=sys.stderr)
         return 2
-    atomic_write_text(root / PAGE, page())
-    print(root / PAGE)
+    # Late: the node pages need the messages of ROS, the page of the commands does not.
+    from dense_perception.ros import node_pages
+
+    for name, text in {PAGE: page(), **node_pages.files()}.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        atomic_write_text(root / name, text)
+        print(root / name)
     return 0
 
 

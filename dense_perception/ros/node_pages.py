@@ -1,17 +1,14 @@
 # ruff: noqa: E501 - a Markdown table row is one line
-"""Writes the pages docs/nodes and the files config/NODE.yaml, for `make docs`; no node imports it.
+"""The pages docs/nodes and the files config/NODE.yaml, from the declarations; no node imports it.
 
-python -m dense_perception.ros.node_pages [ROOT]
+``dense_perception.commands.reference`` writes them, for `make docs`.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from dense_perception.core.storage import atomic_write
 from dense_perception.ros import topics
 from dense_perception.ros.parameter_table import ParameterTable, as_markdown, as_yaml
 from dense_perception.ros.params import (
@@ -213,25 +210,3 @@ def files() -> dict[str, str]:
         texts[f"docs/nodes/{name}.md"] = page(name)
         texts[f"config/{name}.yaml"] = as_yaml(name, node.parameters)
     return texts
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Write the files into the project whose root is given, by default here."""
-    words = sys.argv[1:] if arguments is None else arguments
-    if {"-h", "--help"} & set(words):
-        print(__doc__)
-        return 0
-    root = Path(words[0] if words else ".")
-    if not (root / "docs").is_dir():
-        print(f"{root} has no docs folder: give the root of the project", file=sys.stderr)
-        return 2
-    for name, text in files().items():
-        (root / name).parent.mkdir(exist_ok=True)
-        with atomic_write(root / name) as stream:
-            stream.write(text.encode())
-        print(root / name)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

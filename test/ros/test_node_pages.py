@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dense_perception.commands import reference
 from dense_perception.ros import node_pages
 from dense_perception.ros.node_pages import NODES
 from dense_perception.ros.parameter_table import from_overrides, table
@@ -40,11 +41,11 @@ def test_the_parameter_file_starts_the_node_with_its_defaults(name: str) -> None
 def test_it_writes_below_the_root_it_is_given(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert node_pages.main([str(tmp_path)]) == 2
+    assert reference.main([str(tmp_path)]) == 2
     assert "give the root of the project" in capsys.readouterr().err
     (tmp_path / "docs").mkdir()
     (tmp_path / "config").mkdir()
-    assert node_pages.main([str(tmp_path)]) == 0
+    assert reference.main([str(tmp_path)]) == 0
     for path, text in node_pages.files().items():
         assert (tmp_path / path).read_text(encoding="utf-8") == text
 
