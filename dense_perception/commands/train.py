@@ -135,7 +135,7 @@ class _Printer:
         if self.as_json:
             print_json(record)
             return
-        if record["kind"] == "initialisation":
+        if record["kind"] in ("initialisation", "notice"):
             self.bar.write(record["text"])
             return
         self.bar.n = round(100 * record["share"], 2)

@@ -7,6 +7,7 @@ import numpy as np
 from dense_perception.core.errors import TrainingError
 from dense_perception.data.corpus import Corpus, evenly, open_shard, shard_folders
 
+_LABELS = "labels.npy"
 _FRAMES = 32
 _MIN_SHARE = 0.01
 # A median beyond this many metres is nothing that a camera on a robot sees.
@@ -46,6 +47,11 @@ def check_depth(corpus: Corpus, min_m: float, max_m: float) -> None:
         )
 
 
+def has_labels(corpus: Corpus) -> bool:
+    """Whether any shard has labels; a corpus without is void everywhere to a segmentation."""
+    return any((folder / _LABELS).exists() for folder in shard_folders(corpus.root))
+
+
 def check_labels(corpus: Corpus, classes: int) -> tuple[str, ...]:
     """The names of the corpus's classes from 1 on; empty where its description names none.
 
@@ -54,10 +60,11 @@ def check_labels(corpus: Corpus, classes: int) -> tuple[str, ...]:
     """
     highest = 0
     for folder in shard_folders(corpus.root):
-        if not (folder / "labels.npy").exists():
+        if not (folder / _LABELS).exists():
             raise TrainingError(
-                f"{folder / 'labels.npy'} is missing, and the task 'segmentation' needs labels of "
-                "every shard: leave the task or the corpus out, or make the labels"
+                f"{folder / _LABELS} is missing, and other shards have labels: make those of this "
+                "shard, or remove those of all shards to leave the corpus out of the task "
+                "'segmentation'"
             )
         highest = max(highest, int(open_shard(folder, ("labels",), ())["labels"].max(initial=0)))
     if highest == 0:

@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 
 from dense_perception.core.camera import Intrinsics
-from dense_perception.core.errors import TrainingError
 from dense_perception.core.labels import VOID
 from dense_perception.data.corpus import Sample
 from dense_perception.data.views import Crop, View, cut_nearest, cut_normals
@@ -35,23 +34,19 @@ def further_targets(
 ) -> dict[str, np.ndarray]:
     """The targets of ``tasks`` but depth, for ``crop`` of ``sample`` as cut to ``view``.
 
-    ``segmentation`` (H, W) uint8; ``normals`` (H, W, 3) and ``reshading`` (H, W) with NaN where
-    unknown; ``edges`` and ``keypoints`` (H, W). Call it before the colours are augmented: what a
-    sensor's noise adds is no edge.
-
-    :raises TrainingError: if labels are asked of a corpus that has none.
+    ``segmentation`` (H, W) uint8, VOID for a sample without labels; ``normals`` (H, W, 3) and
+    ``reshading`` (H, W) with NaN where unknown; ``edges`` and ``keypoints`` (H, W). Call it before
+    the colours are augmented: what a sensor's noise adds is no edge.
     """
     height, width = view.depth_m.shape
     camera = sample.intrinsics
     targets: dict[str, np.ndarray] = {}
     if "segmentation" in tasks:
         if sample.labels_hw is None:
-            raise TrainingError(
-                "the task 'segmentation' needs labels and a corpus has none: leave the task or the "
-                "corpus out"
-            )
-        labels_hw = cut_nearest(np.asarray(sample.labels_hw), camera, crop, width, height)
-        targets["segmentation"] = class_targets(labels_hw)
+            targets["segmentation"] = np.full((height, width), VOID, np.uint8)
+        else:
+            labels_hw = cut_nearest(np.asarray(sample.labels_hw), camera, crop, width, height)
+            targets["segmentation"] = class_targets(labels_hw)
     if "normals" in tasks or "reshading" in tasks:
         # From the whole frame: planes are fitted better to pixels that were not resampled.
         normals_hwc = normals_from_depth(sample.depth_m, camera)
@@ -88,15 +83,17 @@ def normals_from_depth(depth_m: np.ndarray, camera: Intrinsics) -> np.ndarray:
     ).astype(bool)
     known = whole & (residual <= (_ROUGH * mean) ** 2)
     height, width = depth.shape
-    u, v = np.arange(width)[None, :], np.arange(height)[:, None]
-    # c of 1/z = a u + b v + c with the fit's plane through the window's mean.
-    c = mean - a * u - b * v
-    towards = np.stack([camera.fx * a, camera.fy * b, camera.cx * a + camera.cy * b + c], axis=-1)
-    length = np.linalg.norm(towards, axis=-1)
+    u = np.arange(width, dtype=np.float32)[None, :] - np.float32(camera.cx)
+    v = np.arange(height, dtype=np.float32)[:, None] - np.float32(camera.cy)
+    # K^T (a, b, c) of the fit's plane through the window's mean, c = mean - a u - b v, points away
+    # from the camera: its product with the ray is 1/z.
+    normals = np.empty((height, width, 3), np.float32)
+    normals[..., 0] = np.float32(camera.fx) * a
+    normals[..., 1] = np.float32(camera.fy) * b
+    normals[..., 2] = mean - a * u - b * v
+    length = np.sqrt(np.einsum("hwc,hwc->hw", normals, normals))
     known &= length > 0
-    normals = np.full((height, width, 3), np.nan, np.float32)
-    # K^T (a, b, c) points away from the camera: its product with the ray is 1/z.
-    normals[known] = -towards[known] / length[known][:, None]
+    normals *= -np.where(known, 1 / np.where(known, length, 1), np.float32(np.nan))[..., None]
     return normals
 
 

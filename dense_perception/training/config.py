@@ -25,6 +25,7 @@ class LossConfig:
     aligned: float = number(1.0, 0, 100, "scale-and-shift-invariant loss in inverse depth")
     gradient: float = number(0.5, 0, 100, "multi-scale gradient matching in log depth")
     depth_normals: float = number(0.0, 0, 100, "1 - cosine of the normals of the depth")
+    depth_edges: float = number(0.0, 0, 100, "share of the true depth steps that is missed")
     segmentation: float = number(1.0, 0, 100, "cross entropy of the classes")
     normals: float = number(1.0, 0, 100, "L1 of the unit normals")
     reshading: float = number(1.0, 0, 100, "L1 of the reshading")

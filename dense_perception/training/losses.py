@@ -16,6 +16,9 @@ from torch.nn import functional as F
 from dense_perception.core.labels import VOID
 from dense_perception.training.config import LossConfig
 
+_STEP = 0.25  # log depth between neighbours that makes an occlusion edge
+_SMOOTH = 0.05
+
 
 def total_loss(
     predicted_log: Tensor,
@@ -39,6 +42,8 @@ def total_loss(
     }
     if config.depth_normals and focal_px is not None:
         parts["depth_normals"] = depth_normals_loss(predicted_log, true.log(), valid, focal_px)
+    if config.depth_edges:
+        parts["depth_edges"] = depth_edges_loss(predicted_log, true.log(), valid)
     loss = sum((getattr(config, name) * part for name, part in parts.items()), torch.zeros(()))
     return loss, {name: part.detach() for name, part in parts.items()}
 
@@ -82,6 +87,32 @@ def gradient_loss(log_error: Tensor, weight: Tensor, scales: int = 4) -> Tensor:
         total = total + _masked_mean(across, mask[:, :, 1:] * mask[:, :, :-1]).mean()
         total = total + _masked_mean(down, mask[:, 1:] * mask[:, :-1]).mean()
     return total / scales
+
+
+def depth_edges_loss(predicted_log: Tensor, true_log: Tensor, valid: Tensor) -> Tensor:
+    """Mean share of the true depth steps that the prediction misses within four pixels.
+
+    Steps are those of :func:`dense_perception.metrics.depth.edge_share`, in rows and in columns:
+    over 0.25 in log depth between two neighbours, with smooth depth (0.05) on either side. The
+    share missed is ``abs(1 - predicted / true)`` of the log depths' difference over four pixels.
+    The other losses are means over whole images, where the pixels beside a step hardly count.
+    """
+    missed = predicted_log.new_zeros(len(predicted_log))
+    count = predicted_log.new_zeros(len(predicted_log))
+    for along in (1, 2):
+        length = true_log.shape[along] - 3
+        if length < 1:
+            continue
+        a, b, c, d = (true_log.narrow(along, offset, length) for offset in range(4))
+        known = torch.stack([valid.narrow(along, offset, length) for offset in range(4)]).all(0)
+        smooth = ((b - a).abs() < _SMOOTH) & ((d - c).abs() < _SMOOTH)
+        edge = known & smooth & ((c - b).abs() > _STEP)
+        made = predicted_log.narrow(along, 3, length) - predicted_log.narrow(along, 0, length)
+        step = torch.where(edge, d - a, torch.ones_like(a))
+        share = (1 - made / step).abs()
+        missed = missed + (share * edge).sum(dim=(1, 2))
+        count = count + edge.sum(dim=(1, 2))
+    return (missed / count.clamp(min=1)).mean()
 
 
 def depth_normals_loss(

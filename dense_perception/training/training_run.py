@@ -16,7 +16,7 @@ import torch
 from dense_perception.core.errors import TrainingError
 from dense_perception.core.machine import keep_freed_memory
 from dense_perception.core.printable import short
-from dense_perception.data.check import check_depth, check_labels
+from dense_perception.data.check import check_depth, check_labels, has_labels
 from dense_perception.data.corpus import Corpus, Frames, Mixture, evenly, split
 from dense_perception.nets.zoo import build
 from dense_perception.training import run_folder
@@ -102,7 +102,7 @@ def train(options: TrainOptions, on_record: Callable[[dict[str, Any]], None]) ->
         given_data = None
         frames, validation = split(data, _HELD_OUT)
         validation_data = [{"name": "held out", "frames": len(validation)}]
-    classes = _checked(config, data, given_data)
+    classes = _checked(config, data, given_data, on_record)
     options.out.mkdir(parents=True, exist_ok=True)
     if not options.resume and (options.out / run_folder.STATE_FILE).exists():
         raise TrainingError(
@@ -163,16 +163,27 @@ def _workers(device: str) -> int:
     return max(1, (os.cpu_count() or 1) - 2) if device == "cuda" else 0
 
 
-def _checked(config: TrainingConfig, data: Mixture, validation: Mixture | None) -> tuple[str, ...]:
+def _checked(
+    config: TrainingConfig,
+    data: Mixture,
+    validation: Mixture | None,
+    on_record: Callable[[dict[str, Any]], None],
+) -> tuple[str, ...]:
     """Refuse corpora that teach nothing or something else; returns the names of the classes."""
     labelled = "segmentation" in config.tasks
     network = build(config.network) if labelled else None
     classes = int(getattr(getattr(network, "config", None), "classes", 0)) if labelled else 0
     names: tuple[str, ...] = ()
+    unlabelled: list[str] = []
+    labelled_data = False
     for corpus in (*data.corpora, *(validation.corpora if validation else ())):
         if "depth" in config.tasks:
             check_depth(corpus, config.min_m, config.max_m)
         if labelled:
+            if not has_labels(corpus):
+                unlabelled.append(corpus.name)
+                continue
+            labelled_data = labelled_data or corpus in data.corpora
             found = check_labels(corpus, classes)
             if found and names and found != names:
                 raise TrainingError(
@@ -180,6 +191,14 @@ def _checked(config: TrainingConfig, data: Mixture, validation: Mixture | None) 
                     f"{short(list(names))}: train on corpora of one list of classes"
                 )
             names = names or found
+    if labelled and not labelled_data:
+        raise TrainingError(
+            f"no corpus of {', '.join(corpus.name for corpus in data.corpora)} has labels, and "
+            "the task 'segmentation' needs some: leave the task out, or add a labelled corpus"
+        )
+    if unlabelled:
+        text = f"no labels in {', '.join(unlabelled)}: teaches every task but segmentation"
+        on_record({"kind": "notice", "text": text})
     return names
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from dense_perception.core.camera import Intrinsics
-from dense_perception.core.errors import TrainingError
 from dense_perception.core.labels import LABEL_SETS, VOID
 from dense_perception.data.corpus import Sample
 from dense_perception.data.targets import (
@@ -114,11 +113,11 @@ def test_labels_count_from_nought_and_none_is_void() -> None:
     assert class_targets(corpus).tolist() == [VOID, *range(len(CLASSES) - 1)]
 
 
-def test_segmentation_needs_labels_and_follows_the_crop() -> None:
+def test_segmentation_is_void_without_labels_and_follows_the_crop() -> None:
     sample = Sample(np.zeros((72, 96, 3), np.uint8), np.ones((72, 96)), CAMERA)
     view = cut(sample, whole_crop(sample), 96, 72)
-    with pytest.raises(TrainingError, match="has none"):
-        further_targets(sample, whole_crop(sample), view, ("segmentation",))
+    void = further_targets(sample, whole_crop(sample), view, ("segmentation",))
+    assert np.array_equal(void["segmentation"], np.full((72, 96), VOID))
     labels = np.zeros((72, 96), np.uint8)
     labels[:, 48:] = 2
     labelled = Sample(sample.rgb_hwc, sample.depth_m, CAMERA, labels)

@@ -7,9 +7,11 @@ import math
 import pytest
 import torch
 
+from dense_perception.metrics.depth import edge_share
 from dense_perception.training.config import LossConfig
 from dense_perception.training.losses import (
     aligned_loss,
+    depth_edges_loss,
     depth_normals_loss,
     gradient_loss,
     silog_loss,
@@ -169,3 +171,47 @@ def test_depth_normals_ignore_scale_and_invalid_pixels() -> None:
     assert torch.isfinite(changed.grad).all()
     assert torch.all(changed.grad[~valid] == 0)
     assert float(changed.grad.abs().max()) > 0
+
+
+def naive_depth_edges(log: torch.Tensor, true_log: torch.Tensor, valid: torch.Tensor) -> float:
+    total = 0.0
+    for predicted, true, mask in zip(log.tolist(), true_log.tolist(), valid.tolist(), strict=True):
+        missed = []
+        height, width = len(true), len(true[0])
+        lines = [[(y, x) for x in range(width)] for y in range(height)]
+        lines += [[(y, x) for y in range(height)] for x in range(width)]
+        for line in lines:
+            for four in zip(line, line[1:], line[2:], line[3:], strict=False):
+                if not all(mask[y][x] for y, x in four):
+                    continue
+                a, b, c, d = (true[y][x] for y, x in four)
+                if abs(c - b) > 0.25 and abs(b - a) < 0.05 and abs(d - c) < 0.05:
+                    (top, left), (bottom, right) = four[0], four[3]
+                    made = predicted[bottom][right] - predicted[top][left]
+                    missed.append(abs(1 - made / (d - a)))
+        total += sum(missed) / max(len(missed), 1)
+    return total / len(log)
+
+
+def test_depth_edges_equal_a_loop() -> None:
+    generator = torch.Generator().manual_seed(3)
+    true_log = torch.rand(3, 9, 12, generator=generator, dtype=torch.float64) * 0.03
+    true_log[0, 2:6, 4:9] += 0.6
+    true_log[1, :, 7:] -= 0.4
+    log = true_log + torch.randn(true_log.shape, generator=generator, dtype=torch.float64) * 0.2
+    valid = torch.rand(true_log.shape, generator=generator) > 0.05
+    expected = naive_depth_edges(log, true_log, valid)
+    assert expected > 0.1
+    got = float(depth_edges_loss(log, true_log, valid))
+    assert got == pytest.approx(expected, rel=1e-9)
+
+
+def test_depth_edges_are_what_the_metric_misses() -> None:
+    true_m = torch.full((1, 8, 12), 2.0, dtype=torch.float64)
+    true_m[:, 2:, 6:] = 1.0
+    half_made = (true_m.log() / 2).exp()
+    missed = float(depth_edges_loss(half_made.log(), true_m.log(), true_m > 0))
+    assert missed == pytest.approx(1 - edge_share(half_made[0].numpy(), true_m[0].numpy()))
+    config = LossConfig(silog=0, aligned=0, gradient=0, depth_edges=3)
+    loss, _ = total_loss(half_made.log(), true_m, true_m > 0, config)
+    assert float(loss) == pytest.approx(3 * missed)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from dense_perception.core.card import ModelCard
-from dense_perception.core.errors import ArtefactError
+from dense_perception.core.errors import ArtefactError, TrainingError
 from dense_perception.core.labels import VOID
 from dense_perception.data.augmentation import AugmentConfig
 from dense_perception.data.corpus import Corpus
@@ -22,6 +24,7 @@ from dense_perception.training import run_folder
 from dense_perception.training.config import LossConfig, StageConfig, TrainingConfig
 from dense_perception.training.loop import Task, fit
 from dense_perception.training.losses import l1_loss, multitask_loss, segmentation_loss
+from dense_perception.training.training_run import TrainOptions, train
 from test.support.corpora import write_corpus
 from test.support.threads import one_thread
 
@@ -131,7 +134,6 @@ def test_a_run_starts_from_the_parts_of_another_network_that_fit(
     initial = tmp_path / "other.pt"
     content = {"model": other.state_dict(), "card": card, "training": {"data": "rooms"}}
     run_folder.save(initial, content)
-    from dataclasses import replace
 
     config = replace(CONFIG, steps=1, rates={"stem": 0, "transformer": 0})
     (tmp_path / "run").mkdir()
@@ -143,3 +145,25 @@ def test_a_run_starts_from_the_parts_of_another_network_that_fit(
     assert got["training"]["initialisation"]["parts"] == ["stem", "transformer"]
     with pytest.raises(ArtefactError, match="no part of it fits"):
         load_parts(build(NETWORK), Checkpoint(Path("x.pt"), {"head.weight": torch.zeros(1)}))
+
+
+def test_a_corpus_without_labels_teaches_the_other_tasks(tmp_path: Path) -> None:
+    labelled = write_corpus(tmp_path / "rooms", frames=4, labels=True)
+    unlabelled = write_corpus(tmp_path / "walk", frames=4)
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(CONFIG.to_dict()))
+    records: list[dict[str, object]] = []
+    options = TrainOptions(
+        config=config,
+        data=[labelled, unlabelled],
+        validation=[labelled],
+        out=tmp_path / "run",
+        steps=1,
+        validation_frames=2,
+        device="cpu",
+    )
+    train(options, records.append)
+    notices = [record["text"] for record in records if record["kind"] == "notice"]
+    assert notices == ["no labels in walk: teaches every task but segmentation"]
+    with pytest.raises(TrainingError, match="no corpus of walk has labels"):
+        train(replace(options, data=[unlabelled], out=tmp_path / "other"), records.append)
