@@ -84,7 +84,7 @@ def _on_bag(request: CellRequest, bag: str) -> dict[str, float]:
             device=request["device"],
             threads=request["threads"],
         ) as perceiver:
-            report = evaluate_pairs(perceiver, source, iter(source), 20.0)
+            report = evaluate_pairs(perceiver, source)
     finally:
         source.close()
     wanted = ("abs_rel", "d1", "aligned_abs_rel", "aligned_d1")

@@ -62,10 +62,10 @@ def add_stream(parser: argparse.ArgumentParser, *, model: str, seconds: float, r
     """The stream of a benchmark of nodes, with its own defaults; :func:`stream` reads it."""
     parser.add_argument("--model", default=model, help=f"name or ONNX file (default: {model})")
     parser.add_argument(
-        "--seconds", type=_positive, default=seconds, help=f"how long to stream ({seconds:g})"
+        "--seconds", type=above_zero, default=seconds, help=f"how long to stream ({seconds:g})"
     )
     parser.add_argument(
-        "--rate", type=_positive, default=rate, help=f"images per second and camera ({rate:g})"
+        "--rate", type=above_zero, default=rate, help=f"images per second and camera ({rate:g})"
     )
     parser.add_argument("--width", type=int, default=640, help="of the images (640)")
     parser.add_argument("--height", type=int, default=480, help="of the images (480)")
@@ -104,8 +104,17 @@ def image_size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def _positive(text: str) -> float:
+def above_zero(text: str) -> float:
+    """The ``type`` of an option that takes any number above 0."""
     value = float(text)
     if not 0 < value < 1e6:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def at_least_one(text: str) -> int:
+    """The ``type`` of an option that counts."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
     return value

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import itertools
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from dense_perception.commands.arguments import (
     add_json,
     add_model,
     add_model_options,
+    at_least_one,
     model_options,
 )
 from dense_perception.commands.output import print_problems, show
 from dense_perception.core.errors import InputError
+from dense_perception.core.registry import find_card
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from dense_perception.core.card import ModelCard
-    from dense_perception.evaluation.segmentation import Labeller
-
-
-_ROWS = ("abs_rel", "rmse", "d1", "d2", "d3")
+    from dense_perception.runtime.perceiver import Perceiver
 
 HELP = "Compare a model's depth with a ROS 2 bag's, or its labels with annotated pictures."
 EXAMPLES = """\
@@ -57,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     truth = parser.add_mutually_exclusive_group(required=True)
     truth.add_argument("--bag", type=Path, help="depth: bag folder, .mcap or .db3 file")
     truth.add_argument("--images", type=Path, metavar="DIR", help="labels: folder of pictures")
-    parser.add_argument("--limit", type=int, metavar="N", help="stop after N frames or pictures")
+    parser.add_argument(
+        "--limit", type=at_least_one, metavar="N", help="stop after N frames or pictures"
+    )
     add_model_options(parser)
     add_json(parser)
     depth = parser.add_argument_group("depth")
@@ -88,12 +81,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Returns 0, or 1 if something could not be compared."""
-    return (_evaluate_depth if options.bag is not None else _evaluate_labels)(options)
+    return (_depth if options.bag is not None else _labels)(options)
 
 
-def _evaluate_depth(options: argparse.Namespace) -> int:
+def _depth(options: argparse.Namespace) -> int:
     from dense_perception.evaluation.bags import PairSource, evaluate_pairs
-    from dense_perception.runtime.perceiver import Perceiver
+    from dense_perception.evaluation.report import depth_summary, depth_table
 
     source = PairSource(
         options.bag,
@@ -101,163 +94,43 @@ def _evaluate_depth(options: argparse.Namespace) -> int:
         depth_topic=options.depth_topic,
         tolerance_ms=options.tolerance_ms,
     )
-    try:
-        with Perceiver.load(
-            options.model,
-            **model_options(options),
-            default_hfov_deg=options.hfov,
-            max_output_side=8192,
-        ) as perceiver:
-            if perceiver.card.depth is None:
-                raise InputError(
-                    f"model {perceiver.card.name} gives labels, no depth: choose a depth model"
-                )
-            pairs = itertools.islice(source, options.limit)
-            bar = tqdm(pairs, total=source.total, unit="frame", disable=None, file=sys.stderr)
-            report = evaluate_pairs(perceiver, source, iter(bar), options.max_depth)
-            summary: dict[str, Any] = {
-                "model": perceiver.card.name,
-                "precision": perceiver.selection.precision,
-                "backend": perceiver.backend.description,
-                "bag": str(options.bag),
-                "topic": report.topic,
-                "depth_topic": report.depth_topic,
-                "frames": len(report.frames),
-                "unmatched": report.unmatched,
-                "intrinsics_assumed": report.intrinsics_assumed,
-                "means": _rounded(report.means()),
-                "row_prior": _rounded(report.row_prior_means()),
-                "problems": report.problems,
-            }
-            if options.per_frame:
-                summary["per_frame"] = [
-                    {"stamp_ns": stamp, **_rounded(metrics)}
-                    for stamp, metrics in zip(report.stamps_ns, report.frames, strict=True)
-                ]
-    finally:
-        source.close()
-    print_problems(summary["problems"])
-    show(summary, _depth_table, options.json)
-    return 1 if summary["problems"] else 0
-
-
-def _rounded(metrics: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 5) for name, value in metrics.items()}
-
-
-def _depth_table(summary: dict[str, Any]) -> str:
-    means, prior = summary["means"], summary["row_prior"]
-    lines = [
-        f"{summary['model']} ({summary['precision']}, {summary['backend']})",
-        f"{summary['frames']} frames of {summary['topic']} against {summary['depth_topic']}"
-        + (f", {summary['unmatched']} without a partner" if summary["unmatched"] else ""),
-        "",
-        f"{'':10}{'metric':>10}{'aligned':>10}{'row prior':>11}",
-    ]
-    for name in _ROWS:
-        cells = (means.get(name), means.get(f"aligned_{name}"), prior.get(f"aligned_{name}"))
-        texts = ["-" if cell is None else f"{cell:.3f}" for cell in cells]
-        lines.append(f"{name:10}{texts[0]:>10}{texts[1]:>10}{texts[2]:>11}")
-    if "coverage" in means:
-        lines.append(f"\n{100 * means['coverage']:.1f} % of the measured pixels were answered")
-    if summary["intrinsics_assumed"]:
-        lines.append(
-            f"{summary['intrinsics_assumed']} frames had no calibration: metres are a guess"
+    with closing(source), _load(options) as perceiver:
+        report = evaluate_pairs(
+            perceiver, source, options.max_depth, limit=options.limit, progress=True
         )
-    return "\n".join(lines)
+        summary = depth_summary(perceiver, options.bag, report, per_frame=options.per_frame)
+    print_problems(summary["problems"])
+    show(summary, depth_table, options.json)
+    return int(bool(summary["problems"]))
 
 
-def _evaluate_labels(options: argparse.Namespace) -> int:
-    from dense_perception.evaluation.segmentation import (
-        Confusion,
-        compare,
-        first_label,
-        picture_pairs,
-    )
+def _labels(options: argparse.Namespace) -> int:
+    from dense_perception.evaluation import segmentation
+    from dense_perception.evaluation.report import label_summary, label_table
 
     if options.labels is None:
         raise InputError("--images needs --labels with the folder of their label PNGs")
-    if options.limit is not None and options.limit < 1:
-        raise InputError(f"--limit is {options.limit}, expected 1 or more")
-    pairs = picture_pairs(options.images, options.labels)[: options.limit]
-    with _labeller(options) as (card, label):
-        assert card.segmentation is not None
-        names = card.segmentation.label_set.labels
-        confusion = Confusion(len(names))
-        bar = tqdm(pairs, unit="picture", disable=None, file=sys.stderr)
-        problems = list(compare(label, iter(bar), confusion, first_label(card)))
-    print_problems(problems)
-    if len(problems) == len(pairs):
-        raise InputError(f"none of the {len(pairs)} pictures could be compared")
-    summary: dict[str, Any] = {
-        "model": card.name,
-        "images": str(options.images),
-        "pictures": len(pairs) - len(problems),
-        "multi_scale": options.multi_scale,
-        "flip": options.flip,
-        "miou_percent": round(100 * confusion.mean_iou, 3),
-        "pixel_accuracy_percent": round(100 * confusion.pixel_accuracy, 3),
-        "iou_percent": {
-            name: round(100 * float(iou), 3)
-            for name, iou in zip(names, confusion.iou, strict=True)
-            if iou == iou  # NaN: a class that occurs nowhere
-        },
-        "problems": problems,
-    }
-    show(summary, _labels_table, options.json)
-    return 1 if problems else 0
+    pairs = segmentation.picture_pairs(options.images, options.labels)[: options.limit]
+    averaged = {"multi_scale": options.multi_scale, "flip": options.flip}
+    if any(averaged.values()) or options.weights is not None:
+        card = find_card(options.model)
+        label = segmentation.network_labeller(card, options.weights, **averaged)
+        report = segmentation.evaluate_labels(card, label, pairs, progress=True)
+    else:
+        with _load(options) as perceiver:
+            card, label = perceiver.card, segmentation.perceiver_labeller(perceiver)
+            report = segmentation.evaluate_labels(card, label, pairs, progress=True)
+    summary = label_summary(card, options.images, report, **averaged)
+    print_problems(summary["problems"])
+    show(summary, label_table, options.json)
+    return int(bool(summary["problems"]))
 
 
-@contextmanager
-def _labeller(options: argparse.Namespace) -> Iterator[tuple[ModelCard, Labeller]]:
-    """The card, and labels of the picture's size from the exported or the published network."""
-    if options.multi_scale or options.flip or options.weights is not None:
-        from dense_perception.core.registry import find_card
-        from dense_perception.imaging.resize import views
-        from dense_perception.nets.labeller import published_labeller
-        from dense_perception.nets.sliding_window import SCALES
-
-        card = _segmenting(find_card(options.model))
-        of_views = published_labeller(card, options.weights, flip=options.flip)
-        scales = SCALES if options.multi_scale else (1.0,)
-        yield card, lambda rgb_hwc: of_views(views(rgb_hwc, card, scales), rgb_hwc.shape[:2])
-        return
+def _load(options: argparse.Namespace) -> Perceiver:
+    """The exported model; answers have the truth's size, whatever that is."""
     from dense_perception.runtime.perceiver import Perceiver
 
-    with Perceiver.load(
-        options.model,
-        **model_options(options),
-        max_output_side=8192,
-    ) as perceiver:
-        card = _segmenting(perceiver.card)
-
-        def label(rgb_hwc: np.ndarray) -> np.ndarray:
-            labels = perceiver(rgb_hwc).labels
-            assert labels is not None
-            return labels.values_hw
-
-        yield card, label
-
-
-def _segmenting(card: ModelCard) -> ModelCard:
-    if card.segmentation is None:
-        raise InputError(f"model {card.name} gives no labels: choose a segmentation model")
-    return card
-
-
-def _labels_table(summary: dict[str, Any]) -> str:
-    views = [name for name in ("multi_scale", "flip") if summary[name]]
-    how = " and ".join(view.replace("_", " ") for view in views) or "single scale"
-    lines = [
-        f"{summary['model']}, {how}, {summary['pictures']} pictures of {summary['images']}",
-        "",
-        f"mean IoU        {summary['miou_percent']:6.2f} %  "
-        f"({len(summary['iou_percent'])} classes occur)",
-        f"pixel accuracy  {summary['pixel_accuracy_percent']:6.2f} %",
-    ]
-    ranked = sorted(summary["iou_percent"].items(), key=lambda item: item[1])
-    if len(ranked) > 1:
-        worst = ", ".join(f"{name} {iou:.1f}" for name, iou in ranked[:3])
-        best = ", ".join(f"{name} {iou:.1f}" for name, iou in ranked[:-4:-1])
-        lines += [f"best classes    {best}", f"worst classes   {worst}"]
-    return "\n".join(lines)
+    hfov = options.hfov
+    return Perceiver.load(
+        options.model, **model_options(options), default_hfov_deg=hfov, max_output_side=8192
+    )

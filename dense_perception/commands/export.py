@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from dense_perception.commands.arguments import above_zero, at_least_one
 from dense_perception.commands.output import print_json
-
-if TYPE_CHECKING:
-    from dense_perception.export.compare import Arrays
-    from dense_perception.export.package import Exported, Row
 
 HELP = "turn a checkpoint into fp32, fp16, int8 and fp8 ONNX files with their model card"
 EXAMPLES = """\
@@ -44,27 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="model.pt of `dense-perception train`, or a model of `dense-perception models`",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="where to write")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="with NAME: your checkpoint")
+    parser.add_argument("--name", metavar="MODEL", help="with NAME: what the export is called")
+    parser.add_argument("--card", type=Path, metavar="YAML", help="use it, not the checkpoint's")
     parser.add_argument(
-        "--weights",
-        type=Path,
-        metavar="FILE",
-        help="with NAME: a checkpoint of that network, the published one or your own",
+        "--random", action="store_true", help="NAME or FAMILY/VARIANT untrained, to time it"
     )
     parser.add_argument(
-        "--name", metavar="MODEL", help="with NAME: what the exported model is called"
-    )
-    parser.add_argument(
-        "--card", type=Path, metavar="YAML", help="use this card, not the one in the checkpoint"
-    )
-    parser.add_argument(
-        "--random",
-        action="store_true",
-        help="NAME or FAMILY/VARIANT with random weights, to measure its speed",
-    )
-    parser.add_argument(
-        "--size",
-        metavar="WxH",
-        help="with NAME: one fixed size, for TensorRT (default: every size of the card's rule)",
+        "--size", metavar="WxH", help="with NAME: one fixed size, for TensorRT (default: any)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files of the same name")
     group = parser.add_argument_group("precision")
@@ -85,65 +68,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--topic", help="the bag's colour topic (default: the only one)")
     group.add_argument(
-        "--max-drop",
-        type=float,
-        metavar="X",
-        help="what int8 or fp8 may cost (default 0.02 = 2 %%)",
+        "--max-drop", type=above_zero, default=0.02, help="int8 and fp8 may cost this (%(default)s)"
     )
     group.add_argument(
-        "--fp16-drop", type=float, metavar="X", help="what fp16 may cost (default 0.002)"
+        "--fp16-drop", type=above_zero, default=0.002, help="fp16 may cost this (%(default)s)"
     )
     group.add_argument(
-        "--frames", type=int, default=64, metavar="N", help="calibration frames (default 64)"
+        "--frames",
+        type=at_least_one,
+        default=64,
+        help="at most so many to calibrate on (%(default)s)",
     )
     group.add_argument(
         "--method",
         default="minmax",
         choices=("minmax", "percentile", "mse"),
-        help="how activation ranges are chosen (default minmax); mse is for int8 alone",
+        help="how activation ranges are chosen (%(default)s); mse is for int8 alone",
     )
     group.add_argument(
-        "--percentile", type=float, default=99.99, help="for --method percentile (default 99.99)"
+        "--percentile", type=float, default=99.99, help="for --method percentile (%(default)s)"
     )
     group.add_argument(
-        "--smooth",
-        type=float,
-        default=0.5,
-        metavar="ALPHA",
-        help="SmoothQuant's alpha from 0 to 1 (default 0.5); -1 for none",
+        "--smooth", type=float, default=0.5, help="SmoothQuant's alpha, 0 to 1 (0.5); -1 for none"
     )
     group.add_argument(
-        "--float-attention",
-        action="store_true",
-        help="leave attention's products of activations in floating point",
+        "--float-attention", action="store_true", help="keep products of activations in float"
     )
     group.add_argument(
-        "--full-range",
-        action="store_true",
-        help="use all of int8's range: for GPUs and processors with VNNI only",
+        "--full-range", action="store_true", help="all of int8: for GPUs and x86 with VNNI only"
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def main(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from dense_perception.core.errors import InputError
-    from dense_perception.core.reference_frames import reference_feeds
-    from dense_perception.export.calibration import calibration_frames, check_variety
-    from dense_perception.export.network import open_network
-    from dense_perception.export.package import BYTES_DROP, FP16_DROP, Plan, export_model
+    from dense_perception.export.calibration import frames_from
+    from dense_perception.export.network import default_folder, open_network
+    from dense_perception.export.package import Plan, export_model
     from dense_perception.export.quantize import BYTES, QuantizeOptions
+    from dense_perception.export.report import export_summary, export_table, progress_of
 
-    if args.frames < 1:
-        raise InputError(f"got --frames {args.frames}, expected 1 or more")
-    drops = {}
-    for name, default in (("max_drop", BYTES_DROP), ("fp16_drop", FP16_DROP)):
-        given = getattr(args, name)
-        drops[name] = default if given is None else given
-        if not drops[name] > 0:
-            raise InputError(f"got --{name.replace('_', '-')} {given}, expected more than 0")
     precisions = args.precision or (["int8"] if args.calibration else [])
     quantised = [kind for kind in BYTES if kind in precisions]
     if quantised and args.calibration is None and not args.random:
@@ -158,85 +123,28 @@ def main(args: argparse.Namespace) -> int:
         products=not args.float_attention,
         full_range=args.full_range,
     )
-    output = _output(args)
+    weights, random = args.weights, args.random
+    output = args.output or default_folder(args.checkpoint, weights=weights, random=random)
     network, card, report = open_network(
         args.checkpoint,
-        weights=args.weights,
+        weights=weights,
         card_path=args.card,
-        random=args.random,
+        random=random,
         size=args.size,
         called=args.name,
     )
     if report:
         print(report, file=sys.stderr)
-    frames: Sequence[Arrays] = []
-    source = ""
-    if args.calibration is not None:
-        frames = calibration_frames(args.calibration, card, args.frames, args.topic)
-        source = args.calibration.resolve().name
-        check_variety(frames, str(args.calibration))
-    elif quantised:
-        feeds = reference_feeds(card, 8)
-        frames = [{name: array[i : i + 1] for name, array in feeds.items()} for i in range(8)]
-        source = "reference frames"
-    plan = Plan(precisions, frames, source, options, **drops)
-    total = 2 + 4 * len({*precisions} - {"fp32"}) + bool(quantised)
-    with tqdm(total=total, disable=args.quiet, file=sys.stderr) as bar:
-
-        def on_step(step: str, more: int) -> None:
-            bar.total = max((bar.total or 0) + more, bar.n + 1)
-            bar.set_description(step)
-            bar.update()
-
+    plan = Plan(precisions, options=options, max_drop=args.max_drop, fp16_drop=args.fp16_drop)
+    if args.calibration is not None or quantised:
+        frames, source = frames_from(args.calibration, card, args.frames, args.topic)
+        plan = replace(plan, frames=frames, source=source)
+    with progress_of(plan, quiet=args.quiet) as on_step:
         exported = export_model(
             network, card, output, plan, overwrite=args.overwrite, on_step=on_step
         )
-        bar.total = bar.n  # a search may end sooner than it could have
-        bar.refresh()
-    _report(exported, args.json)
+    if args.json:
+        print_json(export_summary(exported))
+    else:
+        print(export_table(exported))
     return 0
-
-
-def _output(args: argparse.Namespace) -> Path:
-    """Where to write: for a published model, by default where models are looked for."""
-    from dense_perception.core.errors import InputError
-    from dense_perception.core.registry import exported_dir, list_models
-
-    if args.output is not None:
-        return Path(args.output)
-    if args.random:
-        raise InputError("name a folder with --output: random weights are for measuring only")
-    if args.weights is None and args.checkpoint not in list_models():
-        raise InputError(f"name a folder for the model of {args.checkpoint} with --output")
-    return exported_dir()
-
-
-def _report(exported: Exported, as_json: bool) -> None:
-    made = exported.card.provenance.get("precision", {})
-    if as_json:
-        files = [_plain(row) for row in exported.rows]
-        print_json({"card": exported.card_path, "files": files, "precision": made})
-        return
-    print(f"{'file':<32} {'MB':>6} {'runtime':<12} {'against':<14} {'max':>9} {'mean':>9}")
-    for row in exported.rows:
-        print(
-            f"{row.file:<32} {row.bytes / 1e6:>6.1f} {row.runtime:<12} {row.against:<14} "
-            f"{row.difference.max_of_range:>9.1e} {row.difference.mean_of_range:>9.1e}"
-        )
-    for precision, entry in made.items():
-        kept = len(entry["kept_fp32"])
-        print(f"{precision}: drop {entry['drop']:.4f} of {entry['max_drop']:g} allowed, ", end="")
-        print(f"{kept} layers kept in fp32" if kept else "everything converted", end="")
-        print(f" (without them {entry['drop_if_all']})" if kept else "")
-    print(f"differences are shares of the output's range; card: {exported.card_path}")
-
-
-def _plain(row: Row) -> dict[str, Any]:
-    return {
-        "file": row.file,
-        "bytes": row.bytes,
-        "runtime": row.runtime,
-        "against": row.against,
-        "max_of_range": row.difference.max_of_range,
-        "mean_of_range": row.difference.mean_of_range,
-    }

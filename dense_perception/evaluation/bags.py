@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from dense_perception.core.camera import Frame, Intrinsics, intrinsics_from_info
 from dense_perception.core.errors import BackendError, InputError
@@ -183,14 +186,32 @@ class PairSource:
 
 
 def evaluate_pairs(
-    perceiver: Perceiver, source: PairSource, pairs: Iterator[Pair], max_depth_m: float
+    perceiver: Perceiver,
+    source: PairSource,
+    max_depth_m: float = 20.0,
+    *,
+    limit: int | None = None,
+    progress: bool = False,
 ) -> BagReport:
-    """Run the perceiver over ``pairs`` and compare at the recorded depth's size.
+    """Run the perceiver over at most ``limit`` pairs and compare at the recorded depth's size.
 
     Truth beyond ``max_depth_m`` is left out. A relative model is compared aligned only.
+    ``progress`` shows a bar on a terminal.
 
-    :raises InputError: if no pair could be compared.
+    :raises InputError: if the model gives no depth, or no pair could be compared.
     """
+    if perceiver.card.depth is None:
+        raise InputError(
+            f"model {perceiver.card.name} gives labels, no depth: choose a depth model"
+        )
+    known = [count for count in (source.total, limit) if count is not None]
+    pairs = tqdm(
+        itertools.islice(source, limit),
+        total=min(known, default=None),
+        unit="frame",
+        disable=None if progress else True,
+        file=sys.stderr,
+    )
     report = BagReport(source.topic, source.depth_topic)
     truths: list[np.ndarray] = []
     for pair in pairs:

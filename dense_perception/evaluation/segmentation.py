@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import OWN_LABELS
 from dense_perception.core.errors import DensePerceptionError, InputError
 from dense_perception.core.labels import VOID
 from dense_perception.imaging.decode import decode_compressed
+from dense_perception.imaging.resize import views
 from dense_perception.metrics.dense import Confusion
+from dense_perception.runtime.perceiver import Perceiver
 
 PICTURES = (".jpg", ".jpeg", ".png")
 Labeller = Callable[[np.ndarray], np.ndarray]
@@ -77,6 +82,56 @@ def _check_numbering(true_hw: np.ndarray, first: int, classes: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class LabelReport:
+    """How the labels of ``pictures`` compared: shares of 0 to 1, and what could not be used.
+
+    ``ious`` are those of the classes that occur, by name.
+    """
+
+    pictures: int
+    mean_iou: float
+    pixel_accuracy: float
+    ious: dict[str, float]
+    problems: list[str]
+
+
+def evaluate_labels(
+    card: ModelCard,
+    label: Labeller,
+    pairs: Sequence[tuple[Path, Path]],
+    *,
+    progress: bool = False,
+) -> LabelReport:
+    """Compare what ``label`` says of each picture with the label file beside it.
+
+    ``progress`` shows a bar on a terminal.
+
+    :raises InputError: if no picture could be compared.
+    """
+    assert card.segmentation is not None
+    names = card.segmentation.label_set.labels
+    confusion = Confusion(len(names))
+    disable = None if progress else True
+    bar = tqdm(pairs, unit="picture", disable=disable, file=sys.stderr)
+    problems = list(compare(label, iter(bar), confusion, first_label(card)))
+    if len(problems) == len(pairs):
+        raise InputError(
+            f"none of the {len(pairs)} pictures could be compared: {'; '.join(problems[:3])}"
+        )
+    return LabelReport(
+        pictures=len(pairs) - len(problems),
+        mean_iou=confusion.mean_iou,
+        pixel_accuracy=confusion.pixel_accuracy,
+        ious={
+            name: float(iou)
+            for name, iou in zip(names, confusion.iou, strict=True)
+            if not np.isnan(iou)  # a class that occurs nowhere
+        },
+        problems=problems,
+    )
+
+
 def compare(
     label: Labeller, pairs: Iterator[tuple[Path, Path]], confusion: Confusion, first: int
 ) -> Iterator[str]:
@@ -89,3 +144,43 @@ def compare(
             confusion.add(label(rgb_hwc), true_hw)
         except (DensePerceptionError, OSError) as error:
             yield f"{picture.name}: {error}"
+
+
+def perceiver_labeller(perceiver: Perceiver) -> Labeller:
+    """Labels as the exported model gives them.
+
+    :raises InputError: if it gives none.
+    """
+    _require_labels(perceiver.card)
+
+    def label(rgb_hwc: np.ndarray) -> np.ndarray:
+        labels = perceiver(rgb_hwc).labels
+        assert labels is not None
+        return labels.values_hw
+
+    return label
+
+
+def network_labeller(
+    card: ModelCard, checkpoint: Path | None, *, multi_scale: bool, flip: bool
+) -> Labeller:
+    """Labels as the published network gives them in PyTorch, averaged over scales and mirrored.
+
+    :raises InputError: if the model gives none.
+    :raises ArtefactError: if the checkpoint is missing or does not fit.
+    """
+    from dense_perception.nets.labeller import published_labeller
+    from dense_perception.nets.sliding_window import SCALES
+
+    _require_labels(card)
+    of_views = published_labeller(card, checkpoint, flip=flip)
+    scales = SCALES if multi_scale else (1.0,)
+    return lambda rgb_hwc: of_views(views(rgb_hwc, card, scales), rgb_hwc.shape[:2])
+
+
+def _require_labels(card: ModelCard) -> None:
+    """
+    :raises InputError: if the model gives no labels.
+    """
+    if card.segmentation is None:
+        raise InputError(f"model {card.name} gives no labels: choose a segmentation model")

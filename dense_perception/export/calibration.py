@@ -16,6 +16,7 @@ from onnx import helper
 
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import InputError, TrainingError
+from dense_perception.core.reference_frames import reference_feeds
 from dense_perception.data.corpus import iterate_shards, shard_folders
 from dense_perception.imaging.resize import network_input, prepare
 from dense_perception.media.bag_reader import is_bag
@@ -24,6 +25,7 @@ from dense_perception.media.sources import IMAGE_SUFFIXES, open_source
 _BINS = 2048
 _ENOUGH = 8
 _JUDGED = 8
+_GENERATED = 8
 # Of 255: noise of a camera that stands still is below, the next view of one that moves above.
 _ALIKE, _FLAT = 1.0, 2.0
 _log = logging.getLogger(__name__)
@@ -187,6 +189,26 @@ def _of_one_size(frames: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarr
         if frame["image"].shape[1:3] != (height, width):
             frame["image"] = prepare(frame["image"][0], width, height)[None]
     return frames
+
+
+def frames_from(
+    source: Path | None, card: ModelCard, count: int, topic: str | None
+) -> tuple[Sequence[Mapping[str, np.ndarray]], str]:
+    """:func:`calibration_frames` that differ enough, and what they are, for the card.
+
+    Without a ``source`` they are generated: for networks whose accuracy does not matter.
+
+    :raises InputError: see :func:`calibration_frames` and :func:`check_variety`.
+    """
+    if source is None:
+        feeds = reference_feeds(card, _GENERATED)
+        frames = [
+            {name: array[i : i + 1] for name, array in feeds.items()} for i in range(_GENERATED)
+        ]
+        return frames, "reference frames"
+    frames = calibration_frames(source, card, count, topic)
+    check_variety(frames, str(source))
+    return frames, source.resolve().name
 
 
 def check_variety(frames: Sequence[Mapping[str, np.ndarray]], source: str) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import InputError
-from dense_perception.core.registry import find_card, list_models
+from dense_perception.core.registry import exported_dir, find_card, list_models
 from dense_perception.export.untrained import parse_size, untrained
 from dense_perception.nets.networks import of_size, published_network, trained_network
 
@@ -48,3 +48,16 @@ def open_network(
         # Through the reader: it says what a name may be.
         card = ModelCard.from_dict({**card.to_dict(), "name": called}, f"--name {called}")
     return network, card, str(report)
+
+
+def default_folder(name: str, *, weights: Path | None = None, random: bool = False) -> Path:
+    """Where the model that :func:`open_network` opens is written: a published one, to where models
+    are looked for.
+
+    :raises InputError: if it is none; whoever exports their own names a folder.
+    """
+    if random:
+        raise InputError("name a folder with --output: random weights are for measuring only")
+    if weights is None and name not in list_models():
+        raise InputError(f"name a folder for the model of {name} with --output")
+    return exported_dir()

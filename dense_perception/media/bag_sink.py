@@ -32,6 +32,8 @@ class BagSink:
         is not metric.
     """
 
+    uses_camera = True
+
     def __init__(
         self,
         folder: Path,

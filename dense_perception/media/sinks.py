@@ -1,23 +1,39 @@
-"""Where answers go without ROS: a folder of files."""
+"""Where answers go without ROS: a folder of files, or a bag."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
 
-from dense_perception.core.errors import DensePerceptionError
+from dense_perception.core.card import ModelCard
+from dense_perception.core.errors import DensePerceptionError, InputError
 from dense_perception.core.prediction import GRAY_MAPS, DepthKind, LabelMap, Prediction
 from dense_perception.core.storage import atomic_write, prepare_output_folder
 from dense_perception.imaging.colorize import DepthColorizer, side_by_side
 from dense_perception.imaging.points import organised_xyz, write_ply
 from dense_perception.imaging.resize import resample
+from dense_perception.media.bag_reader import is_bag
+from dense_perception.media.bag_sink import BagSink
 from dense_perception.media.sources import SourceItem
 
 FORMS = ("png", "npy", "color", "side_by_side", "ply")
 """What a folder may hold, one sub-folder each (PNG and NPY share ``depth``)."""
+
+
+class Sink(Protocol):
+    """Takes answers one by one; ``uses_camera`` says whether the field of view changes what is
+    written.
+    """
+
+    uses_camera: bool
+
+    def write(self, item: SourceItem, prediction: Prediction) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class FolderSink:
@@ -44,6 +60,7 @@ class FolderSink:
         metric = kind is DepthKind.METRIC
         self.folder = folder
         self.forms = tuple(form for form in forms if metric or form not in ("png", "ply"))
+        self.uses_camera = "ply" in self.forms
         self._metric = metric
         self._inverse = kind is DepthKind.RELATIVE_INVERSE
         self._colorizer = DepthColorizer()
@@ -129,6 +146,55 @@ class FolderSink:
         path = self.folder / name
         path.mkdir(exist_ok=True)
         return path
+
+
+def open_sink(
+    folder: Path,
+    card: ModelCard,
+    *,
+    bag: bool = False,
+    points: bool = False,
+    previews: bool = True,
+    overwrite: bool = False,
+) -> Sink:
+    """The sink for the answers of ``card``'s model: files, or with ``bag`` a recording.
+
+    ``points`` adds clouds. ``previews`` adds the pictures for eyes to the files.
+
+    :raises InputError: if the model gives no depth, or none in metres, where it is needed, or the
+        folder is not empty and ``overwrite`` is false.
+    """
+    if card.depth is None and (bag or points):
+        raise InputError(
+            f"model {card.name} gives {' and '.join(card.outputs)}, no depth: leave --bag and "
+            "--ply out, or choose a depth model"
+        )
+    kind = card.depth.kind if card.depth else DepthKind.METRIC
+    if points and kind is not DepthKind.METRIC:
+        raise InputError(
+            f"model {card.name} gives {kind.value} depth, which has no metres to make a cloud of: "
+            "leave --ply out, or choose a metric model"
+        )
+    if bag:
+        return BagSink(folder, points=points, kind=kind, overwrite=overwrite)
+    forms = FORMS[:4] if previews else FORMS[:2]
+    return FolderSink(folder, (*forms, "ply") if points else forms, kind=kind, overwrite=overwrite)
+
+
+def refuse_input_as_output(text: str, output: Path) -> None:
+    """
+    :raises InputError: if answers could be written over ``text``, which they are made from.
+    """
+    given, folder = Path(text).expanduser().resolve(), output.expanduser().resolve()
+    if not given.exists():
+        return  # a camera's number
+    inside = given.is_relative_to(folder)
+    is_plain_file = given.parent == folder and not given.is_dir()
+    is_recording = given.is_dir() and is_bag(given)
+    if (inside and not is_plain_file) or (is_recording and folder.is_relative_to(given)):
+        raise InputError(
+            f"--output {output} would write over --input {text}: choose a folder elsewhere"
+        )
 
 
 def millimetres(depth_m: np.ndarray) -> np.ndarray:

@@ -128,7 +128,7 @@ def test_fp16_is_half_the_size(folder: Path) -> None:
     [
         (["--precision", "int8"], "int8 needs frames"),
         (["--precision", "fp8"], "fp8 needs frames"),
-        (["--max-drop", "0"], "got --max-drop 0.0, expected more than 0"),
+        (["--max-drop", "0"], "argument --max-drop: 0 is not above 0"),
         (["--size", "64x64"], "--size goes with NAME"),
     ],
 )
