@@ -108,16 +108,16 @@ def one_line(error: BaseException) -> str:
 def promised(card: ModelCard) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """The inputs and outputs that ``card`` promises, in the graph's order.
 
-    Inputs: ``image`` uint8 (N, height, width, 3) and, for a focal-aware model, ``focal_px``
-    float32 (N,). Outputs of (N, height, width): ``depth`` float32, ``labels`` and ``confidence``,
-    ``edges``, ``keypoints`` and ``reshading`` uint8, and ``normals`` float32 (N, height, width, 3);
-    or, of windows, ``scores`` float32 (N, classes, rows, columns) for the labels. N is free, and
-    height and width are where the card says so.
+    Inputs: ``image`` (N, height, width, 3) of the card's dtype and, for a focal-aware model,
+    ``focal_px`` float32 (N,). Outputs of (N, height, width): ``depth`` float32, ``labels`` and
+    ``confidence``, ``edges``, ``keypoints`` and ``reshading`` uint8, and ``normals`` float32
+    (N, height, width, 3); or, of windows, ``scores`` float32 (N, classes, rows, columns) for the
+    labels. N is free, and height and width are where the card says so.
     """
     size: tuple[int | None, ...] = (None, card.input.height, card.input.width)
     if card.input.free:
         size = (None, None, None)
-    inputs = [TensorSpec("image", np.dtype(np.uint8), (*size, 3))]
+    inputs = [TensorSpec("image", np.dtype(card.input.dtype), (*size, 3))]
     if card.input.focal:
         inputs.append(TensorSpec("focal_px", np.dtype(np.float32), (None,)))
     outputs = []

@@ -10,6 +10,7 @@ from dense_perception.core.card_specs import (
     FURTHER_MAPS,
     INTERPOLATIONS,
     OWN_LABELS,
+    PIXELS,
     PRECISIONS,
     RESIZES,
     RESTORES,
@@ -135,6 +136,7 @@ class CardReader(Entries):
             focal,
             interpolation=interpolation,
             restore=restore,
+            dtype=self.choice("input.dtype", entry.get("dtype", "uint8"), PIXELS),
             **numbers,
         )
         if resize != "stretch" and interpolation == "area":

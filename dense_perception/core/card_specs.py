@@ -13,13 +13,14 @@ FURTHER_MAPS = ("normals", *GRAY_MAPS)
 RESIZES = ("stretch", "lower_bound", "minimal", "windows")
 INTERPOLATIONS = ("area", "linear", "cubic")
 RESTORES = ("linear", "corners", "cubic")
+PIXELS = ("uint8", "float32")
 OWN_LABELS = "own"
 PRECISIONS = ("fp32", "fp16", "int8", "fp8")
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What the graph input ``image`` wants: uint8 NHWC RGB of ``height`` x ``width`` pixels.
+    """What the graph input ``image`` wants: NHWC RGB, 0 to 255, of ``height`` x ``width`` pixels.
 
     ``resize`` says which size a frame gets (:func:`dense_perception.imaging.resize.network_size`),
     ``interpolation`` how it gets there, ``restore`` how maps get back. With ``lower_bound`` and
@@ -27,7 +28,8 @@ class InputSpec:
     and ``width`` are what the rule starts from. With ``windows`` the graph takes square windows of
     a picture whose sides are scaled to ``short_side`` and at most ``long_side``. ``focal`` says
     that the graph has a second input ``focal_px``: float32 of shape (N,), the focal length at the
-    network's size.
+    network's size. ``dtype`` is the pixels': with ``float32`` they are resized without rounding and
+    may lie beyond 0 and 255, where the interpolation overshoots.
     """
 
     height: int
@@ -39,6 +41,7 @@ class InputSpec:
     restore: str = "linear"
     short_side: int = 0
     long_side: int = 0
+    dtype: str = "uint8"
 
     @property
     def free(self) -> bool:

@@ -19,7 +19,8 @@ _THINGS = 5
 def reference_feeds(card: ModelCard, frames: int = 3, seed: int = 0) -> dict[str, np.ndarray]:
     """Graph inputs for ``frames`` synthetic scenes at the card's size.
 
-    ``image`` is uint8 (frames, height, width, 3): rooms with tiled floors, every third with grain.
+    ``image`` is (frames, height, width, 3) of the card's dtype, whole numbers from 0 to 255: rooms
+    with tiled floors, every third with grain.
     ``focal_px``, if the card asks for it, is float32 (frames,) between 0.6 and 1.4 widths. Only
     integer arithmetic and NumPy's frozen legacy generator are used, so that every machine makes
     the same bytes.
@@ -28,7 +29,7 @@ def reference_feeds(card: ModelCard, frames: int = 3, seed: int = 0) -> dict[str
     random = np.random.RandomState(seed)
     size_hw = (card.input.height, card.input.width)
     images = np.stack([_scene(random, index, *size_hw) for index in range(frames)])
-    feeds = {"image": images}
+    feeds = {"image": images.astype(card.input.dtype)}
     if card.input.focal:
         ratios = [_FOCALS[index % len(_FOCALS)] for index in range(frames)]
         feeds["focal_px"] = np.array(ratios, np.float32) * np.float32(card.input.width)

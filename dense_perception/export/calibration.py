@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -174,12 +175,14 @@ def calibration_frames(
             f"{', '.join(IMAGE_SUFFIXES)}, one with shard_*/rgb.npy, a video or a bag"
         )
     else:
-        return _of_one_size(_from_stream(source, card, count, topic))
-    return _of_one_size([_feeds(rgb_hwc, card) for rgb_hwc in images])
+        return _graph_inputs(_from_stream(source, card, count, topic), card)
+    return _graph_inputs([_feeds(rgb_hwc, card) for rgb_hwc in images], card)
 
 
-def _of_one_size(frames: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
-    """Where a network's rule gives several sizes, the most common one for all.
+def _graph_inputs(
+    frames: list[dict[str, np.ndarray]], card: ModelCard
+) -> list[dict[str, np.ndarray]]:
+    """In the card's dtype; where a rule gives several sizes, at the most common one for all.
 
     What is observed per token can be put together for one size only.
     """
@@ -188,6 +191,7 @@ def _of_one_size(frames: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarr
     for frame in frames:
         if frame["image"].shape[1:3] != (height, width):
             frame["image"] = prepare(frame["image"][0], width, height)[None]
+        frame["image"] = frame["image"].astype(card.input.dtype, copy=False)
     return frames
 
 
@@ -301,8 +305,8 @@ def _from_stream(
 
 
 def _feeds(rgb_hwc: np.ndarray, card: ModelCard) -> dict[str, np.ndarray]:
-    """As at run time; of a picture with windows the one in the middle."""
-    image_hwc = network_input(rgb_hwc, card.input)
+    """As at run time, in whole bytes; of a picture with windows the one in the middle."""
+    image_hwc = network_input(rgb_hwc, replace(card.input, dtype="uint8"))
     if card.input.resize == "windows":
         top, left = ((side - card.input.height) // 2 for side in image_hwc.shape[:2])
         image_hwc = image_hwc[top : top + card.input.height, left : left + card.input.width]

@@ -1,6 +1,7 @@
 """A module and its card become one ONNX file with pre- and post-processing inside.
 
-Inputs ``image`` uint8 (N, H, W, 3) RGB and, for a focal-aware model, ``focal_px`` float32 (N,).
+Inputs ``image`` (N, H, W, 3) RGB, uint8 or float32 as the card says, 0 to 255 in both, and, for a
+focal-aware model, ``focal_px`` float32 (N,).
 Outputs, as the card promises them: ``depth`` float32 (N, H, W); ``labels`` and ``confidence`` uint8
 (N, H, W), the best class and its probability in units of 1/255; ``normals`` float32 (N, H, W, 3)
 unit vectors; ``edges``, ``keypoints`` and ``reshading`` uint8 (N, H, W), 0 to 1 in units of 1/255.
@@ -121,7 +122,8 @@ def prepare(
     height, width = card.input.height, card.input.width
     if card.input.free and height == width:
         width += card.input.multiple  # equal sides would be taken for one and the same
-    example = {"image": torch.zeros(frames, height, width, 3, dtype=torch.uint8)}
+    pixels = torch.from_numpy(np.zeros((frames, height, width, 3), card.input.dtype))
+    example = {"image": pixels}
     if card.input.focal:
         example["focal_px"] = torch.full((frames,), float(width))
     if not card.input.free:

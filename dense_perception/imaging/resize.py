@@ -97,12 +97,13 @@ def multiple_size(spec: InputSpec, width: int, height: int) -> tuple[int, int]:
 def network_input(
     rgb_hwc: np.ndarray, spec: InputSpec, out_hwc: np.ndarray | None = None
 ) -> np.ndarray:
-    """An HxWx3 ``uint8`` picture at the network's size; written into ``out_hwc`` if given.
+    """An HxWx3 ``uint8`` picture at the network's size, in its dtype; into ``out_hwc`` if given.
 
     :raises InputError: if ``out_hwc`` has another shape or dtype.
     """
     height, width = rgb_hwc.shape[:2]
     size = network_size(spec, width, height)
+    rgb_hwc = rgb_hwc.astype(spec.dtype, copy=False)
     if spec.interpolation == "area":
         return prepare(rgb_hwc, *size, out_hwc)
     if spec.resize == "windows":
@@ -117,9 +118,11 @@ def network_input(
 def scaled(rgb_hwc: np.ndarray, spec: InputSpec, scale: float = 1.0) -> np.ndarray:
     """One view of a picture for windows: its scale, then its sides enlarged to multiples.
 
-    Two steps with pixels of whole bytes between them, as mmsegmentation resizes.
+    Two steps, with pixels of whole bytes between them unless the card wants floats, as
+    mmsegmentation resizes.
     """
     height, width = rgb_hwc.shape[:2]
+    rgb_hwc = rgb_hwc.astype(spec.dtype, copy=False)
     view_hwc = _resized(rgb_hwc, scaled_size(spec, width, height, scale), spec)
     return _resized(view_hwc, multiple_size(spec, view_hwc.shape[1], view_hwc.shape[0]), spec)
 
@@ -136,7 +139,13 @@ def views(rgb_hwc: np.ndarray, card: ModelCard, scales: Sequence[float]) -> list
         assert card.segmentation is not None
         side = card.segmentation.window or min(spec.height, spec.width)
         spec = InputSpec(
-            side, side, "windows", interpolation="linear", short_side=side, long_side=8192
+            side,
+            side,
+            "windows",
+            interpolation="linear",
+            short_side=side,
+            long_side=8192,
+            dtype=spec.dtype,
         )
     return [scaled(rgb_hwc, spec, scale) for scale in scales]
 
@@ -144,19 +153,21 @@ def views(rgb_hwc: np.ndarray, card: ModelCard, scales: Sequence[float]) -> list
 def prepare(
     rgb_hwc: np.ndarray, width: int, height: int, out_hwc: np.ndarray | None = None
 ) -> np.ndarray:
-    """Stretch an HxWx3 ``uint8`` image to ``width`` x ``height``.
+    """Stretch an HxWx3 ``uint8`` or ``float32`` image to ``width`` x ``height``.
 
     Averages areas where the image shrinks, interpolates linearly where it grows. Written into
-    ``out_hwc`` (C-contiguous uint8 of the target shape) when given; returns the target.
+    ``out_hwc`` (C-contiguous, of the target shape and the image's dtype) when given; returns the
+    target.
 
     :raises InputError: if ``out_hwc`` has another shape or dtype.
     """
     shape = (height, width, 3)
     if out_hwc is None:
-        out_hwc = np.empty(shape, np.uint8)
-    elif out_hwc.shape != shape or out_hwc.dtype != np.uint8 or not out_hwc.flags["C_CONTIGUOUS"]:
+        out_hwc = np.empty(shape, rgb_hwc.dtype)
+    elif (out_hwc.shape, out_hwc.dtype) != (shape, rgb_hwc.dtype) or not out_hwc.flags.c_contiguous:
         raise InputError(
-            f"the buffer is {out_hwc.dtype} {out_hwc.shape}, expected contiguous uint8 {shape}"
+            f"the buffer is {out_hwc.dtype} {out_hwc.shape}, expected contiguous {rgb_hwc.dtype} "
+            f"{shape}"
         )
     rgb_hwc = _reduced(rgb_hwc, width, height)
     factors = (rgb_hwc.shape[1] / width, rgb_hwc.shape[0] / height)

@@ -86,7 +86,7 @@ class Perceiver:
         self.output_size = output_size
         self.max_output_side = max_output_side
         self._busy = threading.Lock()
-        self._images_nhwc = np.empty((0, 0, 0, 3), np.uint8)
+        self._images_nhwc = np.empty((0, 0, 0, 3), card.input.dtype)
         self._fixed_batch = backend.inputs[0].shape[0] == 1
         self._limits = (-np.inf, np.inf)
         if card.depth is not None and card.depth.kind is DepthKind.METRIC:
@@ -270,7 +270,7 @@ class Perceiver:
     def _buffer(self, count: int, height: int, width: int) -> np.ndarray:
         shape = (count, height, width, 3)
         if self._images_nhwc.shape != shape:
-            self._images_nhwc = np.empty(shape, np.uint8)
+            self._images_nhwc = np.empty(shape, self.card.input.dtype)
         return self._images_nhwc
 
     def _camera(self, frame: Frame) -> Intrinsics:

@@ -183,3 +183,5 @@ def test_pictures_of_several_aspects_become_one_size(tmp_path: Path) -> None:
     found = calibration_frames(tmp_path, card)
     assert [frame["image"].shape for frame in found] == [(1, 518, 686, 3)] * 3
     assert [int(frame["image"].mean()) for frame in found] == [0, 40, 80]
+    found = calibration_frames(tmp_path, find_card("dpt_hybrid_midas"))
+    assert {frame["image"].dtype.name for frame in found} == {"float32"}

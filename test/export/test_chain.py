@@ -105,14 +105,18 @@ def test_a_card_of_other_labels_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "multiple", "resize"),
-    [("depth_anything", 14, "lower_bound"), ("dpt_hybrid", 32, "minimal")],
+    ("name", "multiple", "resize", "dtype"),
+    [("depth_anything", 14, "lower_bound", "uint8"), ("dpt_hybrid", 32, "minimal", "float32")],
 )
 def test_one_file_answers_as_the_network_at_every_size(
-    name: str, multiple: int, resize: str, exported_of_all_sizes: Callable[..., Exported]
+    name: str,
+    multiple: int,
+    resize: str,
+    dtype: str,
+    exported_of_all_sizes: Callable[..., Exported],
 ) -> None:
     """Positions included: they are resized within the graph."""
-    rule = {"resize": resize, "multiple": multiple, "interpolation": "cubic"}
+    rule = {"resize": resize, "multiple": multiple, "interpolation": "cubic", "dtype": dtype}
     card, module, path = exported_of_all_sizes(name, **rule)
     spec = card.input
     # The stored grid, another aspect, and twice the size.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import InputSpec
-from dense_perception.core.errors import CardError
+from dense_perception.core.errors import CardError, InputError
 from dense_perception.imaging.resize import network_input, network_size, restore_depth, views
 from dense_perception.imaging.windows import labels_of_scores, windows_of
 
@@ -68,14 +69,25 @@ def smooth(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
     return cv2.resize(small.astype(np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def test_cubic_interpolation_is_theirs_up_to_bytes() -> None:
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_cubic_interpolation_is_theirs(dtype: str) -> None:
+    """Of floats as they are, overshoots beyond 0 and 255 included; of bytes up to rounding."""
     rgb_hwc = smooth(120, 160, 3)
-    got = network_input(rgb_hwc, spec("dpt_large_midas"))
-    want = cv2.resize(rgb_hwc / 255.0, (384, 288), interpolation=cv2.INTER_CUBIC)
-    assert np.abs(got - 255 * want.clip(0, 1)).max() <= 1.0
-    into = np.zeros((288, 384, 3), np.uint8)
-    assert network_input(rgb_hwc, spec("dpt_large_midas"), into) is into
+    rule = replace(spec("dpt_large_midas"), dtype=dtype)
+    got = network_input(rgb_hwc, rule)
+    assert got.dtype == dtype
+    want = 255 * cv2.resize(rgb_hwc / 255.0, (384, 288), interpolation=cv2.INTER_CUBIC)
+    assert want.min() < 0
+    assert want.max() > 255
+    if dtype == "uint8":
+        assert np.abs(got - want.clip(0, 255)).max() <= 1.0
+    else:
+        np.testing.assert_allclose(got, want, atol=0.03)
+    into = np.zeros((288, 384, 3), dtype)
+    assert network_input(rgb_hwc, rule, into) is into
     np.testing.assert_array_equal(into, got)
+    with pytest.raises(InputError, match=f"expected contiguous {dtype}"):
+        network_input(rgb_hwc, rule, np.zeros((288, 384, 3), np.float16))
 
 
 def test_windows_are_resized_in_two_steps() -> None:

@@ -31,18 +31,23 @@ def save(graph: onnx.GraphProto, card: ModelCard, path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def red(tmp_path: Path) -> Path:
+def red_graph(card: ModelCard, path: Path) -> Path:
     """The depth is the red channel, of any size."""
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Gather", ["float", "first"], ["depth"], axis=3),
     ]
     first = helper.make_tensor("first", TensorProto.INT64, [], [0])
-    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", "h", "w", 3])
+    pixels = helper.np_dtype_to_tensor_dtype(np.dtype(card.input.dtype))
+    image = helper.make_tensor_value_info("image", pixels, ["N", "h", "w", 3])
     depth = helper.make_tensor_value_info("depth", TensorProto.FLOAT, ["N", "h", "w"])
     graph = helper.make_graph(nodes, "network", [image], [depth], [first])
-    return save(graph, DEPTH, tmp_path / "red.onnx")
+    return save(graph, card, path)
+
+
+@pytest.fixture
+def red(tmp_path: Path) -> Path:
+    return red_graph(DEPTH, tmp_path / "red.onnx")
 
 
 @pytest.fixture
@@ -65,6 +70,18 @@ def columns(tmp_path: Path) -> Path:
     scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", classes, rows, rows])
     graph = helper.make_graph(nodes, "network", [image], [scores], [weights])
     return save(graph, LABELS, tmp_path / "columns.onnx")
+
+
+@pytest.mark.parametrize("backend", installed_backends())
+def test_pixels_of_a_card_with_floats_are_not_rounded(tmp_path: Path, backend: str) -> None:
+    card = replace(DEPTH, input=replace(DEPTH.input, dtype="float32"))
+    rgb_hwc = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    path = red_graph(card, tmp_path / "red.onnx")
+    with Perceiver.load(path, backend=backend, output_size="network") as perceiver:
+        depth = perceiver(rgb_hwc).depth
+    assert depth is not None
+    want_hw = cv2.resize(rgb_hwc[..., 0] / 255.0, (686, 518), interpolation=cv2.INTER_CUBIC)
+    np.testing.assert_allclose(depth.values_hw, 255 * want_hw, atol=0.03)
 
 
 @pytest.mark.parametrize("backend", installed_backends())
