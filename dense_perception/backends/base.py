@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError, CardError
+from dense_perception.core.onnx_file import OnnxFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,12 @@ class TensorSpec:
         )
 
 
+Infer = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+SizeCheck = Callable[[OnnxFile, str, tuple[int, int, int], Infer], None]
+"""Compares what was compiled later with the reference: the file, a name for what is checked, batch,
+height and width, and how to run it. Raises EngineRefusedError."""
+
+
 class Backend(ABC):
     """A loaded graph in one runtime: :meth:`infer` until :meth:`close`.
 
@@ -48,6 +55,8 @@ class Backend(ABC):
     """Names the engine that runs, where there is one: its key and its bytes."""
     is_reference: bool = False
     """Whether the others are compared with this one."""
+    size_check: SizeCheck | None = None
+    """What a runtime that compiles for each size calls for sizes that were not checked at load."""
 
     def infer(
         self, feeds: Mapping[str, np.ndarray], wanted: Collection[str] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from dense_perception.backends.base import Backend, TensorSpec, batch_size, one_line
 from dense_perception.backends.engine_cache import EngineKey, obtain_engine
 from dense_perception.core.card import ModelCard
-from dense_perception.core.errors import ArtefactError, BackendError
+from dense_perception.core.errors import ArtefactError, BackendError, EngineRefusedError
 from dense_perception.core.machine import cpu_with_features
 from dense_perception.core.onnx_file import OnnxFile
 
@@ -26,7 +27,8 @@ class OpenVinoBackend(Backend):
     """Runs an ONNX file with OpenVINO.
 
     ``device`` is passed through (``cpu``, ``gpu``, ``npu``, ``auto``); ``threads`` 0 means all
-    cores. A graph with a free batch or free sides is compiled once per size in use.
+    cores. A graph with a free batch or free sides is compiled once per size in use; sides other than
+    the card's go through ``size_check`` before their first answer.
 
     :raises BackendError: if openvino is not installed, the device is not available or the graph is
         refused.
@@ -44,6 +46,7 @@ class OpenVinoBackend(Backend):
         self._full_version = str(ov.__version__)
         self._core: Any = ov.Core()
         self._requests: OrderedDict[Shapes, Any] = OrderedDict()
+        self._refusals: dict[Shapes, EngineRefusedError] = {}
         self._check_device()
         model = self._parse(file)
         self.inputs = tuple(_spec(port) for port in model.inputs)
@@ -67,14 +70,14 @@ class OpenVinoBackend(Backend):
             if len(self._requests) > _COMPILED_SIZES:
                 self._requests.popitem(last=False)
         self._requests.move_to_end(shapes)
+        answer = self._infer(request, feeds)
+        return {name: answer[name] for name in names}
+
+    def _infer(self, request: Any, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         try:
             results = request.infer(dict(feeds), share_inputs=True, share_outputs=True)
             # A compiled model computes every output; with shared memory none is copied here.
-            return {
-                spec.name: results[index]
-                for index, spec in enumerate(self.outputs)
-                if spec.name in names
-            }
+            return {spec.name: results[index] for index, spec in enumerate(self.outputs)}
         except Exception as error:  # openvino raises bare RuntimeError and its own kinds
             raise BackendError(f"openvino failed on this input: {one_line(error)}") from error
 
@@ -113,8 +116,12 @@ class OpenVinoBackend(Backend):
     def _compile_again(self, shapes: Shapes) -> Any:
         """For another size, from the file: kept, it would be a second model in memory.
 
-        :raises BackendError: if the file is gone or another by now.
+        Sides that were not checked at load are checked here, before the first answer.
+
+        :raises BackendError: if the file is gone or another by now, or the check fails.
         """
+        if shapes in self._refusals:
+            raise self._refusals[shapes]
         try:
             file = OnnxFile.read(self._path)
             if file.sha256 != self._sha256:
@@ -123,6 +130,14 @@ class OpenVinoBackend(Backend):
                 )
             request = self._compile(file, self._parse(file), shapes)
             file.verify()
+            batch, height, width = shapes[0][:3]
+            if self.size_check is not None and (height, width) != self._first[0][1:3]:
+                identity = f"{self.name}_{self._key(shapes).digest}"
+                infer = partial(self._infer, request)
+                self.size_check(file, identity, (batch, height, width), infer)
+        except EngineRefusedError as error:
+            self._refusals[shapes] = error
+            raise
         except ArtefactError as error:
             raise BackendError(str(error)) from error
         return request
@@ -159,17 +174,8 @@ class OpenVinoBackend(Backend):
             file.verify()  # nothing else is stored under this hash
             return exported if isinstance(exported, bytes) else exported.getvalue()
 
-        key = EngineKey(
-            graph=self._sha256,
-            runtime=PACKAGE,
-            version=self._full_version,
-            device=f"{self._device}, {cpu_with_features()}",
-            precision="of the graph",
-            profile=self._profile(shapes),
-            options=f"{self._threads} threads",
-        )
         try:
-            engine = obtain_engine(key, build)
+            engine = obtain_engine(self._key(shapes), build)
             if compiled is None:
                 compiled = self._core.import_model(engine.payload, self._device, config)
         except Exception:  # this device cannot export, or not import what it exported
@@ -178,6 +184,17 @@ class OpenVinoBackend(Backend):
             self.identity = engine.identity
             self.problem = engine.problem
         return compiled
+
+    def _key(self, shapes: Shapes) -> EngineKey:
+        return EngineKey(
+            graph=self._sha256,
+            runtime=PACKAGE,
+            version=self._full_version,
+            device=f"{self._device}, {cpu_with_features()}",
+            precision="of the graph",
+            profile=self._profile(shapes),
+            options=f"{self._threads} threads",
+        )
 
     def _profile(self, shapes: Shapes) -> str:
         """What is fixed, for the engine's key."""

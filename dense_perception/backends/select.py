@@ -16,7 +16,7 @@ from typing import Any
 from dense_perception.backends.base import Backend, check_graph
 from dense_perception.backends.engine_cache import engines_dir
 from dense_perception.backends.nvidia.module import installed_runtimes
-from dense_perception.backends.self_check import self_check
+from dense_perception.backends.self_check import check_sizes, self_check
 from dense_perception.backends.speed import SpeedMemory, measure_ms, speed_key
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import (
@@ -216,6 +216,7 @@ class _Contest:
             if not self.trust_engine and not backend.is_reference:
                 key = hashlib.sha256(self._key((name, precision)).encode()).hexdigest()[:24]
                 self_check(card, file, backend, f"{name}_{backend.identity or key}")
+                check_sizes(card, backend)
         except EngineRefusedError as error:
             self.refusals.append(str(error))
             backend.close()

@@ -7,10 +7,11 @@ engine's identity, so that the next start costs nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from dense_perception.backends.base import Backend
+from dense_perception.backends.base import Backend, Infer
 from dense_perception.backends.engine_cache import remember_check, remembered_check
 from dense_perception.backends.onnxruntime import OnnxRuntimeBackend
 from dense_perception.core.card import ModelCard
@@ -30,19 +31,36 @@ def self_check(card: ModelCard, file: OnnxFile, backend: Backend, identity: str)
     :raises EngineRefusedError: with the measured difference, if it is outside the card's tolerance.
     :raises BackendError: if either of them fails.
     """
-    allowed = tolerance(card)
     found = remembered_check(identity)
     if found is None:
-        found = _measure(card, file, backend)
+        count, seed = int(card.parity.get("frames", 3)), int(card.parity.get("seed", 0))
+        frames = frames_of(reference_feeds(card, count, seed))
+        found = _measure(card, file, frames, answers(backend, frames))
         remember_check(identity, backend.description, found)
-    if not found.within(allowed):
-        raise EngineRefusedError(
-            f"{backend.description} is refused: on the reference frames of {card.name} "
-            f"{card.precision} it differs from ONNX Runtime by {found.max_of_range:.1e} of the "
-            f"range (mean {found.mean_of_range:.1e}), allowed are {allowed.max_of_range:.1e} "
-            f"(mean {allowed.mean_of_range:.1e}): use another version of it or another precision"
-        )
+    _judge(card, backend.description, "", found)
     return found
+
+
+def check_sizes(card: ModelCard, backend: Backend) -> None:
+    """Have ``backend`` check each size that it compiles for later, before its first answer.
+
+    One reference frame of that size, compared as :func:`self_check` compares and remembered alike.
+    It takes one load of the reference and one frame in both, once per size.
+    """
+
+    def check(file: OnnxFile, identity: str, batch_hw: tuple[int, int, int], infer: Infer) -> None:
+        batch, height, width = batch_hw
+        sized = replace(card, input=replace(card.input, height=height, width=width))
+        found = remembered_check(identity)
+        if found is None:
+            (frame,) = frames_of(reference_feeds(sized, 1, int(card.parity.get("seed", 0))))
+            got = infer({name: array.repeat(batch, axis=0) for name, array in frame.items()})
+            first = {name: array[:1].copy() for name, array in got.items()}
+            found = _measure(sized, file, [frame], [first])
+            remember_check(identity, f"{backend.description}, {width}x{height}", found)
+        _judge(card, backend.description, f" at {width}x{height}", found)
+
+    backend.size_check = check
 
 
 def frames_of(arrays: Arrays) -> list[dict[str, np.ndarray]]:
@@ -76,10 +94,20 @@ def worst_difference(card: ModelCard, got: Sequence[Arrays], want: Sequence[Arra
     )
 
 
-def _measure(card: ModelCard, file: OnnxFile, backend: Backend) -> Difference:
-    count, seed = int(card.parity.get("frames", 3)), int(card.parity.get("seed", 0))
-    frames = frames_of(reference_feeds(card, count, seed))
-    got = answers(backend, frames)
+def _judge(card: ModelCard, description: str, where: str, found: Difference) -> None:
+    allowed = tolerance(card)
+    if not found.within(allowed):
+        raise EngineRefusedError(
+            f"{description} is refused: on the reference frames of {card.name} "
+            f"{card.precision}{where} it differs from ONNX Runtime by {found.max_of_range:.1e} of "
+            f"the range (mean {found.mean_of_range:.1e}), allowed are {allowed.max_of_range:.1e} "
+            f"(mean {allowed.mean_of_range:.1e}): use another version of it or another precision"
+        )
+
+
+def _measure(
+    card: ModelCard, file: OnnxFile, frames: Sequence[Arrays], got: Sequence[Arrays]
+) -> Difference:
     reference = OnnxRuntimeBackend(file)
     try:
         return worst_difference(card, got, answers(reference, frames))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,12 @@ def observe(
     channel_axes: Mapping[str, int],
     frames: Iterable[Mapping[str, np.ndarray]],
     histograms: bool,
+    on_frame: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Statistics]:
     """Run the graph in ONNX Runtime and watch tensors: name to the axis of its channels.
+
+    ``on_frame`` is told after each frame how many of all are done; with histograms every frame is
+    seen twice.
 
     :raises InputError: if there are no frames.
     """
@@ -130,14 +135,15 @@ def observe(
     kept = list(frames)
     if not kept:
         raise InputError("there are no calibration frames: give a folder with pictures or a corpus")
-    for second_pass in (False, True) if histograms else (False,):
-        for feeds in kept:
-            values: dict[str, Any] = {**feeds, **dict(_run(session, names, inputs, feeds))}
-            for name in names:
-                if second_pass:
-                    found[name].add_histogram(values[name])
-                else:
-                    found[name].add(values[name])
+    passes = (False, True) if histograms else (False,)
+    for done, (second_pass, feeds) in enumerate(itertools.product(passes, kept), 1):
+        values: dict[str, Any] = {**feeds, **dict(_run(session, names, inputs, feeds))}
+        for name in names:
+            if second_pass:
+                found[name].add_histogram(values[name])
+            else:
+                found[name].add(values[name])
+        on_frame(done, len(passes) * len(kept))
     return found
 
 

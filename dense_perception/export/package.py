@@ -236,8 +236,14 @@ class _Maker:
         quantised = [kind for kind in BYTES if kind in plan.precisions]
         if not quantised:
             return
-        self.on_step("calibrate", 0)
-        quantizer = Quantizer(self.model, kept, plan.options)
+        looks = len(kept) * (2 if plan.options.needs_histograms else 1)
+        self.on_step("calibrate", looks)
+        quantizer = Quantizer(
+            self.model,
+            kept,
+            plan.options,
+            lambda done, total: self.on_step(f"calibrate: frame {done} of {total}", 0),
+        )
         record = {
             "max_drop": plan.max_drop,
             "calibration": plan.source,

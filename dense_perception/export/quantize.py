@@ -12,7 +12,7 @@ same graph with other numbers (:mod:`~dense_perception.export.float8`).
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,11 @@ class QuantizeOptions:
         if self.smooth is not None and not 0 <= self.smooth <= 1:
             raise InputError(f"smooth is {self.smooth}, expected 0 to 1")
 
+    @property
+    def needs_histograms(self) -> bool:
+        """Whether every frame is looked at twice."""
+        return self.method != "minmax"
+
     def check_for(self, precision: str) -> None:
         """Whether a graph of that precision can be built so.
 
@@ -84,7 +89,8 @@ class Quantizer:
 
     ``layers`` are the names of the nodes that can be quantised: those with weights in the graph's
     order, then attention's scores, then its weighted sums. The given model is left alone; the card
-    inside is copied as it is.
+    inside is copied as it is. ``on_frame`` is that of
+    :func:`~dense_perception.export.calibration.observe`.
 
     :raises InputError: if there are no frames.
     :raises ArtefactError: if the graph has nothing to quantise.
@@ -95,6 +101,7 @@ class Quantizer:
         model: onnx.ModelProto,
         frames: Iterable[Mapping[str, np.ndarray]],
         options: QuantizeOptions | None = None,
+        on_frame: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self.options = options or QuantizeOptions()
         self._model = copy.deepcopy(model)
@@ -116,7 +123,7 @@ class Quantizer:
             axis = 1 if node.op_type == "Conv" else -1
             activations[node.input[0]] = max(axis, activations.get(node.input[0], -1))
         self.statistics = observe(
-            self._model, activations, frames, histograms=self.options.method != "minmax"
+            self._model, activations, frames, self.options.needs_histograms, on_frame
         )
         if self.options.smooth is not None:
             smooth(self._model, self.layers, self.statistics, self.options.smooth)

@@ -69,6 +69,14 @@ def test_mse_limit_is_as_good_as_the_best() -> None:
     assert error(statistics.largest) > 1.15 * best
 
 
+@pytest.mark.parametrize(("histograms", "passes"), [(False, 1), (True, 2)])
+def test_every_frame_is_told(histograms: bool, passes: int) -> None:
+    told: list[tuple[int, int]] = []
+    total = passes * len(list(frames()))
+    observe(toy(), {"r1": 1}, frames(), histograms, lambda done, of: told.append((done, of)))
+    assert told == [(done, total) for done in range(1, total + 1)]
+
+
 def test_no_frames() -> None:
     with pytest.raises(InputError, match="no calibration frames"):
         observe(toy(), {"r1": 1}, [], histograms=False)
