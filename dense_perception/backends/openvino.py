@@ -27,8 +27,8 @@ class OpenVinoBackend(Backend):
     """Runs an ONNX file with OpenVINO.
 
     ``device`` is passed through (``cpu``, ``gpu``, ``npu``, ``auto``); ``threads`` 0 means all
-    cores. A graph with a free batch or free sides is compiled once per size in use; sides other than
-    the card's go through ``size_check`` before their first answer.
+    cores. A graph with a free batch or free sides is compiled once per size in use; sides other
+    than the card's go through ``size_check`` before their first answer.
 
     :raises BackendError: if openvino is not installed, the device is not available or the graph is
         refused.

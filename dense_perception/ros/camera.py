@@ -333,6 +333,12 @@ class Camera(Generic[Settings]):
 
     def publish(self, answer: Answer, settings: Settings) -> None:
         """Publish one frame's outputs; called by the worker thread."""
+        most = settings.max_output_side if settings.output_size == "input" else None
+        if self.frame_log.size(answer.frame, answer.prediction, most):
+            self._log.warn_once(
+                f"{self._label()}the outputs are {self.frame_log.output_size}: raise it if you "
+                "need every pixel"
+            )
         for group in self._groups:
             group.publish(answer, settings)
 

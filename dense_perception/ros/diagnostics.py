@@ -10,7 +10,9 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
+from dense_perception.core.camera import Frame
 from dense_perception.core.errors import DensePerceptionError
+from dense_perception.core.prediction import Prediction
 from dense_perception.runtime.mailbox import StageTimer
 
 STAGES = ("transport", "wait", "convert", "prepare", "infer", "restore", "publish")
@@ -48,6 +50,7 @@ class Health:
     recent_failed: int = 0
     latencies_ms: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     intrinsics: str = ""
+    output_size: str = ""
     seconds_since_image: float | None = None
     seconds_active: float = 0.0
     silence: str = ""
@@ -124,6 +127,7 @@ def _values(health: Health) -> dict[str, str]:
         "frames nobody wanted": str(health.unwanted),
         "frames failed": str(health.failed),
         "intrinsics": health.intrinsics,
+        "output size": health.output_size,
     }
     for stage, (median, p95) in health.latencies_ms.items():
         values[f"latency {stage} median (ms)"] = f"{median:.2f}"
@@ -192,7 +196,7 @@ class FrameLog:
         self._answered = self._failed = self._unwanted = 0
         self._counted = (0, 0, 0)
         self._recent = (0, 0)
-        self._intrinsics = ""
+        self._intrinsics = self.output_size = ""
         self._active_since = time.monotonic()
         self._last_image: float | None = None
 
@@ -249,6 +253,19 @@ class FrameLog:
         )
         return bool(problem or doubt) and (problem, doubt) != before
 
+    def size(self, frame: Frame, prediction: Prediction, most: int | None) -> bool:
+        """The size of an image's outputs; returns whether their longest side is cut to ``most``.
+
+        ``None`` if the outputs do not follow the image's size.
+        """
+        self.output_size = f"{prediction.width}x{prediction.height}"
+        is_less = most is not None and max(frame.width, frame.height) > most
+        if is_less:
+            self.output_size += (
+                f", scaled down from the image's {frame.width}x{frame.height} by max_output_side"
+            )
+        return is_less
+
     def health(self, known: Health) -> Health:
         """``known`` completed with the counts and times.
 
@@ -275,6 +292,7 @@ class FrameLog:
                 if stage in summary
             },
             intrinsics=self._intrinsics,
+            output_size=self.output_size,
             seconds_since_image=None if self._last_image is None else now - self._last_image,
             seconds_active=now - self._active_since,
             silence=self.silence,

@@ -206,6 +206,24 @@ def test_distortion_that_nobody_knows_is_said_once_and_on_diagnostics() -> None:
     assert "'omni', expected plumb_bob" in note
 
 
+def test_outputs_that_are_scaled_down_are_said_once_and_on_diagnostics() -> None:
+    live = Live()
+    settings = replace(DEFAULTS, max_output_side=32)
+    taken = live.camera.frame(picture(), settings)
+    assert taken is not None
+    depth = DepthMap(np.ones((24, 32), np.float32), DepthKind.METRIC)
+    small = Prediction(32, 24, CAMERA.resized(32, 24), depth=depth)
+    for _ in range(2):
+        live.camera.publish(Answer(taken.frame, small, header(3), taken.info), settings)
+    said = "32x24, scaled down from the image's 64x48 by max_output_side"
+    (line,) = (line for line in live.logged.lines if "outputs" in line[1])
+    assert line == ("warning", f"the outputs are {said}: raise it if you need every pixel")
+    health = live.camera.frame_log.health(Health("active", "model"))
+    assert health.output_size == said
+    live.camera.publish(Answer(taken.frame, small, header(3), taken.info), DEFAULTS)
+    assert live.camera.frame_log.output_size == "32x24"
+
+
 def test_a_muted_camera_keeps_its_calibration() -> None:
     live = Live()
     live.graph.put("camera_info", camera_info_message(None, CAMERA, header(1)))

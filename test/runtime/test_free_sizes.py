@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from dense_perception.backends.select import installed_backends
 from dense_perception.core.camera import Frame, Intrinsics
 from dense_perception.core.card import METADATA_KEY, ModelCard
+from dense_perception.core.errors import EngineRefusedError
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.prediction import DepthKind
 from dense_perception.core.registry import find_card
@@ -143,3 +144,38 @@ def test_a_picture_smaller_than_the_window_is_enlarged(columns: Path) -> None:
     assert labels is not None
     assert labels.values_hw.shape == (60, 400)
     assert (labels.values_hw == 1).all()
+
+
+@pytest.mark.skipif("openvino" not in installed_backends(), reason="openvino is not installed")
+def test_a_size_that_openvino_gets_wrong_is_refused(
+    red: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each size is compared with the reference once, before its first answer."""
+    from dense_perception.backends.openvino import OpenVinoBackend, Shapes
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    infer, compiled = OpenVinoBackend._infer, OpenVinoBackend._compile
+    sizes = []
+
+    def wrong(self: OpenVinoBackend, request: object, feeds: dict[str, np.ndarray]) -> object:
+        factor = np.float32(1.1 if feeds["image"].shape[2] == 924 else 1)
+        return {name: factor * map_hw for name, map_hw in infer(self, request, feeds).items()}
+
+    def counted(self: OpenVinoBackend, file: object, model: object, shapes: Shapes) -> object:
+        sizes.append(shapes[0][1:3])
+        return compiled(self, file, model, shapes)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(OpenVinoBackend, "_infer", wrong)
+    monkeypatch.setattr(OpenVinoBackend, "_compile", counted)
+    narrow, wide = np.zeros((480, 640, 3), np.uint8), np.zeros((720, 1280, 3), np.uint8)
+    narrow[:, 100:] = wide[:, 100:] = 200
+    with Perceiver.load(red, backend="openvino") as perceiver:
+        for _ in range(2):
+            perceiver(narrow)
+            with pytest.raises(EngineRefusedError, match="at 924x518 it differs"):
+                perceiver(wide)
+        assert sizes == [(518, 518), (518, 686), (518, 924)]
+    checks = list((tmp_path / "cache").rglob("*.check.json"))
+    assert len(checks) == 3
+    with Perceiver.load(red, backend="openvino", trust_engine=True) as perceiver:
+        perceiver(wide)
