@@ -17,7 +17,14 @@ from dense_perception.backends.base import Backend, check_graph
 from dense_perception.backends.engine_cache import engines_dir
 from dense_perception.backends.nvidia.module import installed_runtimes
 from dense_perception.backends.self_check import check_sizes, self_check
-from dense_perception.backends.speed import SpeedMemory, measure_ms, speed_key
+from dense_perception.backends.speed import (
+    OtherWork,
+    Speed,
+    SpeedMemory,
+    SpeedWatch,
+    measure_ms,
+    speed_key,
+)
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import (
     ArtefactError,
@@ -80,6 +87,8 @@ class Selection:
     considered: tuple[Outcome, ...] = ()
     warnings: tuple[str, ...] = ()
     """What somebody should look at: an engine that was refused, a check that was skipped."""
+    watch: SpeedWatch | None = None
+    """Told of live times, where measured ones decided."""
 
     def summary(self) -> str:
         """One line for a log: the choice, the reason, and what was passed over."""
@@ -233,19 +242,31 @@ class _Contest:
     def open_fastest(
         self, candidates: list[tuple[str, str]]
     ) -> tuple[Backend, ModelCard, Selection]:
-        start = time.perf_counter()
+        start, work = time.perf_counter(), OtherWork()
         outcomes: dict[tuple[str, str], Outcome] = {}
         errors: list[DensePerceptionError] = []
         best: tuple[float, Backend, ModelCard, tuple[str, str]] | None = None
         known, unknown = self._split(candidates, outcomes, errors)
         # Among the remembered ones only the fastest is opened, the next one if it fails.
-        for median_ms, candidate in known:
+        for speed, candidate in known:
             opened = self._try(candidate, outcomes, errors)
-            if opened is not None:
+            if opened is None:
+                continue
+            median_ms: float | None = speed.median_ms
+            if speed.is_due(work.share()):
+                median_ms = self._measured(*opened, candidate, outcomes, errors)
+            if median_ms is not None:
                 best = (median_ms, *opened, candidate)
                 break
-        if best is not None and not unknown:
-            unknown = self._doubtful(known, best[3])
+            opened[0].close()
+        others, chosen = work.share(), best[3] if best is not None else None
+        due = [
+            candidate
+            for speed, candidate in known
+            if candidate != chosen and not outcomes[candidate].note and speed.is_due(others)
+        ]
+        if chosen is not None and not (unknown or due or self.memory.measured):
+            unknown = self._doubtful(known, chosen)
         if len(unknown) > 1 and self._is_large():
             _log.warning(
                 "measuring %s of %s for the first time: this start takes longer, from seconds to "
@@ -253,23 +274,16 @@ class _Contest:
                 ", ".join("/".join(candidate) for candidate in unknown),
                 self.model.card.name,
             )
-        for candidate in unknown:
+        for candidate in (*unknown, *due):
             if self.memory.measured and time.perf_counter() - start > BUDGET_S:
-                outcomes[candidate] = Outcome(*candidate, note="measured at a later start")
+                if candidate in unknown:
+                    outcomes[candidate] = Outcome(*candidate, note="measured at a later start")
                 continue
             opened = self._try(candidate, outcomes, errors)
             if opened is None:
                 continue
-            try:
-                median_ms = measure_ms(*opened)
-            except BackendError as error:
-                opened[0].close()
-                errors.append(error)
-                outcomes[candidate] = Outcome(*candidate, note=str(error))
-                continue
-            median_ms = self.memory.add(self._key(candidate), median_ms)
-            outcomes[candidate] = Outcome(*candidate, median_ms=median_ms)
-            if best is None or median_ms < best[0]:
+            median_ms = self._measured(*opened, candidate, outcomes, errors)
+            if median_ms is not None and (best is None or median_ms < best[0]):
                 if best is not None:
                     best[1].close()
                 best = (median_ms, *opened, candidate)
@@ -286,7 +300,30 @@ class _Contest:
         when = "measured" if self._key((name, precision)) in self.memory.measured else "remembered"
         reason = f"the fastest, {median_ms:.1f} ms {when}"
         ordered = tuple(outcomes[candidate] for candidate in candidates if candidate in outcomes)
-        return backend, card, Selection(name, precision, self.device, reason, ordered)
+        keys = [self._key((each.backend, each.precision)) for each in ordered if each.median_ms]
+        watch = SpeedWatch(f"{name}/{precision}", median_ms, keys)
+        selection = Selection(name, precision, self.device, reason, ordered, watch=watch)
+        return backend, card, selection
+
+    def _measured(
+        self,
+        backend: Backend,
+        card: ModelCard,
+        candidate: tuple[str, str],
+        outcomes: dict[tuple[str, str], Outcome],
+        errors: list[DensePerceptionError],
+    ) -> float | None:
+        """The median of an open candidate in milliseconds, ``None`` if it fails."""
+        work = OtherWork()
+        try:
+            median_ms = measure_ms(backend, card)
+        except BackendError as error:
+            errors.append(error)
+            outcomes[candidate] = Outcome(*candidate, note=str(error))
+            return None
+        median_ms = self.memory.add(self._key(candidate), median_ms, work.share())
+        outcomes[candidate] = Outcome(*candidate, median_ms=median_ms)
+        return median_ms
 
     def _is_large(self) -> bool:
         """Whether opening the files takes long enough to be worth a word."""
@@ -297,9 +334,9 @@ class _Contest:
         candidates: list[tuple[str, str]],
         outcomes: dict[tuple[str, str], Outcome],
         errors: list[DensePerceptionError],
-    ) -> tuple[list[tuple[float, tuple[str, str]]], list[tuple[str, str]]]:
+    ) -> tuple[list[tuple[Speed, tuple[str, str]]], list[tuple[str, str]]]:
         """Candidates with a remembered speed, fastest first, and those without."""
-        known: list[tuple[float, tuple[str, str]]] = []
+        known: list[tuple[Speed, tuple[str, str]]] = []
         unknown: list[tuple[str, str]] = []
         for candidate in candidates:
             try:
@@ -312,21 +349,22 @@ class _Contest:
                 unknown.append(candidate)
             else:
                 known.append((speed, candidate))
-                outcomes[candidate] = Outcome(*candidate, median_ms=speed)
-        return sorted(known), unknown
+                outcomes[candidate] = Outcome(*candidate, median_ms=speed.median_ms)
+        return sorted(known, key=lambda pair: (pair[0].median_ms, pair[1])), unknown
 
     @staticmethod
     def _doubtful(
-        known: list[tuple[float, tuple[str, str]]], chosen: tuple[str, str]
+        known: list[tuple[Speed, tuple[str, str]]], chosen: tuple[str, str]
     ) -> list[tuple[str, str]]:
-        """A loser to measure again: its first measurement may have met a busy machine.
+        """A loser to measure again: its first measurement may have met what no count shows.
 
         A random one, so that each gets its turn; none that would make the start slow.
         """
         others = [
             candidate
             for speed, candidate in known
-            if candidate != chosen and speed < _AGAIN_MS and speed < _AGAIN_TIMES * known[0][0]
+            if candidate != chosen
+            and speed.median_ms < min(_AGAIN_MS, _AGAIN_TIMES * known[0][0].median_ms)
         ]
         return [random.choice(others)] if others else []
 

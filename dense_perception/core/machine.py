@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import gc
 import hashlib
+import math
 import os
 import platform
 from collections.abc import Mapping
@@ -14,6 +15,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 _CPUINFO = Path("/proc/cpuinfo")
+_STAT = Path("/proc/stat")
+# Of the ten times of a line of /proc/stat; guest time is counted in user time already.
+_IDLE, _IOWAIT, _COUNTED = 3, 4, 8
 _NAMES = ("model name", "Model")  # x86 names each core, ARM the board at the end
 _FLAGS = ("flags", "Features")
 
@@ -59,6 +63,24 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def busy_core_s() -> float:
+    """Seconds of work that the cores this process may use have done since boot, for everybody.
+
+    NaN where the system does not say (not Linux).
+    """
+    try:
+        lines = _STAT.read_text().splitlines()
+        own = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+        ticks = 0
+        for name, *times in (line.split() for line in lines if line.startswith("cpu")):
+            if name in own:
+                counted = [int(each) for each in times[:_COUNTED]]
+                ticks += sum(counted) - counted[_IDLE] - counted[_IOWAIT]
+        return ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return math.nan
 
 
 def cpu_name() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
 import textwrap
@@ -13,6 +14,7 @@ import cv2
 import rclpy
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.utilities import remove_ros_args
 
 from dense_perception.core.errors import InputError
@@ -68,6 +70,7 @@ def run_node(
             rclpy.logging.get_logger(name).fatal(str(error))
             return 1
         executor.add_node(node)
+        logging.getLogger("dense_perception").addHandler(_ConsoleRelay(node.get_logger()))
         # What is there now stays. Else each collection would walk through all of it, 20 ms in
         # which no thread answers, when a model goes.
         gc.collect()
@@ -93,6 +96,18 @@ def run_node(
         sys.stderr.flush()
         os._exit(0)
     return 0
+
+
+class _ConsoleRelay(logging.Handler):
+    """What the package below logs goes to the node's console, and so to /rosout."""
+
+    def __init__(self, logger: RcutilsLogger) -> None:
+        super().__init__(logging.WARNING)
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if rclpy.ok():
+            self._logger.warning(record.getMessage())
 
 
 def _initialise(name: str, arguments: list[str]) -> None:

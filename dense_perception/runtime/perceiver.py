@@ -14,6 +14,7 @@ import numpy as np
 
 from dense_perception.backends.base import Backend, check_graph
 from dense_perception.backends.select import Selection, select_backend
+from dense_perception.backends.speed import WINDOW
 from dense_perception.core.camera import Frame, Intrinsics
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError, CardError, InputError
@@ -86,6 +87,8 @@ class Perceiver:
         self.output_size = output_size
         self.max_output_side = max_output_side
         self._busy = threading.Lock()
+        self._live_ms: list[float] = []
+        self._live_complete = True
         self._images_nhwc = np.empty((0, 0, 0, 3), card.input.dtype)
         self._fixed_batch = backend.inputs[0].shape[0] == 1
         self._limits = (-np.inf, np.inf)
@@ -208,6 +211,8 @@ class Perceiver:
         prepared = time.perf_counter()
         outputs = self._infer(feeds, names)
         inferred = time.perf_counter()
+        if len(frames) == 1 and (width, height) == (self.card.input.width, self.card.input.height):
+            self._watch((inferred - prepared) * 1e3, names)
         answers = [
             self._restore({name: array[index] for name, array in outputs.items()}, names, frame)
             for index, frame in enumerate(frames)
@@ -239,6 +244,21 @@ class Perceiver:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _watch(self, infer_ms: float, names: Sequence[str]) -> None:
+        """Now and then compare the times of single images with what the choice was made by."""
+        watch = self.selection.watch
+        if watch is None or watch.is_done:
+            return
+        self._live_ms.append(infer_ms)
+        self._live_complete &= len(names) == len(self._gives)
+        if len(self._live_ms) < WINDOW:
+            return
+        problem = watch.judge(self._live_ms, complete=self._live_complete)
+        self._live_ms, self._live_complete = [], True
+        if problem:
+            warnings = (*self.selection.warnings, problem)
+            self.selection = replace(self.selection, warnings=warnings)
 
     def _infer(self, feeds: dict[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
         """The graph's outputs for a batch, or the scores of one picture's windows.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from dense_perception.backends import select
 from dense_perception.backends.base import Backend, TensorSpec
 from dense_perception.backends.select import select_backend
+from dense_perception.backends.speed import SpeedMemory
 from dense_perception.core.errors import ArtefactError, BackendError, CardError, EngineRefusedError
 from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.registry import Model, find_model
@@ -51,8 +53,13 @@ class Bench:
         )
         monkeypatch.setattr(select, "open_backend", self.open)
         monkeypatch.setattr(select, "measure_ms", self.measure)
+        self.others = 0.0
+        monkeypatch.setattr(select, "OtherWork", lambda: SimpleNamespace(share=self.share))
         monkeypatch.setattr(select, "self_check", self.check)
         self.wrong: set[str] = set()
+
+    def share(self) -> float:
+        return self.others
 
     def open(self, name: str, file: OnnxFile, *, device: str, threads: int) -> FakeBackend:
         backend = FakeBackend(name, file)
@@ -195,6 +202,78 @@ def test_a_measurement_on_a_busy_machine_is_mended_at_later_starts(
     assert (chosen[-1].backend, chosen[-1].precision) == ("openvino", "int8")
     bench.speeds["openvino", "int8"] = 90.0  # busy again: what was measured before stays
     assert select_backend(model)[2].precision == "int8"
+
+
+def test_what_a_busy_machine_measured_is_measured_again_when_it_is_calm(
+    bench: Bench, model: Model
+) -> None:
+    bench.others = 0.9
+    bench.speeds = {**FOUR, ("openvino", "int8"): 213.0, ("openvino", "fp32"): 77.0}
+    assert select_backend(model)[2].backend == "onnxruntime"
+    bench.measured.clear()
+    bench.speeds |= {("openvino", "int8"): 17.0, ("openvino", "fp32"): 33.0}
+    select_backend(model)
+    assert len(bench.measured) == 1, "as busy as before: only the usual second look at a loser"
+    bench.others = 0.1
+    bench.measured.clear()
+    _, _, selection = select_backend(model)
+    assert (selection.backend, selection.precision) == ("openvino", "int8")
+    assert "17.0 ms measured" in selection.reason
+    assert sorted(bench.measured) == sorted(FOUR)
+    bench.measured.clear()
+    assert "17.0 ms remembered" in select_backend(model)[2].reason
+    assert len(bench.measured) == 1, "settled"
+
+
+def test_speeds_that_earlier_versions_remembered_are_measured_once_more(
+    bench: Bench, model: Model, tmp_path: Path
+) -> None:
+    bench.speeds = dict(FOUR)
+    select_backend(model)
+    memory = tmp_path / "cache/dense_perception/speeds.json"
+    memory.write_text(json.dumps(dict.fromkeys(json.loads(memory.read_text()), 300.0)))
+    bench.measured.clear()
+    assert select_backend(model)[2].reason == "the fastest, 20.0 ms measured"
+    assert sorted(bench.measured) == sorted(FOUR)
+
+
+def test_live_times_that_contradict_have_everything_measured_again(
+    bench: Bench, model: Model
+) -> None:
+    bench.speeds = {**FOUR, ("openvino", "fp32"): 5.0}
+    watch = select_backend(model)[2].watch
+    assert watch is not None
+    SpeedMemory().doubt(watch._keys)
+    bench.speeds = dict(FOUR)  # a slower power mode, say: what was measured before is void
+    bench.speeds["onnxruntime", "int8"] = 15.0
+    bench.measured.clear()
+    _, _, selection = select_backend(model)
+    assert (selection.backend, selection.precision) == ("onnxruntime", "int8")
+    assert sorted(bench.measured) == sorted(FOUR)
+    bench.measured.clear()
+    assert "15.0 ms remembered" in select_backend(model)[2].reason
+
+
+def test_a_fastest_one_that_fails_when_it_is_measured_again_gives_way(
+    bench: Bench, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.speeds = dict(FOUR)
+    watch = select_backend(model)[2].watch
+    assert watch is not None
+    SpeedMemory().doubt(watch._keys)
+    measure = bench.measure
+
+    def fail(backend: FakeBackend, card: object) -> float:
+        if (backend.name, backend.precision) == ("openvino", "fp32"):
+            raise BackendError("the device is gone")
+        return measure(backend, card)
+
+    monkeypatch.setattr(select, "measure_ms", fail)
+    backend, _, selection = select_backend(model)
+    assert (selection.backend, selection.precision) == ("openvino", "int8")
+    assert "openvino/fp32 (the device is gone)" in selection.summary()
+    live = [fake for fake in bench.opened if not fake.closed][-1]
+    assert live is backend
 
 
 def test_slow_losers_are_not_opened_again(bench: Bench, model: Model) -> None:
