@@ -17,8 +17,12 @@ from dense_perception import cli
 from dense_perception.backends.select import BACKENDS
 from dense_perception.commands import evaluate as evaluate_command
 from dense_perception.commands import replay as replay_command
+from dense_perception.core.errors import InputError
 from dense_perception.ros.convert import image_message
+from dense_perception.ros.parameter_table import table
+from dense_perception.ros.params import MultitaskParameters
 from dense_perception.ros.processes import ChildProcess
+from test.support.bags import picture_messages, write_bag
 from test.support.launch_standin import ResolvedNode, declared_arguments, processes, resolve
 from test.support.ros_probe import Probe, header, random_rgb
 
@@ -26,20 +30,11 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "launch").glob("*.launch.py"))
 LAUNCH = ROOT / "launch" / "perception.launch.py"
 TASKS = ("depth", "segmentation", "multitask")
-ARGUMENTS = [
-    *("task", "model", "backend", "device", "input_image_topic", "input_camera_info_topic"),
-    *(
-        "image_transport",
-        "cameras",
-        "params_file",
-        "namespace",
-        "autostart",
-        "log_level",
-        "use_sim_time",
-        "rviz",
-    ),
+ARGUMENTS = {
+    *("task", "input_image_topic", "input_camera_info_topic", "params_file", "namespace"),
+    *("node_name", "respawn", "respawn_delay", "log_level", "use_sim_time", "rviz"),
     *("rviz_fixed_frame", "transport_profile"),
-]
+}
 
 
 def parameters_of(node: ResolvedNode) -> dict[str, object]:
@@ -53,7 +48,7 @@ def parameters_of(node: ResolvedNode) -> dict[str, object]:
 
 def test_arguments_are_declared_and_described() -> None:
     declared = declared_arguments(LAUNCH)
-    assert sorted(declared) == sorted(ARGUMENTS)
+    assert declared.keys() == ARGUMENTS | {spec.name for spec in table(MultitaskParameters)}
     assert set(declared["backend"].choices or ()) == {"", "auto", *BACKENDS}
     assert declared["task"].choices == TASKS
 
@@ -119,27 +114,72 @@ def test_topics_and_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert node.environment == {}
 
 
-def test_an_argument_with_the_name_of_a_parameter_sets_it(tmp_path: Path) -> None:
-    more = (
-        '"max_depth_m": ("", "farthest depth in metres", None), '
-        '"points_rgb": ("", "whether the cloud has colour", None), '
-        '"void_label": ("", "label of pixels without a class", None), '
-    )
-    launch = tmp_path / LAUNCH.name
-    launch.write_text(LAUNCH.read_text().replace("ARGUMENTS = {", "ARGUMENTS = {" + more))
-    assert declared_arguments(launch)["points_rgb"].choices == ("", "true", "false")
-    given = {"max_depth_m": "8", "points_rgb": "false", "void_label": "7", "cameras": " , "}
-    (node,) = resolve(launch, given, tmp_path)
+def test_every_parameter_is_an_argument(tmp_path: Path) -> None:
+    declared = declared_arguments(LAUNCH)
+    for spec in table(MultitaskParameters):
+        assert spec.name == "cameras" or spec.description in declared[spec.name].description
+    assert declared["points_rgb"].choices == ("", "true", "false")
+    groups = "['drivable: road, floor', 'obstacle: *']"
+    given = {
+        "max_depth_m": "8",
+        "points_rgb": "false",
+        "void_label": "7",
+        "cameras": " , ",
+        "label_groups": groups,
+        "frame_id": "1e3",
+        "task": "multitask",
+    }
+    (node,) = resolve(LAUNCH, given, tmp_path)
     own = parameters_of(node)
     assert own == {
         "max_depth_m": 8.0,
         "points_rgb": False,
         "void_label": 7,
+        "label_groups": ["drivable: road, floor", "obstacle: *"],
+        "frame_id": "1e3",
         "use_sim_time": False,
     }
     assert isinstance(own["max_depth_m"], float)
-    (node,) = resolve(launch, {}, tmp_path)
+    (node,) = resolve(LAUNCH, {}, tmp_path)
     assert parameters_of(node) == {"use_sim_time": False}
+    # Also through the files that include this one, as launch passes arguments on.
+    for name in ("nav2.launch.py", "multi_camera.launch.py", "evaluate_bag.launch.py"):
+        (node,) = resolve(LAUNCH.with_name(name), {"max_rate_hz": "5"}, tmp_path / name)
+        assert parameters_of(node)["max_rate_hz"] == 5.0
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"max_depth_m": "abc"}, "parameter max_depth_m is 'abc' .a text., expected a number"),
+        ({"threads": "2.5"}, "parameter threads is '2.5' .a text., expected a whole number"),
+        ({"max_output_side": "3"}, "parameter max_output_side is 3, expected 16 to 16384"),
+        ({"label_groups": "a: b"}, "label_groups is no parameter of task depth, expected task seg"),
+        ({"label_groups": "[a", "task": "multitask"}, "got the list '.a', expected YAML as"),
+        ({"label_groups": "[1]", "task": "multitask"}, "expected a list of texts"),
+        ({"respawn_delay": "soon"}, "respawn_delay is 'soon', expected a number of seconds"),
+    ],
+)
+def test_a_wrong_argument_is_refused_before_anything_starts(
+    given: dict[str, str], complaint: str, tmp_path: Path
+) -> None:
+    with pytest.raises((ValueError, InputError), match=complaint):
+        resolve(LAUNCH, given, tmp_path)
+
+
+def test_name_and_respawn(tmp_path: Path) -> None:
+    given = {"node_name": "eyes", "respawn": "true", "respawn_delay": "0.5", "task": "multitask"}
+    (node,) = resolve(LAUNCH, given, tmp_path)
+    assert (node.executable, node.respawn, node.respawn_delay) == ("multitask_node", True, 0.5)
+    assert "-r __node:=eyes " in " ".join(node.arguments)
+    (node,) = resolve(LAUNCH, {}, tmp_path)
+    assert not node.respawn
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_rviz_that_is_missing_is_said_before_anything_starts(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="rviz2 is not installed: sudo apt install"):
+        resolve(path, {"rviz": "true"}, tmp_path)
 
 
 def test_several_cameras_share_a_node(tmp_path: Path) -> None:
@@ -188,6 +228,44 @@ def test_a_bag_is_played_then_evaluated_and_all_is_over(
     assert "2 frames of /camera/color/image_raw/compressed" in capsys.readouterr().out
 
 
+def test_what_is_recorded_and_compared_follows_namespace_name_and_task(tmp_path: Path) -> None:
+    path = LAUNCH.with_name("evaluate_bag.launch.py")
+    given = {"record": str(tmp_path / "answers"), "namespace": "/robot/", "task": "segmentation"}
+    recorder, replay = processes(path, given, tmp_path / "a")
+    below = "/robot/segmentation_node/segmentation/"
+    assert recorder.cmd[-3:] == [below + each for each in ("labels", "confidence", "label_info")]
+    assert "mult_tiny_indoor" in replay.on_exit[0].cmd
+    (node,) = resolve(path, given, tmp_path / "b")
+    assert node.executable == "segmentation_node"
+    assert parameters_of(node)["model"] == "mult_tiny_indoor"
+    assert "-r __ns:=/robot" in " ".join(node.arguments)
+    recorder, _ = processes(path, {**given, "node_name": "eyes", "task": "depth"}, tmp_path / "c")
+    assert recorder.cmd[-2:] == ["/robot/eyes/depth/image", "/robot/eyes/depth/camera_info"]
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"bag": "/nowhere"}, "there is no bag /nowhere"),
+        ({"rate": "abc"}, "rate is 'abc', expected 0.001 to 1000"),
+        ({"rate": "0"}, "rate is '0', expected 0.001 to 1000"),
+        ({"input_image_topic": "/other"}, "/other/compressed"),
+        ({"record": "."}, "record is '.', which exists"),
+        ({"bag": "no depth"}, "depth"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_before_anything_starts(
+    given: dict[str, str], complaint: str, tmp_path: Path
+) -> None:
+    path = LAUNCH.with_name("evaluate_bag.launch.py")
+    if given.get("bag") == "no depth":
+        write_bag(tmp_path / "bag", picture_messages(2))
+        given = {"bag": str(tmp_path / "bag"), "image_transport": "raw"}
+        given["input_image_topic"] = "/camera/image"
+    with pytest.raises(ValueError, match=complaint):
+        processes(path, given, tmp_path)
+
+
 def parsed(command: ModuleType, words: list[str]) -> argparse.Namespace:
     """``python -m dense_perception.cli VERB ...`` as the verb's own parser reads it."""
     parser = argparse.ArgumentParser()
@@ -196,8 +274,12 @@ def parsed(command: ModuleType, words: list[str]) -> argparse.Namespace:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_rviz_gets_its_configuration_and_the_topics_of_the_node(task: str, tmp_path: Path) -> None:
+def test_rviz_gets_its_configuration_and_the_topics_of_the_node(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_rviz(tmp_path / "ros", monkeypatch)
     given = {"rviz": "true", "task": task, "namespace": "robot", "cameras": "front,rear"}
+    given["node_name"] = "eyes"
     _, rviz = resolve(LAUNCH, given, tmp_path)
     assert (rviz.package, rviz.executable) == ("rviz2", "rviz2")
     configuration = Path(rviz.arguments[rviz.arguments.index("-d") + 1])
@@ -206,7 +288,15 @@ def test_rviz_gets_its_configuration_and_the_topics_of_the_node(task: str, tmp_p
     text = " ".join(rviz.arguments) + " "
     for topic in shown:
         below = topic.removeprefix(f"/{task}_node")
-        assert f"-r {topic}:=/robot/{task}_node/front{below} " in text
+        assert f"-r {topic}:=/robot/eyes/front{below} " in text
+
+
+def install_rviz(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as ament knows."""
+    index = prefix / "share" / "ament_index" / "resource_index" / "packages"
+    index.mkdir(parents=True)
+    (index / "rviz2").touch()
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(prefix))
 
 
 @pytest.mark.ros

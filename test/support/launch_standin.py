@@ -78,6 +78,8 @@ class Node:
     arguments: list[str] = field(default_factory=list)
     ros_arguments: list[str] = field(default_factory=list)
     emulate_tty: bool = False
+    respawn: bool = False
+    respawn_delay: float = 0.0
 
 
 @dataclass
@@ -100,6 +102,16 @@ class Shutdown:
 
 
 @dataclass
+class OnProcessExit:
+    on_exit: Any
+
+
+@dataclass
+class RegisterEventHandler:
+    handler: OnProcessExit
+
+
+@dataclass
 class PythonLaunchDescriptionSource:
     path: str
 
@@ -118,6 +130,8 @@ class ResolvedNode:
     executable: str
     arguments: list[str]
     environment: dict[str, str]
+    respawn: bool = False
+    respawn_delay: float = 0.0
 
 
 def resolve(path: Path, given: Mapping[str, str], folder: Path) -> list[ResolvedNode]:
@@ -131,33 +145,44 @@ def processes(path: Path, given: Mapping[str, str], folder: Path) -> list[Execut
 
 
 def _resolve(
-    path: Path, given: Mapping[str, str], folder: Path
+    path: Path,
+    given: Mapping[str, str],
+    folder: Path,
+    own_arguments: Mapping[str, str] | None = None,
 ) -> list[ResolvedNode | ExecuteProcess]:
-    context = Context()
+    # As in the real launch, an included file sees what its includer was given.
+    context = Context(dict(given))
     nodes: list[ResolvedNode | ExecuteProcess] = []
-    for entity in _entities(path):
-        if isinstance(entity, DeclareLaunchArgument):
+    declared: set[str] = set()
+    entities = _entities(path)
+    while entities:
+        entity = entities.pop(0)
+        if isinstance(entity, (ResolvedNode, ExecuteProcess)):
+            nodes.append(entity)
+        elif isinstance(entity, Node):
+            own = folder / str(len(nodes))
+            own.mkdir(parents=True, exist_ok=True)
+            nodes.append(_node(entity, own))
+        elif isinstance(entity, DeclareLaunchArgument):
             value = given.get(entity.name, entity.default_value)
             context.values[entity.name] = entity.check(value)
+            declared.add(entity.name)
         elif isinstance(entity, OpaqueFunction):
             with _installed():
-                found = entity.function(context)
-            for each in found:
-                if isinstance(each, ExecuteProcess):
-                    nodes.append(each)
-                    continue
-                own = folder / str(len(nodes))
-                own.mkdir(parents=True, exist_ok=True)
-                nodes.append(_node(each, own))
+                entities = [*entity.function(context), *entities]
+        elif isinstance(entity, RegisterEventHandler):
+            pass  # what becomes of a process that ended is for the real launch
         elif isinstance(entity, IncludeLaunchDescription):
             passed = {
                 name: value if isinstance(value, str) else value.perform(context)
                 for name, value in entity.launch_arguments
             }
-            nodes += _resolve(Path(entity.source.path), passed, folder / "included")
+            inside = Path(entity.source.path)
+            nodes += _resolve(inside, {**context.values, **passed}, folder / "included", passed)
+            declared |= declared_arguments(inside).keys()
         else:
             raise TypeError(f"the stand-in does not know {type(entity).__name__}")
-    unknown = set(given) - set(context.values)
+    unknown = set(given if own_arguments is None else own_arguments) - declared
     if unknown:
         raise ValueError(f"the launch file has no arguments {sorted(unknown)}")
     return nodes
@@ -195,7 +220,14 @@ def _node(node: Node, folder: Path) -> ResolvedNode:
     for source, target in node.remappings:
         arguments += ["-r", f"{source}:={target}"]
     arguments += node.ros_arguments
-    return ResolvedNode(node.package, node.executable, arguments, node.additional_env)
+    return ResolvedNode(
+        node.package,
+        node.executable,
+        arguments,
+        node.additional_env,
+        node.respawn,
+        node.respawn_delay,
+    )
 
 
 @contextmanager
@@ -208,8 +240,10 @@ def _installed() -> Iterator[None]:
             "ExecuteProcess": ExecuteProcess,
             "IncludeLaunchDescription": IncludeLaunchDescription,
             "OpaqueFunction": OpaqueFunction,
+            "RegisterEventHandler": RegisterEventHandler,
             "Shutdown": Shutdown,
         },
+        "launch.event_handlers": {"OnProcessExit": OnProcessExit},
         "launch.launch_description_sources": {
             "PythonLaunchDescriptionSource": PythonLaunchDescriptionSource
         },
