@@ -123,8 +123,8 @@ def answer_batch(
             begun_s = time.perf_counter()
             try:
                 prediction = camera.refined(frame, prediction, settings)
-                header = each.received.message.header
-                camera.publish(Answer(frame, prediction, header, each.image.info), settings)
+                answer = Answer(frame, prediction, each.image.header, each.image.info)
+                camera.publish(answer, settings)
             except Exception as error:
                 camera.failed(error)
                 continue

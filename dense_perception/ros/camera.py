@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 
 from dense_perception.core.camera import Frame, calibration_doubt, intrinsics_from_info
 from dense_perception.core.card import ModelCard
@@ -30,6 +31,7 @@ from dense_perception.ros.outputs import Answer, OutputGroup, OutputTopics
 from dense_perception.ros.params import CloudParameters, PerceptionParameters
 from dense_perception.ros.scale_input import ScaleInput
 from dense_perception.ros.topics import TopicSpec
+from dense_perception.runtime.mailbox import RateLimit
 from dense_perception.runtime.stabilise import DepthStabiliser
 
 Settings = TypeVar("Settings", bound=CloudParameters)
@@ -37,19 +39,23 @@ AnyImage: TypeAlias = Image | CompressedImage
 
 _LOG_PERIOD_S = 5.0
 _BITS_FRAMES = 10
+# How long a calibration that is required may take to come after the images, without a word.
+_INFO_PATIENCE_S = 1.0
 # How long nothing may come before the console says so, and how soon it says so again.
 _PATIENCE_S, _REMINDER_S = 5.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class CameraFrame:
-    """A converted image: ``info`` is the calibration in use, ``None`` where there is none.
+    """A converted image.
 
-    ``info_problem`` says why a camera_info that came is not used, ``info_doubt`` why one that is
-    used may be wrong; both are empty where none came.
+    ``header`` is that of its outputs, ``info`` the calibration in use, ``None`` where there is
+    none. ``info_problem`` says why a camera_info that came is not used, ``info_doubt`` why one that
+    is used may be wrong; both are empty where none came.
     """
 
     frame: Frame
+    header: Header
     info: CameraInfo | None
     info_problem: str
     info_doubt: str = ""
@@ -94,10 +100,11 @@ class CameraInput:
             CameraInfo, self._info_topic, self._on_info, output_profile("best_effort")
         )
 
-    def frame(self, message: AnyImage, matrix: str) -> CameraFrame:
+    def frame(self, message: AnyImage, matrix: str, frame_id: str = "") -> CameraFrame:
         """Convert an image message and find its intrinsics.
 
-        ``matrix``: ``K``, ``P``, or ``auto`` to go by the topic's name.
+        ``matrix``: ``K``, ``P``, or ``auto`` to go by the topic's name. ``frame_id`` replaces that
+        of the message, unless it is empty.
 
         :raises InputError: if the image cannot be used. An unusable camera_info does not raise.
         """
@@ -112,8 +119,15 @@ class CameraInput:
             except InputError as error:
                 info, problem = None, str(error)
         header = message.header
+        if frame_id:
+            header = Header(stamp=header.stamp, frame_id=frame_id)
         frame = Frame(rgb_hwc, stamp_ns(header), header.frame_id, intrinsics)
-        return CameraFrame(frame, info, problem, doubt)
+        return CameraFrame(frame, header, info, problem, doubt)
+
+    @property
+    def info_topic(self) -> str:
+        """The resolved name of the topic of the calibration."""
+        return self._graph.resolve(self._info_topic)
 
     def look_for_latched_info(self) -> None:
         """Ask for a calibration that was sent once, before this node was there.
@@ -235,6 +249,7 @@ class Camera(Generic[Settings]):
         self._topics = OutputTopics(graph, name)
         self._groups: list[OutputGroup[Settings]] = []
         self._refinement: DepthRefinement | None = None
+        self._limit = RateLimit()
         self._info: CameraInfo | None = None  # while muted
         self._gives: frozenset[str] = frozenset()
 
@@ -252,7 +267,7 @@ class Camera(Generic[Settings]):
 
     def keep(self, specs: Sequence[TopicSpec], settings: Settings) -> None:
         """Have publishers for ``specs``, filled by the groups there are."""
-        self._topics.keep(specs, settings.output_reliability)
+        self._topics.keep(specs, settings.output_reliability, settings.jpeg_quality)
 
     def listen(self, settings: Settings, on_image: Callable[[str, AnyImage], None]) -> None:
         """Subscribe, also to what the scale comes from.
@@ -283,6 +298,14 @@ class Camera(Generic[Settings]):
         self._groups = []
         self._topics.close()
 
+    def admits(self, settings: Settings) -> bool:
+        """Whether an image that comes now is within ``max_rate_hz``; counts those that are not."""
+        self.frame_log.came()
+        if self._limit.admits(settings.max_rate_hz):
+            return True
+        self.frame_log.over_rate += 1
+        return False
+
     def wanted(self, settings: Settings) -> frozenset[str]:
         """The entries of a Prediction that somebody subscribes to, and what those need."""
         entries = self._topics.wanted()
@@ -292,14 +315,27 @@ class Camera(Generic[Settings]):
         return entries
 
     def frame(self, message: AnyImage, settings: Settings) -> CameraFrame | None:
-        """Convert an image message; ``None`` if the camera was muted meanwhile.
+        """Convert an image message; ``None`` if the camera was muted meanwhile, or has just
+        begun and waits for a calibration that is required.
 
         :raises InputError: if it cannot be used.
         """
         source = self.input
         if source is None:
             return None
-        image = source.frame(message, settings.camera_matrix)
+        if settings.require_camera_info and source.info is None:
+            if self.frame_log.seconds_active < _INFO_PATIENCE_S:
+                return None
+            raise InputError(
+                f"no camera_info came on {source.info_topic}, which require_camera_info asks for: "
+                "publish it, or remap camera_info"
+            )
+        frame_id = settings.frame_id.replace("{camera}", self.name)
+        image = source.frame(message, settings.camera_matrix, frame_id)
+        if settings.require_camera_info and image.info is None:
+            raise InputError(
+                f"camera_info is not usable, and require_camera_info is set: {image.info_problem}"
+            )
         assumed = settings.default_hfov_deg if image.info is None else None
         camera = image.frame.intrinsics
         has_lens = camera is not None and camera.lens is not None

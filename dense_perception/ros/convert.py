@@ -14,6 +14,7 @@ from std_msgs.msg import Header
 
 from dense_perception.core.camera import Intrinsics, calibration_for_output
 from dense_perception.core.errors import InputError
+from dense_perception.imaging.encode import encode_compressed_depth, encode_jpeg, encode_png
 from dense_perception.imaging.encodings import (
     DEPTH_ENCODINGS,
     IMAGE_ENCODINGS,
@@ -24,6 +25,14 @@ from dense_perception.imaging.points import write_points
 
 _BIG_ENDIAN_MACHINE = sys.byteorder == "big"
 _MAX_UINT16 = 65535
+# Of the encodings that are published: channels and type.
+_LAYOUTS = {
+    "rgb8": (3, np.uint8),
+    "mono8": (1, np.uint8),
+    "mono16": (1, np.uint16),
+    "16UC1": (1, np.uint16),
+    "32FC1": (1, np.float32),
+}
 _PROBE = """
 from cv_bridge import CvBridge
 from sensor_msgs.msg import Image
@@ -97,6 +106,32 @@ def image_message(pixels: np.ndarray, header: Header, encoding: str) -> Image:
     )
     _fill(message, pixels)
     return message
+
+
+def compressed_message(message: Image, packing: str, jpeg_quality: int = 80) -> CompressedImage:
+    """An image as image_transport's plug-ins send it, decodable by those and by this package.
+
+    ``jpeg`` and ``png``: of an 8 or 16 bit image, as compressed_image_transport. ``depth``: of
+    32FC1 or 16UC1, as compressed_depth_image_transport, its PNG form.
+    """
+    pixels = _pixels(message)
+    if packing == "depth":
+        form, data = "compressedDepth png", encode_compressed_depth(pixels)
+    else:
+        is_rgb = pixels.ndim == 3
+        target = "bgr8" if is_rgb else "mono8" if packing == "jpeg" else ""
+        form = f"{packing} compressed {target}"
+        data = encode_jpeg(pixels, jpeg_quality) if packing == "jpeg" else encode_png(pixels)
+    packed = CompressedImage(header=message.header, format=f"{message.encoding}; {form}")
+    packed.data.frombytes(data)
+    return packed
+
+
+def _pixels(message: Image) -> np.ndarray:
+    """The array that :func:`image_message` was given, as a view of the message."""
+    channels, dtype = _LAYOUTS[message.encoding]
+    shape = (message.height, message.width, channels)[: 3 if channels > 1 else 2]
+    return np.frombuffer(message.data, dtype).reshape(shape)
 
 
 def camera_info_message(

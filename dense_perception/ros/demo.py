@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from dense_perception.core.errors import BackendError, InputError
+from dense_perception.core.errors import BackendError
 from dense_perception.core.storage import atomic_write, prepare_output_folder
 from dense_perception.ros.processes import ChildProcess, interrupt_on_signals, resident_mb
 from dense_perception.ros.transport import local_environment, reserved_domain, transport_environment
@@ -253,16 +253,12 @@ class Pictures:
 
         :raises InputError: if it cannot be written.
         """
-        import cv2
-
         from dense_perception.imaging.colorize import side_by_side
+        from dense_perception.imaging.encode import encode_jpeg
 
         color_hwc = self._colorize(depth_m)
         near_m, far_m = self._colorize.limits_m or (0.5, 5.0)
         picture = side_by_side(rgb_hwc, color_hwc, near_m, far_m)
-        done, data = cv2.imencode(".jpg", picture[..., ::-1])
-        if not done:
-            raise InputError(f"OpenCV cannot write a picture of shape {picture.shape}")
         with atomic_write(self._folder / f"{self._count:04d}.jpg") as stream:
-            stream.write(data.tobytes())
+            stream.write(encode_jpeg(picture, quality=95))
         self._count += 1

@@ -45,6 +45,7 @@ class Health:
     answered: int = 0
     dropped: int = 0
     unwanted: int = 0
+    over_rate: int = 0
     failed: int = 0
     recent_answered: int = 0
     recent_failed: int = 0
@@ -125,6 +126,7 @@ def _values(health: Health) -> dict[str, str]:
         "frames answered": str(health.answered),
         "frames dropped": str(health.dropped),
         "frames nobody wanted": str(health.unwanted),
+        "frames over max_rate_hz": str(health.over_rate),
         "frames failed": str(health.failed),
         "intrinsics": health.intrinsics,
         "output size": health.output_size,
@@ -193,7 +195,7 @@ class FrameLog:
     def restart(self) -> None:
         """Forget everything but the last error."""
         self._times.reset()
-        self._answered = self._failed = self._unwanted = 0
+        self._answered = self._failed = self._unwanted = self.over_rate = 0
         self._counted = (0, 0, 0)
         self._recent = (0, 0)
         self._intrinsics = self.output_size = ""
@@ -204,6 +206,11 @@ class FrameLog:
     def has_image(self) -> bool:
         """Whether an image came since the node became active."""
         return self._last_image is not None
+
+    @property
+    def seconds_active(self) -> float:
+        """Since the node became active."""
+        return time.monotonic() - self._active_since
 
     @property
     def seconds_silent(self) -> float:
@@ -284,6 +291,7 @@ class FrameLog:
             answered=answered,
             failed=failed,
             unwanted=unwanted,
+            over_rate=self.over_rate,
             recent_answered=self._recent[0],
             recent_failed=self._recent[1],
             latencies_ms={

@@ -5,7 +5,7 @@ Whatever lives below a node is given a :class:`Graph` and not the node.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -20,6 +20,8 @@ from rclpy.qos import (
 )
 from rclpy.timer import Timer
 from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+from dense_perception.ros.qos_overrides import QosOverrides, own_profile
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -69,7 +71,10 @@ class Graph(Protocol):
         """Who publishes a topic, by its full name."""
 
     def publish(self, kind: type, topic: str, profile: QoSProfile) -> Publisher:
-        """A new publisher of messages of the class ``kind``; ``~/`` is the node's name."""
+        """A new publisher of messages of the class ``kind``; ``~/`` is the node's name.
+
+        :raises InputError: for a wrong ``qos_overrides`` parameter of the topic.
+        """
 
     def subscribe(
         self,
@@ -80,7 +85,10 @@ class Graph(Protocol):
         *,
         is_image: bool = False,
     ) -> Subscription:
-        """A new subscription; of an image, publishers that do not match are named in the log."""
+        """A new subscription; of an image, publishers that do not match are named in the log.
+
+        :raises InputError: for a wrong ``qos_overrides`` parameter of the topic.
+        """
 
     def close(self, *topics: Publisher | Subscription) -> None:
         """Close what this graph opened."""
@@ -122,6 +130,11 @@ class NodeGraph:
     def __init__(self, node: LifecycleNode, is_active: Callable[[], bool]) -> None:
         self._node = node
         self._is_active = is_active
+        self._overrides = QosOverrides(node)
+
+    def unmet_overrides(self) -> Collection[str]:
+        """Parameters ``qos_overrides...`` of topics that were not opened."""
+        return self._overrides.unmet()
 
     def resolve(self, topic: str, *, remapped: bool = True) -> str:
         return str(self._node.resolve_topic_name(topic, only_expand=not remapped))
@@ -138,17 +151,19 @@ class NodeGraph:
 
     def publish(self, kind: type, topic: str, profile: QoSProfile) -> Publisher:
         node, resolved = self._node, self._node.resolve_topic_name(topic)
+        own = own_profile(profile)
 
         def explain() -> str:
-            return explain_output_mismatch(node, resolved, profile)
+            return explain_output_mismatch(node, resolved, own)
 
         publisher: LifecyclePublisher[object] = node.create_lifecycle_publisher(
             kind,
             topic,
-            profile,
+            own,
             event_callbacks=PublisherEventCallbacks(
                 incompatible_qos=MismatchReport(node, explain),
             ),
+            qos_overriding_options=self._overrides.options(resolved, "publisher"),
         )
         if self._is_active():
             publisher.on_activate(None)  # type: ignore[arg-type] # the state is not looked at
@@ -164,16 +179,24 @@ class NodeGraph:
         is_image: bool = False,
     ) -> Subscription:
         node, resolved = self._node, self._node.resolve_topic_name(topic)
+        own = own_profile(profile)
 
         def explain() -> str:
-            return explain_input_mismatch(node, resolved, profile)
+            return explain_input_mismatch(node, resolved, own)
 
         events = (
             SubscriptionEventCallbacks(incompatible_qos=MismatchReport(node, explain))
             if is_image
             else None
         )
-        return node.create_subscription(kind, topic, callback, profile, event_callbacks=events)
+        return node.create_subscription(
+            kind,
+            topic,
+            callback,
+            own,
+            event_callbacks=events,
+            qos_overriding_options=self._overrides.options(resolved, "subscription"),
+        )
 
     def close(self, *topics: Publisher | Subscription) -> None:
         for topic in topics:

@@ -158,7 +158,7 @@ Names are relative and can be remapped. With several `cameras`, each camera has 
 Below the node's name; with several `cameras` below `~/NAME/`. All outputs of a frame have the header of its
 image and the same size.
 
-{_outputs_table(node.outputs)}
+{_outputs_table(topics.with_packed(node.outputs))}
 Also `/diagnostics` (diagnostic_msgs/DiagnosticArray, reliable, volatile, depth 10), one message each
 `diagnostics_period_s`.
 
@@ -172,7 +172,7 @@ Also `/diagnostics` (diagnostic_msgs/DiagnosticArray, reliable, volatile, depth 
 ## Frames and units
 
 Optical frame (REP 103): x right, y down, z along the optical axis. Depth is z in metres (REP 118), NaN where
-there is none (REP 117). Outputs keep the image's `frame_id`. Calibration is scaled to the outputs' size.
+there is none (REP 117). Outputs keep the image's `frame_id`, unless the parameter of that name is set. Calibration is scaled to the outputs' size.
 
 ## Parameters
 

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from builtin_interfaces.msg import Time
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from dense_perception.core.camera import Frame
 from dense_perception.core.card import ModelCard
 from dense_perception.core.prediction import Prediction
+from dense_perception.ros.convert import compressed_message
 from dense_perception.ros.diagnostics import NodeLog
 from dense_perception.ros.node_graph import Graph, Publisher, latched_profile, output_profile
-from dense_perception.ros.topics import TopicSpec, message_type
+from dense_perception.ros.topics import TopicSpec, message_type, packed_topic, with_packed
 
 Settings = TypeVar("Settings", contravariant=True)
 
@@ -42,10 +43,15 @@ class OutputTopics:
         self._prefix = f"~/{camera}/" if camera else "~/"
         self._publishers: dict[str, tuple[TopicSpec, Publisher]] = {}
         self._declared: set[str] = set()
+        self._jpeg_quality = 0
 
-    def keep(self, specs: Iterable[TopicSpec], reliability: str) -> None:
-        """Publish exactly these topics; publishers that are there already stay as they are."""
-        wanted = {spec.name: spec for spec in specs}
+    def keep(self, specs: Iterable[TopicSpec], reliability: str, jpeg_quality: int = 80) -> None:
+        """Publish exactly these topics and their compressed ones.
+
+        Publishers that are there already stay as they are.
+        """
+        self._jpeg_quality = jpeg_quality
+        wanted = {spec.name: spec for spec in with_packed(specs)}
         self._declared |= wanted.keys()
         for name in self._publishers.keys() - wanted.keys():
             self._graph.close(self._publishers.pop(name)[1])
@@ -79,8 +85,23 @@ class OutputTopics:
         if spec.name not in self._publishers:
             return
         publisher = self._publishers[spec.name][1]
-        if spec.latched or publisher.get_subscription_count() > 0:
-            publisher.publish(make())
+        is_wanted = spec.latched or publisher.get_subscription_count() > 0
+        packed = self._packed(spec)
+        if packed is None and not is_wanted:
+            return
+        message = make()
+        if is_wanted:
+            publisher.publish(message)
+        if packed is not None and isinstance(message, Image):
+            packed.publish(compressed_message(message, spec.packed, self._jpeg_quality))
+
+    def _packed(self, spec: TopicSpec) -> Publisher | None:
+        """Of the compressed topic beside it, if somebody wants that."""
+        packed = packed_topic(spec)
+        if packed is None or packed.name not in self._publishers:
+            return None
+        publisher = self._publishers[packed.name][1]
+        return publisher if publisher.get_subscription_count() > 0 else None
 
     def close(self) -> None:
         """Close every publisher."""

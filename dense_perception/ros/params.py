@@ -121,6 +121,40 @@ class PerceptionParameters(ParameterTable):
         low=16,
         high=16384,
     )
+    jpeg_quality: int = parameter(
+        80,
+        "Quality of JPEG images on topics that end in /compressed; 100 is the best.",
+        changes=Changes.ANY_TIME,
+        low=1,
+        high=100,
+    )
+    frame_id: str = parameter(
+        "",
+        "Frame of the outputs' headers, for drivers whose own is missing or wrong. With several "
+        "cameras {camera} stands for the name of each, as in {camera}_optical. Empty keeps the "
+        "image's frame.",
+        changes=Changes.ANY_TIME,
+    )
+    max_rate_hz: float = parameter(
+        0.0,
+        "The most images a second that are answered, of each camera; further ones are left out. 0 "
+        "is no limit.",
+        changes=Changes.ANY_TIME,
+        low=0.0,
+        high=1000.0,
+    )
+    require_camera_info: bool = parameter(
+        False,
+        "Answer no image without a usable camera_info, instead of assuming default_hfov_deg.",
+        changes=Changes.ANY_TIME,
+    )
+    bond_heartbeat_period: float = parameter(
+        0.1,
+        "Seconds between heartbeats on bond for nav2_lifecycle_manager, while the node is active "
+        "and autostart is false; 0 sends none. Needs the package bond.",
+        low=0.0,
+        high=10.0,
+    )
     diagnostics_period_s: float = parameter(
         1.0,
         "Seconds between messages on /diagnostics.",
@@ -137,6 +171,7 @@ class PerceptionParameters(ParameterTable):
                 "`dense-perception models` lists the names"
             )
         check_camera_names(self.cameras)
+        check_frame_id(self.frame_id, self.cameras)
 
 
 @dataclass(frozen=True)
@@ -287,3 +322,18 @@ def check_camera_names(names: tuple[str, ...]) -> None:
         raise InputError(f"cameras is {list(names)}, expected each name once")
     if len(names) > _MOST_CAMERAS:
         raise InputError(f"cameras has {len(names)} names, expected at most {_MOST_CAMERAS}")
+
+
+def check_frame_id(frame_id: str, cameras: tuple[str, ...]) -> None:
+    """
+    :raises InputError: if it is no name of a frame, or that of several cameras.
+    """
+    if frame_id != frame_id.strip() or frame_id.startswith("/"):
+        raise InputError(
+            f"frame_id is {frame_id!r}, expected a frame's name without blanks or a slash before it"
+        )
+    if frame_id and len(cameras) > 1 and "{camera}" not in frame_id:
+        raise InputError(
+            f"frame_id is {frame_id!r} for the cameras {', '.join(cameras)}, expected {{camera}} "
+            "in it, which stands for the name of each"
+        )

@@ -19,6 +19,7 @@ from dense_perception.core.errors import BackendError, DensePerceptionError, Inp
 from dense_perception.core.machine import return_freed_memory
 from dense_perception.core.registry import find_model
 from dense_perception.ros.batch import PATIENCE_S, ModelSlot, Received, answer_batch
+from dense_perception.ros.bond import Bond
 from dense_perception.ros.camera import AnyImage, Camera, Settings, check_topics_differ
 from dense_perception.ros.declare import DeclaredParameters
 from dense_perception.ros.diagnostics import Health, NodeLog, diagnostic_array
@@ -76,6 +77,7 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
         self._model = ModelSlot()
         self._cameras: dict[str, Camera[Settings]] = {}
         self._worker: Worker[Received] | None = None
+        self._bond: Bond | None = None
         self._last_error = ""
         self._load_problem = ""
         self._declared = DeclaredParameters(
@@ -131,6 +133,7 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
         else:
             self._log.info("active but disabled: call ~/set_enabled")
         self._announce()
+        self._tie()
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -164,8 +167,8 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
     # The corridor: from a message to the outputs.
 
     def _on_image(self, camera: str, message: AnyImage) -> None:
-        self._cameras[camera].frame_log.came()
-        if self._worker is not None:
+        is_due = self._cameras[camera].admits(self.settings)
+        if is_due and self._worker is not None:
             self._worker.put(Received(message, time.perf_counter()), camera)
 
     def _answer(self, batch: dict[str, Received]) -> None:
@@ -312,6 +315,18 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
             camera.listen(self.settings, self._on_image)
         named = ", ".join(camera.input.topic for camera in self._cameras.values() if camera.input)
         self._log.info(f"waiting for images on {named}")
+        for name in self._graph.unmet_overrides():
+            self._log.warn_once(f"{name} has no effect: this node opened no such topic")
+
+    def _tie(self) -> None:
+        """Begin the bond with the lifecycle manager, where there may be one."""
+        period_s = self.settings.bond_heartbeat_period
+        if self.settings.autostart or period_s == 0:
+            return
+        try:
+            self._bond = Bond(self, period_s)
+        except InputError as error:
+            self._log.warn_once(str(error))
 
     def _on_set_enabled(
         self, request: SetBool.Request, response: SetBool.Response
@@ -334,6 +349,9 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
 
     def _stop_answering(self) -> bool:
         """Whether the worker has ended; it finishes the frames at hand first."""
+        bond, self._bond = self._bond, None
+        if bond is not None and self.context.ok():
+            bond.close()
         for camera in self._cameras.values():
             camera.mute()
         worker, self._worker = self._worker, None

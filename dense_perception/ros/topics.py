@@ -6,12 +6,18 @@ The publishers and the documentation both come from these declarations; reading 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
+from typing import Literal, TypeAlias
 
 from dense_perception.core.errors import InputError
 
 _TYPE = re.compile(r"([a-z][a-z0-9_]*)/(?:msg/)?([A-Za-z][A-Za-z0-9]*)")
+
+
+Packing: TypeAlias = Literal["", "jpeg", "png", "depth"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,7 @@ class TopicSpec:
     ``made_from``: the entries of a Prediction it needs. ``latched``: reliable and transient local,
     so that late subscribers get the last message; the others are volatile with the node's
     ``output_reliability``. ``only``: when it is published, in words; empty is always.
+    ``packed``: how :func:`packed_topic` has it besides, empty where it is not offered.
     """
 
     name: str
@@ -30,6 +37,7 @@ class TopicSpec:
     made_from: tuple[str, ...]
     latched: bool = False
     only: str = ""
+    packed: Packing = ""
 
 
 DEPTH_IMAGE = TopicSpec(
@@ -40,6 +48,7 @@ DEPTH_IMAGE = TopicSpec(
     "with 0 for them.",
     ("depth",),
     only="with a metric model, or one made metric by scale_source",
+    packed="depth",
 )
 DEPTH_RELATIVE = TopicSpec(
     "depth/relative",
@@ -62,6 +71,7 @@ DEPTH_COLOR = TopicSpec(
     "rgb8",
     "A colourised preview: near is red, far is blue, invalid is black.",
     ("depth",),
+    packed="jpeg",
 )
 POINTS = TopicSpec(
     "points",
@@ -81,6 +91,7 @@ LABELS = TopicSpec(
     "and void_label.",
     ("labels",),
     only="with a model that gives labels",
+    packed="png",
 )
 CONFIDENCE = TopicSpec(
     "segmentation/confidence",
@@ -89,6 +100,7 @@ CONFIDENCE = TopicSpec(
     "The probability of that label, in units of 1/255.",
     ("labels",),
     only="with a model that gives labels",
+    packed="png",
 )
 LABEL_INFO = TopicSpec(
     "segmentation/label_info",
@@ -106,6 +118,7 @@ OVERLAY = TopicSpec(
     "The image tinted in the colours of its labels.",
     ("labels",),
     only="with a model that gives labels",
+    packed="jpeg",
 )
 NORMALS = TopicSpec(
     "normals",
@@ -123,6 +136,7 @@ NORMALS_COLOR = TopicSpec(
     "A colourised preview: red, green and blue are x, -y and -z from -1 to 1, so a floor is green.",
     ("normals",),
     only="with a model that gives normals",
+    packed="jpeg",
 )
 EDGES = TopicSpec(
     "edges",
@@ -131,6 +145,7 @@ EDGES = TopicSpec(
     "Strength of texture edges.",
     ("edges",),
     only="with a model that gives edges",
+    packed="png",
 )
 KEYPOINTS = TopicSpec(
     "keypoints",
@@ -139,6 +154,7 @@ KEYPOINTS = TopicSpec(
     "Heat map of image keypoints.",
     ("keypoints",),
     only="with a model that gives keypoints",
+    packed="png",
 )
 RESHADING = TopicSpec(
     "reshading",
@@ -147,12 +163,47 @@ RESHADING = TopicSpec(
     "Shading of the surfaces by a light at the camera.",
     ("reshading",),
     only="with a model that gives reshading",
+    packed="png",
 )
 
 DEPTH_TOPICS = (DEPTH_IMAGE, DEPTH_RELATIVE, DEPTH_CAMERA_INFO, DEPTH_COLOR)
 POINT_TOPICS = (POINTS,)
 SEGMENTATION_TOPICS = (LABELS, CONFIDENCE, LABEL_INFO, OVERLAY)
 MAP_TOPICS = (NORMALS, NORMALS_COLOR, EDGES, KEYPOINTS, RESHADING)
+
+
+_PACKED: Mapping[Packing, tuple[str, str, str]] = {
+    "jpeg": ("compressed", "jpeg", "The same as JPEG of jpeg_quality."),
+    "png": ("compressed", "png", "The same as PNG, without loss."),
+    "depth": (
+        "compressedDepth",
+        "png behind a header of 12 bytes",
+        "The same as compressed_depth_image_transport packs it. 32FC1 is stored as inverse depth "
+        "in 16 bits, in steps of about 0.1 mm at 1 m and 1 cm at 10 m.",
+    ),
+}
+
+
+@cache
+def packed_topic(spec: TopicSpec) -> TopicSpec | None:
+    """The topic beside an image topic that has it compressed, as image_transport names it."""
+    if not spec.packed:
+        return None
+    name, encoding, description = _PACKED[spec.packed]
+    return TopicSpec(
+        f"{spec.name}/{name}",
+        "sensor_msgs/CompressedImage",
+        encoding,
+        description,
+        spec.made_from,
+        only=spec.only,
+    )
+
+
+def with_packed(specs: Iterable[TopicSpec]) -> tuple[TopicSpec, ...]:
+    """Each topic, and its compressed one behind it where there is one."""
+    pairs = [(spec, packed_topic(spec)) for spec in specs]
+    return tuple(spec for pair in pairs for spec in pair if spec is not None)
 
 
 def message_class(name: str) -> type:

@@ -1,7 +1,8 @@
-"""What a live stream needs: a mailbox where the newest wins, its worker, and stage times."""
+"""What a live stream needs: a mailbox where the newest wins, its worker, a limit, stage times."""
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -134,6 +135,29 @@ class Worker(Generic[T]):
             self._on_error(error)
         except Exception:
             return
+
+
+class RateLimit:
+    """Admits so many events a second, evenly and on average; for one thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._due_s = -math.inf
+
+    def admits(self, rate_hz: float) -> bool:
+        """Whether an event now is within ``rate_hz``, which may change; 0 admits all."""
+        if rate_hz <= 0:
+            return True
+        now_s, period_s = self._clock(), 1 / rate_hz
+        self._due_s = min(self._due_s, now_s + period_s)  # the rate may have been lower
+        if now_s < self._due_s:
+            return False
+        # Counted from when it was due: a camera's jitter must not cost every second image. After a
+        # rest nothing is made up for.
+        self._due_s += period_s
+        if self._due_s < now_s:
+            self._due_s = now_s + period_s
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,12 @@ def vision_msgs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
+def bond_msgs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with importable("bond", tmp_path_factory.getbasetemp() / "bond"):
+        yield
+
+
+@pytest.fixture(scope="module")
 def tf2_msgs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with importable("tf2_msgs", tmp_path_factory.getbasetemp() / "tf2_msgs"):
         yield

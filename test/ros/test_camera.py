@@ -30,7 +30,7 @@ from test.support.ros_probe import header, random_rgb
 CAMERA = Intrinsics(64, 48, 80.0, 78.0, 30.5, 24.5)
 STAMPS = itertools.count(100)
 DEFAULTS = DepthParameters()
-OUTPUTS = ("image", "camera_info")
+OUTPUTS = ("image", "image/compressedDepth", "camera_info")
 
 
 class Live:
@@ -230,6 +230,48 @@ def test_a_muted_camera_keeps_its_calibration() -> None:
     live.camera.mute()
     live.camera.listen(DEFAULTS, lambda name, message: None)
     assert live.frame(picture()).intrinsics == CAMERA
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "expected"),
+    [
+        ("", "", "camera_optical"),
+        ("mast_optical", "", "mast_optical"),
+        ("{camera}_optical", "left", "left_optical"),
+    ],
+)
+def test_the_frame_of_the_answer_may_be_named(given: str, name: str, expected: str) -> None:
+    live = Live(replace(DEFAULTS, frame_id=given), name)
+    message = picture()
+    taken = live.camera.frame(message, live.settings)
+    assert taken is not None
+    assert taken.header.frame_id == taken.frame.frame_id == expected
+    assert taken.header.stamp == message.header.stamp
+    assert message.header.frame_id == "camera_optical", "the message is not ours to change"
+
+
+def test_a_calibration_that_is_required_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    live = Live(replace(DEFAULTS, require_camera_info=True))
+    assert live.camera.frame(picture(), live.settings) is None, "it may come any moment"
+    monkeypatch.setattr("dense_perception.ros.camera._INFO_PATIENCE_S", 0.0)
+    with pytest.raises(InputError, match="no camera_info came on /camera_info, which require"):
+        live.camera.frame(picture(), live.settings)
+    wrong = camera_info_message(None, CAMERA, header(1))
+    wrong.k[0] = 0.0
+    live.graph.put("camera_info", wrong)
+    with pytest.raises(InputError, match="camera_info is not usable, and require_camera_info"):
+        live.camera.frame(picture(), live.settings)
+    live.graph.put("camera_info", camera_info_message(None, CAMERA, header(1)))
+    assert live.frame(picture()).intrinsics == CAMERA
+
+
+def test_images_over_the_rate_are_left_out_and_counted() -> None:
+    live = Live(replace(DEFAULTS, max_rate_hz=0.001))
+    assert [live.camera.admits(live.settings) for _ in range(5)] == [True] + 4 * [False]
+    assert all(live.camera.admits(DEFAULTS) for _ in range(5))
+    health = live.camera.frame_log.health(Health("active", "model"))
+    assert health.over_rate == 4
+    assert health.rate_in_hz > 0, "they came all the same"
 
 
 def test_a_latched_calibration_is_asked_for_where_there_is_one() -> None:

@@ -11,6 +11,7 @@ from dense_perception.commands import reference
 from dense_perception.ros import node_pages
 from dense_perception.ros.node_pages import NODES
 from dense_perception.ros.parameter_table import from_overrides, table
+from dense_perception.ros.topics import with_packed
 from test.ros.conftest import Live
 from test.support.ros_probe import wait_until
 
@@ -60,7 +61,7 @@ def test_a_running_node_has_the_topics_of_its_page(live: Live) -> None:
     published = dict(node.get_publisher_names_and_types_by_node("depth_node", "/"))
     own = {name: types for name, types in published.items() if name.startswith("/depth_node/")}
     own.pop("/depth_node/transition_event")
-    outputs = [spec for spec in page.outputs if spec.name != "depth/relative"]
+    outputs = with_packed(spec for spec in page.outputs if spec.name != "depth/relative")
     assert {name: types[0].replace("/msg/", "/") for name, types in own.items()} == {
         f"/depth_node/{spec.name}": spec.type for spec in outputs
     }

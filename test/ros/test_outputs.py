@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
 from dense_perception.core.errors import InputError
+from dense_perception.imaging.messages import message_rgb
 from dense_perception.ros import topics
+from dense_perception.ros.convert import image_message
 from dense_perception.ros.outputs import OutputTopics
 from dense_perception.ros.topics import TopicSpec, is_installed, message_class, message_type
 from test.support.recorded_graph import RecordedGraph
@@ -31,6 +35,7 @@ def test_each_camera_publishes_below_its_name(graph: RecordedGraph) -> None:
     kept(graph)
     kept(graph, "left")
     names = [spec.name for spec in SPECS]
+    names += ["depth/image/compressedDepth", "segmentation/labels/compressed"]
     assert set(graph.open) == {*(f"~/{n}" for n in names), *(f"~/left/{n}" for n in names)}
     assert graph.open["~/left/depth/image"].kind is Image
 
@@ -62,6 +67,27 @@ def test_nothing_is_made_for_nobody(graph: RecordedGraph) -> None:
     assert len(made) == len(graph.sent("~/depth/image")) == 1
 
 
+def test_a_packed_topic_is_made_for_those_who_want_it_alone(graph: RecordedGraph) -> None:
+    outputs, made = kept(graph), []
+    labels_hw = np.arange(12, dtype=np.uint8).reshape(3, 4)
+
+    def make() -> Image:
+        made.append(1)
+        return image_message(labels_hw, Header(frame_id="camera"), "mono8")
+
+    graph.listen("~/segmentation/labels/compressed")
+    assert outputs.wanted() == {"labels"}
+    outputs.send(topics.LABELS, make)
+    assert not graph.sent("~/segmentation/labels")
+    (packed,) = graph.sent("~/segmentation/labels/compressed")
+    assert (packed.header.frame_id, packed.format) == ("camera", "mono8; png compressed ")
+    assert (message_rgb(packed) == labels_hw[..., None]).all()
+    graph.listen("~/segmentation/labels/compressed", "~/segmentation/labels")
+    outputs.send(topics.LABELS, make)
+    assert len(made) == 2, "made once for both"
+    assert len(graph.sent("~/segmentation/labels")) == 1
+
+
 def test_a_topic_that_was_not_declared_is_refused_and_a_closed_one_is_left_out(
     graph: RecordedGraph,
 ) -> None:
@@ -74,8 +100,6 @@ def test_a_topic_that_was_not_declared_is_refused_and_a_closed_one_is_left_out(
 
 
 def test_a_latched_message_is_sent_before_anybody_listens(graph: RecordedGraph) -> None:
-    from std_msgs.msg import Header
-
     kept(graph).send(LATCHED, lambda: Header(frame_id="kept"))
     assert [each.frame_id for each in graph.sent("~/facts")] == ["kept"]
 
@@ -94,7 +118,8 @@ def test_changes_leave_publishers_of_topics_that_stay(graph: RecordedGraph) -> N
     depth = graph.open["~/depth/image"]
     graph.listen("~/depth/image")
     outputs.keep((topics.DEPTH_IMAGE, topics.POINTS), "reliable")
-    assert set(graph.open) == {"~/depth/image", "~/points"}
+    packed = "~/depth/image/compressedDepth"
+    assert set(graph.open) == {"~/depth/image", packed, "~/points"}
     assert graph.open["~/depth/image"] is depth
     outputs.close()
     assert not graph.open

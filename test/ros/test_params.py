@@ -57,6 +57,12 @@ def test_backends_are_those_there_are() -> None:
     ("values", "complaint"),
     [
         ({"threads": -1}, "parameter threads is -1, expected 0 to 256"),
+        ({"frame_id": "/camera"}, "frame_id is '/camera', expected a frame's name without"),
+        (
+            {"frame_id": "x", "cameras": ["a", "b"]},
+            "frame_id is 'x' for the cameras a, b, expected",
+        ),
+        ({"max_rate_hz": -1.0}, "parameter max_rate_hz is -1.0, expected 0 to 1000"),
         ({"threads": True}, "parameter threads is True .true or false., expected a whole number"),
         ({"points_rgb": 1}, "parameter points_rgb is 1 .a whole number., expected true or false"),
         (

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from dense_perception.runtime.mailbox import Mailbox, StageTimer, Worker
+from dense_perception.runtime.mailbox import Mailbox, RateLimit, StageTimer, Worker
 
 PATIENCE_S = 10.0
 
@@ -119,6 +119,33 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+@pytest.mark.parametrize("rate_hz", [3.0, 7.5, 10.0, 20.0])
+def test_a_limit_holds_on_average_whatever_the_jitter(rate_hz: float) -> None:
+    random = np.random.default_rng(0)
+    times = np.arange(3000) / 30 + random.uniform(-0.01, 0.01, 3000)
+    clock = iter(times)
+    limit = RateLimit(lambda: next(clock))
+    taken = times[[limit.admits(rate_hz) for _ in times]]
+    assert len(taken) == pytest.approx(100 * rate_hz, rel=0.01)
+    for second in range(99):
+        here = np.count_nonzero((taken >= second) & (taken < second + 1))
+        assert abs(here - rate_hz) <= 1.5
+
+
+def test_a_limit_follows_a_change_at_once_and_a_rest_brings_no_burst() -> None:
+    now = [0.0]
+    limit = RateLimit(lambda: now[0])
+    assert limit.admits(0.01)
+    assert not limit.admits(0.01)
+    now[0] = 0.5
+    assert not limit.admits(10.0)
+    now[0] = 0.61
+    assert limit.admits(10.0)
+    now[0] = 60.0
+    assert [limit.admits(10.0) for _ in range(5)].count(True) <= 2
+    assert all(limit.admits(0.0) for _ in range(5))
 
 
 def test_medians_over_a_rolling_window() -> None:

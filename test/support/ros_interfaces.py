@@ -29,6 +29,15 @@ INTERFACES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
             ),
         },
     ),
+    "bond": (
+        ("std_msgs",),
+        {
+            "Status": (
+                "std_msgs/Header header\nstring id\nstring instance_id\nbool active\n"
+                "float32 heartbeat_timeout\nfloat32 heartbeat_period\n"
+            ),
+        },
+    ),
     "tf2_msgs": (
         ("geometry_msgs",),
         {"TFMessage": "geometry_msgs/TransformStamped[] transforms\n"},
