@@ -27,13 +27,13 @@ demo: $(VENV)/.installed ## Play a small bag through depth_node in real ROS 2 pr
 	$(BIN)/dense-perception demo --output out/demo --overwrite
 
 test: $(VENV)/.dev $(VENV)/.installed ## Run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python .ci/run_tests.py
 
 test-fast: $(VENV)/.dev $(VENV)/.installed ## Run the tests that are neither slow nor start ROS 2 processes
 	$(BIN)/python -m pytest -m "not slow and not ros"
 
 test-durations: $(VENV)/.dev $(VENV)/.installed ## Run all tests and list the 30 slowest
-	$(BIN)/python -m pytest --durations=30 --durations-min=1
+	$(BIN)/python .ci/run_tests.py --slowest 30
 
 lint: $(LINT)/.installed ## Check everything that .pre-commit-config.yaml lists; needs neither PyTorch nor ROS
 	$(LINT)/bin/pre-commit run --all-files

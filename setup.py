@@ -28,6 +28,7 @@ ROS_WHEELS = [
 # `colcon test` looks for pytest under "test".
 TEST = [
     "pytest>=8",
+    "pytest-xdist>=3.7",
     "hypothesis>=6.100",
     "onnx>=1.17",
     "psutil>=5.9",

@@ -10,8 +10,9 @@ be imported for want of it are skipped by name. CI has everything, and skips not
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -72,3 +73,26 @@ def pytest_configure(config: pytest.Config) -> None:
     finally:
         if capture is not None:
             capture.resume_global_capture()
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``made_once(name, write)``: a folder of all workers that ``write(folder)`` has filled.
+
+    The first who asks writes, the others wait: what takes seconds to make is made once a run.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made_once"
+    shared.mkdir(exist_ok=True)
+
+    def folder_of(name: str, write: Callable[[Path], None]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                folder.mkdir(exist_ok=True)
+                write(folder)
+                done.touch()
+        return folder
+
+    return folder_of

@@ -25,7 +25,7 @@ from dense_perception.core.prediction import DepthKind
 from dense_perception.core.reference_frames import reference_feeds
 from dense_perception.core.registry import find_model
 from dense_perception.evaluation.bags import PairSource
-from dense_perception.imaging.resize import prepare
+from dense_perception.imaging.resize import prepare, resample
 from dense_perception.media.bag_reader import is_bag
 from dense_perception.media.sources import open_source
 from dense_perception.metrics.depth import abs_rel, delta
@@ -316,7 +316,7 @@ def _bytes(share: np.ndarray) -> np.ndarray:
 
 
 def _tile(bgr_hwc: np.ndarray, width: int) -> np.ndarray:
-    return cv2.resize(np.ascontiguousarray(bgr_hwc), (width, _TALL), interpolation=cv2.INTER_AREA)
+    return resample(np.ascontiguousarray(bgr_hwc), width, _TALL)
 
 
 def _write(canvas: np.ndarray, text: str, x: int, y: int, size: float = 0.5) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.strict import number
 from dense_perception.data.views import Crop
+from dense_perception.imaging.resize import resample
 
 _MIDDLE_GRAY = 0.16  # in linear light; 0.43 as it is stored
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -195,12 +196,8 @@ def low_resolution(rgb_hwc: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Down to 35-80 % and up again."""
     height, width = rgb_hwc.shape[:2]
     scale = rng.uniform(0.35, 0.8)
-    small = cv2.resize(
-        rgb_hwc,
-        (max(2, round(width * scale)), max(2, round(height * scale))),
-        interpolation=cv2.INTER_AREA,
-    )
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    small = resample(rgb_hwc, max(2, round(width * scale)), max(2, round(height * scale)))
+    return resample(small, width, height)
 
 
 def sharpen(rgb_hwc: np.ndarray, rng: np.random.Generator) -> np.ndarray:

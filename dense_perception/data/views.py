@@ -10,6 +10,7 @@ import numpy as np
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.data.corpus import Sample
+from dense_perception.imaging.resize import resample
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def whole_crop(sample: Sample) -> Crop:
 
 def whole_view(sample: Sample, width: int, height: int) -> View:
     """The whole image stretched to ``width`` x ``height``, as the network is used."""
-    rgb_hwc = cv2.resize(sample.rgb_hwc, (width, height), interpolation=cv2.INTER_AREA)
+    rgb_hwc = resample(sample.rgb_hwc, width, height)
     view = cut(sample, whole_crop(sample), width, height)
     return View(rgb_hwc, view.depth_m, view.intrinsics)
 
@@ -66,7 +67,7 @@ def cut(sample: Sample, crop: Crop, width: int, height: int) -> View:
         borderMode=cv2.BORDER_REPLICATE,
     )
     depth_m = cut_nearest(sample.depth_m.astype(np.float32), sample.intrinsics, crop, width, height)
-    rgb_hwc = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
+    rgb_hwc = resample(fine, width, height)
     to_source = _affine(sample.intrinsics, crop, width, height)
     return View(rgb_hwc, depth_m, _intrinsics(sample.intrinsics, crop, to_source, width, height))
 

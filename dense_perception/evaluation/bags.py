@@ -7,12 +7,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from dense_perception.core.camera import Frame, Intrinsics, intrinsics_from_info
+from dense_perception.core.camera import (
+    CameraInfoMessage,
+    Frame,
+    Intrinsics,
+    intrinsics_from_info,
+)
 from dense_perception.core.errors import BackendError, InputError
 from dense_perception.core.prediction import DepthKind
 from dense_perception.imaging.messages import (
@@ -148,7 +152,9 @@ class PairSource:
         frame = Frame(rgb_hwc, stamp_ns(content.header), content.header.frame_id, camera)
         return Pair(frame, true_m)
 
-    def _camera(self, info: Any, topic: str, array: np.ndarray) -> Intrinsics | None:
+    def _camera(
+        self, info: CameraInfoMessage | None, topic: str, array: np.ndarray
+    ) -> Intrinsics | None:
         if info is None:
             return None
         try:
@@ -172,7 +178,7 @@ class PairSource:
                 "figures mean little; record aligned depth"
             )
 
-    def _first(self, topic: str) -> Any:
+    def _first(self, topic: str) -> CameraInfoMessage | None:
         for message in self.bag.messages([topic]):
             try:
                 return self.bag.deserialize(message)

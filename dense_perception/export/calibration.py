@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -20,9 +20,12 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import InputError, TrainingError
 from dense_perception.core.reference_frames import reference_feeds
 from dense_perception.data.corpus import iterate_shards, shard_folders
-from dense_perception.imaging.resize import network_input, prepare
+from dense_perception.imaging.resize import network_input, prepare, resample
 from dense_perception.media.bag_reader import is_bag
 from dense_perception.media.sources import IMAGE_SUFFIXES, open_source
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 _BINS = 2048
 _ENOUGH = 8
@@ -137,7 +140,7 @@ def observe(
         raise InputError("there are no calibration frames: give a folder with pictures or a corpus")
     passes = (False, True) if histograms else (False,)
     for done, (second_pass, feeds) in enumerate(itertools.product(passes, kept), 1):
-        values: dict[str, Any] = {**feeds, **dict(_run(session, names, inputs, feeds))}
+        values = {**feeds, **dict(_run(session, names, inputs, feeds))}
         for name in names:
             if second_pass:
                 found[name].add_histogram(values[name])
@@ -148,7 +151,10 @@ def observe(
 
 
 def _run(
-    session: Any, names: list[str], inputs: set[str], feeds: Mapping[str, np.ndarray]
+    session: onnxruntime.InferenceSession,
+    names: list[str],
+    inputs: set[str],
+    feeds: Mapping[str, np.ndarray],
 ) -> Iterator[tuple[str, np.ndarray]]:
     computed = [name for name in names if name not in inputs]
     return zip(computed, session.run(computed, dict(feeds)), strict=True)
@@ -279,8 +285,7 @@ def distinct(frames: Sequence[Mapping[str, np.ndarray]]) -> list[int]:
 def thumbnail(feeds: Mapping[str, np.ndarray]) -> np.ndarray:
     """float32 (16, 16, 3): what a frame shows, without its noise."""
     image_hwc = np.ascontiguousarray(feeds["image"][0])
-    small_hwc = cv2.resize(image_hwc, (16, 16), interpolation=cv2.INTER_AREA)
-    return np.asarray(small_hwc, np.float32)
+    return resample(image_hwc, 16, 16).astype(np.float32)
 
 
 def differ(one_hwc: np.ndarray, other_hwc: np.ndarray) -> bool:

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import NoReturn, TypedDict
 
 from tqdm import tqdm
 
@@ -101,7 +101,7 @@ def _tensorrt(file: OnnxFile, kind: str, options: CompileOptions) -> list[Compil
         start = time.perf_counter()
         with tqdm(unit="step", disable=None, file=sys.stderr) as bar:
 
-            def on_progress(phase: str, done: int, total: int, bar: Any = bar) -> None:
+            def on_progress(phase: str, done: int, total: int, bar: tqdm[NoReturn] = bar) -> None:
                 bar.total, bar.n = total, done
                 bar.set_description(phase)
 

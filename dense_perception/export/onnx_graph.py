@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Protocol, cast
 
 import numpy as np
 import onnx
@@ -80,6 +80,10 @@ class ExportedGraph(nn.Module):
         return tuple(found[name] for name in self.names)
 
 
+class _WithScores(Protocol):
+    def scores(self, image_nchw: Tensor) -> Tensor: ...
+
+
 class _Scores(nn.Module):
     """The network's scores before they are enlarged to the image."""
 
@@ -88,8 +92,8 @@ class _Scores(nn.Module):
         self.network = network
 
     def forward(self, image_nchw: Tensor) -> dict[str, Tensor]:
-        scores: Any = getattr(self.network, "scores")  # noqa: B009 - a method, not a submodule
-        return {"scores": scores(image_nchw)}
+        # PyTorch takes every attribute of a module for a tensor or a module.
+        return {"scores": cast(_WithScores, self.network).scores(image_nchw)}
 
 
 def _classified(logits_nkhw: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,7 +143,9 @@ def to_onnx(network: nn.Module, card: ModelCard) -> onnx.ModelProto:
     :raises CardError: if the card contradicts the network (focal length, depth kind or range).
     :raises InputError: if the network cannot take the card's size.
     """
-    shapes: dict[str, Any] = {"image": {0: torch.export.Dim("N", min=1, max=_LARGEST_BATCH)}}
+    shapes: dict[str, dict[int, torch.export.Dim]] = {
+        "image": {0: torch.export.Dim("N", min=1, max=_LARGEST_BATCH)}
+    }
     if card.input.focal:
         shapes["focal_px"] = dict(shapes["image"])
     if card.input.free:
@@ -254,7 +260,7 @@ def _check_depth(network: nn.Module, card: ModelCard) -> None:
             f"card {card.name}: depth.kind is {card.depth.kind.value}, the network's is "
             f"{kind.value if kind else 'unknown'}: correct the card"
         )
-    config: Any = getattr(network, "config", None)
+    config = getattr(network, "config", None)
     for name in ("min_m", "max_m"):
         theirs = getattr(config, name, None)
         if theirs is not None and theirs != getattr(card.depth, name):

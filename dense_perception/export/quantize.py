@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
@@ -285,7 +284,7 @@ def _correct_biases(
         node.input.append(name)
 
 
-def _dequantised(node: onnx.NodeProto, constants: Mapping[str, Any]) -> np.ndarray:
+def _dequantised(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> np.ndarray:
     """What a DequantizeLinear of a constant gives, float32."""
     values, scales = (numpy_helper.to_array(constants[name]) for name in node.input[:2])
     axis = next((helper.get_attribute_value(a) for a in node.attribute if a.name == "axis"), 1)

@@ -6,7 +6,6 @@ import inspect
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -135,7 +134,7 @@ def to_tensorrt(
     """
     _, torch_tensorrt = load_modules()
     known = inspect.signature(torch_tensorrt.dynamo.compile).parameters
-    settings: dict[str, Any] = {"disable_tf32": True}  # fp32 means fp32
+    settings: dict[str, object] = {"disable_tf32": True}  # fp32 means fp32
     if "use_explicit_typing" in known:
         settings["use_explicit_typing"] = True
     elif "enabled_precisions" in known:  # before strong typing; later versions know nothing else

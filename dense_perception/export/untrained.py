@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import nn
@@ -52,7 +51,7 @@ def untrained(name: str, size: str | None = None) -> tuple[nn.Module, ModelCard]
 
 
 def _card(family: str, variant: str) -> ModelCard:
-    network: dict[str, Any] = {"family": family, "variant": variant, **_HALF}
+    network: dict[str, object] = {"family": family, "variant": variant, **_HALF}
     probe = zoo.build(network)
     fields = getattr(getattr(probe, "config", None), "__dataclass_fields__", {})
     if "height" in fields:

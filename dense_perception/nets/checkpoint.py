@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, CardError
 from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.storage import refuse_pointer
+
+if TYPE_CHECKING:
+    import onnx
 
 # Where a training script's dictionary keeps the network's weights.
 _WRAPPERS = ("model", "state_dict")
@@ -66,16 +69,13 @@ def read_checkpoint(source: Path | OnnxFile) -> Checkpoint:
     if isinstance(source, OnnxFile) or source.suffix == ".onnx":
         return _read_exported(OnnxFile.of(source))
     path = source
-    content = _read_plain(path)
+    plain = _read_plain(path)
+    content = plain if isinstance(plain, Mapping) else {}
     data = content
     for key in _WRAPPERS:
-        if isinstance(data, Mapping) and isinstance(data.get(key), Mapping):
+        if isinstance(data.get(key), Mapping):
             data = data[key]
-    tensors = (
-        {key: value for key, value in data.items() if isinstance(value, Tensor)}
-        if isinstance(data, Mapping)
-        else {}
-    )
+    tensors = {key: value for key, value in data.items() if isinstance(value, Tensor)}
     if not tensors or not all(isinstance(key, str) for key in data):
         raise ArtefactError(
             f"{path} holds no named tensors: expected a state dictionary, or one under "
@@ -111,7 +111,7 @@ def _read_exported(file: OnnxFile) -> Checkpoint:
     return Checkpoint(path, _named(model), {"card": card.to_dict()}, is_exported=True)
 
 
-def _named(model: Any) -> dict[str, Tensor]:
+def _named(model: onnx.ModelProto) -> dict[str, Tensor]:
     """Initializers by the names they have in the network; linear weights by their biases' names.
 
     Folded biases are found under their convolution's name with ``.weight_bias``.
@@ -141,7 +141,7 @@ def _named(model: Any) -> dict[str, Tensor]:
     return found
 
 
-def _read_plain(path: Path) -> Any:
+def _read_plain(path: Path) -> object:
     """What a ``.safetensors`` or PyTorch file holds: tensors and plain data, on the CPU.
 
     :raises ArtefactError: if it is missing, truncated or holds anything else.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -61,7 +62,13 @@ class _Recorder(TorchDispatchMode):
         # Views of a parameter share its storage.
         self._parameters = {p.untyped_storage()._cdata for p in network.parameters()}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Iterable[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         packet = func._overloadpacket
@@ -83,8 +90,8 @@ class _Recorder(TorchDispatchMode):
         return result
 
 
-def _flat(items: Any) -> list[Any]:
-    found: list[Any] = []
+def _flat(items: Iterable[object]) -> list[object]:
+    found: list[object] = []
     for item in items:
         found += _flat(item) if isinstance(item, (list, tuple)) else [item]
     return found

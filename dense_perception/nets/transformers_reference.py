@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from transformers import DPTConfig
 
 
 def plain_dpt(
@@ -69,7 +72,7 @@ def hybrid_dpt(
     return _call(config, threads)
 
 
-def _call(config: Any, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+def _call(config: DPTConfig, threads: int) -> Callable[[np.ndarray], np.ndarray]:
     import torch
     from transformers import DPTForDepthEstimation
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TypeVar
 
 from torch import nn
 
@@ -20,6 +20,9 @@ from dense_perception.nets import (
 from dense_perception.nets.dpt_lite import DPTLite, DPTLiteConfig
 from dense_perception.nets.mult_lite import MulTLite, MulTLiteConfig
 
+_Config = TypeVar("_Config")
+_Builder = Callable[[Mapping[str, object]], nn.Module]
+
 # How the pixels (0 to 1) are normalised before the network; not the module's business.
 NORMALISATION = ("mean", "std")
 
@@ -29,31 +32,30 @@ def variants() -> list[tuple[str, str]]:
     return sorted(_networks())
 
 
-def build(network: Mapping[str, Any]) -> nn.Module:
+def build(network: Mapping[str, object]) -> nn.Module:
     """The module with random weights, in training mode.
 
     :raises CardError: naming an unknown family, variant or entry, or a value that does not fit.
     """
-    networks = _networks()
-    kind: tuple[Any, Any] = (network.get("family"), network.get("variant"))
-    if kind not in networks:
+    family, variant = network.get("family"), network.get("variant")
+    builder = _networks().get((str(family), str(variant)))
+    if builder is None:
         known = ["/".join(pair) for pair in variants()]
-        raise CardError(f"network is {kind[0]!r}/{kind[1]!r}, expected one of {known}")
+        raise CardError(f"network is {family!r}/{variant!r}, expected one of {known}")
     options = {
         key: value
         for key, value in network.items()
         if key not in ("family", "variant", *NORMALISATION)
     }
     try:
-        module, preset = networks[kind]
-        return module(replaced(preset, options, "network", CardError))
+        return builder(options)
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, CardError):
             raise
         raise CardError(f"the network of the card cannot be built: {error}") from error
 
 
-def normalisation(network: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def normalisation(network: Mapping[str, object]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of R, G, B in units of 0 to 1.
 
     The networks with a Lite0 stem take 0.5 each: its weights were trained on (pixel - 127) / 128.
@@ -91,20 +93,26 @@ def load_pretrained_stem(module: nn.Module) -> str:
     return efficientnet_lite.load_pretrained(stem)
 
 
-def _networks() -> dict[tuple[str, str], tuple[Callable[[Any], nn.Module], Any]]:
-    """Family and variant to the module's class and the variant's configuration."""
-    families: list[tuple[str, Callable[[Any], nn.Module], Mapping[str, Any]]] = [
-        ("dpt", DPTLite, {"hybrid_lite0": DPTLiteConfig()}),
-        ("dpt", dpt.DPT, dpt.VARIANTS),
-        ("segmenter", segmenter.Segmenter, segmenter.VARIANTS),
-        ("depth_anything", depth_anything.DepthAnything, depth_anything.VARIANTS),
-        ("upernet", upernet.swin_upernet, upernet.UPERNET_VARIANTS),
-        ("vit_comer", upernet.comer_upernet, upernet.COMER_UPERNET_VARIANTS),
-        ("mult", mult.MulT, mult.VARIANTS),
-        ("mult", MulTLite, {"lite0": MulTLiteConfig()}),
-    ]
+def _networks() -> dict[tuple[str, str], _Builder]:
+    """Family and variant to what builds the network from the card's further entries."""
     return {
-        (family, variant): (module, preset)
-        for family, module, variants in families
-        for variant, preset in variants.items()
+        **_family("dpt", DPTLite, {"hybrid_lite0": DPTLiteConfig()}),
+        **_family("dpt", dpt.DPT, dpt.VARIANTS),
+        **_family("segmenter", segmenter.Segmenter, segmenter.VARIANTS),
+        **_family("depth_anything", depth_anything.DepthAnything, depth_anything.VARIANTS),
+        **_family("upernet", upernet.swin_upernet, upernet.UPERNET_VARIANTS),
+        **_family("vit_comer", upernet.comer_upernet, upernet.COMER_UPERNET_VARIANTS),
+        **_family("mult", mult.MulT, mult.VARIANTS),
+        **_family("mult", MulTLite, {"lite0": MulTLiteConfig()}),
     }
+
+
+def _family(
+    family: str, module: Callable[[_Config], nn.Module], variants: Mapping[str, _Config]
+) -> dict[tuple[str, str], _Builder]:
+    """The builders of a family; each variant is a configuration that the card's entries change."""
+
+    def builder(preset: _Config) -> _Builder:
+        return lambda options: module(replaced(preset, options, "network", CardError))
+
+    return {(family, variant): builder(preset) for variant, preset in variants.items()}

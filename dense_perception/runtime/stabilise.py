@@ -7,6 +7,7 @@ import numpy as np
 
 from dense_perception.core.camera import Frame
 from dense_perception.core.prediction import DepthKind, DepthMap
+from dense_perception.imaging.resize import resample
 
 _THUMB_WIDTH, _THUMB_HEIGHT = 32, 24
 _LEAST_CORRELATION = 0.4
@@ -111,8 +112,8 @@ class DepthStabiliser:
 
 def _small_gray(rgb_hwc: np.ndarray) -> np.ndarray:
     height, width = rgb_hwc.shape[:2]
-    size = (_FLOW_WIDTH, max(16, round(_FLOW_WIDTH * height / width)))
-    return cv2.cvtColor(cv2.resize(rgb_hwc, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+    small_hwc = resample(rgb_hwc, _FLOW_WIDTH, max(16, round(_FLOW_WIDTH * height / width)))
+    return cv2.cvtColor(small_hwc, cv2.COLOR_RGB2GRAY)
 
 
 def _sampled(image: np.ndarray, flow_hw2: np.ndarray, interpolation: int) -> np.ndarray:
@@ -135,8 +136,6 @@ def _sampled(image: np.ndarray, flow_hw2: np.ndarray, interpolation: int) -> np.
 def _thumbnail(rgb_hwc: np.ndarray) -> np.ndarray:
     """Zero-mean gray, 24x32 ``float32``."""
     step = max(1, rgb_hwc.shape[1] // (4 * _THUMB_WIDTH))
-    small = cv2.resize(
-        rgb_hwc[::step, ::step, 1], (_THUMB_WIDTH, _THUMB_HEIGHT), interpolation=cv2.INTER_AREA
-    ).astype(np.float32)
+    small = resample(rgb_hwc[::step, ::step, 1], _THUMB_WIDTH, _THUMB_HEIGHT).astype(np.float32)
     centred: np.ndarray = small - small.mean()
     return centred

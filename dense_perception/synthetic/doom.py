@@ -13,7 +13,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -21,11 +21,15 @@ import numpy as np
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import BackendError
 from dense_perception.data.corpus import Sample
+from dense_perception.imaging.resize import resample
 from dense_perception.synthetic.bank import held_out
 from dense_perception.synthetic.doom_depth import CLASSES, OBJECT, cast
 from dense_perception.synthetic.doom_map import UNITS_PER_M, DoomMap, map_names, read_map
 from dense_perception.synthetic.renderer import Pose
 from dense_perception.synthetic.rooms import pose_vector
+
+if TYPE_CHECKING:
+    import vizdoom
 
 SCREEN = (640, 480)
 PIXEL_STRETCH = 1.2  # Doom's pixels are taller than wide on a 4:3 screen
@@ -53,7 +57,7 @@ class DoomGenerator:
         wads()
         return cls(split)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What must be equal for a corpus to be continued."""
         return {"split": self.split}
 
@@ -164,8 +168,8 @@ class Tour:
         game.send_game_command(f"warp {x:.2f} {y:.2f}")
         game.make_action([float(rng.uniform(-180, 180))], 1)
         game.make_action([0.0], 4)
-        state: Any = game.get_state()
-        if state is None:
+        state: vizdoom.GameState | None = game.get_state()
+        if state is None or state.game_variables is None:
             return None
         px, py, pz, angle = (float(value) for value in state.game_variables)
         if abs(px - x) > 1 or abs(py - y) > 1:
@@ -179,9 +183,13 @@ class Tour:
             return None
         camera, window = square_pixels(full, width, height)
         depth_m, labels = cast(self._level, floor, ceiling, camera, eye, yaw)
-        rgb = resample(np.asarray(state.screen_buffer), window, width, height, cv2.INTER_AREA)
-        things = resample(np.asarray(state.labels_buffer), window, width, height, cv2.INTER_NEAREST)
-        for label in state.labels:
+        rgb = resample(centred(np.asarray(state.screen_buffer), window), width, height)
+        things = cv2.resize(
+            centred(np.asarray(state.labels_buffer), window),
+            (width, height),
+            interpolation=cv2.INTER_NEAREST,
+        )
+        for label in state.labels or ():
             here = things == label.value
             if label.object_name == "DoomPlayer" or not here.any():
                 continue
@@ -199,7 +207,7 @@ class Tour:
 
     def _agrees(
         self,
-        state: Any,
+        state: vizdoom.GameState,
         camera: Intrinsics,
         floor: np.ndarray,
         ceiling: np.ndarray,
@@ -255,14 +263,11 @@ def square_pixels(
     return square, (crop_w, crop_h)
 
 
-def resample(
-    image: np.ndarray, window: tuple[float, float], width: int, height: int, interpolation: int
-) -> np.ndarray:
-    """The centred window of an image at width x height."""
+def centred(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """The window of that width and height in the middle of an image."""
     w, h = round(window[0]), round(window[1])
     left, top = (image.shape[1] - w) // 2, (image.shape[0] - h) // 2
-    cut = image[top : top + h, left : left + w]
-    return np.asarray(cv2.resize(cut, (width, height), interpolation=interpolation))
+    return image[top : top + h, left : left + w]
 
 
 def _is_useful(depth_m: np.ndarray, labels: np.ndarray) -> bool:

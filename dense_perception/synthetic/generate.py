@@ -9,7 +9,7 @@ import os
 import shutil
 import threading
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from dense_perception.core.errors import InputError, TrainingError
 from dense_perception.core.storage import atomic_write_text
@@ -39,7 +39,7 @@ class Generator(Protocol):
     def frames_per_shard(self) -> int:
         """How many frames a full shard holds."""
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What must be equal for a corpus to be continued; JSON types."""
 
     def assets(self) -> list[dict[str, str]]:
@@ -133,7 +133,7 @@ def _frames_in(out: Path, index: int) -> int:
         return 0
 
 
-def _check_settings(out: Path, settings: dict[str, Any]) -> None:
+def _check_settings(out: Path, settings: dict[str, object]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     path = out / "settings.json"
     if path.exists():

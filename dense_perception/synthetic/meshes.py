@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -38,8 +37,9 @@ def load_parts(path: Path, rotation_33: np.ndarray | None = None) -> list[Part]:
 
     scene = trimesh.load_scene(str(path), process=False)
     parts = []
-    meshes: list[Any] = list(scene.dump())
-    for mesh in meshes:
+    for mesh in scene.dump():
+        if not isinstance(mesh, trimesh.Trimesh):
+            continue  # lines and points have no surface
         vertices = np.asarray(mesh.vertices, np.float64)
         if rotation_33 is not None:
             vertices = vertices @ rotation_33.T
@@ -59,7 +59,7 @@ def load_parts(path: Path, rotation_33: np.ndarray | None = None) -> list[Part]:
     return parts
 
 
-def _alpha(material: Any) -> float:
+def _alpha(material: object) -> float:
     """Opacity of an OBJ material: its ``d``, else 1 - ``Tr``, else 1."""
     fields = {str(k).lower(): v for k, v in (getattr(material, "kwargs", None) or {}).items()}
     for key in ("d", "tr"):

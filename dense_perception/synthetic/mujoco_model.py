@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from dense_perception.synthetic.furniture import load_model
 from dense_perception.synthetic.scene import Instance, Primitive, Scene, Surface
 from dense_perception.synthetic.taxonomy import CLASS_ID
 from dense_perception.synthetic.textures import object_colour
+
+if TYPE_CHECKING:
+    from mujoco import MjModel
 
 SHADOW_SIZE = 1024
 FACET_M = 0.35  # light is computed per vertex: large faces need many
@@ -29,7 +33,7 @@ _BOX_FACES = (
 class RoomModel:
     """Turns a scene into a MuJoCo model; geom k has class ``labels[k]``."""
 
-    def __init__(self, mujoco: Any, scene: Scene, cache: Path) -> None:
+    def __init__(self, mujoco: ModuleType, scene: Scene, cache: Path) -> None:
         self.mujoco, self.scene, self.cache = mujoco, scene, cache
         self.spec = mujoco.MjSpec()
         self.labels: list[int] = []
@@ -37,7 +41,7 @@ class RoomModel:
         self._materials: dict[tuple[str, int, int], str] = {}
         self._count = 0
 
-    def compile(self, width: int, height: int) -> Any:
+    def compile(self, width: int, height: int) -> MjModel:
         """The model, with one camera and an off-screen buffer of width x height."""
         spec, scene = self.spec, self.scene
         spec.visual.quality.offsamples = 0
@@ -115,7 +119,7 @@ class RoomModel:
             material.textures = slots
         return name
 
-    def _geom(self, label: str, **fields: Any) -> None:
+    def _geom(self, label: str, **fields: object) -> None:
         self.spec.worldbody.add_geom(contype=0, conaffinity=0, **fields)
         self.labels.append(CLASS_ID[label])
 

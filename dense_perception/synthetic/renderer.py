@@ -10,13 +10,14 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import cv2
 import numpy as np
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import BackendError
+from dense_perception.imaging.resize import resample
 from dense_perception.synthetic.mujoco_model import RoomModel
 from dense_perception.synthetic.scene import Scene
 
@@ -114,12 +115,9 @@ class RoomRenderer:
 
     def rgb(self) -> np.ndarray:
         """Shaded image, uint8, HxWx3, supersampled."""
-        import cv2
-
         self._renderer.update_scene(self._data, camera=0)
         image = self._renderer.render()
-        size = image.shape[1] // SUPERSAMPLE, image.shape[0] // SUPERSAMPLE
-        return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+        return resample(image, image.shape[1] // SUPERSAMPLE, image.shape[0] // SUPERSAMPLE)
 
 
 def _cells(samples: np.ndarray) -> list[np.ndarray]:
@@ -155,7 +153,7 @@ def _jumps(inverse: np.ndarray) -> np.ndarray:
     return jumps
 
 
-def load_mujoco() -> Any:
+def load_mujoco() -> ModuleType:
     """The mujoco module, with a headless OpenGL chosen; says the cure where there is none."""
     os.environ.setdefault("MUJOCO_GL", "egl")
     os.environ.setdefault("LP_NUM_THREADS", "1")  # workers are processes
@@ -192,12 +190,10 @@ def glare(image_hwc: np.ndarray, strength: float) -> np.ndarray:
     """Light that over-exposed parts (above 0.9 of 1) scatter in the lens, added to the image."""
     over = np.clip(image_hwc - 0.9, 0, 1).astype(np.float32)
     height, width = over.shape[:2]
-    small = cv2.resize(
-        over, (max(1, width // 4), max(1, height // 4)), interpolation=cv2.INTER_AREA
-    )
+    small = resample(over, max(1, width // 4), max(1, height // 4))
     wide = cv2.GaussianBlur(small, (0, 0), 0.08 * height / 4 + 0.1)
     near = cv2.GaussianBlur(small, (0, 0), 0.02 * height / 4 + 0.1)
-    halo = cv2.resize(wide + near, (width, height), interpolation=cv2.INTER_LINEAR)
+    halo = resample(wide + near, width, height)
     return image_hwc + strength * halo
 
 

@@ -6,7 +6,6 @@ import functools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -55,9 +54,10 @@ class RoomGenerator:
         furniture.load_catalogue(libraries, cache, say)
         return cls(cache, libraries, split, views)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What must be equal for a corpus to be continued."""
-        settings = {"split": self.split, "libraries": [path.name for path in self.libraries]}
+        libraries = [path.name for path in self.libraries]
+        settings: dict[str, object] = {"split": self.split, "libraries": libraries}
         # Corpora older than the choice of views go on as they began.
         return settings if self.views == "mixed" else {**settings, "views": self.views}
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from dense_perception.imaging.resize import resample
+
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
     """0..1 float to uint8, clipped."""
@@ -84,7 +86,7 @@ def tile_photo(
 ) -> np.ndarray:
     """The photo repeated over HxW, mirrored in turn so that seams do not show."""
     side = max(8, round(pixels_per_tile))
-    tile = cv2.resize(photo, (side, side), interpolation=cv2.INTER_AREA)
+    tile = resample(photo, side, side)
     if rng.random() < 0.5:
         tile = np.ascontiguousarray(tile.transpose(1, 0, 2))
     double = np.concatenate([tile, tile[:, ::-1]], 1)

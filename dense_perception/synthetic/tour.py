@@ -12,7 +12,6 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -107,8 +106,8 @@ class TourBag:
         from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
         from rosbags.typesys import Stores, get_typestore
 
-        self._store: Any = get_typestore(Stores.ROS2_HUMBLE)
-        self._writer: Any = Writer(path, version=8, storage_plugin=StoragePlugin.MCAP)
+        self._store = get_typestore(Stores.ROS2_HUMBLE)
+        self._writer = Writer(path, version=8, storage_plugin=StoragePlugin.MCAP)
         self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
         self._writer.open()
         kinds = {COLOR_TOPIC: "CompressedImage", INFO_TOPIC: "CameraInfo", DEPTH_TOPIC: "Image"}
@@ -169,10 +168,10 @@ class TourBag:
     def close(self) -> None:
         self._writer.close()
 
-    def _type(self, name: str) -> Any:
+    def _type(self, name: str) -> type:
         return self._store.types[name]
 
-    def _send(self, topic: str, time_ns: int, **fields: Any) -> None:
+    def _send(self, topic: str, time_ns: int, **fields: object) -> None:
         connection = self._connections[topic]
         message = self._type(connection.msgtype)(**fields)
         data = self._store.serialize_cdr(message, connection.msgtype)

@@ -103,32 +103,26 @@ class Exported(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def exported_family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
-    """A family of `tiny_families` by its name; each is exported once, which takes seconds."""
+def exported_family(
+    made_once: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Exported]:
+    """A family of `tiny_families` by its name; its export, which takes seconds, is made once.
 
-    @functools.cache
-    def export(name: str) -> Exported:
-        folder = tmp_path_factory.mktemp(name)
-        card, network = prepared(name, folder)
-        path = folder / f"{card.name}.onnx"
-        write_onnx(to_onnx(network, card), path)
-        return Exported(card, network, path)
-
-    return export
-
-
-@pytest.fixture(scope="session")
-def exported_of_all_sizes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Exported]:
-    """The same under a card whose rule of sizes, given by keywords, leaves the graph's free."""
+    Keywords are the card's rule of sizes, which leaves those of the graph free.
+    """
 
     @functools.cache
     def export(name: str, **rule: object) -> Exported:
-        folder = tmp_path_factory.mktemp(f"{name}_of_all_sizes")
-        card, network = prepared(name, folder)
+        card, network = prepared(name, tmp_path_factory.mktemp(name))
+        usual = {field: getattr(card.input, field) for field in rule}
+        rule = {field: value for field, value in rule.items() if value != usual[field]}
         card = replace(card, input=replace(card.input, **rule))  # type: ignore[arg-type]
-        path = folder / f"{card.name}.onnx"
-        write_onnx(to_onnx(network, card), path)
-        return Exported(card, network, path)
+
+        def write(folder: Path) -> None:
+            write_onnx(to_onnx(network, card), folder / "network.onnx")
+
+        key = "_".join([name, *(str(value) for value in rule.values())])
+        return Exported(card, network, made_once(key, write) / "network.onnx")
 
     return export
 
@@ -156,7 +150,7 @@ class FromBytes(nn.Module):
 
 
 @pytest.fixture(scope="session")
-def exported_dense(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ExportedDense]:
+def exported_dense(made_once: Callable[..., Path]) -> Callable[[str], ExportedDense]:
     """A network of `tiny_families.DENSE` by its name, without card; each is exported once."""
 
     @functools.cache
@@ -167,21 +161,31 @@ def exported_dense(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
         image = torch.randint(0, 256, (3, 64, 96, 3), dtype=torch.uint8, generator=generator)
         with torch.no_grad():
             expected = network((image / 127.5 - 1).permute(0, 3, 1, 2).contiguous())
-            fix_positions(network, torch.zeros(1, 3, 64, 96))
-            program = torch.onnx.export(
-                FromBytes(network, list(expected)).eval(),
-                (image[:2],),
-                dynamo=True,
-                opset_version=18,
-                input_names=["image"],
-                output_names=list(expected),
-                dynamic_shapes={"image": {0: torch.export.Dim("N", min=1, max=64)}},
-                verbose=False,
-            )
-        assert program is not None
-        tidy(program.model_proto)
-        path = tmp_path_factory.mktemp(name) / "network.onnx"
-        write_onnx(program.model_proto, path)
+
+        def write(folder: Path) -> None:
+            write_from_bytes(network, image[:2], list(expected), folder / "network.onnx")
+
+        path = made_once(f"dense_{name}", write) / "network.onnx"
         return ExportedDense(image, expected, path)
 
     return export
+
+
+def write_from_bytes(
+    network: nn.Module, image_nhwc: torch.Tensor, names: list[str], path: Path
+) -> None:
+    with torch.no_grad():
+        fix_positions(network, torch.zeros(1, 3, 64, 96))
+        program = torch.onnx.export(
+            FromBytes(network, names).eval(),
+            (image_nhwc,),
+            dynamo=True,
+            opset_version=18,
+            input_names=["image"],
+            output_names=names,
+            dynamic_shapes={"image": {0: torch.export.Dim("N", min=1, max=64)}},
+            verbose=False,
+        )
+    assert program is not None
+    tidy(program.model_proto)
+    write_onnx(program.model_proto, path)

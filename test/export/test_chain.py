@@ -113,11 +113,11 @@ def test_one_file_answers_as_the_network_at_every_size(
     multiple: int,
     resize: str,
     dtype: str,
-    exported_of_all_sizes: Callable[..., Exported],
+    exported_family: Callable[..., Exported],
 ) -> None:
     """Positions included: they are resized within the graph."""
     rule = {"resize": resize, "multiple": multiple, "interpolation": "cubic", "dtype": dtype}
-    card, module, path = exported_of_all_sizes(name, **rule)
+    card, module, path = exported_family(name, **rule)
     spec = card.input
     # The stored grid, another aspect, and twice the size.
     sizes = [(spec.width, spec.height), (3 * multiple, 5 * multiple), (10 * multiple, 6 * multiple)]
@@ -172,7 +172,7 @@ def test_labels_at_the_frame_size(exported_family: Callable[[str], Exported]) ->
 def test_published_weights_become_a_model_that_is_found_by_name(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    exported_of_all_sizes: Callable[..., Exported],
+    exported_family: Callable[..., Exported],
 ) -> None:
     card, _ = prepared("depth_anything", tmp_path)
     rule = {"resize": "lower_bound", "multiple": 14, "interpolation": "cubic"}
@@ -180,7 +180,7 @@ def test_published_weights_become_a_model_that_is_found_by_name(
         package,
         "to_onnx",
         lambda network, wanted: (
-            graph_under(wanted, exported_of_all_sizes("depth_anything", **rule).path)
+            graph_under(wanted, exported_family("depth_anything", **rule).path)
             if wanted.input.free
             else to_onnx(network, wanted)
         ),

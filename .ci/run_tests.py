@@ -1,0 +1,65 @@
+"""All tests in two parts, with the slowest of both in one list at the end.
+
+Tests that only compute run beside each other, one thread each. Those that start ROS 2 processes or
+use a GPU follow one by one: they measure times, and others beside them would be measured with them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+# A file stays on one worker, with what its fixtures made. Files come in the order of the folders,
+# which does not leave the longest ones to the end.
+BESIDE = ["-m", "not ros and not gpu", "--numprocesses", "logical", "--maxprocesses", "4",
+          "--dist", "loadfile", "--no-loadscope-reorder"]  # fmt: skip
+ALONE = ["-m", "ros or gpu"]
+NOTHING = pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def main() -> int:
+    """Returns pytest's code of the part that failed, or 0."""
+    parser = argparse.ArgumentParser(description="Run all tests; other options go to pytest.")
+    parser.add_argument("--slowest", type=int, default=0, metavar="N", help="list the N slowest")
+    options, others = parser.parse_known_args()
+    start = time.monotonic()
+    codes, seconds = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, words, threads in (("beside", BESIDE, "1"), ("alone", ALONE, None)):
+            report = Path(folder) / f"{name}.xml"
+            environment = {**os.environ, **({"OMP_NUM_THREADS": threads} if threads else {})}
+            command = [sys.executable, "-m", "pytest", *words, f"--junitxml={report}", *others]
+            codes.append(subprocess.run(command, env=environment, check=False).returncode)
+            if report.exists():
+                seconds.update(durations(report))
+    if options.slowest:
+        print(f"slowest {options.slowest} of {len(seconds)} tests, with their fixtures:")
+        for test in sorted(seconds, key=lambda test: -seconds[test])[: options.slowest]:
+            print(f"{seconds[test]:7.1f} s  {test}")
+    print(f"all tests took {time.monotonic() - start:.0f} s")
+    # Of the tests that were named, one part may have none.
+    failed = [code for code in codes if code not in (0, NOTHING)]
+    return failed[0] if failed else min(codes)
+
+
+def durations(report: Path) -> dict[str, float]:
+    """Seconds by test of a JUnit report, set-up and clean-up included."""
+    cases = ElementTree.parse(report).getroot().iter("testcase")
+    return {
+        f"{case.get('classname')}::{case.get('name')}": float(case.get("time", 0)) for case in cases
+    }
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # pytest has said where
+        sys.exit(130)
