@@ -27,6 +27,7 @@ class LossConfig:
     depth_normals: float = number(0.0, 0, 100, "1 - cosine of the normals of the depth")
     depth_edges: float = number(0.0, 0, 100, "share of the true depth steps that is missed")
     segmentation: float = number(1.0, 0, 100, "cross entropy of the classes")
+    segmentation_rarity: float = number(0.0, 0, 1, "power of a class's rarity; 1: all alike")
     normals: float = number(1.0, 0, 100, "L1 of the unit normals")
     reshading: float = number(1.0, 0, 100, "L1 of the reshading")
     keypoints: float = number(1.0, 0, 100, "L1 of the corner strength")

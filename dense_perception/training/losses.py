@@ -204,7 +204,9 @@ def multitask_loss(
         target = targets[task]
         if task == "segmentation":
             step = target.shape[-1] // map_nchw.shape[-1]
-            parts[task] = segmentation_loss(map_nchw, target[:, ::step, ::step])
+            parts[task] = segmentation_loss(
+                map_nchw, target[:, ::step, ::step], config.segmentation_rarity
+            )
         elif task == "normals":
             unit_nchw = F.normalize(map_nchw, dim=1, eps=1e-6)
             parts[task] = l1_loss(unit_nchw, target.permute(0, 3, 1, 2))
@@ -214,10 +216,22 @@ def multitask_loss(
     return loss, {task: part.detach() for task, part in parts.items()}
 
 
-def segmentation_loss(logits_nkhw: Tensor, classes_nhw: Tensor) -> Tensor:
-    """Mean cross entropy over the pixels that have a class; 0 if none has."""
-    total = F.cross_entropy(logits_nkhw, classes_nhw.long(), ignore_index=VOID, reduction="sum")
-    return total / (classes_nhw != VOID).sum().clamp(min=1)
+def segmentation_loss(logits_nkhw: Tensor, classes_nhw: Tensor, rarity: float = 0.0) -> Tensor:
+    """Mean cross entropy over the pixels that have a class; 0 if none has.
+
+    :param rarity: a pixel weighs as much as its class's share of the batch to the power of
+        ``-rarity``: with 0 all alike, with 1 all classes of the batch alike.
+    """
+    classes = classes_nhw.long()
+    known = classes != VOID
+    if not rarity:
+        total = F.cross_entropy(logits_nkhw, classes, ignore_index=VOID, reduction="sum")
+        return total / known.sum().clamp(min=1)
+    counts = torch.zeros(logits_nkhw.shape[1], device=classes.device, dtype=logits_nkhw.dtype)
+    counts.index_add_(0, classes[known], torch.ones_like(classes[known], dtype=counts.dtype))
+    weight = (counts.clamp(min=1) / counts.sum().clamp(min=1)) ** -rarity
+    total = F.cross_entropy(logits_nkhw, classes, weight, ignore_index=VOID, reduction="sum")
+    return total / (weight * counts).sum().clamp(min=1e-12)
 
 
 def l1_loss(predicted: Tensor, target: Tensor) -> Tensor:

@@ -59,6 +59,26 @@ CONFIG = TrainingConfig(
 )
 
 
+def test_rare_classes_weigh_more() -> None:
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.randn(2, 3, 4, 6, generator=generator, dtype=torch.float64)
+    classes = torch.zeros(2, 4, 6, dtype=torch.uint8)
+    classes[0, :2, :3], classes[1, 0, :2], classes[1, 3] = 1, 2, VOID
+    flat = classes.flatten().tolist()
+    shares = {k: flat.count(k) / sum(c != VOID for c in flat) for k in (0, 1, 2)}
+    rows = logits.permute(0, 2, 3, 1).reshape(-1, 3).tolist()
+    weights, total = 0.0, 0.0
+    for row, k in zip(rows, flat, strict=True):
+        if k != VOID:
+            loss = math.log(sum(math.exp(value) for value in row)) - row[k]
+            weights += shares[k] ** -0.4
+            total += shares[k] ** -0.4 * loss
+    got = float(segmentation_loss(logits, classes, 0.4))
+    assert got == pytest.approx(total / weights, rel=1e-9)
+    void = torch.full_like(classes, VOID)
+    assert float(segmentation_loss(logits, void, 0.4)) == 0
+
+
 def test_cross_entropy_equals_its_definition_and_leaves_void_out() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 3, 4, 5, generator=generator)
