@@ -15,7 +15,9 @@ from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.prediction import DepthKind, DepthMap, LabelMap
-from dense_perception.data.corpus import iterate_shards
+from dense_perception.data.corpus import Corpus
+from dense_perception.data.description import DESCRIPTION_FILE
+from dense_perception.data.numpy_layout import iterate_shards, shard_folders
 from dense_perception.runtime.scale.alignment import Fit, fit_alignment
 from dense_perception.runtime.scale.floor import fit_floor, is_floor
 from dense_perception.runtime.scale.tracker import CONVERGED_ERROR
@@ -94,21 +96,40 @@ def measure_scale_sources(
 
 def _scenes(corpus: Path) -> Iterator[_Scene]:
     labels = LABEL_SETS["generated_rooms"]
+    for depth_m, camera, pose, labels_hw in _labelled(corpus):
+        depth_m = depth_m.astype(np.float32)
+        depth_m[~(depth_m > 0)] = np.nan
+        # Corpora count their classes from 1; 0, none, wraps to 255.
+        classes = np.asarray(labels_hw) - np.uint8(1)
+        yield _Scene(
+            depth_m,
+            camera,
+            float(pose[2]),
+            _pitch_deg(pose[3:]),
+            LabelMap(classes, np.full_like(classes, 255), labels),
+        )
+
+
+def _labelled(root: Path) -> Iterator[tuple[np.ndarray, Intrinsics, np.ndarray, np.ndarray]]:
+    """Depth, intrinsics, pose and labels of each frame; the earlier layout needs no description."""
+    if not shard_folders(root) and (root / DESCRIPTION_FILE).exists():
+        corpus = Corpus(root)
+        for index in range(len(corpus)):
+            sample = corpus[index]
+            if sample.camera_7 is None or sample.labels_hw is None:
+                raise InputError(
+                    f"frame {sample.key} of {root} has no pose or no labels, expected both: give a "
+                    "generated corpus"
+                )
+            yield sample.depth_m, sample.intrinsics, sample.camera_7, sample.labels_hw
+        return
     names = ("depth_m", "intrinsics", "camera", "labels")
-    for shard in iterate_shards(corpus, names, ()):
+    for shard in iterate_shards(root, names, ()):
         for depth_m, k, pose, labels_hw in zip(*(shard[name] for name in names), strict=True):
-            depth_m = depth_m.astype(np.float32)
-            depth_m[~(depth_m > 0)] = np.nan
             height, width = depth_m.shape
-            # Corpora count their classes from 1; 0, none, wraps to 255.
-            classes = np.asarray(labels_hw) - np.uint8(1)
-            yield _Scene(
-                depth_m,
-                Intrinsics(width, height, float(k[0]), float(k[1]), float(k[2]), float(k[3])),
-                float(pose[2]),
-                _pitch_deg(pose[3:]),
-                LabelMap(classes, np.full_like(classes, 255), labels),
-            )
+            fx, fy, cx, cy = (float(value) for value in k)
+            camera = Intrinsics(width, height, fx, fy, cx, cy)
+            yield depth_m, camera, pose, labels_hw
 
 
 def _pitch_deg(xyzw: np.ndarray) -> float:

@@ -5,30 +5,32 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-HELP = "turn a folder of colour images with depth beside them into a corpus"
+HELP = "turn images with depth or labels, or a corpus in the earlier layout, into a corpus"
 EXAMPLES = """examples:
   dense-perception data convert recording/ --out corpora/office --licence MIT
+  dense-perception data convert corpora/of_an_earlier_version --out corpora/rooms
 
-recording/ holds color/KEY.jpg, depth/KEY.png (16 bit, registered to colour, 0 for none) and
-frames.json with fx, fy, cx and cy in pixels by KEY."""
+recording/ holds color/KEY.jpg, depth/KEY.png (16 bit, registered to colour, 0 for none),
+labels/KEY.png (8 bit, 0 for void) or both, and frames.json with fx, fy, cx and cy in pixels by KEY.
+A conversion that was stopped goes on where it ended."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
-    parser.add_argument("folder", type=Path, help="folder with color/, depth/ and frames.json")
+    parser.add_argument("source", help="folder with frames.json, or with corpus.json")
     parser.add_argument("--out", type=Path, required=True, help="folder of the corpus")
     parser.add_argument(
         "--unit", type=float, default=0.001, metavar="M", help="metres per step (%(default)s)"
     )
     parser.add_argument(
-        "--licence", default="unknown", help="of the recording, for model cards (%(default)s)"
+        "--licence", default=None, help="of the recording, for model cards (unknown)"
     )
 
 
 def main(args: argparse.Namespace) -> int:
-    """Convert the whole folder."""
-    from dense_perception.data.folder_pairs import convert
+    """Convert the whole source, or what is left of it."""
+    from dense_perception.data.sources import convert_source
 
-    count = convert(args.folder, args.out, args.licence, args.unit)
+    count = convert_source(args.source, args.out, licence=args.licence, unit_m=args.unit)
     print(f"{args.out}: {count} frames")
     return 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from dense_perception.core.errors import TrainingError
-from dense_perception.data.corpus import Corpus, evenly, open_shard, shard_folders
+from dense_perception.data.corpus import Corpus, evenly
 
-_LABELS = "labels.npy"
 _FRAMES = 32
+_LABELLED_FRAMES = 256
 _MIN_SHARE = 0.01
 # A median beyond this many metres is nothing that a camera on a robot sees.
 _MILLIMETRES = 300.0
@@ -30,13 +30,13 @@ def check_depth(corpus: Corpus, min_m: float, max_m: float) -> None:
     if not known.size:
         raise TrainingError(
             f"{where} has no depth at all, only 0, infinity or NaN: there is nothing to learn; "
-            "give another corpus, or check how depth_m.npy was made"
+            "give another corpus, or check how its depth was made"
         )
     median = float(np.median(known))
     if median > _MILLIMETRES:
         raise TrainingError(
             f"{where} has a median depth of {median:.0f}, expected metres: millimetres must be "
-            "divided by 1000 before they are written to depth_m.npy"
+            "divided by 1000 before they are written"
         )
     share = float(((known >= min_m) & (known <= max_m)).sum() / depth_m.size)
     if share < _MIN_SHARE:
@@ -48,25 +48,29 @@ def check_depth(corpus: Corpus, min_m: float, max_m: float) -> None:
 
 
 def has_labels(corpus: Corpus) -> bool:
-    """Whether any shard has labels; a corpus without is void everywhere to a segmentation."""
-    return any((folder / _LABELS).exists() for folder in shard_folders(corpus.root))
+    """Whether some frame has labels; a corpus without is void everywhere to a segmentation."""
+    return any(corpus[index].labels_hw is not None for index in evenly(len(corpus), _FRAMES))
 
 
 def check_labels(corpus: Corpus, classes: int) -> tuple[str, ...]:
     """The names of the corpus's classes from 1 on; empty where its description names none.
 
-    :raises TrainingError: if a shard has no labels, they are above ``classes``, all are 0, or the
+    Looks at frames spread over the corpus. A label above the classes in another frame is refused
+    by name when that frame is read.
+
+    :raises TrainingError: if a frame has no labels, they are above ``classes``, all are 0, or the
         description names another number of classes.
     """
+    names = corpus.classes
     highest = 0
-    for folder in shard_folders(corpus.root):
-        if not (folder / _LABELS).exists():
+    for index in evenly(len(corpus), _LABELLED_FRAMES):
+        sample = corpus[index]
+        if sample.labels_hw is None:
             raise TrainingError(
-                f"{folder / _LABELS} is missing, and other shards have labels: make those of this "
-                "shard, or remove those of all shards to leave the corpus out of the task "
-                "'segmentation'"
+                f"frame {sample.key} of {corpus.root} has no labels, and other frames have some: "
+                "make those of this frame, or remove all to leave the corpus out of that task"
             )
-        highest = max(highest, int(open_shard(folder, ("labels",), ())["labels"].max(initial=0)))
+        highest = max(highest, int(sample.labels_hw.max(initial=0)))
     if highest == 0:
         raise TrainingError(
             f"{corpus.root} has labels of 0 (none) alone: there is nothing to learn"
@@ -76,10 +80,6 @@ def check_labels(corpus: Corpus, classes: int) -> tuple[str, ...]:
             f"{corpus.root} has labels up to {highest}, the network {classes} classes (1 to "
             f"{classes}, 0 is none): set `classes` of the configuration's network, or relabel"
         )
-    given = corpus.description.get("classes") or []
-    if not isinstance(given, list) or not all(isinstance(name, str) and name for name in given):
-        raise TrainingError(f"{corpus.root}/corpus.json: classes must be a list of names")
-    names = tuple(given[1:])
     if names and (len(names) != classes or len(set(names)) != len(names)):
         raise TrainingError(
             f"{corpus.root}/corpus.json names {len(names)} classes after that of 0, the network "

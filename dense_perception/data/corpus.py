@@ -1,81 +1,39 @@
-"""The corpus: what models are trained, calibrated and judged on. Its format, its reader and writer.
+"""The corpus: what models are trained, calibrated and judged on.
 
-A corpus is a folder with ``corpus.json`` (``schema``, ``name``, ``width``, ``height``, ``frames``,
-and what the generator adds) beside shards ``shard_00000``, ``shard_00001``, ... of n frames each:
+A corpus is a folder of tar shards (:mod:`dense_perception.data.shards`) with
 
-==================  ============================  ==================================================
-``rgb.npy``         (n, H, W, 3) uint8            colours in the order red, green, blue
-``depth_m.npy``     (n, H, W) float16             planar depth along z in metres, 0 for none
-``intrinsics.npy``  (n, 4) float32                fx, fy, cx, cy in pixels, centres on integers
-``labels.npy``      (n, H, W) uint8, optional     index into the description's ``classes``, 0 for
-                                                  none
-``scene.npy``       (n,) int32, optional          frames of one number show one place
-``camera.npy``      (n, 7) float32, optional      position x, y, z and quaternion qx, qy, qz, qw of
-                                                  the optical frame (x right, y down, z forward) in
-                                                  the world (z up)
-==================  ============================  ==================================================
+* ``corpus.json``: ``schema``, ``name``, ``frames``, ``classes`` (by stored label), ``void`` (the
+  label of pixels without a class), ``colours`` (RGB by label), ``licence``, and what the maker
+  adds;
+* ``manifest.json``: the shards with their sizes and SHA-256, as the WebDataset library's indexed
+  reader takes them;
+* ``index.npz``: where each frame lies, for access in any order.
 
-Shards are memory-mapped. A shard appears under its name only when whole; the description comes
-last.
+The description comes last: a folder without one is not finished. The earlier layout
+(:mod:`dense_perception.data.numpy_layout`) is read alike.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import TrainingError
-from dense_perception.core.storage import atomic_write_text
-
-SCHEMA = 1
-DESCRIPTION_FILE = "corpus.json"
-REQUIRED = ("rgb", "depth_m", "intrinsics")
-OPTIONAL = ("labels", "scene", "camera")
-# The type of each array, and its shape after the frames; H and W are the corpus's.
-_COLUMNS: dict[str, tuple[type[np.generic], tuple[int | str, ...]]] = {
-    "rgb": (np.uint8, ("H", "W", 3)),
-    "depth_m": (np.float16, ("H", "W")),
-    "intrinsics": (np.float32, (4,)),
-    "labels": (np.uint8, ("H", "W")),
-    "scene": (np.int32, ()),
-    "camera": (np.float32, (7,)),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One frame: ``rgb_hwc`` uint8, ``depth_m`` (H, W) with 0 = invalid, and its intrinsics.
-
-    ``labels_hw`` uint8 counts the corpus's classes, 0 = none; ``scene`` and ``camera_7`` are as in
-    the module's table. None where the corpus does not have them.
-    """
-
-    rgb_hwc: np.ndarray
-    depth_m: np.ndarray
-    intrinsics: Intrinsics
-    labels_hw: np.ndarray | None = None
-    scene: int | None = None
-    camera_7: np.ndarray | None = None
-
-
-class Frames(Protocol):
-    """What a data set is to the training: a length and samples by index."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Sample: ...
+from dense_perception.data.description import EARLIER_SCHEMA, read_description
+from dense_perception.data.index import TarShards
+from dense_perception.data.numpy_layout import NumpyShards
+from dense_perception.data.sample import Frames, Sample
 
 
 class Corpus:
-    """A random-access corpus on disk; pages are shared and cached by the operating system.
+    """A random-access corpus on disk, of either layout.
+
+    ``description`` is what ``corpus.json`` says. ``width`` and ``height`` are those of every frame,
+    0 where they differ.
 
     :raises TrainingError: if the folder, the description or a shard is missing, cut short or
         contradicts the layout; the message names the file.
@@ -83,50 +41,64 @@ class Corpus:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
-        self.description = _read_description(self.root)
-        self.width, self.height = self.description["width"], self.description["height"]
-        size = (self.width, self.height)
-        self._shards = [open_shard(folder, size=size) for folder in shard_folders(self.root)]
-        self._starts = np.cumsum([0, *(len(shard["rgb"]) for shard in self._shards)])
+        self.description = read_description(self.root)
+        self.width = int(self.description.get("width") or 0)
+        self.height = int(self.description.get("height") or 0)
+        frames = int(self.description["frames"])
+        self._frames: NumpyShards | TarShards
+        if self.description["schema"] == EARLIER_SCHEMA:
+            self._frames = NumpyShards(self.root, self.width, self.height, frames)
+        else:
+            void = int(self.description.get("void") or 0)
+            self._frames = TarShards(self.root, frames, void, len(self.classes))
         if len(self) == 0:
             raise TrainingError(
                 f"{self.root} holds no frames: generate some with "
                 "`dense-perception data synthesize`"
             )
-        if len(self) < self.description["frames"]:
-            raise TrainingError(
-                f"{self.root} holds {len(self)} frames, corpus.json promises "
-                f"{self.description['frames']}: a shard is missing, generate it again"
-            )
+        self._rows: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return len(self.keys)
 
     def __reduce__(self) -> tuple[type[Corpus], tuple[Path]]:
-        """Another process maps the files itself, instead of getting a copy of all frames."""
+        """Another process opens the files itself, instead of getting a copy of all frames."""
         return Corpus, (self.root,)
 
     @property
     def name(self) -> str:
         return str(self.description.get("name") or self.root.name)
 
+    @property
+    def keys(self) -> Sequence[str]:
+        """The name of each frame, unique, in the order of the indices."""
+        return self._frames.keys
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the labels from 1 on; empty where the description names none.
+
+        :raises TrainingError: if they are no list of names.
+        """
+        given = self.description.get("classes") or []
+        if not isinstance(given, list) or not all(isinstance(name, str) and name for name in given):
+            raise TrainingError(f"{self.root}/corpus.json: classes must be a list of names")
+        return tuple(given if self.description.get("void") else given[1:])
+
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self):
             raise IndexError(f"frame {index} of {len(self)}")
-        which = int(np.searchsorted(self._starts, index, side="right")) - 1
-        shard, row = self._shards[which], index - int(self._starts[which])
-        fx, fy, cx, cy = (float(value) for value in shard["intrinsics"][row])
-        labels_hw, scene, camera_7 = (
-            shard[name][row] if name in shard else None for name in OPTIONAL
-        )
-        return Sample(
-            shard["rgb"][row],
-            shard["depth_m"][row],
-            Intrinsics(self.width, self.height, fx, fy, cx, cy),
-            labels_hw,
-            None if scene is None else int(scene),
-            camera_7,
-        )
+        return self._frames[index]
+
+    def frame(self, key: str) -> Sample:
+        """The frame of that key.
+
+        :raises KeyError: if there is none.
+        :raises TrainingError: if it is damaged.
+        """
+        if not self._rows:
+            self._rows = {known: row for row, known in enumerate(self.keys)}
+        return self._frames[self._rows[key]]
 
 
 class Mixture:
@@ -211,140 +183,6 @@ def evenly(length: int, most: int) -> list[int]:
     """Indices of ``most`` frames spread over ``length`` of them; of all if there are fewer."""
     count = min(most, length)
     return [round(i * length / count) for i in range(count)]
-
-
-def shard_path(root: Path, index: int) -> Path:
-    """Where a finished shard lies."""
-    return Path(root) / f"shard_{index:05d}"
-
-
-def shard_folders(root: Path) -> list[Path]:
-    """The finished shards of a corpus, in order; empty where there are none."""
-    return sorted(Path(root).glob("shard_[0-9]*"))
-
-
-def open_shard(
-    folder: Path,
-    required: Sequence[str] = REQUIRED,
-    optional: Sequence[str] = OPTIONAL,
-    size: tuple[int, int] | None = None,
-) -> dict[str, np.ndarray]:
-    """The arrays of a shard by name, memory-mapped and read-only.
-
-    :param required: arrays that have to be there; ``optional`` ones are left out where they are
-        not.
-    :param size: width and height that the images must have; None for any.
-    :raises TrainingError: if an array is missing, cannot be read, has another type or shape than
-        the format says, or another number of frames than the first.
-    """
-    present = [name for name in optional if (folder / f"{name}.npy").exists()]
-    arrays = {name: _open(folder, name, size) for name in (*required, *present)}
-    counts = {name: len(array) for name, array in arrays.items()}
-    if len(set(counts.values())) > 1:
-        found = ", ".join(f"{count} of {name}" for name, count in counts.items())
-        raise TrainingError(
-            f"{folder} holds {found}, expected as many of each: the shard is damaged, delete it "
-            "and generate it again"
-        )
-    return arrays
-
-
-def iterate_shards(
-    root: Path, required: Sequence[str] = REQUIRED, optional: Sequence[str] = OPTIONAL
-) -> Iterator[dict[str, np.ndarray]]:
-    """Each shard's arrays in order, as :func:`open_shard` gives them, without a description.
-
-    :raises TrainingError: if there is no shard, or one is damaged.
-    """
-    folders = shard_folders(root)
-    if not folders:
-        raise TrainingError(
-            f"{root} holds no shards, expected a corpus: `dense-perception data synthesize` "
-            "makes one"
-        )
-    for folder in folders:
-        yield open_shard(folder, required, optional)
-
-
-def write_shard(root: Path, index: int, samples: Sequence[Sample]) -> Path:
-    """Write one shard under a temporary name, then rename it over an older one, if any.
-
-    Optional arrays are written where every sample has them.
-    """
-    final = shard_path(root, index)
-    temporary = final.with_name(f".{final.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    cameras = [sample.intrinsics for sample in samples]
-    columns: dict[str, list[Any]] = {
-        "rgb": [sample.rgb_hwc for sample in samples],
-        "depth_m": [sample.depth_m for sample in samples],
-        "intrinsics": [(camera.fx, camera.fy, camera.cx, camera.cy) for camera in cameras],
-        "labels": [sample.labels_hw for sample in samples],
-        "scene": [sample.scene for sample in samples],
-        "camera": [sample.camera_7 for sample in samples],
-    }
-    for name, (dtype, _) in _COLUMNS.items():
-        if name in REQUIRED or all(value is not None for value in columns[name]):
-            np.save(temporary / f"{name}.npy", np.asarray(columns[name]).astype(dtype))
-    if final.exists():  # a folder cannot be replaced in one step: move the old one aside first
-        old = final.with_name(f".{final.name}.old.{os.getpid()}")
-        os.replace(final, old)
-        os.replace(temporary, final)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.replace(temporary, final)
-    return final
-
-
-def write_description(root: Path, description: Mapping[str, Any]) -> None:
-    """Write ``corpus.json``, whole or not at all; it makes the folder a corpus.
-
-    :param description: ``name``, ``width``, ``height``, ``frames`` and anything else; JSON types.
-    """
-    text = json.dumps({"schema": SCHEMA, **description}, indent=1) + "\n"
-    atomic_write_text(Path(root) / DESCRIPTION_FILE, text)
-
-
-def _read_description(root: Path) -> dict[str, Any]:
-    path = root / DESCRIPTION_FILE
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise TrainingError(
-            f"cannot read {path}: {error}; a corpus is a folder that "
-            "`dense-perception data synthesize` has finished"
-        ) from error
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        got = data.get("schema") if isinstance(data, dict) else type(data).__name__
-        raise TrainingError(f"{path}: schema is {got!r}, this version reads {SCHEMA}")
-    for key in ("width", "height", "frames"):
-        value = data.get(key)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise TrainingError(f"{path}: {key} is {value!r}, expected a positive whole number")
-    return data
-
-
-def _open(folder: Path, name: str, size: tuple[int, int] | None) -> np.ndarray:
-    path = folder / f"{name}.npy"
-    try:
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise TrainingError(
-            f"cannot read {path}: {error}; delete the shard and generate it again"
-        ) from error
-    dtype, shape = _COLUMNS[name]
-    if size is not None:
-        shape = tuple({"W": size[0], "H": size[1]}.get(str(side), side) for side in shape)
-    fits = array.ndim == 1 + len(shape) and all(
-        want in (got, "H", "W") for got, want in zip(array.shape[1:], shape, strict=True)
-    )
-    if array.dtype != dtype or not fits:
-        expected = ", ".join(map(str, ("n", *shape)))
-        raise TrainingError(
-            f"{path} holds {array.dtype} {array.shape}, expected {np.dtype(dtype)} ({expected})"
-        )
-    return array
 
 
 def _without_folders(value: Any) -> Any:

@@ -1,14 +1,15 @@
-"""Folders of colour images with depth beside them, as a corpus.
+"""Folders of colour images with depth, labels or both beside them.
 
-A recording is a folder with ``color/KEY.jpg`` (or png), ``depth/KEY.png`` of the same size (16 bit,
-0 for none, seen from the colour camera) and ``frames.json``: by key ``fx``, ``fy``, ``cx`` and
-``cy`` in pixels, centres on integers.
+A recording is a folder with ``color/KEY.jpg`` (or png), and of the same size ``depth/KEY.png`` (16
+bit, 0 for none, seen from the colour camera), ``labels/KEY.png`` (8 bit, 0 for void) or both, and
+``frames.json``: by key ``fx``, ``fy``, ``cx`` and ``cy`` in pixels, centres on integers; where
+known ``stamp_ns``, and ``pose``: the camera in the world as a 4x4 matrix, row by row.
+``classes.txt`` names the labels from 1 on, a line each.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -16,80 +17,109 @@ import numpy as np
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
-from dense_perception.data.corpus import Sample, write_description, write_shard
+from dense_perception.data.files import read_image, read_jpeg
+from dense_perception.data.sample import Sample
 
 FRAMES_FILE = "frames.json"
-_PER_SHARD = 64
 
 
-def read(folder: Path, unit_m: float = 0.001) -> Iterator[Sample]:
-    """The frames in the order of their keys.
+class FolderPairs:
+    """The frames of such a folder, in the order of their keys.
 
     :param unit_m: metres of one step of the depth images.
-    :raises InputError: if a file is missing, cannot be decoded, or sizes differ; it is named.
+    :raises InputError: if ``frames.json`` is missing or damaged, or neither depth nor labels are
+        there.
     """
-    path = folder / FRAMES_FILE
-    try:
-        frames = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
-    for key in sorted(frames):
-        colours = [folder / "color" / f"{key}{suffix}" for suffix in (".jpg", ".png")]
-        colour = next((path for path in colours if path.exists()), colours[0])
-        bgr_hwc = _decode(colour, cv2.IMREAD_COLOR)
-        depth = _decode(folder / "depth" / f"{key}.png", cv2.IMREAD_UNCHANGED)
-        height, width = bgr_hwc.shape[:2]
-        if depth.shape != (height, width) or depth.dtype != np.uint16:
-            raise InputError(
-                f"the depth of {colour} is {depth.dtype} {depth.shape}, expected uint16 "
-                f"{(height, width)}: depth has to be registered to colour"
-            )
+
+    def __init__(self, root: Path, unit_m: float = 0.001) -> None:
+        self.root = root
+        self.name = root.name
+        self._unit_m = unit_m
+        path = root / FRAMES_FILE
         try:
-            fx, fy, cx, cy = (float(frames[key][name]) for name in ("fx", "fy", "cx", "cy"))
-        except (KeyError, TypeError, ValueError) as error:
+            self._frames = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise InputError(f"cannot read {path}: {error}") from error
+        if not isinstance(self._frames, dict):
+            raise InputError(f"{path} is a {type(self._frames).__name__}, expected frames by key")
+        if not self._frames:
+            raise InputError(f"{path} names no frame")
+        self.keys = tuple(sorted(self._frames))
+        self._has_depth = (root / "depth").is_dir()
+        self._has_labels = (root / "labels").is_dir()
+        if not (self._has_depth or self._has_labels):
+            raise InputError(f"{root} has neither a folder depth nor labels beside color")
+        names = root / "classes.txt"
+        lines = names.read_text(encoding="utf-8").splitlines() if names.is_file() else []
+        self.classes = tuple(line.strip() for line in lines if line.strip())
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.frame(self.keys[index])
+
+    def frame(self, key: str) -> Sample:
+        """The frame of that key.
+
+        :raises InputError: if a file is missing, cannot be decoded, or sizes differ; it is named.
+        """
+        record = self._frames[key]
+        colours = [self.root / "color" / f"{key}{suffix}" for suffix in (".jpg", ".png")]
+        colour = next((path for path in colours if path.exists()), colours[0])
+        bgr_hwc = read_image(colour, cv2.IMREAD_COLOR)
+        height, width = bgr_hwc.shape[:2]
+        depth_m, labels_hw = np.zeros((height, width), np.float32), None
+        if self._has_depth:
+            depth = read_image(self.root / "depth" / f"{key}.png")
+            if depth.shape != (height, width) or depth.dtype != np.uint16:
+                raise InputError(
+                    f"the depth of {colour} is {depth.dtype} {depth.shape}, expected uint16 "
+                    f"{(height, width)}: depth has to be registered to colour"
+                )
+            depth_m = depth.astype(np.float32) * np.float32(self._unit_m)
+        if self._has_labels:
+            labels_hw = read_image(self.root / "labels" / f"{key}.png")
+            if labels_hw.shape != (height, width) or labels_hw.dtype != np.uint8:
+                raise InputError(
+                    f"the labels of {colour} are {labels_hw.dtype} {labels_hw.shape}, expected "
+                    f"uint8 {(height, width)}"
+                )
+        try:
+            fx, fy, cx, cy = (float(record[name]) for name in ("fx", "fy", "cx", "cy"))
+            stamp, pose = record.get("stamp_ns"), record.get("pose")
+            camera_7 = None if pose is None else position_and_quaternion(np.array(pose, np.float64))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            path = self.root / FRAMES_FILE
             raise InputError(f"{path}: frame {key} lacks fx, fy, cx or cy: {error!r}") from error
-        yield Sample(
+        return Sample(
             np.ascontiguousarray(bgr_hwc[..., ::-1]),
-            depth.astype(np.float32) * unit_m,
+            depth_m,
             Intrinsics(width, height, fx, fy, cx, cy),
+            labels_hw,
+            camera_7=camera_7,
+            key=key,
+            recording=self.name,
+            stamp_ns=None if stamp is None else int(stamp),
+            jpeg=read_jpeg(colour),
         )
 
 
-def convert(folder: Path, out: Path, licence: str, unit_m: float = 0.001) -> int:
-    """Write the frames of ``folder`` as the corpus ``out``; returns their number.
-
-    All frames must be of the first one's size.
-
-    :param licence: of the recording, for the cards of models that are trained on it.
-    :raises InputError: as :func:`read`; also without a frame, with frames of several sizes, or
-        where ``out`` holds something.
-    """
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty: choose another folder for the corpus")
-    size: tuple[int, int] | None = None
-    samples: list[Sample] = []
-    count = shards = 0
-    for sample in read(folder, unit_m):
-        found = (sample.intrinsics.width, sample.intrinsics.height)
-        size = size or found
-        if found != size:
-            raise InputError(f"{folder} holds frames of {size} and of {found}: split it by size")
-        samples.append(sample)
-        count += 1
-        if len(samples) == _PER_SHARD:
-            write_shard(out, shards, samples)
-            samples, shards = [], shards + 1
-    if size is None:
-        raise InputError(f"{folder / FRAMES_FILE} names no frame")
-    if samples:
-        write_shard(out, shards, samples)
-    description = {"width": size[0], "height": size[1], "frames": count, "licence": licence}
-    write_description(out, {"name": out.name, "generator": "recording", **description})
-    return count
-
-
-def _decode(path: Path, flags: int) -> np.ndarray:
-    image = cv2.imread(str(path), flags)
-    if image is None:
-        raise InputError(f"cannot read the image {path}")
-    return image
+def position_and_quaternion(matrix: np.ndarray) -> np.ndarray:
+    """x, y, z and qx, qy, qz, qw, float32, of a 4x4 (or flat) matrix of a rigid motion."""
+    matrix = matrix.reshape(4, 4)
+    turn = matrix[:3, :3]
+    # The largest of four squares is far from zero, so the division by its root is safe.
+    trace = np.trace(turn)
+    squares = np.array([*(1 + 2 * np.diag(turn) - trace), 1 + trace])
+    which = int(np.argmax(squares))
+    products = np.empty((4, 4))
+    products[:3, :3] = turn + turn.T
+    products[:3, 3] = products[3, :3] = [
+        turn[2, 1] - turn[1, 2],
+        turn[0, 2] - turn[2, 0],
+        turn[1, 0] - turn[0, 1],
+    ]
+    np.fill_diagonal(products, squares)
+    quaternion = products[which] / np.linalg.norm(products[which])
+    return np.array([*matrix[:3, 3], *quaternion], np.float32)

@@ -12,7 +12,7 @@ import numpy as np
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.labels import VOID
-from dense_perception.data.corpus import Sample
+from dense_perception.data.sample import Sample
 from dense_perception.data.views import Crop, View, cut_nearest, cut_normals
 
 _RADIUS = 2

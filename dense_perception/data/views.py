@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from dense_perception.core.camera import Intrinsics
-from dense_perception.data.corpus import Sample
+from dense_perception.data.sample import Sample
 from dense_perception.imaging.resize import resample
 
 

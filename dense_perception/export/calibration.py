@@ -19,7 +19,9 @@ from onnx import helper
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import InputError, TrainingError
 from dense_perception.core.reference_frames import reference_feeds
-from dense_perception.data.corpus import iterate_shards, shard_folders
+from dense_perception.data.corpus import Corpus
+from dense_perception.data.description import DESCRIPTION_FILE
+from dense_perception.data.numpy_layout import iterate_shards, shard_folders
 from dense_perception.imaging.resize import network_input, prepare, resample
 from dense_perception.media.bag_reader import is_bag
 from dense_perception.media.sources import IMAGE_SUFFIXES, open_source
@@ -165,7 +167,7 @@ def calibration_frames(
 ) -> list[dict[str, np.ndarray]]:
     """``count`` frames evenly spread over pictures, a generated corpus, a video or a bag.
 
-    Of a corpus (:mod:`dense_perception.data.corpus`) the shards' ``rgb.npy`` is enough; ``topic``
+    Of a corpus in the earlier layout the shards' ``rgb.npy`` is enough; ``topic``
     is a bag's colour topic, by default the only one. Frames are resized as at run time; the focal
     length is one image width, which no activation depends on.
 
@@ -175,16 +177,16 @@ def calibration_frames(
     if not source.exists():
         raise InputError(f"there is no {source}: give a folder of pictures, a video or a bag")
     folder = source.is_dir() and not is_bag(source)
-    shards = shard_folders(source) if folder else []
+    is_corpus = folder and ((source / DESCRIPTION_FILE).exists() or bool(shard_folders(source)))
     pictures = sorted(p for p in source.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    if shards:
+    if is_corpus:
         images = _from_corpus(source, count)
     elif folder and pictures:
         images = _from_pictures(pictures, count)
     elif folder:
         raise InputError(
             f"{source} holds no pictures and no corpus: give a folder with "
-            f"{', '.join(IMAGE_SUFFIXES)}, one with shard_*/rgb.npy, a video or a bag"
+            f"{', '.join(IMAGE_SUFFIXES)}, one with corpus.json, a video or a bag"
         )
     else:
         return _graph_inputs(_from_stream(source, card, count, topic), card)
@@ -329,6 +331,10 @@ def _feeds(rgb_hwc: np.ndarray, card: ModelCard) -> dict[str, np.ndarray]:
 
 def _from_corpus(root: Path, count: int) -> Iterator[np.ndarray]:
     try:
+        if not shard_folders(root):
+            corpus = Corpus(root)
+            yield from (corpus[index].rgb_hwc for index in _spread(len(corpus), count))
+            return
         shards = [shard["rgb"] for shard in iterate_shards(root, ("rgb",), ())]
     except TrainingError as error:
         raise InputError(str(error)) from error

@@ -20,7 +20,7 @@ import numpy as np
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import BackendError
-from dense_perception.data.corpus import Sample
+from dense_perception.data.sample import Sample
 from dense_perception.imaging.resize import resample
 from dense_perception.synthetic.bank import held_out
 from dense_perception.synthetic.doom_depth import CLASSES, OBJECT, cast

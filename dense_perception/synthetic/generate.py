@@ -6,20 +6,16 @@ import concurrent.futures
 import json
 import multiprocessing
 import os
-import shutil
 import threading
 from pathlib import Path
 from typing import Protocol
 
 from dense_perception.core.errors import InputError, TrainingError
 from dense_perception.core.storage import atomic_write_text
-from dense_perception.data.corpus import (
-    Sample,
-    open_shard,
-    shard_path,
-    write_description,
-    write_shard,
-)
+from dense_perception.data.description import write_description
+from dense_perception.data.numpy_layout import shard_folders
+from dense_perception.data.sample import Sample
+from dense_perception.data.shards import scan, shard_path, write_shard
 
 NICENESS = 10
 
@@ -79,8 +75,6 @@ def corpus(
         **generator.settings(),
     }
     _check_settings(out, settings)
-    for leftover in out.glob(".shard_*"):
-        shutil.rmtree(leftover, ignore_errors=True)
     counts = shard_sizes(frames, generator.frames_per_shard)
     todo = [i for i, count in enumerate(counts) if _frames_in(out, i) < count]
     done = frames - sum(counts[i] for i in todo)
@@ -128,13 +122,19 @@ def shard_sizes(frames: int, per_shard: int) -> list[int]:
 def _frames_in(out: Path, index: int) -> int:
     """Frames of a finished shard, 0 where there is none or it cannot be read."""
     try:
-        return len(open_shard(shard_path(out, index))["rgb"])
+        path = shard_path(out, index)
+        return len(scan(path)) if path.exists() else 0
     except TrainingError:
         return 0
 
 
 def _check_settings(out: Path, settings: dict[str, object]) -> None:
     out.mkdir(parents=True, exist_ok=True)
+    if shard_folders(out):
+        raise InputError(
+            f"{out} holds a corpus in the earlier layout, which cannot be continued: turn it into "
+            "shards with `dense-perception data convert`, or choose another --out"
+        )
     path = out / "settings.json"
     if path.exists():
         try:

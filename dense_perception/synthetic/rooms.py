@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dense_perception.core.errors import BackendError
-from dense_perception.data.corpus import Sample
+from dense_perception.data.sample import Sample
 from dense_perception.synthetic import furniture, surfaces
 from dense_perception.synthetic.bank import WHEELS, TextureBank, fetch_wheels, held_out
 from dense_perception.synthetic.furnish import draw_room

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dense_perception.data.augmentation import augment, random_crop
-from dense_perception.data.corpus import Frames
+from dense_perception.data.sample import Frames
 from dense_perception.data.targets import further_targets
 from dense_perception.data.views import View, cut, whole_crop, whole_view
 from dense_perception.training.config import StageConfig, TrainingConfig

@@ -17,7 +17,8 @@ from dense_perception.core.errors import TrainingError
 from dense_perception.core.machine import keep_freed_memory
 from dense_perception.core.printable import short
 from dense_perception.data.check import check_depth, check_labels, has_labels
-from dense_perception.data.corpus import Corpus, Frames, Mixture, evenly, split
+from dense_perception.data.corpus import Corpus, Mixture, evenly, split
+from dense_perception.data.sample import Frames
 from dense_perception.nets.zoo import build
 from dense_perception.training import run_folder
 from dense_perception.training.config import TrainingConfig

@@ -9,7 +9,7 @@ import pytest
 
 from dense_perception.commands import data_synthesize as command
 from dense_perception.core.errors import InputError
-from dense_perception.data.corpus import Corpus, iterate_shards
+from dense_perception.data.corpus import Corpus
 
 
 def parse(*words: str) -> argparse.Namespace:
@@ -52,9 +52,9 @@ def test_a_small_doom_corpus(tmp_path: Path) -> None:
     out = tmp_path / "doom"
     words = ["doom", "--out", str(out), "--frames", "2", "--size", "64x48", "--workers", "1"]
     assert command.main(parse(*words)) == 0
-    (arrays,) = iterate_shards(out)
-    assert arrays["rgb"].shape == (2, 48, 64, 3)
-    description = Corpus(out).description
+    corpus = Corpus(out)
+    assert [corpus[index].rgb_hwc.shape for index in range(len(corpus))] == [(48, 64, 3)] * 2
+    description = corpus.description
     assert description["generator"] == "doom"
     assert "sky" in description["classes"]
     assert {asset["licence"] for asset in description["assets"]} == {"BSD-3-Clause", "MIT"}

@@ -1,26 +1,17 @@
-"""Corpora on disk: writing, reading, mixing, and damage that is named."""
+"""Corpora in the earlier layout, mixing and splitting; damage is named."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import TrainingError
-from dense_perception.data.corpus import (
-    Corpus,
-    Mixture,
-    Sample,
-    iterate_shards,
-    split,
-    write_description,
-    write_shard,
-)
+from dense_perception.data.corpus import Corpus, Mixture, split
+from dense_perception.data.numpy_layout import iterate_shards
 from test.support.corpora import write_corpus
 
 
@@ -140,8 +131,8 @@ def describe(root: Path, **changes: object) -> None:
         (shard_gone, "holds 12 frames, corpus.json promises 24"),
         (no_description, "dense-perception data synthesize"),
         (broken_description, r"cannot read .*corpus\.json"),
-        (no_mapping, "schema is 'list', this version reads 1"),
-        (lambda root: describe(root, schema=9), "schema is 9, this version reads 1"),
+        (no_mapping, "schema is 'list', this version reads 1 and 2"),
+        (lambda root: describe(root, schema=9), "schema is 9, this version reads 1 and 2"),
         (lambda root: describe(root, width="wide"), "width is 'wide'"),
         (lambda root: describe(root, frames=0), "frames is 0"),
     ],
@@ -160,78 +151,14 @@ def test_an_empty_corpus_says_how_to_fill_it(tmp_path: Path) -> None:
         Corpus(root)
 
 
-def made(value: int, **changes: object) -> Sample:
-    rng = np.random.default_rng(value)
-    sample = Sample(
-        rng.integers(0, 256, (6, 8, 3)).astype(np.uint8),
-        rng.uniform(0.5, 9, (6, 8)).astype(np.float32),
-        Intrinsics(8, 6, 7.5, 7.25, 3.5, 2.5),
-        rng.integers(0, 5, (6, 8)).astype(np.uint8),
-        value,
-        np.arange(7, dtype=np.float32),
-    )
-    return replace(sample, **changes)  # type: ignore[arg-type]
-
-
-def test_what_is_written_is_the_documented_layout(tmp_path: Path) -> None:
-    samples = [made(k) for k in range(3)]
-    path = write_shard(tmp_path, 7, samples)
-    assert [p.name for p in tmp_path.iterdir()] == ["shard_00007"], "no temporary folder stays"
-    arrays = {file.stem: np.load(file) for file in path.iterdir()}
-    layout = {
-        "rgb": ((3, 6, 8, 3), np.uint8),
-        "depth_m": ((3, 6, 8), np.float16),
-        "labels": ((3, 6, 8), np.uint8),
-        "intrinsics": ((3, 4), np.float32),
-        "scene": ((3,), np.int32),
-        "camera": ((3, 7), np.float32),
-    }
-    assert {name: (array.shape, array.dtype) for name, array in arrays.items()} == layout
-    assert arrays["intrinsics"][1].tolist() == [7.5, 7.25, 3.5, 2.5]
-    assert arrays["scene"].tolist() == [0, 1, 2]
-
-
-def test_what_is_written_comes_back(tmp_path: Path) -> None:
-    samples = [made(k) for k in range(5)]
-    write_shard(tmp_path, 0, samples[:3])
-    write_shard(tmp_path, 1, samples[3:])
-    write_description(tmp_path, {"name": "c", "width": 8, "height": 6, "frames": 5, "seed": 4})
-    corpus = Corpus(tmp_path)
-    assert corpus.description["seed"] == 4
-    for index, want in enumerate(samples):
-        got = corpus[index]
-        np.testing.assert_array_equal(got.rgb_hwc, want.rgb_hwc)
-        np.testing.assert_array_equal(got.depth_m, want.depth_m.astype(np.float16))
-        np.testing.assert_array_equal(got.labels_hw, want.labels_hw)
-        np.testing.assert_array_equal(got.camera_7, want.camera_7)
-        assert (got.intrinsics, got.scene) == (want.intrinsics, index)
-
-
-def test_what_not_every_frame_has_is_left_out(tmp_path: Path) -> None:
-    samples = [made(0, camera_7=None, labels_hw=None), made(1, camera_7=None)]
-    path = write_shard(tmp_path, 0, samples)
-    assert not {"camera.npy", "labels.npy"} & {file.name for file in path.iterdir()}
-    write_description(tmp_path, {"name": "c", "width": 8, "height": 6, "frames": 2})
-    sample = Corpus(tmp_path)[1]
-    assert (sample.camera_7, sample.labels_hw, sample.scene) == (None, None, 1)
-
-
-def test_a_shard_is_replaced_whole(tmp_path: Path) -> None:
-    write_shard(tmp_path, 0, [made(0), made(1)])
-    write_shard(tmp_path, 0, [made(2)])
-    (shard,) = iterate_shards(tmp_path)
-    assert shard["scene"].tolist() == [2]
-    assert isinstance(shard["rgb"], np.memmap)
-    assert [p.name for p in tmp_path.iterdir()] == ["shard_00000"]
-
-
 def test_shards_without_a_description(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no shards"):
         list(iterate_shards(tmp_path))
-    path = write_shard(tmp_path, 0, [made(1)])
-    (shard,) = iterate_shards(tmp_path, ("rgb",), ())
+    root = write_corpus(tmp_path / "c", shards=1)
+    (root / "corpus.json").unlink()
+    (shard,) = iterate_shards(root, ("rgb",), ())
     assert list(shard) == ["rgb"]
-    data = (path / "depth_m.npy").read_bytes()
-    (path / "depth_m.npy").write_bytes(data[: len(data) // 2])
+    path = root / "shard_00000" / "depth_m.npy"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(TrainingError, match=r"cannot read .*shard_00000.depth_m\.npy"):
-        list(iterate_shards(tmp_path))
+        list(iterate_shards(root))

@@ -7,7 +7,7 @@ import pytest
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.labels import LABEL_SETS, VOID
-from dense_perception.data.corpus import Sample
+from dense_perception.data.sample import Sample
 from dense_perception.data.targets import (
     class_targets,
     corner_strength,

@@ -9,7 +9,7 @@ import pytest
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.data.augmentation import AugmentConfig, random_crop
-from dense_perception.data.corpus import Sample
+from dense_perception.data.sample import Sample
 from dense_perception.data.views import Crop, cut, whole_view
 
 

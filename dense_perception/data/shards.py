@@ -1,0 +1,324 @@
+"""Tar shards of a corpus, as the WebDataset library reads them: frames to members and back.
+
+A shard ``shard-00000.tar`` holds, for each frame in turn:
+
+===================  ===============================================================================
+``KEY.jpg``          colours
+``KEY.depth.png``    16 bit, planar depth along z in steps of ``depth_unit_m``, 0 for none
+``KEY.labels.png``   8 bit, index into the description's ``classes``; left out without labels
+``KEY.json``         ``fx``, ``fy``, ``cx``, ``cy`` in pixels (centres on integers), ``width``,
+                     ``height``, ``depth_unit_m``; where known ``recording``, ``stamp_ns``,
+                     ``scene``, ``camera`` (position and quaternion)
+===================  ===============================================================================
+
+The members of a frame lie next to each other, so that one seek and one read get it whole.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+import cv2
+import numpy as np
+
+from dense_perception.core.camera import Intrinsics
+from dense_perception.core.errors import InputError, TrainingError
+from dense_perception.core.storage import atomic_write
+from dense_perception.data.sample import Sample
+
+UNITS_M = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01)
+"""Steps of stored depth: the finest one that reaches a frame's farthest pixel is taken."""
+JPEG_QUALITY = 95
+_BLOCK = 512
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
+_COLOURS = ("jpg", "jpeg", "png")
+_PNG = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_PAETH, cv2.IMWRITE_PNG_STRATEGY, 0]
+
+
+class _Record(TypedDict, total=False):
+    """``KEY.json``."""
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    depth_unit_m: float
+    recording: str
+    stamp_ns: int
+    scene: int
+    camera: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the members of a frame lie in their shard, in bytes."""
+
+    key: str
+    offset: int
+    size: int
+
+
+def shard_path(root: Path, index: int) -> Path:
+    """Where the shard of that number lies once it is finished."""
+    return Path(root) / f"shard-{index:05d}.tar"
+
+
+def shard_paths(root: Path) -> list[Path]:
+    """The finished shards of a corpus, in order; empty where there are none."""
+    return sorted(path for path in Path(root).glob("*.tar") if not path.name.startswith("."))
+
+
+def encode(sample: Sample, *, unit_m: float | None = None, png_level: int = 6) -> dict[str, bytes]:
+    """The members of a frame by their suffix.
+
+    :param unit_m: metres of a step of the stored depth; by default the finest of
+        :data:`UNITS_M` that reaches the farthest pixel. What lies beyond 65535 steps, is negative
+        or not finite becomes 0.
+    :param png_level: effort of the lossless compression, 0 to 9.
+    :raises InputError: if the maps are not of the image's size, or labels do not fit 8 bits.
+    """
+    height, width = sample.rgb_hwc.shape[:2]
+    for name, array in (("depth", sample.depth_m), ("labels", sample.labels_hw)):
+        if array is not None and array.shape != (height, width):
+            raise InputError(
+                f"the {name} of {sample.key or 'a frame'} are {array.shape}, expected the image's "
+                f"{(height, width)}"
+            )
+    depth_png, unit_m = _encode_depth(sample.depth_m, unit_m, png_level)
+    camera = sample.intrinsics
+    record: _Record = {
+        "width": width,
+        "height": height,
+        "fx": camera.fx,
+        "fy": camera.fy,
+        "cx": camera.cx,
+        "cy": camera.cy,
+        "depth_unit_m": unit_m,
+    }
+    if sample.recording:
+        record["recording"] = sample.recording
+    if sample.stamp_ns is not None:
+        record["stamp_ns"] = sample.stamp_ns
+    if sample.scene is not None:
+        record["scene"] = sample.scene
+    if sample.camera_7 is not None:
+        record["camera"] = [float(f"{value:.9g}") for value in sample.camera_7]
+    members = {
+        "jpg": sample.jpeg or _encode_colours(sample.rgb_hwc),
+        "depth.png": depth_png,
+    }
+    if sample.labels_hw is not None:
+        labels_hw = np.asarray(sample.labels_hw)
+        if labels_hw.min(initial=0) < 0 or labels_hw.max(initial=0) > 255:
+            raise InputError(
+                f"labels go from {labels_hw.min()} to {labels_hw.max()}, expected 0 (void) to 255"
+            )
+        levels = [cv2.IMWRITE_PNG_COMPRESSION, png_level]
+        members["labels.png"] = _packed(".png", labels_hw.astype(np.uint8), levels)
+    members["json"] = json.dumps(record, separators=(",", ":")).encode()
+    return members
+
+
+def decode(members: Mapping[str, bytes], key: str, void: int = 0, classes: int = 0) -> Sample:
+    """The frame of ``members``, the inverse of :func:`encode`.
+
+    :param void: the stored label of pixels without a class; another than 0 means that the classes
+        are stored from 0 on.
+    :param classes: how many there are beside void; 0 where nobody says.
+    :raises TrainingError: if a member is missing, damaged or contradicts another; it is named.
+    """
+    suffix = next((each for each in _COLOURS if each in members), "")
+    if not suffix or "json" not in members:
+        found = ", ".join(members) or "nothing"
+        raise TrainingError(f"frame {key} has {found}, expected KEY.jpg and KEY.json at least")
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    bgr_hwc = _unpacked(members[suffix], f"{key}.{suffix}", flags)
+    height, width = bgr_hwc.shape[:2]
+    try:
+        record = json.loads(members["json"])
+        fx, fy, cx, cy = (float(record[name]) for name in ("fx", "fy", "cx", "cy"))
+        camera = Intrinsics(width, height, fx, fy, cx, cy)
+        stamp, scene, pose = (record.get(name) for name in ("stamp_ns", "scene", "camera"))
+        unit_m = float(record.get("depth_unit_m", 0.001))
+        camera_7 = None if pose is None else np.array(pose, np.float32).reshape(7)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TrainingError(f"{key}.json is damaged: {error!r}") from error
+    depth_m = np.zeros((height, width), np.float32)
+    if "depth.png" in members:
+        steps = _map(members["depth.png"], f"{key}.depth.png", (height, width))
+        depth_m = steps.astype(np.float32) * np.float32(unit_m)
+    labels_hw = None
+    if "labels.png" in members:
+        labels_hw = _map(members["labels.png"], f"{key}.labels.png", (height, width))
+        if void:
+            labels_hw = np.where(labels_hw == void, 0, labels_hw + 1)
+        highest = int(labels_hw.max(initial=0))
+        if highest > (classes or 255):
+            raise TrainingError(
+                f"{key}.labels.png has label {highest - bool(void)}, expected up to "
+                f"{(classes or 255) - bool(void)}: its classes and its label images do not belong "
+                "together"
+            )
+        labels_hw = labels_hw.astype(np.uint8)
+    return Sample(
+        cv2.cvtColor(bgr_hwc, cv2.COLOR_BGR2RGB),
+        depth_m,
+        camera,
+        labels_hw,
+        None if scene is None else int(scene),
+        camera_7,
+        key,
+        str(record.get("recording", "")),
+        None if stamp is None else int(stamp),
+    )
+
+
+def write_shard(
+    root: Path,
+    index: int,
+    samples: Sequence[Sample],
+    *,
+    unit_m: float | None = None,
+    png_level: int = 6,
+) -> Path:
+    """Write one shard whole, or not at all; an older one of that number is replaced.
+
+    Frames without a key are named by the shard's number and their own.
+
+    :raises InputError: as :func:`encode`, or for a key that is no name of a frame.
+    """
+    Path(root).mkdir(parents=True, exist_ok=True)
+    packed = (
+        (
+            sample.key or f"{index:05d}_{row:04d}",
+            encode(sample, unit_m=unit_m, png_level=png_level),
+        )
+        for row, sample in enumerate(samples)
+    )
+    return write_members(shard_path(root, index), packed)
+
+
+def write_members(path: Path, frames: Iterator[tuple[str, Mapping[str, bytes]]]) -> Path:
+    """Write frames, each a key and its members by suffix, as the shard ``path``.
+
+    :raises InputError: for a key of other than letters, digits, ``_`` and ``-``, or over 80.
+    """
+    with (
+        atomic_write(path) as stream,
+        tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as shard,
+    ):
+        for key, members in frames:
+            if not _KEY.fullmatch(key):
+                raise InputError(
+                    f"{key!r} cannot name a frame: expected up to 80 letters, digits, _ and -"
+                )
+            for suffix, content in members.items():
+                # Nothing but the content: one corpus made twice is the same file.
+                entry = tarfile.TarInfo(f"{key}.{suffix}")
+                entry.size = len(content)
+                shard.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def scan(path: Path) -> list[Place]:
+    """The frames of a shard in their order, found by its headers alone.
+
+    :raises TrainingError: if it is no tar file or cut short.
+    """
+    places: list[Place] = []
+    try:
+        with tarfile.open(path, "r:") as shard:
+            for entry in shard:
+                if not entry.isfile():
+                    continue
+                folder, _, name = entry.name.rpartition("/")
+                key = "/".join(part for part in (folder, name.partition(".")[0]) if part)
+                end = entry.offset_data + -(-entry.size // _BLOCK) * _BLOCK
+                known = bool(places) and places[-1].key == key
+                begin = places.pop().offset if known else entry.offset
+                places.append(Place(key, begin, end - begin))
+            # A whole archive ends with zeros; one that was cut between two frames does not.
+            whole = path.stat().st_size >= shard.offset + _BLOCK
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise TrainingError(
+            f"cannot read {path}: {error}; the shard is damaged or cut short: delete it and "
+            "make it again"
+        ) from error
+    if not whole:
+        raise TrainingError(
+            f"{path} is cut short after {len(places)} frames: delete it and make it again"
+        )
+    return places
+
+
+def members_of(content: bytes, key: str) -> dict[str, bytes]:
+    """The members of one frame by suffix, from its bytes as a :class:`Place` delimits them.
+
+    :raises TrainingError: if they are no members of a tar file.
+    """
+    members: dict[str, bytes] = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as shard:
+            for entry in shard:
+                stream = shard.extractfile(entry)
+                if stream is not None:
+                    name = entry.name.rpartition("/")[2]
+                    members[name.partition(".")[2].lower()] = stream.read()
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise TrainingError(
+            f"frame {key} is damaged ({error}): its shard was changed after its index was made"
+        ) from error
+    return members
+
+
+def _encode_colours(rgb_hwc: np.ndarray) -> bytes:
+    bgr_hwc = cv2.cvtColor(np.ascontiguousarray(rgb_hwc), cv2.COLOR_RGB2BGR)
+    return _packed(".jpg", bgr_hwc, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+
+
+def _encode_depth(depth_m: np.ndarray, unit_m: float | None, png_level: int) -> tuple[bytes, float]:
+    depth_m = np.asarray(depth_m, np.float32)
+    known = np.isfinite(depth_m) & (depth_m > 0)
+    if unit_m is None:
+        farthest = float(depth_m.max(where=known, initial=0))
+        fitting = [unit for unit in UNITS_M if farthest <= 65535 * unit]
+        unit_m = fitting[0] if fitting else UNITS_M[-1]
+    with np.errstate(invalid="ignore", over="ignore"):
+        steps = np.rint(depth_m * np.float32(1 / unit_m))
+        steps = np.where(known & (steps <= 65535), steps, 0).astype(np.uint16)
+    options = [*_PNG, cv2.IMWRITE_PNG_COMPRESSION, png_level]
+    return _packed(".png", steps, options), unit_m
+
+
+def _packed(suffix: str, image: np.ndarray, options: Sequence[int]) -> bytes:
+    done, packed = cv2.imencode(suffix, image, list(options))
+    if not done:  # pragma: no cover - OpenCV always carries these codecs
+        raise InputError(f"OpenCV cannot write {suffix} of {image.dtype} {image.shape}")
+    return packed.tobytes()
+
+
+def _unpacked(content: bytes, name: str, flags: int) -> np.ndarray:
+    buffer = np.frombuffer(content, np.uint8)
+    image = cv2.imdecode(buffer, flags) if buffer.size else None
+    if image is None:
+        raise TrainingError(f"{name} cannot be decoded: make the shard again")
+    return image
+
+
+def _map(content: bytes, name: str, shape: tuple[int, int]) -> np.ndarray:
+    """(H, W) int32."""
+    values = _unpacked(content, name, cv2.IMREAD_UNCHANGED)
+    if values.shape != shape or values.dtype not in (np.uint8, np.uint16):
+        raise TrainingError(
+            f"{name} is {values.dtype} {values.shape}, expected 8 or 16 bits of the image's {shape}"
+        )
+    return values.astype(np.int32)
