@@ -38,8 +38,8 @@ IMAGE_INPUTS = (
         "image",
         "sensor_msgs/Image",
         _IMAGE,
-        "The image: rgb8, bgr8, rgba8, bgra8, mono8, 8UC1, 8UC3, bayer_*8, yuv422 in both "
-        "orders, nv12 or nv21.",
+        "The image: rgb, bgr, rgba, bgra, mono or bayer_* with 8 or 16 bits, 8UC1, 8UC3, 8UC4, "
+        "yuv422 in both orders, nv12 or nv21.",
         "with image_transport raw",
     ),
     InputTopic(
