@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 # The checks have an environment of their own, without PyTorch and ROS: .pre-commit-config.yaml names it.
 LINT   := .venv-lint
+# Readers of what is installed have one, too.
+SUPPLY := .venv-supply
 # PyTorch is only needed to test, train and export. Any CPU or CUDA build from 2.6 on will do.
 TORCH  ?= torch==2.13.0
 SOURCES := $(shell find dense_perception launch config models resource -type f -not -name '*.pyc' 2>/dev/null)
@@ -18,7 +20,7 @@ define make_environment
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-durations lint types hooks format build docs corpus train clean
+.PHONY: help demo test test-fast test-durations lint types hooks format build docs bounds sbom audit licences corpus train clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +55,24 @@ build: $(VENV)/.dev ## Build the package with colcon into build/ and install/
 docs: $(VENV)/.demo ## Write docs/nodes, docs/commands.md and config/*_node.yaml from the code
 	$(BIN)/python -m dense_perception.commands.reference
 
+bounds: $(SUPPLY)/.installed ## Install the lowest and the newest versions that setup.py allows, run the tests with each
+	./.ci/bounds lowest
+	./.ci/bounds newest
+
+sbom: $(VENV)/.demo $(SUPPLY)/.installed ## Write dist/sbom.cdx.json: all that is installed in VENV, as CycloneDX
+	@mkdir -p dist
+	$(SUPPLY)/bin/cyclonedx-py environment --output-reproducible --output-file dist/sbom.cdx.json $(BIN)/python
+	@echo "Wrote dist/sbom.cdx.json"
+
+audit: $(SUPPLY)/.installed ## Ask PyPI for known weaknesses of what setup.py resolves to now; fails if PyPI cannot say
+	@mkdir -p dist
+	$(SUPPLY)/bin/uv pip compile -q setup.py $(addprefix --extra ,ros openvino fetch export train synthetic) \
+	  --no-header --no-annotate --generate-hashes --output-file dist/audited.txt
+	$(SUPPLY)/bin/pip-audit --strict --disable-pip --progress-spinner off -r dist/audited.txt
+
+licences: $(VENV)/.dev ## Print the licences of what is installed; fails at one that nobody has looked at
+	$(BIN)/python .ci/licences.py
+
 corpus: $(VENV)/.train ## Generate the training rooms (installs rendering packages with apt)
 	./docker/install_rendering.sh
 	$(BIN)/dense-perception data synthesize rooms --out corpora/rooms --frames 12000 --seed 1
@@ -63,7 +83,7 @@ train: $(VENV)/.train ## Train the default model on the generated rooms
 	  --data corpora/rooms --validation corpora/rooms_val --out runs/tiny --minutes 60 --resume
 
 clean: ## Remove the environment and everything built
-	rm -rf $(VENV) $(LINT) build install log dist out *.egg-info
+	rm -rf $(VENV) $(LINT) $(SUPPLY) .venv-bounds build install log dist out *.egg-info
 
 $(BIN)/python:
 	$(call make_environment,$(VENV))
@@ -74,6 +94,12 @@ $(LINT)/.installed: .ci/lint-requirements.txt
 	@rm -rf $(LINT)
 	$(call make_environment,$(LINT))
 	$(LINT)/bin/python -m pip --disable-pip-version-check -q install -r .ci/lint-requirements.txt
+	@touch $@
+
+$(SUPPLY)/.installed: .ci/supply-requirements.txt
+	@rm -rf $(SUPPLY)
+	$(call make_environment,$(SUPPLY))
+	$(SUPPLY)/bin/python -m pip --disable-pip-version-check -q install -r .ci/supply-requirements.txt
 	@touch $@
 
 $(VENV)/.demo: setup.py | $(BIN)/python

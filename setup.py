@@ -33,7 +33,7 @@ TEST = [
     "onnx>=1.17",
     "psutil>=5.9",
     "transformers>=4.50",
-    "rosbags-image>=0.9",
+    "rosbags-image>=0.10.2",
     "efficientnet-lite-pytorch==0.1.0",
 ]
 
@@ -52,7 +52,7 @@ setup(
         "PyYAML>=6",
         "opencv-python-headless>=4.6",
         "onnxruntime>=1.17",
-        "rosbags>=0.10.6",
+        "rosbags>=0.11.7",
         "tqdm>=4.60",
     ],
     extras_require={
@@ -71,7 +71,7 @@ setup(
             "numba>=0.60",
         ],
         "test": TEST,
-        "dev": [*TEST, "mypy>=2.4,<2.5", "colcon-common-extensions"],
+        "dev": [*TEST, "mypy>=2.4,<2.5", "colcon-common-extensions>=0.3"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),

@@ -15,6 +15,8 @@ case $gpu in
         exit 2
         ;;
 esac
+# ROS 2's cv_bridge is built for OpenCV 4, and fails beside OpenCV 5, which numbers pixel types anew.
+packages+=("opencv-python-headless<5")
 # ROS 2's messages were compiled for the system's NumPy: another major version refuses to load them.
 if major=$(python3 -c 'import numpy; print(numpy.__version__.split(".")[0])' 2>/dev/null); then
     packages+=("numpy<$((major + 1))")

@@ -92,6 +92,41 @@ def test_nodes_do_not_run_as_root(dockerfile: Path) -> None:
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_the_base_can_be_held_to_a_digest(dockerfile: Path) -> None:
+    before, *stages = dockerfile.read_text().split("\nFROM ")
+    assert stages[0].startswith("${BASE} AS base\n")
+    assert re.search(r"^ARG BASE=\S+:\S+$", before, re.MULTILINE)
+    built_on = {stage.split()[0] for stage in stages[1:]}
+    assert built_on == {"base"}, "another image would come by its tag"
+    assert 'LABEL org.opencontainers.image.base.name="${BASE}"' in stages[-1]
+
+
+def digest(tmp_path: Path, answer: str) -> subprocess.CompletedProcess[str]:
+    """What docker/digest.sh makes of a registry's answer; ``docker`` writes down its arguments."""
+    fake = tmp_path / "docker"
+    fake.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\necho "{answer}"\n')
+    fake.chmod(0o755)
+    return subprocess.run(
+        [str(DOCKER / "digest.sh"), "ros:kilted-ros-base@sha256:old"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_tag_becomes_the_digest_that_it_has_now(tmp_path: Path) -> None:
+    number = f"sha256:{'0f' * 32}"
+    assert digest(tmp_path, number).stdout == f"ros:kilted-ros-base@{number}\n"
+    assert (tmp_path / "asked").read_text().endswith("{{.Manifest.Digest}} ros:kilted-ros-base\n")
+
+
+def test_what_is_no_digest_is_not_built_on(tmp_path: Path) -> None:
+    done = digest(tmp_path, "sha256:0f")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "answers 'sha256:0f' for ros:kilted-ros-base" in done.stderr
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
 def test_commands_are_bash(dockerfile: Path) -> None:
     commands = [rest for name, rest in instructions(dockerfile) if name == "RUN"]
     assert commands
@@ -152,7 +187,8 @@ def test_installation(
         env={**os.environ, "PATH": f"{fake.parent}:{os.environ['PATH']}"},
         check=True,
     )
-    assert record.read_text() == f"-m pip install --no-cache-dir /src{extras} {packages}numpy<2\n"
+    held = "opencv-python-headless<5 numpy<2"  # ROS 2's cv_bridge and messages are built for these
+    assert record.read_text() == f"-m pip install --no-cache-dir /src{extras} {packages}{held}\n"
     for extra in filter(None, extras.strip("[]").split(",")):
         assert extra in described["extras_require"]
     executables = list((venv / "lib/dense_perception").iterdir())

@@ -177,7 +177,9 @@ class OpenVinoBackend(Backend):
         try:
             engine = obtain_engine(self._key(shapes), build)
             if compiled is None:
-                compiled = self._core.import_model(engine.payload, self._device, config)
+                # 2024.4 to 2025.1, at least, refuse a cache's folder where they need none.
+                imports = {name: value for name, value in config.items() if name != "CACHE_DIR"}
+                compiled = self._core.import_model(engine.payload, self._device, imports)
         except Exception:  # this device cannot export, or not import what it exported
             return compiled or self._core.compile_model(model, self._device, config)
         if shapes == self._first:

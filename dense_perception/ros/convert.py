@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
@@ -33,6 +36,7 @@ _LAYOUTS = {
     "16UC1": (1, np.uint16),
     "32FC1": (1, np.float32),
 }
+_LINKED_OPENCV = re.compile(rb"libopencv_core\.so\.(\d)")
 _PROBE = """
 from cv_bridge import CvBridge
 from sensor_msgs.msg import Image
@@ -78,6 +82,30 @@ def image_bridge() -> Any:
         return CvBridge()
     except Exception:
         return None
+
+
+def cv_bridge_doubt() -> str | None:
+    """Why cv_bridge fails beside this Python's OpenCV, with the cure; ``None`` if nothing is wrong.
+
+    OpenCV 5 numbers its pixel types anew (``CV_8UC3`` is 64, before 16), and cv_bridge hands such
+    numbers from its compiled part, which ROS 2 built for one OpenCV, to ``cv2``.
+    """
+    spec = find_spec("cv_bridge")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        for library in Path(folder).rglob("*.so"):
+            linked = _LINKED_OPENCV.search(library.read_bytes())
+            if linked is None:
+                continue
+            built, here = int(linked[1]), int(cv2.__version__.split(".")[0])
+            if built == here or max(built, here) < 5:
+                return None
+            cure = "<5" if built < 5 else f">={built}"
+            return (
+                f"cv_bridge was built for OpenCV {built} and fails with {cv2.__version__} of "
+                f"{Path(cv2.__file__).parent}. This node does without it, others in this "
+                f"environment do not: pip install 'opencv-python-headless{cure}'"
+            )
+    return None
 
 
 def depth_message(depth_m: np.ndarray, header: Header, encoding: str = "32FC1") -> Image:

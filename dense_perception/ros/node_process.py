@@ -19,6 +19,7 @@ from rclpy.utilities import remove_ros_args
 
 from dense_perception.core.errors import InputError
 from dense_perception.core.machine import keep_freed_memory
+from dense_perception.ros.convert import cv_bridge_doubt
 from dense_perception.ros.parameter_table import table
 from dense_perception.ros.params import CloudParameters, PerceptionParameters
 from dense_perception.ros.perception_node import PerceptionNode
@@ -71,6 +72,8 @@ def run_node(
             return 1
         executor.add_node(node)
         logging.getLogger("dense_perception").addHandler(_ConsoleRelay(node.get_logger()))
+        if doubt := cv_bridge_doubt():
+            node.get_logger().warning(doubt)
         # What is there now stays. Else each collection would walk through all of it, 20 ms in
         # which no thread answers, when a model goes.
         gc.collect()

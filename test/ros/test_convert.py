@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -186,3 +187,38 @@ def test_a_cv_bridge_that_crashes_is_not_used(
         assert isinstance(find_bridge(), _Bridge) is usable
     finally:
         find_bridge.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("library", "here", "cure"),
+    [
+        ("libopencv_core.so.406", "5.0.0", "opencv-python-headless<5"),  # Debian 12's
+        ("libopencv_core.so.4.5d", "5.0.0", "opencv-python-headless<5"),  # Ubuntu 22.04's
+        ("libopencv_core.so.500", "4.12.0", "opencv-python-headless>=5"),
+        ("libopencv_core.so.406", "4.12.0", None),
+        ("libopencv_core.so.3.2", "4.12.0", None),  # the same numbers
+        ("libopencv_core.so.500", "5.1.0", None),
+        ("libboost_python311.so.1.74", "5.0.0", None),
+    ],
+)
+def test_a_cv_bridge_for_another_opencv_is_named_with_the_cure(
+    library: str, here: str, cure: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = tmp_path / "cv_bridge" / "boost"
+    compiled.mkdir(parents=True)
+    (compiled.parent / "__init__.py").touch()
+    (compiled / "cv_bridge_boost.cpython-311-x86_64-linux-gnu.so").write_bytes(
+        b"\x7fELF\0libm.so.6\0" + library.encode() + b"\0"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("cv2.__version__", here)
+    doubt = convert.cv_bridge_doubt()
+    assert (doubt is not None) is (cure is not None)
+    if doubt is not None:
+        assert f"pip install '{cure}'" in doubt
+        assert here in doubt
+
+
+def test_without_cv_bridge_there_is_nothing_to_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convert, "find_spec", lambda name: None)
+    assert convert.cv_bridge_doubt() is None
