@@ -45,6 +45,7 @@ HEADINGS: dict[str, dict[str, Verb]] = {
                 "info": Verb("depth, classes and source of a corpus", f"{_COMMANDS}.data_info"),
             },
         ),
+        "extract": Verb("recordings to a corpus", f"{_COMMANDS}.extract"),
         "train": Verb(
             "train a model",
             f"{_COMMANDS}.train",

@@ -19,6 +19,7 @@ from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
 from dense_perception.data.files import read_image, read_jpeg
 from dense_perception.data.sample import Sample
+from dense_perception.imaging.transforms import quaternion_of
 
 FRAMES_FILE = "frames.json"
 
@@ -108,18 +109,4 @@ class FolderPairs:
 def position_and_quaternion(matrix: np.ndarray) -> np.ndarray:
     """x, y, z and qx, qy, qz, qw, float32, of a 4x4 (or flat) matrix of a rigid motion."""
     matrix = matrix.reshape(4, 4)
-    turn = matrix[:3, :3]
-    # The largest of four squares is far from zero, so the division by its root is safe.
-    trace = np.trace(turn)
-    squares = np.array([*(1 + 2 * np.diag(turn) - trace), 1 + trace])
-    which = int(np.argmax(squares))
-    products = np.empty((4, 4))
-    products[:3, :3] = turn + turn.T
-    products[:3, 3] = products[3, :3] = [
-        turn[2, 1] - turn[1, 2],
-        turn[0, 2] - turn[2, 0],
-        turn[1, 0] - turn[0, 1],
-    ]
-    np.fill_diagonal(products, squares)
-    quaternion = products[which] / np.linalg.norm(products[which])
-    return np.array([*matrix[:3, 3], *quaternion], np.float32)
+    return np.array([*matrix[:3, 3], *quaternion_of(matrix[:3, :3])], np.float32)

@@ -287,14 +287,16 @@ def _encode_colours(rgb_hwc: np.ndarray) -> bytes:
 
 def _encode_depth(depth_m: np.ndarray, unit_m: float | None, png_level: int) -> tuple[bytes, float]:
     depth_m = np.asarray(depth_m, np.float32)
-    known = np.isfinite(depth_m) & (depth_m > 0)
     if unit_m is None:
+        known = np.isfinite(depth_m) & (depth_m > 0)
         farthest = float(depth_m.max(where=known, initial=0))
         fitting = [unit for unit in UNITS_M if farthest <= 65535 * unit]
         unit_m = fitting[0] if fitting else UNITS_M[-1]
     with np.errstate(invalid="ignore", over="ignore"):
-        steps = np.rint(depth_m * np.float32(1 / unit_m))
-        steps = np.where(known & (steps <= 65535), steps, 0).astype(np.uint16)
+        steps = depth_m * np.float32(1 / unit_m)
+        steps += np.float32(0.5)
+        known = (steps >= 0) & (steps < 65536)  # NaN and infinity are not
+        steps = np.where(known, steps, 0).astype(np.uint16)
     options = [*_PNG, cv2.IMWRITE_PNG_COMPRESSION, png_level]
     return _packed(".png", steps, options), unit_m
 

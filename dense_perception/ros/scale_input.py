@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import deque
 from typing import TypeAlias
 
-import numpy as np
 from rclpy.qos import qos_profile_sensor_data
-from sensor_msgs.msg import Image, LaserScan, PointCloud2, PointField
+from sensor_msgs.msg import Image, LaserScan, PointCloud2
 
 from dense_perception.core.camera import Frame, Intrinsics
 from dense_perception.core.errors import InputError
 from dense_perception.core.prediction import Prediction
 from dense_perception.imaging.messages import message_depth_m, stamp_ns
+from dense_perception.imaging.point_messages import cloud_points, scan_points
 from dense_perception.ros.diagnostics import NodeLog
 from dense_perception.ros.node_graph import Graph, Subscription
 from dense_perception.ros.params import ScaleParameters
@@ -25,7 +25,6 @@ Measurement: TypeAlias = Image | PointCloud2 | LaserScan
 _KEPT = 4
 _LARGEST_AGE_NS = 200_000_000
 _KINDS = {"depth": Image, "points": PointCloud2, "scan": LaserScan}
-_FLOATS = {PointField.FLOAT32: "f4", PointField.FLOAT64: "f8"}
 
 
 class ScaleInput:
@@ -111,58 +110,3 @@ class ScaleInput:
             buffer = self._transforms.buffer
             xyz = buffer.lookup(frame.frame_id, source, frame.stamp_ns / 1e9).apply(xyz)
         return KnownDepths.from_points(xyz, intrinsics)
-
-
-def cloud_points(message: PointCloud2) -> np.ndarray:
-    """(N, 3) float64 metres of the fields x, y and z, in the message's frame.
-
-    :raises InputError: if they are missing, of another type, or the sizes contradict each other.
-    """
-    fields = {field.name: field for field in message.fields}
-    if not {"x", "y", "z"} <= fields.keys():
-        raise InputError(f"the cloud has the fields {sorted(fields)}, expected x, y and z")
-    step, count = message.point_step, message.width * message.height
-    order = ">" if message.is_bigendian else "<"
-    formats = [_FLOATS.get(fields[name].datatype) for name in "xyz"]
-    offsets = [fields[name].offset for name in "xyz"]
-    if None in formats:
-        raise InputError("x, y and z of the cloud are expected to be FLOAT32 or FLOAT64")
-    row_bytes = message.width * step
-    fits = all(
-        offset + int(str(kind)[1]) <= step for offset, kind in zip(offsets, formats, strict=True)
-    )
-    if not fits or message.row_step < row_bytes:
-        raise InputError(
-            f"point_step is {step} and row_step {message.row_step}, expected them to hold the "
-            f"fields of {message.width} points in a row"
-        )
-    data = np.frombuffer(message.data, np.uint8)
-    if len(data) < message.row_step * message.height:
-        raise InputError(
-            f"the cloud has {len(data)} bytes, expected {message.row_step * message.height}"
-        )
-    if count == 0:
-        return np.empty((0, 3))
-    rows = data[: message.row_step * message.height].reshape(message.height, message.row_step)
-    packed = np.ascontiguousarray(rows[:, :row_bytes]).reshape(-1)
-    kind = np.dtype(
-        {
-            "names": ["x", "y", "z"],
-            "formats": [f"{order}{each}" for each in formats],
-            "offsets": offsets,
-            "itemsize": step,
-        }
-    )
-    points = packed.view(kind)
-    return np.stack([points[name].astype(np.float64) for name in "xyz"], axis=1)
-
-
-def scan_points(message: LaserScan) -> np.ndarray:
-    """(N, 3) float64 metres of the returns within the scan's range, in its own frame (z = 0)."""
-    ranges = np.asarray(message.ranges, np.float64)
-    with np.errstate(invalid="ignore"):  # an infinite increment gives NaN, which is left out below
-        angles = message.angle_min + np.arange(len(ranges)) * message.angle_increment
-    valid = (ranges >= message.range_min) & (ranges <= message.range_max)
-    valid &= np.isfinite(ranges) & np.isfinite(angles)
-    ranges, angles = ranges[valid], angles[valid]
-    return np.stack([ranges * np.cos(angles), ranges * np.sin(angles), np.zeros_like(ranges)], 1)

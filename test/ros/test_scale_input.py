@@ -16,9 +16,9 @@ from geometry_msgs.msg import TransformStamped
 from sensor_msgs.msg import LaserScan, PointCloud2, PointField
 
 from dense_perception.core.errors import InputError
-from dense_perception.ros import transforms
-from dense_perception.ros.scale_input import cloud_points, scan_points
-from dense_perception.ros.transforms import TransformBuffer
+from dense_perception.imaging import transforms
+from dense_perception.imaging.point_messages import cloud_points, scan_points
+from dense_perception.imaging.transforms import TransformBuffer
 
 
 def stamped(

@@ -1,0 +1,1 @@
+"""Recordings to corpora: matched by stamp, undistorted, registered to the colour camera."""

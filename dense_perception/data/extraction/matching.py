@@ -1,0 +1,108 @@
+"""Messages of several topics that belong to one colour image, by their headers' stamps."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dense_perception.core.errors import InputError
+from dense_perception.imaging.messages import stamp_ns
+from dense_perception.media.bag_reader import BagMessage, BagReader
+
+# What belongs to an image was recorded within this time of it: on slow disks and in busy nodes.
+_PATIENCE_NS = 500_000_000
+
+
+@dataclass(slots=True)
+class Match:
+    """A colour image, its number among the topic's, and what was found for it by topic."""
+
+    number: int
+    stamp_ns: int
+    time_ns: int
+    colour: Any
+    partners: dict[str, Any] = field(default_factory=dict)
+
+
+class Matcher:
+    """Iterates over the colour images ``first`` to ``stop`` (excluded) of a bag.
+
+    Every image comes with the message of each topic in ``partners`` that is nearest by stamp,
+    within ``tolerance_ns``. Messages of ``others`` (transforms) are handed to ``on_other`` before
+    any image that they may be needed for comes. Only half a second of the bag is held.
+    """
+
+    def __init__(
+        self,
+        bag: BagReader,
+        colour: str,
+        partners: Sequence[str],
+        tolerance_ns: int,
+        others: Sequence[str] = (),
+        first: int = 0,
+        stop: int | None = None,
+    ) -> None:
+        self.bag = bag
+        self.problems: list[str] = []
+        self._colour, self._partners, self._others = colour, tuple(partners), tuple(others)
+        self._tolerance_ns = tolerance_ns
+        self._first, self._stop = first, stop
+        self._recent: dict[str, deque[tuple[int, BagMessage]]] = {
+            topic: deque() for topic in self._partners
+        }
+
+    def on_other(self, topic: str, content: Any) -> None:
+        """What a message of ``others`` says; for a subclass or to be replaced."""
+
+    def __iter__(self) -> Iterator[Match]:
+        waiting: deque[Match] = deque()
+        number = -1
+        for message in self.bag.messages([self._colour, *self._partners, *self._others]):
+            while waiting and message.time_ns > waiting[0].time_ns + _PATIENCE_NS:
+                yield self._with_partners(waiting.popleft())
+            if message.topic == self._colour:
+                number += 1
+                if self._stop is not None and number >= self._stop:
+                    # Its partners and transforms may still come: read on until they have.
+                    if not waiting:
+                        return
+                    continue
+                if number < self._first:
+                    continue
+            content = self._content(message)
+            if content is None:
+                continue
+            if message.topic == self._colour:
+                match = Match(number, stamp_ns(content.header), message.time_ns, content)
+                waiting.append(match)
+            elif message.topic in self._recent:
+                recent = self._recent[message.topic]
+                recent.append((stamp_ns(content.header), message))
+                while recent[0][1].time_ns < message.time_ns - 3 * _PATIENCE_NS:
+                    recent.popleft()
+            else:
+                self.on_other(message.topic, content)
+        yield from (self._with_partners(match) for match in waiting)
+        for problem in self.bag.problems:
+            self.note(problem)
+
+    def note(self, problem: str) -> None:
+        """Remember a problem once."""
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    def _content(self, message: BagMessage) -> Any:
+        try:
+            return self.bag.deserialize(message)
+        except InputError as error:
+            self.note(f"{message.topic} at {message.time_ns} ns: {error}")
+            return None
+
+    def _with_partners(self, match: Match) -> Match:
+        for topic, recent in self._recent.items():
+            best = min(recent, key=lambda each: abs(each[0] - match.stamp_ns), default=None)
+            if best is not None and abs(best[0] - match.stamp_ns) <= self._tolerance_ns:
+                match.partners[topic] = self._content(best[1])
+        return match

@@ -1,0 +1,314 @@
+"""One recording, or a span of it, to shards; stopped anywhere, it goes on after the last shard."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from dense_perception.core.errors import InputError
+from dense_perception.core.storage import atomic_write_text
+from dense_perception.data.extraction.matching import Match, Matcher
+from dense_perception.data.extraction.scene import Cameras, Motions, motions_of, thumbnail
+from dense_perception.data.extraction.topics import TopicNames, Topics, choose_topics, doubts
+from dense_perception.data.shards import encode, write_members
+from dense_perception.imaging.transforms import TransformBuffer
+from dense_perception.media.bag_reader import BagReader
+
+JOURNALS = ".extract"
+_PER_SHARD = 128
+# Depth sensors' noise hardly gets smaller by trying harder, and this is where the time goes.
+_PNG_LEVEL = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How frames are taken; all of it must be equal for an extraction to be continued.
+
+    :param still: frames whose image differs by less than this many levels (of 255, mean over a
+        small gray copy) from the last one taken are dropped; 0 takes all.
+    :param rate_hz: take no more frames a second than this; 0 for all.
+    :param size: width and height of the frames; None keeps the images'.
+    :param world: frame of /tf that poses are given in; empty for none.
+    """
+
+    topics: TopicNames = field(default_factory=TopicNames)
+    tolerance_ms: float = 30.0
+    still: float = 1.5
+    rate_hz: float = 0.0
+    size: tuple[int, int] | None = None
+    hfov_deg: float | None = None
+    world: str = ""
+
+
+@dataclass(frozen=True)
+class Span:
+    """The colour images ``first`` to ``stop`` (excluded; None for the end) of a recording.
+
+    ``name`` is part of the shards' names, so it is unique in the corpus ``out``.
+    """
+
+    bag: Path
+    name: str
+    out: Path
+    first: int = 0
+    stop: int | None = None
+
+
+@dataclass
+class Progress:
+    """What is done of a span: shards written, and where to go on.
+
+    ``seen`` images were dealt with, ``frames`` taken, ``still`` dropped since nothing moved,
+    ``partners`` counts by topic how many frames have its messages.
+    """
+
+    shards: int = 0
+    seen: int = 0
+    frames: int = 0
+    still: int = 0
+    partners: dict[str, int] = field(default_factory=dict)
+    thumbnail: str = ""
+    stamp_ns: int = 0
+    width: int = 0
+    height: int = 0
+    classes: list[str] = field(default_factory=list)
+    topics: dict[str, Any] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    finished: bool = False
+
+
+def extract_span(
+    span: Span,
+    settings: Settings,
+    threads: int = 1,
+    on_seen: Callable[[int], None] = lambda count: None,
+) -> Progress:
+    """Write the frames of ``span`` as shards of its corpus; those that are there are kept.
+
+    :param on_seen: told how many images were dealt with since the last call.
+    :raises InputError: if the recording or its topics cannot be used, or the corpus was begun with
+        other settings.
+    """
+    journal = span.out / JOURNALS / f"{span.name}.json"
+    wanted = json.loads(json.dumps(asdict(settings)))
+    progress = _read(journal, wanted)
+    on_seen(progress.seen)
+    if progress.finished:
+        return progress
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    with BagReader(span.bag) as bag, ThreadPoolExecutor(max(1, threads)) as pool:
+        topics = choose_topics(bag, settings.topics)
+        progress.topics = _named(topics)
+        progress.classes = list(topics.classes)
+        extraction = _Extraction(span, settings, topics, bag, progress)
+        for result in _ahead(pool, extraction.jobs(on_seen), 2 * threads + 2):
+            extraction.take(result)
+            if len(extraction.pending) == _PER_SHARD:
+                extraction.write(journal, wanted)
+        extraction.finish()
+        extraction.write(journal, wanted)
+    return progress
+
+
+class _Extraction:
+    def __init__(
+        self, span: Span, settings: Settings, topics: Topics, bag: BagReader, progress: Progress
+    ) -> None:
+        self.progress = progress
+        self.pending: list[tuple[str, dict[str, bytes]]] = []
+        self._span, self._settings = span, settings
+        self._cameras = Cameras(topics, settings.size, settings.hfov_deg)
+        self._buffer = TransformBuffer()
+        partners = [name for name in (topics.depth, *topics.points, topics.labels) if name]
+        self._matcher = Matcher(
+            bag,
+            topics.colour,
+            partners,
+            round(settings.tolerance_ms * 1e6),
+            topics.transforms,
+            max(span.first, progress.seen + span.first),
+            span.stop,
+        )
+        self._matcher.on_other = self._on_transforms  # type: ignore[method-assign]
+        for doubt in doubts(topics):
+            self._note(doubt)
+        self._last: np.ndarray | None = None
+        if progress.thumbnail:
+            stored = np.frombuffer(base64.b64decode(progress.thumbnail), np.uint8)
+            decoded = cv2.imdecode(stored, cv2.IMREAD_UNCHANGED)
+            self._last = None if decoded is None else decoded.astype(np.float32)
+        self._last_ns = progress.stamp_ns
+        self._seen, self._still = progress.seen, progress.still
+
+    def jobs(self, on_seen: Callable[[int], None]) -> Iterator[Callable[[], _Result]]:
+        """What is to be computed for each frame that is taken, in order."""
+        settings = self._settings
+        interval_ns = 1e9 / settings.rate_hz if settings.rate_hz else 0
+        for match in self._matcher:
+            on_seen(1)
+            seen = self._seen = match.number - self._span.first + 1
+            still = False
+            soon = 0 <= match.stamp_ns - self._last_ns < 0.9 * interval_ns
+            if self._last_ns and soon:
+                continue
+            try:
+                small = thumbnail(match.colour) if settings.still else None
+            except InputError as error:
+                self._note(f"{self._cameras.topics.colour} at {match.stamp_ns} ns: {error}")
+                continue
+            if small is not None and self._last is not None:
+                still = float(np.abs(small - self._last).mean()) < settings.still
+            if still:
+                self._still += 1
+                continue
+            try:
+                motions, problems = motions_of(match, self._cameras, self._buffer, settings.world)
+            except InputError as error:
+                self._note(str(error))
+                continue
+            for problem in problems:
+                self._note(problem)
+            self._last, self._last_ns = small, match.stamp_ns
+            yield _Job(self._cameras, self._span.name, match, motions, seen, self._still, small)
+
+    def take(self, result: _Result) -> None:
+        """Keep a frame that was computed, or say why it was not."""
+        if result.problem:
+            self._note(result.problem)
+            return
+        progress = self.progress
+        self.pending.append((result.key, result.members))
+        progress.seen, progress.stamp_ns = result.seen, result.stamp_ns
+        progress.still = result.still
+        progress.frames += 1
+        progress.width, progress.height = result.size
+        if result.thumbnail is not None:
+            packed = cv2.imencode(".png", np.rint(result.thumbnail).astype(np.uint8))[1]
+            progress.thumbnail = base64.b64encode(packed.tobytes()).decode()
+        counts = Counter(progress.partners)
+        counts.update(result.partners)
+        progress.partners = dict(counts)
+
+    def finish(self) -> None:
+        """All images were dealt with, those that were dropped at the end too."""
+        self.progress.seen, self.progress.still = self._seen, self._still
+        self.progress.finished = True
+
+    def write(self, journal: Path, settings: dict[str, Any]) -> None:
+        """Write what is pending as a shard, then remember how far it goes."""
+        progress = self.progress
+        if self.pending:
+            name = f"{self._span.name}-{progress.shards:05d}.tar"
+            write_members(self._span.out / name, iter(self.pending))
+            self.pending = []
+            progress.shards += 1
+        for problem in self._matcher.problems:
+            self._note(problem)
+        atomic_write_text(journal, json.dumps({"settings": settings, **asdict(progress)}, indent=1))
+
+    def _on_transforms(self, topic: str, content: Any) -> None:
+        for transform in content.transforms:
+            self._buffer.add(transform, static=topic.endswith("_static"))
+
+    def _note(self, problem: str) -> None:
+        if problem not in self.progress.problems:
+            self.progress.problems.append(problem)
+
+
+@dataclass(frozen=True)
+class _Result:
+    key: str = ""
+    members: dict[str, bytes] = field(default_factory=dict)
+    seen: int = 0
+    still: int = 0
+    stamp_ns: int = 0
+    size: tuple[int, int] = (0, 0)
+    partners: tuple[str, ...] = ()
+    thumbnail: np.ndarray | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The work on one frame; runs in any thread."""
+
+    cameras: Cameras
+    name: str
+    match: Match
+    motions: Motions
+    seen: int
+    still: int
+    thumbnail: np.ndarray | None
+
+    def __call__(self) -> _Result:
+        match = self.match
+        key = f"{self.name}_{match.number:06d}"
+        try:
+            sample = self.cameras.sample(match, self.motions, key, self.name)
+            # Sensors and bags give millimetres: that unit loses nothing of them.
+            members = encode(sample, unit_m=0.001, png_level=_PNG_LEVEL)
+        except InputError as error:
+            return _Result(problem=f"{self.cameras.topics.colour}: {error}")
+        size = (sample.intrinsics.width, sample.intrinsics.height)
+        partners = tuple(name for name, found in match.partners.items() if found is not None)
+        return _Result(
+            key,
+            members,
+            self.seen,
+            self.still,
+            match.stamp_ns,
+            size,
+            partners,
+            self.thumbnail,
+        )
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, jobs: Iterator[Callable[[], _Result]], most: int
+) -> Iterator[_Result]:
+    """The results in order, while up to ``most`` jobs are under way."""
+    running: deque[Future[_Result]] = deque()
+    for job in jobs:
+        running.append(pool.submit(job))
+        if len(running) == most:
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()
+
+
+def _named(topics: Topics) -> dict[str, Any]:
+    named = {
+        "colour": topics.colour,
+        "depth": topics.depth,
+        "points": list(topics.points),
+        "labels": topics.labels,
+    }
+    return {use: name for use, name in named.items() if name}
+
+
+def _read(journal: Path, settings: dict[str, Any]) -> Progress:
+    """
+    :raises InputError: if it was begun with other settings.
+    """
+    try:
+        found = json.loads(journal.read_text(encoding="utf-8"))
+        before = found.pop("settings")
+        progress = Progress(**found)
+    except (OSError, ValueError, KeyError, TypeError):
+        return Progress()
+    if before != settings:
+        different = ", ".join(sorted(k for k in settings if before.get(k) != settings[k]))
+        raise InputError(
+            f"{journal.parent.parent} was begun with other settings ({different}): give the same "
+            "again to go on, or choose another --out"
+        )
+    return progress

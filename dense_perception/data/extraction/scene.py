@@ -1,0 +1,284 @@
+"""From matched messages to a frame with its truth: decoded, undistorted, registered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+
+from dense_perception.core.camera import Intrinsics, intrinsics_from_info
+from dense_perception.core.errors import InputError
+from dense_perception.data.extraction.matching import Match
+from dense_perception.data.extraction.registration import (
+    Registration,
+    Undistortion,
+    project_points,
+)
+from dense_perception.data.extraction.topics import Topics, label_values
+from dense_perception.data.sample import Sample
+from dense_perception.imaging.decode import decode_compressed
+from dense_perception.imaging.messages import (
+    is_compressed,
+    is_rectified,
+    message_depth_m,
+    message_rgb,
+)
+from dense_perception.imaging.point_messages import cloud_points, scan_points
+from dense_perception.imaging.transforms import Transform, TransformBuffer
+
+# A depth camera within these of the colour camera is the same one: drivers align depth so.
+_SAME_FOCAL = 0.01
+_SAME_PIXELS = 2.0
+_JPEG_START = b"\xff\xd8\xff"
+_LABEL_ENCODINGS = {"mono8": "u1", "8UC1": "u1", "mono16": "u2", "16UC1": "u2"}
+
+
+@dataclass(frozen=True)
+class Motions:
+    """Where things are at an image's time; looked up while the messages come.
+
+    ``depth`` and ``points`` (by topic) take points to the colour camera's frame; ``camera_7`` is
+    its pose in the world. None or left out where it is not known.
+    """
+
+    depth: Transform | None = None
+    points: Mapping[str, Transform] = field(default_factory=dict)
+    camera_7: np.ndarray | None = None
+
+
+class Cameras:
+    """The cameras of one recording, and what is made of them once: maps and rays.
+
+    :param size: width and height of the frames; None keeps the images'.
+    :param hfov_deg: horizontal field of view where the recording has no calibration; None refuses
+        such a recording.
+    """
+
+    def __init__(
+        self, topics: Topics, size: tuple[int, int] | None, hfov_deg: float | None
+    ) -> None:
+        self.topics = topics
+        self._size, self._hfov_deg = size, hfov_deg
+        self._colour: dict[tuple[int, int], tuple[Undistortion | None, Intrinsics]] = {}
+        self._registrations: dict[tuple[Any, ...], Registration] = {}
+
+    def sample(self, match: Match, motions: Motions, key: str, recording: str) -> Sample:
+        """The frame of a match, with whatever truth was found for it.
+
+        :raises InputError: if an image cannot be decoded, or a calibration cannot be used.
+        """
+        rgb_hwc = message_rgb(match.colour)
+        undistortion, camera = self._camera(rgb_hwc.shape[1], rgb_hwc.shape[0])
+        jpeg = _jpeg(match.colour)
+        if undistortion is not None:
+            rgb_hwc, jpeg = undistortion.image(rgb_hwc), None
+        if self._size is not None and self._size != (camera.width, camera.height):
+            rgb_hwc, jpeg = cv2.resize(rgb_hwc, self._size, interpolation=cv2.INTER_AREA), None
+            camera = camera.resized(*self._size)
+        depth_m = np.zeros((camera.height, camera.width), np.float32)
+        depth = match.partners.get(self.topics.depth)
+        if depth is not None:
+            depth_m = self._depth(depth, match, motions, undistortion, camera)
+        for topic in self.topics.points:
+            points = match.partners.get(topic)
+            motion = motions.points.get(topic)
+            if points is not None and motion is not None:
+                read = scan_points if hasattr(points, "ranges") else cloud_points
+                sparse = project_points(motion.apply(read(points)), camera)
+                depth_m = np.where(depth_m > 0, depth_m, sparse)
+        labels_hw = None
+        labels = match.partners.get(self.topics.labels)
+        if labels is not None:
+            labels_hw = self._fitted(label_image(labels), undistortion, camera)
+        return Sample(
+            rgb_hwc,
+            depth_m,
+            camera,
+            None if labels_hw is None else label_values(labels_hw),
+            camera_7=motions.camera_7,
+            key=key,
+            recording=recording,
+            stamp_ns=match.stamp_ns,
+            jpeg=jpeg,
+        )
+
+    def is_aligned(self, match: Match) -> bool:
+        """Whether depth is seen from the colour camera: one frame, and one camera as far as known.
+
+        :raises InputError: if the calibration of either cannot be used.
+        """
+        depth = match.partners[self.topics.depth]
+        if depth.header.frame_id != match.colour.header.frame_id:
+            return False
+        if self.topics.depth_info is None or self.topics.colour_info is None:
+            return True
+        info = self.topics.depth_info
+        own = intrinsics_from_info(
+            info, info.width, info.height, rectified=is_rectified(self.topics.depth)
+        )
+        info = self.topics.colour_info
+        colour = intrinsics_from_info(
+            info, info.width, info.height, rectified=is_rectified(self.topics.colour)
+        ).resized(own.width, own.height)
+        return (
+            abs(own.fx / colour.fx - 1) < _SAME_FOCAL
+            and abs(own.cx - colour.cx) < _SAME_PIXELS
+            and abs(own.cy - colour.cy) < _SAME_PIXELS
+        )
+
+    def _camera(self, width: int, height: int) -> tuple[Undistortion | None, Intrinsics]:
+        """How the lens is taken out of images of this size, and the pinhole that is left."""
+        if (width, height) not in self._colour:
+            info = self.topics.colour_info
+            if info is not None:
+                camera = intrinsics_from_info(
+                    info, width, height, rectified=is_rectified(self.topics.colour)
+                )
+            elif self._hfov_deg is not None:
+                camera = Intrinsics.from_fov(width, height, self._hfov_deg)
+            else:
+                raise InputError(
+                    f"{self.topics.colour} has no camera_info in the recording, expected it beside "
+                    "the images: give the camera's horizontal field of view with --hfov"
+                )
+            undistortion = Undistortion(camera) if camera.lens is not None else None
+            found = (undistortion, camera if undistortion is None else undistortion.camera)
+            self._colour[width, height] = found
+        return self._colour[width, height]
+
+    def _depth(
+        self,
+        message: Any,
+        match: Match,
+        motions: Motions,
+        undistortion: Undistortion | None,
+        camera: Intrinsics,
+    ) -> np.ndarray:
+        depth_m = message_depth_m(message)
+        if self.is_aligned(match):
+            return self._fitted(np.nan_to_num(depth_m, nan=0, posinf=0), undistortion, camera)
+        if motions.depth is None:
+            return np.zeros((camera.height, camera.width), np.float32)
+        if self.topics.depth_info is None:
+            raise InputError(
+                f"{self.topics.depth} is seen from {message.header.frame_id!r} and has no "
+                "camera_info in the recording, so it cannot be registered to the image: record it, "
+                "or depth that is aligned with the colour camera"
+            )
+        height, width = depth_m.shape
+        own = intrinsics_from_info(
+            self.topics.depth_info, width, height, rectified=is_rectified(self.topics.depth)
+        )
+        motion = motions.depth
+        place = (own, camera, motion.rotation.tobytes(), motion.translation.tobytes())
+        registration = self._registrations.get(place)
+        if registration is None:
+            registration = Registration(own, camera, motion)
+            # Cameras that move against each other need each one once: only the newest is kept.
+            self._registrations = {place: registration}
+        return registration(depth_m)
+
+    def _fitted(
+        self, values_hw: np.ndarray, undistortion: Undistortion | None, camera: Intrinsics
+    ) -> np.ndarray:
+        """A map that is aligned with the colour image, at the frame's size, without the lens."""
+        if undistortion is not None:
+            full = (undistortion.camera.width, undistortion.camera.height)
+            values_hw = cv2.resize(values_hw, full, interpolation=cv2.INTER_NEAREST)
+            values_hw = undistortion.map(values_hw)
+        size = (camera.width, camera.height)
+        if values_hw.shape != size[::-1]:
+            values_hw = cv2.resize(values_hw, size, interpolation=cv2.INTER_NEAREST)
+        return values_hw
+
+
+def motions_of(
+    match: Match, cameras: Cameras, buffer: TransformBuffer, world: str
+) -> tuple[Motions, list[str]]:
+    """Where the sensors of a match and the camera are, and what is not known of that."""
+    topics, colour_frame, problems = cameras.topics, match.colour.header.frame_id, []
+    time_s = match.stamp_ns / 1e9
+
+    def lookup(message: Any, what: str) -> Transform | None:
+        frame = message.header.frame_id
+        if frame == colour_frame:
+            return Transform(np.eye(3), np.zeros(3))
+        try:
+            return buffer.lookup(colour_frame, frame, time_s)
+        except InputError as error:
+            problems.append(f"{what} is left out: {str(error).partition(' at ')[0]} in /tf")
+            return None
+
+    depth = None
+    message = match.partners.get(topics.depth)
+    if message is not None and not cameras.is_aligned(match):
+        depth = lookup(message, topics.depth)
+    points = {}
+    for topic in topics.points:
+        found = match.partners.get(topic)
+        motion = lookup(found, topic) if found is not None else None
+        if motion is not None:
+            points[topic] = motion
+    camera_7 = None
+    if world:
+        try:
+            pose = buffer.lookup(world, colour_frame, time_s)
+            camera_7 = np.array([*pose.translation, *pose.quaternion()], np.float32)
+        except InputError as error:
+            problems.append(f"no poses: {str(error).partition(' at ')[0]} in /tf")
+    return Motions(depth, points, camera_7), problems
+
+
+def label_image(message: Any) -> np.ndarray:
+    """Labels of a message as (H, W), 8 or 16 bits.
+
+    :raises InputError: if it is no image of labels.
+    """
+    if is_compressed(message):
+        labels = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if labels is None or labels.ndim != 2 or labels.dtype not in (np.uint8, np.uint16):
+            raise InputError("the compressed labels are no PNG of one channel, 8 or 16 bits")
+        return np.asarray(labels)
+    kind = _LABEL_ENCODINGS.get(message.encoding)
+    if kind is None:
+        known = ", ".join(_LABEL_ENCODINGS)
+        raise InputError(f"labels are {message.encoding!r}, expected {known}")
+    item = np.dtype((">" if message.is_bigendian else "<") + kind)
+    data = np.frombuffer(message.data, np.uint8)
+    width, height = message.width, message.height
+    if message.step < width * item.itemsize or len(data) < message.step * height:
+        raise InputError(
+            f"labels of {width}x{height} have {len(data)} bytes, expected "
+            f"{height * max(message.step, width * item.itemsize)}"
+        )
+    rows = data[: message.step * height].reshape(height, message.step)
+    packed = np.ascontiguousarray(rows[:, : width * item.itemsize])
+    return packed.view(item).reshape(height, width)
+
+
+def thumbnail(message: Any) -> np.ndarray:
+    """float32 (24, 32): what an image shows, without its noise; cheap.
+
+    :raises InputError: if it cannot be decoded.
+    """
+    jpeg = _jpeg(message)
+    if jpeg is not None:
+        reduced = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
+        gray = decode_compressed(jpeg)[..., 1] if reduced is None else reduced
+    else:
+        gray = message_rgb(message)[..., 1]
+        step = max(1, min(gray.shape) // 96)
+        gray = gray[::step, ::step]
+    small = cv2.resize(np.ascontiguousarray(gray), (32, 24), interpolation=cv2.INTER_AREA)
+    return small.astype(np.float32)
+
+
+def _jpeg(message: Any) -> bytes | None:
+    """The bytes of a compressed colour image that is a JPEG file."""
+    if not is_compressed(message) or str(message.format).strip().startswith("bayer_"):
+        return None
+    data = bytes(message.data)
+    return data if data.startswith(_JPEG_START) else None
