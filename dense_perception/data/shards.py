@@ -35,6 +35,9 @@ from dense_perception.data.sample import Sample
 
 UNITS_M = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01)
 """Steps of stored depth: the finest one that reaches a frame's farthest pixel is taken."""
+# Half of a frame beyond that is a mistake (millimetres), which has to be seen, not stored as none.
+_FARTHEST_M = 65535 * UNITS_M[-1]
+_COARSE_UNIT_M = 1.0
 JPEG_QUALITY = 95
 _BLOCK = 512
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
@@ -292,6 +295,8 @@ def _encode_depth(depth_m: np.ndarray, unit_m: float | None, png_level: int) -> 
         farthest = float(depth_m.max(where=known, initial=0))
         fitting = [unit for unit in UNITS_M if farthest <= 65535 * unit]
         unit_m = fitting[0] if fitting else UNITS_M[-1]
+        if not fitting and np.median(depth_m[known]) > _FARTHEST_M / 2:
+            unit_m = _COARSE_UNIT_M
     with np.errstate(invalid="ignore", over="ignore"):
         steps = depth_m * np.float32(1 / unit_m)
         steps += np.float32(0.5)

@@ -46,13 +46,13 @@ class Undistortion:
 
     def image(self, rgb_hwc: np.ndarray) -> np.ndarray:
         """Colours between pixels are mixed; what the lens does not show is black."""
-        return cv2.remap(rgb_hwc, *self._linear, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        first, second = self._linear
+        return cv2.remap(rgb_hwc, first, second, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
     def map(self, values_hw: np.ndarray) -> np.ndarray:
         """Depth or labels: the nearest pixel's, 0 where the lens does not show it."""
-        return cv2.remap(
-            values_hw, *self._nearest, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT
-        )
+        u, v = self._nearest
+        return cv2.remap(values_hw, u, v, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
 
 
 class Registration:
@@ -82,7 +82,7 @@ class Registration:
         with np.errstate(invalid="ignore"):
             xyz = self._rays * np.where(depth_m > _NEAREST_M, depth_m, np.nan).reshape(-1)
             xyz += self._shift[:, None]
-        return _without_gaps(_splat(*xyz, self.colour))
+        return _without_gaps(_splat(xyz[0], xyz[1], xyz[2], self.colour))
 
 
 def project_points(xyz_n3: np.ndarray, colour: Intrinsics) -> np.ndarray:
@@ -94,8 +94,8 @@ def project_points(xyz_n3: np.ndarray, colour: Intrinsics) -> np.ndarray:
     sparse = _splat(x, y, z, colour)
     nearest = np.where(sparse > 0, sparse, np.inf).astype(np.float32)
     kernel = np.ones((_BEAM_GAP[1], _BEAM_GAP[0]), np.uint8)
-    nearest = cv2.erode(nearest, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=np.inf)
-    sparse[sparse > _HIDDEN * nearest] = 0
+    around = cv2.erode(nearest, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=np.inf)
+    sparse[sparse > _HIDDEN * around] = 0
     return sparse
 
 
