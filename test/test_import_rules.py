@@ -49,6 +49,8 @@ ONLY_IN = {
     "tensorrt_rtx": {"backends.nvidia"},
     "mujoco": {"synthetic"},
     "transformers": {"nets"},
+    "lightning_fabric": {"training.engine"},
+    "tensorboard": {"training.curves"},
 }
 # What each room may need at import time; everything else must be imported late.
 NEEDED = {

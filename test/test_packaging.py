@@ -40,6 +40,7 @@ EXTRAS = {
     "onnx": ("onnx", "export"),
     "onnxscript": ("onnxscript", "export"),
     "safetensors": ("safetensors", "export"),
+    "lightning_fabric": ("lightning-fabric", "train"),
     "mujoco": ("mujoco", "synthetic"),
     "trimesh": ("trimesh", "synthetic"),
     "fast_simplification": ("fast-simplification", "synthetic"),

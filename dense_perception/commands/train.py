@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="start from the weights of another model.pt, an exported fp32 ONNX file, or a "
         "published checkpoint of the network or its backbone (ImageNet, DINOv2, BEiT, Swin)",
     )
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        metavar="FILE",
+        help="learn what this model says instead of the truth of --data, which needs none: a "
+        "model.pt or an exported fp32 ONNX file",
+    )
     parser.add_argument("--minutes", type=float, help="length of the run, over the configuration's")
     parser.add_argument("--steps", type=int, help="length in steps, over the configuration's")
     parser.add_argument("--seed", type=int, help="over the configuration's")
@@ -63,6 +71,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="processes that prepare batches; 0: one thread (default: 0 on a CPU, for a GPU all "
         "cores but two)",
+    )
+    parser.add_argument(
+        "--devices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="GPUs, or processes on a CPU, on this machine; the samples are the same with any "
+        "number of them (default 1)",
+    )
+    parser.add_argument(
+        "--nodes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="machines: run the same command on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK "
+        "in its environment, or under torchrun (default 1)",
+    )
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="curves and pictures for TensorBoard in the run folder",
     )
     parser.add_argument(
         "--validation-frames", type=int, default=200, metavar="N", help="at most (default 200)"
@@ -101,13 +130,17 @@ def main(options: argparse.Namespace) -> int:
         validation_frames=options.validation_frames,
         device=options.device,
         workers=options.workers,
+        devices=options.devices,
+        nodes=options.nodes,
+        tensorboard=options.tensorboard,
+        teacher=options.teacher,
     )
     printer = _Printer(options.json)
     try:
         results = train(wanted, printer.show)
     finally:
         printer.close()
-    if not options.json:
+    if results and not options.json:
         print(f"{options.out / MODEL_FILE}: {_line(results)}")
     return 0
 
@@ -119,21 +152,32 @@ class _Printer:
         from tqdm import tqdm
 
         self.as_json = as_json
+        # Of the processes of one run, the first one alone speaks.
+        names = ("RANK", "LOCAL_RANK", "NODE_RANK")
+        self.is_silent = any(os.environ.get(name, "0") != "0" for name in names)
         self.bar = tqdm(
             total=100,
             unit="%",
-            disable=as_json,
+            disable=as_json or self.is_silent,
             mininterval=1.0,
             bar_format="{l_bar}{bar}| {elapsed}<{remaining} {postfix}",
         )
 
-    def show(self, record: dict[str, Any]) -> None:
+    def show(self, record: Mapping[str, Any]) -> None:
+        if self.is_silent:
+            return
         if self.as_json:
             print_json(record)
             return
-        if record["kind"] in ("initialisation", "notice"):
+        if record["kind"] in ("initialisation", "notice", "unreadable"):
             self.bar.write(record["text"])
             return
+        if "parameters" in record:
+            share = record["trained"] / record["parameters"]
+            self.bar.write(
+                f"trains {record['trained']:,} of {record['parameters']:,} parameters "
+                f"({share:.1%}), in {record['memory_mb']:,} MB"
+            )
         self.bar.n = round(100 * record["share"], 2)
         if record["kind"] == "validation":
             self.bar.write(f"step {record['step']}: {_line(record)}")
@@ -147,7 +191,7 @@ class _Printer:
         self.bar.close()
 
 
-def _line(results: dict[str, Any]) -> str:
+def _line(results: Mapping[str, Any]) -> str:
     depth = ("abs_rel", "d1", "aligned_abs_rel", "aligned_d1")
     names = (*depth, "depth_normals_median_deg", "edge_share", "miou", "normals_mean_deg")
     return ", ".join(f"{name} {results[name]:.4f}" for name in names if name in results)

@@ -150,14 +150,20 @@ class FusionDecoder(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        return self.levels(maps)[-1]
+
+    def levels(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The output of every fusion, deepest first."""
         adapted = [conv(map_bchw) for conv, map_bchw in zip(self.adapt, maps, strict=True)]
         fused_bchw = adapted[-1]
+        levels = []
         for index in reversed(range(len(adapted))):
             skip_bchw = adapted[index] if index < len(adapted) - 1 else None
             # Odd grids do not double exactly: the next finer map says what size is needed.
             size_hw = tuple(adapted[index - 1].shape[-2:]) if index else None
             fused_bchw = self.fuse[index](fused_bchw, skip_bchw, size_hw)
-        return fused_bchw
+            levels.append(fused_bchw)
+        return levels
 
 
 def upsample_bilinear(

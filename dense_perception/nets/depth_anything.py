@@ -110,16 +110,12 @@ class DepthAnything(nn.Module):
         return {"depth": y_nhw}
 
     def maps(self, image_nchw: Tensor) -> dict[str, Tensor]:
-        """What the losses compare: ``depth`` (N, H, W), the natural logarithm of the metres.
-
-        :raises InputError: if the network gives relative depth.
+        """What the losses compare, (N, H, W): ``depth``, the natural logarithm of the metres; of
+        the relative network ``inverse_depth``.
         """
-        if not self.config.max_depth_m:
-            raise InputError(
-                "this network gives relative depth, which the losses do not take: set "
-                "network.max_depth_m to the farthest depth in metres"
-            )
         raw_nhw = self._raw(image_nchw)
+        if not self.config.max_depth_m:
+            return {"inverse_depth": raw_nhw}
         return {"depth": F.logsigmoid(raw_nhw) + math.log(self.config.max_depth_m)}
 
     def _raw(self, image_nchw: Tensor) -> Tensor:

@@ -32,6 +32,8 @@ class DPTConfig:
         ``1 / max(scale * y + shift, 1e-8)``. 0 leaves the relative inverse depth as it is.
     :param classes: 0 for depth, else a segmentation head of so many classes, and batch norm in the
         fusion.
+    :param auxiliary: a second segmentation head on the fusion before the last, for the training
+        alone (section 4.2 of the paper).
     """
 
     height: int = 384
@@ -52,6 +54,7 @@ class DPTConfig:
     scale: float = 0.0
     shift: float = 0.0
     classes: int = 0
+    auxiliary: bool = False
 
     def __post_init__(self) -> None:
         for name, side in (("height", self.height), ("width", self.width)):
@@ -81,6 +84,8 @@ class DPTConfig:
                 f"classes is {self.classes} and scale {self.scale}, expected 0 classes for depth, "
                 "or some and no scale"
             )
+        if self.auxiliary and not self.classes:
+            raise InputError("an auxiliary head needs classes: set them, or leave it out")
 
 
 LARGE = DPTConfig(dim=1024, heads=16, taps=(5, 11, 17, 23), channels=(256, 512, 1024, 1024))
@@ -164,6 +169,9 @@ class DPT(nn.Module):
             self.head = SegmentationHead(config.features, config.classes)
         else:
             self.head = DepthHead(config.features, config.head_hidden, config.non_negative)
+        self.auxiliary = None
+        if config.auxiliary:
+            self.auxiliary = SegmentationHead(config.features, config.classes)
 
     @property
     def depth_kind(self) -> DepthKind | None:
@@ -177,6 +185,32 @@ class DPT(nn.Module):
 
         :raises InputError: if H or W is not a multiple of 32.
         """
+        return self.decoder(self._reassembled(image_nchw))
+
+    def maps(self, image_nchw: Tensor) -> dict[str, Tensor]:
+        """What the losses compare.
+
+        ``segmentation``, with an auxiliary head in training mode ``auxiliary`` too: logits at the
+        image's size and at half of it. Or ``depth``, the natural logarithm of the metres, or
+        ``inverse_depth``: (N, H, W).
+        """
+        if self.config.classes:
+            *_, penultimate_bchw, last_bchw = self.decoder.levels(self._reassembled(image_nchw))
+            found = {"segmentation": self.head(last_bchw)}
+            if self.auxiliary is not None and self.training:
+                found["auxiliary"] = self.auxiliary(penultimate_bchw)
+            return found
+        inverse_nhw = self.head(self.features(image_nchw))
+        if not self.config.scale:
+            return {"inverse_depth": inverse_nhw}
+        return {"depth": -self._metric(inverse_nhw).log()}
+
+    def _metric(self, inverse_nhw: Tensor) -> Tensor:
+        """The head's output to 1 / metres."""
+        return (self.config.scale * inverse_nhw + self.config.shift).clamp(min=1e-8)
+
+    def _reassembled(self, image_nchw: Tensor) -> list[Tensor]:
+        """The four maps that the decoder takes, finest first."""
         height, width = image_nchw.shape[-2:]
         if height % STRIDE or width % STRIDE:
             raise InputError(
@@ -189,7 +223,7 @@ class DPT(nn.Module):
         tapped, grid_hw = self.transformer(image_nchw)
         for level, tokens_bnc in zip(self.reassemble, tapped, strict=True):
             maps.append(level(tokens_bnc, grid_hw))
-        return self.decoder(maps)
+        return maps
 
     def forward(self, image_nchw: Tensor) -> dict[str, Tensor]:
         """``{"depth": (N, H, W)}``, metres or inverse depth up to scale and shift; or logits.
@@ -201,5 +235,4 @@ class DPT(nn.Module):
         inverse_nhw = self.head(self.features(image_nchw))
         if not self.config.scale:
             return {"depth": inverse_nhw}
-        inverse_nhw = self.config.scale * inverse_nhw + self.config.shift
-        return {"depth": 1 / inverse_nhw.clamp(min=1e-8)}
+        return {"depth": 1 / self._metric(inverse_nhw)}

@@ -96,20 +96,33 @@ DEPTH_ANYTHING: Table = [
 ]
 
 
+def _class_head(theirs: str) -> list[tuple[str, str]]:
+    return [
+        (rf"{theirs}0\.weight", "head.conv.weight"),
+        (rf"{theirs}1\.{_BATCH_NORM}", r"head.norm.\1"),
+        (rf"{theirs}4\.{_LEAF}", r"head.classify.\1"),
+    ]
+
+
 def _dpt_head(theirs: str, segmentation: bool) -> Table:
     """DPT's heads are sequences; the layers without weights leave gaps in the numbers."""
     if segmentation:
-        return [
-            (rf"{theirs}0\.weight", "head.conv.weight"),
-            (rf"{theirs}1\.{_BATCH_NORM}", r"head.norm.\1"),
-            (rf"{theirs}4\.{_LEAF}", r"head.classify.\1"),
-        ]
+        return [*_class_head(theirs)]
     return [
         (rf"{theirs}{2 * number}\.{_LEAF}", rf"head.conv{number + 1}.\1") for number in range(3)
     ]
 
 
-def dpt(hybrid: bool, segmentation: bool) -> Table:
+def _dpt_auxiliary(theirs: str, wanted: bool) -> Table:
+    """The auxiliary head, which serves the training alone."""
+    if not wanted:
+        return [(rf"{theirs}.*", None)]
+    return [
+        (pattern, name.replace("head.", "auxiliary.", 1)) for pattern, name in _class_head(theirs)
+    ]
+
+
+def dpt(hybrid: bool, segmentation: bool, auxiliary: bool = False) -> Table:
     """DPT's and MiDaS' own checkpoints.
 
     In the hybrid the first two levels come from the stem and have no weights of their own, so our
@@ -133,7 +146,7 @@ def dpt(hybrid: bool, segmentation: bool) -> Table:
         *vit(r"pretrained\.model\.", "transformer."),
         *_scratch(r"scratch\."),
         *_dpt_head(r"scratch\.output_conv\.", segmentation),
-        (r"auxlayer\..*", None),
+        *_dpt_auxiliary(r"auxlayer\.", auxiliary),
     ]
 
 
@@ -214,7 +227,7 @@ DEPTH_ANYTHING_HF: Table = [
 ]
 
 
-def dpt_hf(hybrid: bool, segmentation: bool) -> Table:
+def dpt_hf(hybrid: bool, segmentation: bool, auxiliary: bool = False) -> Table:
     """``Intel/dpt-*`` on the Hugging Face hub."""
     stem: list[tuple[str, str | None]] = []
     if hybrid:
@@ -237,7 +250,7 @@ def dpt_hf(hybrid: bool, segmentation: bool) -> Table:
         (rf"dpt\.pooler\.dense\.{_LEAF}", None),
         *_hf_neck(2 if hybrid else 0),
         *_dpt_head(r"head\.head\.", segmentation),
-        (r"auxiliary_head\..*", None),
+        *_dpt_auxiliary(r"auxiliary_head\.head\.", auxiliary),
     ]
 
 

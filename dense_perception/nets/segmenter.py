@@ -26,7 +26,8 @@ DECODERS = ("linear", "mask")
 class SegmenterConfig:
     """The hyperparameters; ``height`` and ``width`` are the network's size (one window) in pixels.
 
-    ``decoder_layers`` is ignored by the linear decoder.
+    ``decoder_layers`` is ignored by the linear decoder. ``drop_path`` is the last block's rate of
+    stochastic depth.
     """
 
     height: int = 512
@@ -39,6 +40,7 @@ class SegmenterConfig:
     decoder: str = "mask"
     decoder_layers: int = 2
     classes: int = 150
+    drop_path: float = 0.0
 
     def __post_init__(self) -> None:
         if self.decoder not in DECODERS:
@@ -139,6 +141,7 @@ class Segmenter(nn.Module):
             eps=LAYER_NORM_EPS,
             distilled=config.distilled,
             final_norm=True,
+            drop_path=config.drop_path,
         )
         self.decoder: nn.Module
         if config.decoder == "linear":
@@ -155,6 +158,10 @@ class Segmenter(nn.Module):
         (tokens_bnc,), grid_hw = self.encoder(image_nchw)
         scores_bnk = self.decoder(tokens_bnc[:, self.encoder.prefix :])
         return scores_bnk.transpose(1, 2).unflatten(2, grid_hw)
+
+    def maps(self, image_nchw: Tensor) -> dict[str, Tensor]:
+        """What the losses compare: ``segmentation``, the logits."""
+        return {"segmentation": self(image_nchw)["logits"]}
 
     def forward(self, image_nchw: Tensor) -> dict[str, Tensor]:
         height, width = image_nchw.shape[-2:]

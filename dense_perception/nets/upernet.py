@@ -144,6 +144,11 @@ class UperNet(nn.Module):
         """The logits at the finest map's size, a quarter of the image's."""
         return self.head(self.backbone(image_bchw))
 
+    def maps(self, image_bchw: Tensor) -> dict[str, Tensor]:
+        """What the losses compare: ``segmentation`` and, in training mode, ``auxiliary`` logits."""
+        names = {"logits": "segmentation", "auxiliary_logits": "auxiliary"}
+        return {names[name]: logits for name, logits in self(image_bchw).items()}
+
     def forward(self, image_bchw: Tensor) -> dict[str, Tensor]:
         """``{"logits": (N, classes, H, W)}`` at the image's size.
 

@@ -137,7 +137,8 @@ def _layouts(module: nn.Module) -> Mapping[str, Table]:
             "Hugging Face": official_names.DEPTH_ANYTHING_HF,
         }
     if isinstance(module, DPT):
-        kind = (bool(module.config.stem_depths), bool(module.config.classes))
+        config = module.config
+        kind = (bool(config.stem_depths), bool(config.classes), config.auxiliary)
         return {
             "DPT": official_names.dpt(*kind),
             "Hugging Face": official_names.dpt_hf(*kind),

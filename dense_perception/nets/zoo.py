@@ -21,7 +21,8 @@ from dense_perception.nets.dpt_lite import DPTLite, DPTLiteConfig
 from dense_perception.nets.mult_lite import MulTLite, MulTLiteConfig
 
 _Config = TypeVar("_Config")
-_Builder = Callable[[Mapping[str, object]], nn.Module]
+# From the card's entries to the network's configuration, and to the module when it is wanted.
+_Builder = Callable[[Mapping[str, object]], tuple[object, Callable[[], nn.Module]]]
 
 # How the pixels (0 to 1) are normalised before the network; not the module's business.
 NORMALISATION = ("mean", "std")
@@ -37,6 +38,39 @@ def build(network: Mapping[str, object]) -> nn.Module:
 
     :raises CardError: naming an unknown family, variant or entry, or a value that does not fit.
     """
+    try:
+        return _configured(network)[1]()
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, CardError):
+            raise
+        raise CardError(f"the network of the card cannot be built: {error}") from error
+
+
+def tasks_of(network: Mapping[str, object]) -> tuple[str, ...]:
+    """What a network is trained on: its ``tasks`` where it has them, else segmentation where it has
+    classes, else depth.
+
+    :raises CardError: as :func:`build`.
+    """
+    config = _configured(network)[0]
+    given = getattr(config, "tasks", None)
+    if given is not None:
+        return tuple(given)
+    return ("segmentation",) if getattr(config, "classes", 0) else ("depth",)
+
+
+def classes_of(network: Mapping[str, object]) -> int:
+    """The number of classes that a network tells apart; 0 for one that gives no labels.
+
+    :raises CardError: as :func:`build`.
+    """
+    if "segmentation" not in tasks_of(network):
+        return 0
+    return int(getattr(_configured(network)[0], "classes", 0))
+
+
+def _configured(network: Mapping[str, object]) -> tuple[object, Callable[[], nn.Module]]:
+    """The configuration of a network, and what builds it."""
     family, variant = network.get("family"), network.get("variant")
     builder = _networks().get((str(family), str(variant)))
     if builder is None:
@@ -49,7 +83,7 @@ def build(network: Mapping[str, object]) -> nn.Module:
     }
     try:
         return builder(options)
-    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+    except (ArithmeticError, TypeError, ValueError) as error:
         if isinstance(error, CardError):
             raise
         raise CardError(f"the network of the card cannot be built: {error}") from error
@@ -113,6 +147,10 @@ def _family(
     """The builders of a family; each variant is a configuration that the card's entries change."""
 
     def builder(preset: _Config) -> _Builder:
-        return lambda options: module(replaced(preset, options, "network", CardError))
+        def configure(options: Mapping[str, object]) -> tuple[object, Callable[[], nn.Module]]:
+            config = replaced(preset, options, "network", CardError)
+            return config, lambda: module(config)
+
+        return configure
 
     return {(family, variant): builder(preset) for variant, preset in variants.items()}

@@ -71,7 +71,10 @@ class Graph(Protocol):
         """Who publishes a topic, by its full name."""
 
     def publish(self, kind: type, topic: str, profile: QoSProfile) -> Publisher:
-        """A new publisher of messages of the class ``kind``; ``~/`` is the node's name."""
+        """A new publisher of messages of the class ``kind``; ``~/`` is the node's name.
+
+        :raises InputError: for a wrong ``qos_overrides`` parameter of the topic.
+        """
 
     def subscribe(
         self,
@@ -82,7 +85,10 @@ class Graph(Protocol):
         *,
         is_image: bool = False,
     ) -> Subscription:
-        """A new subscription; of an image, publishers that do not match are named in the log."""
+        """A new subscription; of an image, publishers that do not match are named in the log.
+
+        :raises InputError: for a wrong ``qos_overrides`` parameter of the topic.
+        """
 
     def close(self, *topics: Publisher | Subscription) -> None:
         """Close what this graph opened."""
@@ -119,8 +125,6 @@ class NodeGraph:
 
     ``is_active`` says whether the node publishes now: a publisher that is opened then comes too
     late for the activation and is activated at once.
-
-    :raises InputError: if the node was started with a wrong ``qos_overrides`` parameter.
     """
 
     def __init__(self, node: LifecycleNode, is_active: Callable[[], bool]) -> None:

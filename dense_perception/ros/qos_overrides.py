@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from copy import copy
 from typing import Literal, TypeAlias
@@ -16,7 +15,6 @@ from dense_perception.core.errors import InputError
 Side: TypeAlias = Literal["publisher", "subscription"]
 
 _PREFIX = "qos_overrides."
-_NAME = re.compile(r"qos_overrides\./.+\.(publisher|subscription)\.([^.]*)")
 _NANOSECONDS = "a time in nanoseconds, 0 or more"
 # Policy: the words it may have; none is a number.
 _POLICIES: Mapping[str, tuple[str, ...]] = {
@@ -37,8 +35,6 @@ class QosOverrides:
 
     Parameters are declared for those topics alone that an override names: three for each of twenty
     topics would bury the node's own.
-
-    :raises InputError: for a side, a policy or a value that does not exist.
     """
 
     def __init__(self, node: Node) -> None:
@@ -52,16 +48,19 @@ class QosOverrides:
                 for name, override in overrides.items()
                 if name.startswith(_PREFIX)
             }
-            for name, value in self._given.items():
-                _check(name, value)
         self._met: set[str] = set()
 
     def options(self, topic: str, side: Side) -> QoSOverridingOptions | None:
-        """What to open a topic with, by its full name; ``None`` where nothing is overridden."""
+        """What to open a topic with, by its full name; ``None`` where nothing is overridden.
+
+        :raises InputError: for a policy or a value that does not exist.
+        """
         if self._given is None:
             return QoSOverridingOptions.with_default_policies()
         prefix = f"{_PREFIX}{topic}.{side}."
         names = [name for name in self._given if name.startswith(prefix)]
+        for name in names:
+            _check(name, name.removeprefix(prefix), self._given[name], side)
         self._met.update(names)
         if not names:
             return None
@@ -79,20 +78,15 @@ def own_profile(profile: QoSProfile) -> QoSProfile:
     return copy(profile)
 
 
-def _check(name: str, value: object) -> None:
+def _check(name: str, policy: str, value: object, side: Side) -> None:
     """
-    :raises InputError: if the side, the policy or its value does not exist.
+    :raises InputError: if the policy or its value does not exist.
     """
-    parts = _NAME.fullmatch(name)
-    if parts is None:
-        raise InputError(
-            f"parameter {name} names no topic and side, expected "
-            f"{_PREFIX}/TOPIC.subscription.POLICY or .publisher.POLICY with the topic's full name"
-        )
-    side, policy = parts.groups()
     known = [each for each in _POLICIES if side == "publisher" or each != _OF_PUBLISHERS]
     if policy not in known:
-        raise InputError(f"parameter {name} is no QoS policy, expected one of {', '.join(known)}")
+        raise InputError(
+            f"parameter {name} names no QoS policy, expected one of {', '.join(known)}"
+        )
     words = _POLICIES[policy]
     if words:
         if value not in words:

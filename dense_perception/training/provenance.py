@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypedDict
 
 import torch
+from torch import nn
 
 from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import (
@@ -33,7 +35,26 @@ _KEPT = (
     "step",
     "machine",
     "soup",
+    "tuning",
+    "teacher",
 )
+
+
+class Provenance(TypedDict, total=False):
+    """How a model came to be, as its file and its card record it: plain data.
+
+    ``classes`` are the corpora's own; the further entries are those of a run that has begun.
+    """
+
+    classes: list[str]
+    data: object
+    validation_data: object
+    seed: int
+    command: str
+    machine: str
+    initialisation: Mapping[str, object]
+    tuning: Mapping[str, object]
+    teacher: str
 
 
 def machine(device: str = "cpu") -> str:
@@ -42,7 +63,7 @@ def machine(device: str = "cpu") -> str:
     return f"{name}, {torch.cuda.get_device_name()}" if device == "cuda" else name
 
 
-def _segmentation(training: dict[str, Any]) -> SegmentationSpec:
+def _segmentation(training: Mapping[str, Any]) -> SegmentationSpec:
     """The corpora's own classes, where they are others than those of the generated rooms."""
     names = tuple(training.get("classes") or LABEL_SETS[LABELS].labels)
     if names == LABEL_SETS[LABELS].labels:
@@ -50,11 +71,16 @@ def _segmentation(training: dict[str, Any]) -> SegmentationSpec:
     return SegmentationSpec(OWN_LABELS, names=names)
 
 
-def card_of(config: TrainingConfig, training: dict[str, Any], focal: bool) -> ModelCard:
-    """The card of the trained model, before export adds its files.
+def _depth(config: TrainingConfig, kind: DepthKind) -> DepthSpec:
+    if kind != DepthKind.METRIC:
+        return DepthSpec(kind)
+    network = config.network
+    farthest = network.get("max_m") or network.get("max_depth_m") or config.max_m
+    return DepthSpec(kind, float(network.get("min_m", config.min_m)), float(farthest))
 
-    ``focal``: whether the network takes focal lengths beside images.
-    """
+
+def card_of(config: TrainingConfig, training: Mapping[str, Any], module: nn.Module) -> ModelCard:
+    """The card of the trained ``module``, before export adds its files."""
     network = dict(config.network)
     results = {
         name: round(value, 4)
@@ -63,18 +89,16 @@ def card_of(config: TrainingConfig, training: dict[str, Any], focal: bool) -> Mo
     }
     depth = None
     if "depth" in config.tasks:
-        depth = DepthSpec(
-            DepthKind.METRIC,
-            float(network.get("min_m", config.min_m)),
-            float(network.get("max_m", config.max_m)),
-        )
+        depth = _depth(config, getattr(module, "depth_kind", DepthKind.METRIC))
     return ModelCard(
         name=config.name,
         family=str(network.get("family", "unknown")),
         variant=str(network.get("variant", "unknown")),
-        task="depth" if config.tasks == ("depth",) else "multitask",
+        task=config.tasks[0] if config.tasks in (("depth",), ("segmentation",)) else "multitask",
         summary=config.summary,
-        input=InputSpec(config.height, config.width, focal=focal),
+        input=InputSpec(
+            config.height, config.width, focal=bool(getattr(module, "needs_focal", False))
+        ),
         depth=depth,
         segmentation=_segmentation(training) if "segmentation" in config.tasks else None,
         maps=tuple(name for name in FURTHER_MAPS if name in config.tasks),

@@ -39,8 +39,7 @@ class Soup:
     def save(self, path: Path, results: Mapping[str, Any]) -> None:
         """Write a ``model.pt``; ``results`` are the metrics of the validation, if any."""
         training = {**self.training, "results": dict(results)}
-        focal = bool(getattr(self.network, "needs_focal", False))
-        card = card_of(self.config, training, focal).to_dict()
+        card = card_of(self.config, training, self.network).to_dict()
         model = self.network.state_dict()
         path.parent.mkdir(parents=True, exist_ok=True)
         run_folder.save(path, {"model": model, "card": card, "training": training})

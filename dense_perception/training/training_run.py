@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import torch
@@ -19,10 +18,12 @@ from dense_perception.core.printable import short
 from dense_perception.data.check import check_depth, check_labels, has_labels
 from dense_perception.data.corpus import Corpus, Mixture, evenly, split
 from dense_perception.data.sample import Frames
-from dense_perception.nets.zoo import build
+from dense_perception.nets.checkpoint import read_checkpoint
+from dense_perception.nets.zoo import classes_of
 from dense_perception.training import run_folder
 from dense_perception.training.config import TrainingConfig
-from dense_perception.training.loop import Task, fit
+from dense_perception.training.engine import Placement
+from dense_perception.training.loop import Report, Task, fit
 from dense_perception.training.provenance import machine
 
 # Held out of the training corpora where no validation corpus is given.
@@ -35,8 +36,9 @@ class TrainOptions:
 
     ``initial`` is a model.pt or an exported fp32 ONNX file to start from. ``shares`` are those of
     :class:`~dense_perception.data.corpus.Mixture`, by position in ``data``. ``device`` is cpu, cuda
-    or auto: the GPU where PyTorch finds one. ``workers`` processes prepare batches, 0 for a thread;
-    None takes a thread for a CPU and all cores but two for a GPU.
+    or auto: the GPU where PyTorch finds one; ``devices`` of them train on each of ``nodes``
+    machines. ``workers`` processes prepare the batches of each device, 0 for a thread; None takes a
+    thread for a CPU, and for GPUs all cores but two.
     """
 
     config: Path
@@ -53,6 +55,10 @@ class TrainOptions:
     shares: Mapping[int, float] = field(default_factory=dict)
     device: str = "auto"
     workers: int | None = None
+    devices: int = 1
+    nodes: int = 1
+    tensorboard: bool = False
+    teacher: Path | None = None
 
     def command(self) -> str:
         """The command that makes the model, with folder names instead of this machine's paths."""
@@ -64,6 +70,8 @@ class TrainOptions:
             words += ["--validation", path.name]
         if self.initial is not None:
             words += ["--init", f"{self.initial.parent.name}/{self.initial.name}"]
+        if self.teacher is not None:
+            words += ["--teacher", f"{self.teacher.parent.name}/{self.teacher.name}"]
         words += ["--out", self.out.name]
         for option, value in (
             ("--minutes", self.minutes),
@@ -71,14 +79,18 @@ class TrainOptions:
             ("--seed", self.seed),
             ("--threads", self.threads),
             ("--workers", self.workers),
+            ("--devices", self.devices if self.devices > 1 else None),
+            ("--nodes", self.nodes if self.nodes > 1 else None),
         ):
             if value is not None:
                 words += [option, f"{value:g}"]
         return " ".join(words if self.device == "auto" else [*words, "--device", self.device])
 
 
-def train(options: TrainOptions, on_record: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def train(options: TrainOptions, on_record: Report) -> dict[str, float]:
     """Train, and write checkpoints and ``model.pt`` to ``options.out``; returns the last metrics.
+
+    Of several processes the first one alone returns metrics and reports.
 
     ``on_record`` gets each record of the loop: see :func:`~dense_perception.training.loop.fit`.
 
@@ -103,7 +115,11 @@ def train(options: TrainOptions, on_record: Callable[[dict[str, Any]], None]) ->
         given_data = None
         frames, validation = split(data, _HELD_OUT)
         validation_data = [{"name": "held out", "frames": len(validation)}]
-    classes = _checked(config, data, given_data, on_record)
+    config = _with_classes(config, data)
+    checked = () if options.teacher else data.corpora
+    classes = _checked(config, checked, given_data.corpora if given_data else (), on_record)
+    if options.teacher and not classes:
+        classes = _taught_classes(config, options.teacher)
     options.out.mkdir(parents=True, exist_ok=True)
     if not options.resume and (options.out / run_folder.STATE_FILE).exists():
         raise TrainingError(
@@ -122,11 +138,14 @@ def train(options: TrainOptions, on_record: Callable[[dict[str, Any]], None]) ->
             "seed": config.seed,
             "command": options.command(),
             "machine": machine(device),
+            **({"teacher": options.teacher.name} if options.teacher else {}),
         },
         initial=options.initial,
         resume=options.resume,
-        device=device,
-        workers=_workers(device) if options.workers is None else options.workers,
+        placement=Placement(device, options.devices, options.nodes),
+        workers=_workers(device, options.devices) if options.workers is None else options.workers,
+        tensorboard=options.tensorboard,
+        teacher=options.teacher,
     )
     with _process_tuned(options.threads):
         return fit(task, on_record)
@@ -160,31 +179,30 @@ def _device(asked: str) -> str:
     return "cuda" if found and asked != "cpu" else "cpu"
 
 
-def _workers(device: str) -> int:
-    return max(1, (os.cpu_count() or 1) - 2) if device == "cuda" else 0
+def _workers(device: str, devices: int) -> int:
+    return max(1, ((os.cpu_count() or 1) - 2) // devices) if device == "cuda" else 0
 
 
 def _checked(
     config: TrainingConfig,
-    data: Mixture,
-    validation: Mixture | None,
-    on_record: Callable[[dict[str, Any]], None],
+    data: Sequence[Corpus],
+    validation: Sequence[Corpus],
+    on_record: Report,
 ) -> tuple[str, ...]:
     """Refuse corpora that teach nothing or something else; returns the names of the classes."""
-    labelled = "segmentation" in config.tasks
-    network = build(config.network) if labelled else None
-    classes = int(getattr(getattr(network, "config", None), "classes", 0)) if labelled else 0
+    classes = classes_of(config.network)
+    labelled = bool(classes)
     names: tuple[str, ...] = ()
     unlabelled: list[str] = []
     labelled_data = False
-    for corpus in (*data.corpora, *(validation.corpora if validation else ())):
+    for corpus in (*data, *validation):
         if "depth" in config.tasks:
             check_depth(corpus, config.min_m, config.max_m)
         if labelled:
             if not has_labels(corpus):
                 unlabelled.append(corpus.name)
                 continue
-            labelled_data = labelled_data or corpus in data.corpora
+            labelled_data = labelled_data or corpus in data
             found = check_labels(corpus, classes)
             if found and names and found != names:
                 raise TrainingError(
@@ -192,15 +210,33 @@ def _checked(
                     f"{short(list(names))}: train on corpora of one list of classes"
                 )
             names = names or found
-    if labelled and not labelled_data:
+    if labelled and data and not labelled_data:
         raise TrainingError(
-            f"no corpus of {', '.join(corpus.name for corpus in data.corpora)} has labels, and "
+            f"no corpus of {', '.join(corpus.name for corpus in data)} has labels, and "
             "the task 'segmentation' needs some: leave the task out, or add a labelled corpus"
         )
     if unlabelled:
         text = f"no labels in {', '.join(unlabelled)}: teaches every task but segmentation"
         on_record({"kind": "notice", "text": text})
     return names
+
+
+def _with_classes(config: TrainingConfig, data: Mixture) -> TrainingConfig:
+    """With the corpora's number of classes, where a segmentation does not say its own."""
+    if "segmentation" not in config.tasks or "classes" in config.network:
+        return config
+    counts = {len(corpus.classes) for corpus in data.corpora} - {0}
+    if len(counts) != 1:
+        return config  # the check says what is wrong
+    return replace(config, network={**config.network, "classes": counts.pop()})
+
+
+def _taught_classes(config: TrainingConfig, teacher: Path) -> tuple[str, ...]:
+    """The names of the teacher's classes, where the student learns them."""
+    if "segmentation" not in config.tasks:
+        return ()
+    card = read_checkpoint(teacher).card()
+    return card.segmentation.label_set.labels if card.segmentation else ()
 
 
 def _overridden(config: TrainingConfig, options: TrainOptions) -> TrainingConfig:

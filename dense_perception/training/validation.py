@@ -9,12 +9,15 @@ import torch
 from torch import nn
 
 from dense_perception.core.camera import Intrinsics
-from dense_perception.core.prediction import GRAY_MAPS
+from dense_perception.core.prediction import GRAY_MAPS, DepthKind
 from dense_perception.metrics import dense as dense_metrics
 from dense_perception.metrics import depth as metrics
-from dense_perception.nets.zoo import normalisation
+from dense_perception.nets.zoo import classes_of, normalisation
 from dense_perception.training.batches import Batch, Frames, whole_batches
 from dense_perception.training.config import StageConfig, TrainingConfig
+
+# Inverse depth that counts as infinitely far.
+_FLAT = 1e-6
 
 
 @torch.no_grad()
@@ -24,15 +27,16 @@ def validate(
     """Mean over frames of every metric in :mod:`dense_perception.metrics.depth`, and of the
     further tasks those in :mod:`dense_perception.metrics.dense`.
 
-    Depth is also judged by its normals and edges. Intersection over union is taken over the pixels
-    of all frames together. Depth truth outside ``min_m`` to ``max_m`` is left out. The network is
-    left in evaluation mode.
+    Relative depth is judged after alignment alone. Depth is also judged by its normals and edges.
+    Intersection over union is taken over the pixels of all frames together. Depth truth outside
+    ``min_m`` to ``max_m`` is left out. The network is left in evaluation mode.
     """
     network.eval()
     device = next(network.parameters()).device
     mean, std = normalisation(config.network)
     rows: list[dict[str, float]] = []
-    classes = int(getattr(getattr(network, "config", None), "classes", 1))
+    classes = max(classes_of(config.network), 1)
+    relative = getattr(network, "depth_kind", None) == DepthKind.RELATIVE_INVERSE
     confusion = dense_metrics.Confusion(classes)
     needs_focal = bool(getattr(network, "needs_focal", False))
     stage = StageConfig(width=config.width, height=config.height, batch=batch)
@@ -42,7 +46,7 @@ def validate(
             inputs = (moved.focal_px,) if needs_focal else ()
             answers = network(moved.image_nchw(mean, std), *inputs)
             outputs = {name: value.cpu().numpy() for name, value in answers.items()}
-            rows += [_frame(outputs, part, index, config) for index in range(len(part.focal_px))]
+            rows += [_frame(outputs, part, index, config, relative) for index in range(len(part))]
             if "logits" in outputs:
                 true = part.targets["segmentation"].numpy()
                 confusion.add(outputs["logits"].argmax(1), true)
@@ -53,14 +57,23 @@ def validate(
 
 
 def _frame(
-    outputs: Mapping[str, np.ndarray], batch: Batch, index: int, config: TrainingConfig
+    outputs: Mapping[str, np.ndarray],
+    batch: Batch,
+    index: int,
+    config: TrainingConfig,
+    relative: bool,
 ) -> dict[str, float]:
     row: dict[str, float] = {}
     if "depth" in outputs:
         true = batch.depth_m[index].numpy()
         true = np.where((true >= config.min_m) & (true <= config.max_m), true, 0)
         predicted = outputs["depth"][index]
-        row |= metrics.evaluate(predicted, true, config.max_m)
+        if relative:
+            predicted = metrics.align_scale_shift(
+                1 / np.maximum(predicted, _FLAT), true, config.max_m
+            )
+        found = metrics.evaluate(predicted, true, config.max_m)
+        row |= {k: v for k, v in found.items() if not relative or k.startswith("aligned_")}
         height, width = true.shape
         focal = float(batch.focal_px[index])
         camera = Intrinsics(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 import pytest
@@ -10,9 +9,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from dense_perception.core.errors import InputError
-from dense_perception.ros import node_process
 from dense_perception.ros.diagnostics import FrameLog, Health, diagnostic_array, judge
-from test.support.recorded_graph import RecordedLog
 from test.support.ros_probe import values_of
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -83,18 +80,3 @@ def test_a_camera_slower_than_the_reports_is_not_well_between_its_failures() -> 
     assert level() == ERROR
     log.unwanted()
     assert level() == OK
-
-
-def test_what_the_package_logs_reaches_the_node_console(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded = RecordedLog()
-    relay = node_process._ConsoleRelay(recorded)  # type: ignore[arg-type]
-    logger = logging.getLogger("dense_perception.backends.speed")
-    logger.addHandler(relay)
-    try:
-        monkeypatch.setattr(node_process.rclpy, "ok", lambda: True)
-        logger.warning("%s takes %.1f ms", "openvino", 3.0)
-        monkeypatch.setattr(node_process.rclpy, "ok", lambda: False)
-        logger.warning("too late")
-    finally:
-        logger.removeHandler(relay)
-    assert recorded.lines == [("warning", "openvino takes 3.0 ms")]

@@ -22,9 +22,10 @@ from dense_perception.core.errors import TrainingError
 from dense_perception.data.augmentation import AugmentConfig
 from dense_perception.data.corpus import Corpus
 from dense_perception.nets.zoo import build, load_pretrained_stem
-from dense_perception.training import loop, run_folder
+from dense_perception.training import objective, run_folder
 from dense_perception.training.batches import Batches
 from dense_perception.training.config import StageConfig, TrainingConfig
+from dense_perception.training.engine import Placement
 from dense_perception.training.loop import Task, fit
 from test.support.corpora import write_corpus
 from test.support.models import default_network
@@ -131,7 +132,10 @@ def test_worker_processes_change_nothing(corpus: Corpus, tmp_path: Path) -> None
 def test_a_gpu_learns_and_its_checkpoint_resumes_on_a_cpu(corpus: Corpus, tmp_path: Path) -> None:
     config = replace(CONFIG, arithmetic="bf16")
     records: list[dict[str, Any]] = []
-    fit(task(corpus, tmp_path / "run", config, device="cuda", workers=2), records.append)
+    fit(
+        task(corpus, tmp_path / "run", config, placement=Placement("cuda"), workers=2),
+        records.append,
+    )
     assert records[-2]["loss"] < records[0]["loss"]
     fit(task(corpus, tmp_path / "run", replace(config, steps=12), resume=True))
 
@@ -173,9 +177,65 @@ def test_starting_from_another_model(corpus: Corpus, tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_the_run(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "total_loss", lambda log, *rest: (log.sum() * float("nan"), {}))
-    with pytest.raises(TrainingError, match="loss is nan at step 0: lower learning_rate"):
+    def broken(log_nhw: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return log_nhw.sum() * float("nan"), {"silog": torch.tensor(float("nan"))}
+
+    monkeypatch.setattr(objective, "metric_depth_loss", broken)
+    with pytest.raises(TrainingError, match=r"not finite at step 0 \(frame \d+: silog nan"):
         fit(task(corpus, tmp_path))
+    # The state before the step is good, and goes on.
+    monkeypatch.undo()
+    fit(task(corpus, tmp_path, replace(CONFIG, steps=1), resume=True))
+
+
+class Damaged:
+    """A corpus in which some frames cannot be read."""
+
+    def __init__(self, corpus: Corpus, damaged: set[int]) -> None:
+        self.corpus, self.damaged = corpus, damaged
+
+    def __len__(self) -> int:
+        return len(self.corpus)
+
+    def __getitem__(self, index: int, /) -> Any:
+        if index in self.damaged:
+            raise TrainingError(f"{index:06d}.depth.png is cut short")
+        return self.corpus[index]
+
+
+def test_a_frame_that_cannot_be_read_is_named_and_replaced(corpus: Corpus, tmp_path: Path) -> None:
+    records: list[dict[str, Any]] = []
+    whole = task(corpus, tmp_path, replace(CONFIG, steps=4))
+    fit(replace(whole, train=Damaged(corpus, {3})), records.append)
+    texts = [record["text"] for record in records if record["kind"] == "unreadable"]
+    assert texts == ["frame 3: 000003.depth.png is cut short"]
+    with pytest.raises(TrainingError, match=r"8 frames .* cannot be read.*depth\.png is cut short"):
+        fit(replace(whole, train=Damaged(corpus, set(range(16))), out=tmp_path))
+
+
+def test_memory_that_runs_out_is_said_with_the_cure(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(objective, "metric_depth_loss", exhausted)
+    with pytest.raises(TrainingError, match=r"out of memory at step 0, with 4 .*accumulate to 2"):
+        fit(task(corpus, tmp_path))
+    monkeypatch.undo()
+    assert run_folder.read(tmp_path / run_folder.STATE_FILE).content["training"]["step"] == 0
+
+
+def test_a_step_in_parts_is_the_step(corpus: Corpus, tmp_path: Path) -> None:
+    config = replace(CONFIG, steps=3, feature_mix=(), optimiser="sgd")
+    fit(task(corpus, tmp_path / "one", config))
+    fit(task(corpus, tmp_path / "parts", replace(config, accumulate=2)))
+    one, parts = (
+        run_folder.read(tmp_path / name / run_folder.STATE_FILE).content["resume"]["weights"]
+        for name in ("one", "parts")
+    )
+    for key, value in one.items():
+        torch.testing.assert_close(parts[key], value, rtol=1e-5, atol=1e-5)
 
 
 class Malicious:
@@ -234,8 +294,8 @@ def test_an_epoch_visits_every_frame_once(corpus: Corpus) -> None:
     stage = StageConfig(1.0, 32, 32, 8)
     orders = []
     for epoch in range(2):
-        batches.views.batch(16 * epoch, stage)
-        batches.views.batch(16 * epoch + 8, stage)
+        batches.views.batch(16 * epoch, stage, 8)
+        batches.views.batch(16 * epoch + 8, stage, 8)
         orders.append(seen[-16:])
     batches.close()
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(16))

@@ -14,8 +14,9 @@ from dense_perception.training.losses import (
     depth_edges_loss,
     depth_normals_loss,
     gradient_loss,
+    inverse_depth_losses,
+    metric_depth_loss,
     silog_loss,
-    total_loss,
 )
 
 
@@ -71,12 +72,12 @@ def test_gradient_loss_ignores_scale_and_sees_an_edge() -> None:
 def test_invalid_pixels_have_no_influence(scene: tuple[torch.Tensor, ...]) -> None:
     log, true_m, valid = scene
     log = log.clone().requires_grad_()
-    loss, _ = total_loss(log, torch.where(valid, true_m, 0.0), valid, LossConfig())
+    loss, _ = metric_depth_loss(log, torch.where(valid, true_m, 0.0), valid, LossConfig())
     loss.backward()
     assert log.grad is not None
     assert torch.all(log.grad[~valid] == 0)
     assert float(log.grad[valid].abs().max()) > 0
-    other, _ = total_loss(log.detach(), torch.where(valid, true_m, 9.9), valid, LossConfig())
+    other, _ = metric_depth_loss(log.detach(), torch.where(valid, true_m, 9.9), valid, LossConfig())
     assert float(other) == pytest.approx(float(loss.detach()), rel=1e-12)
 
 
@@ -84,7 +85,7 @@ def test_an_image_without_truth_gives_a_finite_loss_and_gradient() -> None:
     log = torch.zeros(2, 8, 8, requires_grad=True)
     valid = torch.zeros(2, 8, 8, dtype=torch.bool)
     valid[1] = True
-    loss, _ = total_loss(log, torch.full((2, 8, 8), 2.0), valid, LossConfig())
+    loss, _ = metric_depth_loss(log, torch.full((2, 8, 8), 2.0), valid, LossConfig())
     loss.backward()
     assert log.grad is not None
     assert torch.isfinite(loss)
@@ -93,7 +94,7 @@ def test_an_image_without_truth_gives_a_finite_loss_and_gradient() -> None:
 
 def test_a_perfect_prediction_costs_next_to_nothing(scene: tuple[torch.Tensor, ...]) -> None:
     _, true_m, valid = scene
-    loss, parts = total_loss(true_m.log(), true_m, valid, LossConfig())
+    loss, parts = metric_depth_loss(true_m.log(), true_m, valid, LossConfig())
     assert float(loss) < 5e-3
     assert set(parts) == {"silog", "aligned", "gradient"}
 
@@ -164,7 +165,9 @@ def test_depth_normals_ignore_scale_and_invalid_pixels() -> None:
     assert float(scaled) == pytest.approx(0, abs=1e-9)
     changed = log.clone().requires_grad_()
     config = LossConfig(silog=0, aligned=0, gradient=0, depth_normals=2)
-    loss, parts = total_loss(changed, torch.where(valid, true_m, 0.0), valid, config, focal_px)
+    loss, parts = metric_depth_loss(
+        changed, torch.where(valid, true_m, 0.0), valid, config, focal_px
+    )
     assert float(loss.detach()) == pytest.approx(2 * float(parts["depth_normals"]), rel=1e-12)
     loss.backward()
     assert changed.grad is not None
@@ -213,5 +216,80 @@ def test_depth_edges_are_what_the_metric_misses() -> None:
     missed = float(depth_edges_loss(half_made.log(), true_m.log(), true_m > 0))
     assert missed == pytest.approx(1 - edge_share(half_made[0].numpy(), true_m[0].numpy()))
     config = LossConfig(silog=0, aligned=0, gradient=0, depth_edges=3)
-    loss, _ = total_loss(half_made.log(), true_m, true_m > 0, config)
+    loss, _ = metric_depth_loss(half_made.log(), true_m, true_m > 0, config)
     assert float(loss) == pytest.approx(3 * missed)
+
+
+def naive_inverse_depth(
+    predicted: torch.Tensor, true_m: torch.Tensor, valid: torch.Tensor, trim: float
+) -> tuple[float, float]:
+    """MiDaS's two losses, pixel by pixel."""
+    ssi, matching = 0.0, 0.0
+    for n in range(len(predicted)):
+        height, width = valid[n].shape
+        pixels = [(y, x) for y in range(height) for x in range(width) if valid[n, y, x]]
+        if not pixels:
+            continue
+        normalised = []
+        for values in (predicted[n], 1 / true_m[n]):
+            chosen = sorted(float(values[p]) for p in pixels)
+            median = chosen[(len(chosen) - 1) // 2]
+            deviation = sum(abs(v - median) for v in chosen) / len(chosen)
+            normalised.append({p: (float(values[p]) - median) / deviation for p in pixels})
+        difference = {p: normalised[0][p] - normalised[1][p] for p in pixels}
+        errors = sorted(abs(d) for d in difference.values())
+        kept = errors[: len(errors) - math.floor(trim * len(errors))]
+        ssi += sum(kept) / (2 * len(errors))
+        for scale in range(4):
+            step = 2**scale
+            for down, right in ((0, step), (step, 0)):
+                changes = [
+                    abs(difference[y + down, x + right] - difference[y, x])
+                    for y in range(0, height - down, step)
+                    for x in range(0, width - right, step)
+                    if (y, x) in difference and (y + down, x + right) in difference
+                ]
+                matching += sum(changes) / max(len(changes), 1)
+    return ssi / len(predicted), matching / len(predicted)
+
+
+@pytest.mark.parametrize("trim", [0.0, 0.2])
+def test_relative_losses_equal_a_loop(scene: tuple[torch.Tensor, ...], trim: float) -> None:
+    log, true_m, valid = scene
+    valid = valid.clone()
+    valid[1] = False
+    predicted = torch.exp(-log)
+    expected = naive_inverse_depth(predicted, true_m, valid, trim)
+    got = inverse_depth_losses(predicted, true_m, valid, trim)
+    assert [float(loss) for loss in got] == pytest.approx(expected, rel=1e-9)
+    # Any scale and shift of the prediction is the same to them.
+    moved = inverse_depth_losses(3 * predicted - 7, true_m, valid, trim)
+    assert [float(loss) for loss in moved] == pytest.approx(expected, rel=1e-9)
+
+
+def test_gradients_of_the_relative_losses_are_those_of_small_steps(
+    scene: tuple[torch.Tensor, ...],
+) -> None:
+    log, true_m, valid = (part[:2, :6, :7] for part in scene)
+    valid[1] = False
+    leaf = torch.exp(-log).requires_grad_()
+
+    def loss(predicted: torch.Tensor) -> torch.Tensor:
+        return torch.stack(inverse_depth_losses(predicted, true_m, valid, 0.2)).sum()
+
+    assert torch.autograd.gradcheck(loss, (leaf,), atol=1e-6)
+    gradient = torch.autograd.grad(loss(leaf), leaf)[0]
+    assert torch.all(gradient[1] == 0)
+    assert torch.all(gradient[~valid] == 0)
+
+
+def test_gradients_of_the_metric_losses_are_those_of_small_steps() -> None:
+    log, true_m, valid, focal_px = (
+        part[:, :12, :12] if part.ndim == 3 else part for part in rooms_with_planes()
+    )
+    config = LossConfig(depth_normals=0.7, depth_edges=0.3)
+
+    def loss(predicted: torch.Tensor) -> torch.Tensor:
+        return metric_depth_loss(predicted, true_m, valid, config, focal_px)[0]
+
+    assert torch.autograd.gradcheck(loss, (log.clone().requires_grad_(),), atol=1e-5)

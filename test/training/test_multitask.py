@@ -21,9 +21,11 @@ from dense_perception.nets.checkpoint import Checkpoint
 from dense_perception.nets.mult import TASKS
 from dense_perception.nets.weights import load_parts
 from dense_perception.training import run_folder
+from dense_perception.training.batches import Batch
 from dense_perception.training.config import LossConfig, StageConfig, TrainingConfig
 from dense_perception.training.loop import Task, fit
-from dense_perception.training.losses import l1_loss, multitask_loss, segmentation_loss
+from dense_perception.training.losses import l1_loss, segmentation_loss
+from dense_perception.training.objective import task_losses
 from dense_perception.training.training_run import TrainOptions, train
 from test.support.corpora import write_corpus
 from test.support.threads import one_thread
@@ -110,10 +112,14 @@ def test_the_sum_is_weighted_and_ignores_the_length_of_normals() -> None:
     maps["edges"] = torch.full((1, 1, 1, 1), 0.75)
     targets = {"normals": torch.tensor([0.0, -1.0, 0.0]).reshape(1, 1, 1, 3)}
     targets["edges"] = torch.full((1, 1, 1), 0.25)
-    loss, parts = multitask_loss(maps, targets, LossConfig(normals=3.0, edges=2.0))
+    none = torch.zeros(1, 1, 1)
+    batch = Batch(none.to(torch.uint8), none, torch.ones(1), targets)
+    config = replace(CONFIG, losses=LossConfig(normals=3.0, edges=2.0))
+    losses, parts = task_losses(maps, batch, config, needs_focal=False)
     assert float(parts["normals"]) == pytest.approx(2 / 3)
     assert float(parts["edges"]) == pytest.approx(0.5)
-    assert float(loss) == pytest.approx(3 * 2 / 3 + 2 * 0.5)
+    assert float(losses["normals"]) == pytest.approx(3 * 2 / 3)
+    assert float(losses["edges"]) == pytest.approx(2 * 0.5)
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ from dense_perception.training.feature_mixing import FeatureMixing, mix_statisti
 from dense_perception.training.frozen import fold_frozen
 from dense_perception.training.optimisation import (
     MovingAverage,
-    learning_rate,
     longest_prefix,
     parameter_groups,
     set_modes,
 )
+from dense_perception.training.schedules import learning_rate
 
 CONFIG = TrainingConfig("tiny", "A test.", {}, learning_rate=0.1, warmup=0.1, final_rate=0.01)
 

@@ -1,0 +1,139 @@
+"""Every family and task learns from its recipe in config/training, here with a tiny network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dense_perception.core.prediction import DepthKind
+from dense_perception.data.augmentation import AugmentConfig
+from dense_perception.data.corpus import Corpus
+from dense_perception.nets.networks import trained_network
+from dense_perception.nets.zoo import build, normalisation
+from dense_perception.training.batches import Batch, whole_batches
+from dense_perception.training.config import StageConfig, TrainingConfig
+from dense_perception.training.loop import Task, fit
+from dense_perception.training.objective import Learner
+from test.support.corpora import write_corpus
+from test.support.threads import one_thread
+
+RECIPES = Path(__file__).parents[2] / "config" / "training"
+SIDE = 64
+SIZE = {"height": SIDE, "width": SIDE}
+VIT = {"dim": 32, "heads": 2}
+SWIN: dict[str, Any] = {"dim": 16, "depths": [1, 1, 1, 1], "heads": [1, 2, 2, 2], "window": 4}
+UPERNET = {"classes": 2, "channels": 24, "auxiliary_channels": 16, "drop_path": 0.0}
+COMER: dict[str, Any] = {**VIT, "depth": 4, "deform_heads": 2, "stem": 8, "mrfp_ratio": 1.0}
+HYBRID: dict[str, Any] = {"stem_depths": [1, 1, 1], "taps": [0, 1], "channels": [256, 512, 16, 16]}
+DPT: dict[str, Any] = {**SIZE, **VIT, **HYBRID, "features": 24}
+ANYTHING: dict[str, Any] = {"height": 56, "width": 56, "dim": 24, "taps": [0, 1, 2, 3]}
+ANYTHING |= {"heads": 2, "channels": [16, 16, 16, 16], "features": 24}
+SEGMENTER = {**SIZE, "dim": 64, "heads": 2, "layers": 2, "classes": 2, "drop_path": 0.0, "patch": 8}
+LITE = {**SIZE, "dim": 32, "depth": 1, "heads": 2}
+SMALL: dict[str, dict[str, Any]] = {
+    "dpt_hybrid_relative": DPT,
+    "dpt_hybrid_metric": DPT,
+    "dpt_hybrid_segmentation": {**DPT, "classes": 2},
+    "depth_anything_v2_relative": ANYTHING,
+    "depth_anything_v2_metric": ANYTHING,
+    "depth_anything_v2_lora": ANYTHING,
+    "segmenter_linear": SEGMENTER,
+    "segmenter_mask": {**SEGMENTER, "decoder_layers": 1},
+    "upernet_swin": {**SWIN, **UPERNET},
+    "upernet_vit_comer": {**COMER, **UPERNET},
+    "vit_comer_frozen": {**COMER, **UPERNET},
+    "mult_swin": {**SWIN, "classes": 2, "decoder_depths": [1, 1, 1, 1]},
+    "dpt_tiny_indoor": {**LITE, "features": 16, "head_features": [8, 8]},
+    "dpt_tiny_indoor_gpu": {**LITE, "features": 16, "head_features": [8, 8]},
+    "mult_tiny_indoor": {**LITE, "classes": 2, "decoder_dim": 32, "windows": [2, 4, 4, 4]},
+}
+SMALL["mult_tiny_indoor_gpu"] = SMALL["mult_tiny_indoor"]
+
+
+def recipe(name: str) -> TrainingConfig:
+    """The recipe with a tiny network, tiny pictures and two steps."""
+    config = TrainingConfig.from_yaml(RECIPES / f"{name}.yaml")
+    side = SMALL[name].get("height", SIDE)
+    return replace(
+        config,
+        network={**config.network, **SMALL[name]},
+        width=side,
+        height=side,
+        minutes=1,
+        steps=2,
+        arithmetic="fp32",
+        stages=(StageConfig(1.0, side, side, 4),),
+    )
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
+    root = write_corpus(tmp_path_factory.mktemp("data") / "rooms", frames=32, labels=True)
+    with one_thread():
+        yield Corpus(root)
+
+
+def test_every_recipe_is_tried() -> None:
+    assert {path.stem for path in RECIPES.glob("*.yaml")} == set(SMALL)
+    for name in SMALL:
+        assert recipe(name).tasks
+
+
+@pytest.mark.parametrize("name", [name for name in SMALL if not name.endswith("_gpu")])
+def test_a_recipe_trains_and_delivers_a_card(name: str, corpus: Corpus, tmp_path: Path) -> None:
+    config = recipe(name)
+    results = fit(Task(config, corpus, corpus, [0, 5], tmp_path, {"data": "test"}))
+    network, card = trained_network(tmp_path / "model.pt")
+    assert card.name == config.name
+    if "depth" in config.tasks:
+        assert card.depth is not None
+        assert math.isfinite(results["aligned_abs_rel"])
+        relative = card.depth.kind == DepthKind.RELATIVE_INVERSE
+        assert relative == ("relative" in name) == ("abs_rel" not in results)
+    if "segmentation" in config.tasks:
+        assert math.isfinite(results["miou"])
+    if config.tasks == ("segmentation",):
+        assert (card.task, card.depth) == ("segmentation", None)
+    names = [key for key, _ in network.named_parameters()]
+    assert not [key for key in names if "parametrizations" in key]
+
+
+def plain(corpus: Corpus, config: TrainingConfig) -> Batch:
+    stage = replace(config.stages[-1], batch=32)
+    (batch,) = whole_batches(corpus, range(32), stage, config.tasks)
+    return batch
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [name for name in SMALL if not name.endswith(("_gpu", "_lora", "_frozen"))]
+)
+def test_a_family_overfits_32_frames(name: str, corpus: Corpus) -> None:
+    config = replace(recipe(name), augment=AugmentConfig())
+    torch.manual_seed(0)
+    learner = Learner(build(config.network), config, *normalisation(config.network))
+    batch = plain(corpus, config)
+    # Uncertainty weighting may go below 0 and has no tenth: the weighted sum is judged.
+    learner.weighting = None
+    optimiser = torch.optim.AdamW(learner.parameters(), lr=3e-3, weight_decay=0)
+    first = best = float("inf")
+    for step in range(600):
+        loss, _ = learner(batch)
+        if step == 0:
+            first = float(loss.detach())
+        best = float(loss.detach())
+        if best < 0.1 * first:
+            break
+        for group in optimiser.param_groups:
+            group["lr"] = 3e-3 * (1 - step / 600)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+        optimiser.step()
+    assert best < 0.1 * first, f"{first:.3f} to {best:.3f}"
