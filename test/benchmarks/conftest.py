@@ -10,6 +10,6 @@ from test.support.ros_interfaces import importable
 
 
 @pytest.fixture(scope="module")
-def vision_msgs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with importable("vision_msgs", tmp_path_factory.getbasetemp() / "vision_msgs"):
+def vision_msgs() -> Iterator[None]:
+    with importable("vision_msgs"):
         yield

@@ -57,20 +57,20 @@ def red_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def vision_msgs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with importable("vision_msgs", tmp_path_factory.getbasetemp() / "vision_msgs"):
+def vision_msgs() -> Iterator[None]:
+    with importable("vision_msgs"):
         yield
 
 
 @pytest.fixture(scope="module")
-def bond_msgs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with importable("bond", tmp_path_factory.getbasetemp() / "bond"):
+def bond_msgs() -> Iterator[None]:
+    with importable("bond"):
         yield
 
 
 @pytest.fixture(scope="module")
-def tf2_msgs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with importable("tf2_msgs", tmp_path_factory.getbasetemp() / "tf2_msgs"):
+def tf2_msgs() -> Iterator[None]:
+    with importable("tf2_msgs"):
         yield
 
 

@@ -6,6 +6,8 @@ published wire format.
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
@@ -17,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import rclpy
 
 # package: (packages whose types it uses, message: its fields)
 INTERFACES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
@@ -46,13 +49,12 @@ INTERFACES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
 
 
 @contextmanager
-def importable(package: str, folder: Path) -> Iterator[None]:
-    """``package`` can be imported here and in child processes; built in ``folder`` if need be."""
+def importable(package: str) -> Iterator[None]:
+    """``package`` can be imported here and in child processes; built if need be."""
     if find_spec(package) is not None:
         yield
         return
-    if not folder.exists():
-        build_interfaces(folder, package)
+    folder = built(package)
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(folder), before)))
     sys.path.insert(0, str(folder))
@@ -63,6 +65,26 @@ def importable(package: str, folder: Path) -> Iterator[None]:
         for name in [each for each in sys.modules if each.split(".")[0] == package]:
             del sys.modules[name]
         os.environ["PYTHONPATH"] = before or ""  # empty is as good as unset
+
+
+def built(package: str) -> Path:
+    """The folder to import ``package`` from, built once for each environment.
+
+    Processes that test beside each other wait for the one that builds.
+    """
+    used = [Path(__file__).read_text(), sys.version, str(Path(rclpy.__file__).stat().st_mtime_ns)]
+    digest = hashlib.sha256("\n".join(used).encode()).hexdigest()[:16]
+    home = Path(sys.prefix) if os.access(sys.prefix, os.W_OK) else Path.home() / ".cache"
+    folder = home / "test_interfaces" / digest / package
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = folder / "built"
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # what a killed test left
+            build_interfaces(folder, package)
+            done.touch()
+    return folder
 
 
 def build_interfaces(folder: Path, package: str) -> None:
@@ -80,8 +102,6 @@ def build_interfaces(folder: Path, package: str) -> None:
         text=True,
         check=False,
     )
-    if done.returncode != 0:
-        shutil.rmtree(folder, ignore_errors=True)  # or the next one would take it for built
     assert done.returncode == 0, done.stdout + done.stderr
 
 
