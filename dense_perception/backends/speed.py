@@ -68,12 +68,21 @@ class OtherWork:
         self._start = _sample()
 
     def share(self) -> float:
-        """0 to 1; NaN where the system does not say, or after too short a time."""
+        """0 to 1; NaN where the system does not say.
+
+        After too short a time it is what the last minute's load average says of all processes.
+        """
         seconds, busy, own = (now - then for now, then in zip(_sample(), self._start, strict=True))
-        if not seconds >= _MIN_WATCH_S:
-            return math.nan
-        # Own threads on cores that are not among the usable ones are left out of neither.
+        if seconds < _MIN_WATCH_S or math.isnan(busy):
+            return _recent_share()
         return min(1.0, max(0.0, (busy - own) / (seconds * usable_cores())))
+
+
+def _recent_share() -> float:
+    try:
+        return min(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    except (AttributeError, OSError):
+        return math.nan
 
 
 def _sample() -> tuple[float, float, float]:
