@@ -34,6 +34,7 @@ TEST = [
     "psutil>=5.9",
     "transformers>=4.50",
     "rosbags-image>=0.10.2",
+    "av>=14",
     "efficientnet-lite-pytorch==0.1.0",
 ]
 
@@ -59,6 +60,7 @@ setup(
         "ros": [f"ros-kilted-{wheel}" for wheel in ROS_WHEELS],
         "openvino": ["openvino>=2024.4"],
         "tensorrt_rtx": ["tensorrt-rtx-cu13-libs>=1.7", "tensorrt-rtx-cu13-bindings>=1.7"],
+        "video": ["av>=14"],
         "fetch": ["pooch>=1.8", "requests>=2.28"],
         "export": ["torch>=2.6", "onnx>=1.17", "onnxscript>=0.3", "safetensors>=0.4"],
         "train": [

@@ -51,7 +51,7 @@ ARGUMENTS = {
     "input_image_topic": ("/camera/color/image_raw", "images of the camera in the bag", None),
     "input_camera_info_topic": (
         "/camera/color/camera_info",
-        "its calibration in the bag; empty if there is none",
+        "its calibration in the bag",
         None,
     ),
     "image_transport": (
@@ -110,9 +110,9 @@ def _all(context):
         name="replay",
         cmd=[
             *(*verb, "replay", given["bag"], "--clock", "--rate", given["rate"]),
-            *("--topics", *filter(None, (image, given["input_camera_info_topic"]))),
+            *("--topics", image, given["input_camera_info_topic"]),
             # Until the node has loaded its model and subscribes.
-            *("--wait-for-subscribers", "60", "--require-subscribers"),
+            *("--wait-for-subscribers", "60"),
         ],
         on_exit=[evaluation],
         **common,

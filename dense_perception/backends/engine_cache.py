@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 from dense_perception.core.difference import Difference
+from dense_perception.core.json_text import json_text
 from dense_perception.core.storage import (
     atomic_write,
     cache_dir,
@@ -52,7 +53,7 @@ class EngineKey:
 
     @property
     def digest(self) -> str:
-        text = json.dumps(asdict(self), sort_keys=True)
+        text = json_text(self, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -138,7 +139,7 @@ def store_engine(key: EngineKey, payload: bytes) -> tuple[str, str]:
     try:
         make_own_folder(engines_dir())
         with atomic_write(key.path) as stream:
-            stream.write(json.dumps(header).encode() + b"\n")
+            stream.write(json_text(header).encode() + b"\n")
             stream.write(payload)
     except OSError as error:
         return digest, f"the engine was not stored in {engines_dir()}: {error.strerror or error}"

@@ -20,6 +20,7 @@ from dense_perception.benchmarks.parity_cell import CellRequest
 from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import PRECISIONS
 from dense_perception.core.errors import ArtefactError, BackendError, InputError
+from dense_perception.core.json_text import json_text
 from dense_perception.core.machine import cpu_name
 from dense_perception.core.prediction import DepthKind
 from dense_perception.core.reference_frames import reference_feeds
@@ -166,7 +167,7 @@ def _cell(name: str, request: CellRequest, scratch: Path) -> ParityRow:
     # A cache of its own: a build that was done before would cost nothing.
     cache = scratch / f"cache_{name.replace('/', '_')}"
     done = subprocess.run(
-        [sys.executable, "-m", "dense_perception.benchmarks.parity_cell", json.dumps(request)],
+        [sys.executable, "-m", "dense_perception.benchmarks.parity_cell", json_text(request)],
         capture_output=True,
         text=True,
         env={**os.environ, "XDG_CACHE_HOME": str(cache)},

@@ -17,6 +17,7 @@ import numpy as np
 
 from dense_perception.backends.select import open_backend
 from dense_perception.core.errors import DensePerceptionError
+from dense_perception.core.json_text import json_text
 
 
 class CellRequest(TypedDict):
@@ -110,7 +111,7 @@ def main() -> int:
         answer = measure_cell(json.loads(sys.argv[1]))
     except DensePerceptionError as error:
         answer = {"error": str(error)}
-    print(json.dumps(answer))
+    print(json_text(answer))
     return 0
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from tqdm import tqdm
 
 from dense_perception.benchmarks.source import SourceOptions
 from dense_perception.core.errors import BackendError
+from dense_perception.core.json_text import json_text
 from dense_perception.core.machine import keep_freed_memory
 from dense_perception.imaging.messages import stamp_ns
 from dense_perception.ros.processes import ChildProcess, interrupt_on_signals
@@ -83,7 +83,7 @@ class Session:
     def source(self, options: StreamOptions, seconds: float, camera: str = "") -> ChildProcess:
         """A camera that publishes for ``seconds`` below ``camera``, once somebody subscribes."""
         wanted = SourceOptions(options.width, options.height, options.rate, seconds, camera)
-        return self._start("dense_perception.benchmarks.source", [json.dumps(asdict(wanted))])
+        return self._start("dense_perception.benchmarks.source", [json_text(wanted)])
 
     def _start(self, module: str, arguments: Sequence[str]) -> ChildProcess:
         self._started += 1

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
     from dense_perception.benchmarks.session import StreamOptions
+    from dense_perception.imaging.messages import ImageReader
 
 
 class ModelOptions(TypedDict):
@@ -44,13 +44,6 @@ def add_device(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default 0: all cores)")
 
 
-def add_validation(parser: argparse.ArgumentParser, use: str) -> None:
-    """The corpora that ``--validation`` names, for ``use``; empty if none."""
-    parser.add_argument(
-        "--validation", type=Path, action="append", default=[], metavar="DIR", help=use
-    )
-
-
 def model_options(options: argparse.Namespace) -> ModelOptions:
     """What :func:`add_model_options` was given."""
     return ModelOptions(
@@ -60,6 +53,48 @@ def model_options(options: argparse.Namespace) -> ModelOptions:
         threads=options.threads,
         trust_engine=options.trust_engine,
     )
+
+
+def add_reading(group: argparse._ActionsContainer, *, limits: bool = True) -> None:
+    """How images are read, with ``limits`` also how large they may be; see :func:`image_reader`."""
+    group.add_argument(
+        "--bits",
+        type=int,
+        default=0,
+        metavar="N",
+        help="bits that 16-bit pictures use, 10 or 12 for many cameras (default: all 16)",
+    )
+    if limits:
+        group.add_argument(
+            "--max-pixels",
+            type=at_least_one,
+            metavar="N",
+            help="refuse images of more pixels (default: 120000000)",
+        )
+        group.add_argument(
+            "--max-jpeg-scans",
+            type=at_least_one,
+            metavar="N",
+            help="refuse progressive JPEGs of more scans (default: 200)",
+        )
+
+
+def image_reader(options: argparse.Namespace) -> ImageReader:
+    """What :func:`add_reading` was given.
+
+    :raises InputError: for bits that no camera has.
+    """
+    from dense_perception.imaging.messages import ImageReader
+
+    limits = {
+        name: value
+        for name, value in (
+            ("max_pixels", getattr(options, "max_pixels", None)),
+            ("max_scans", getattr(options, "max_jpeg_scans", None)),
+        )
+        if value is not None
+    }
+    return ImageReader(options.bits, **limits)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

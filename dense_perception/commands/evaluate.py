@@ -11,7 +11,9 @@ from dense_perception.commands.arguments import (
     add_json,
     add_model,
     add_model_options,
+    add_reading,
     at_least_one,
+    image_reader,
     model_options,
 )
 from dense_perception.commands.output import print_problems, show
@@ -46,12 +48,13 @@ network as its authors feed it: short side scaled, aspect kept, windows sliding.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     truth = parser.add_mutually_exclusive_group(required=True)
-    truth.add_argument("--bag", type=Path, help="depth: bag folder, .mcap or .db3 file")
+    truth.add_argument("--bag", type=Path, help="depth: bag folder, .mcap, .db3 or .bag file")
     truth.add_argument("--images", type=Path, metavar="DIR", help="labels: folder of pictures")
     parser.add_argument(
         "--limit", type=at_least_one, metavar="N", help="stop after N frames or pictures"
     )
     add_model_options(parser)
+    add_reading(parser)
     add_json(parser)
     depth = parser.add_argument_group("depth")
     depth.add_argument("--topic", help="colour topic (default: the only one)")
@@ -93,6 +96,7 @@ def _depth(options: argparse.Namespace) -> int:
         topic=options.topic,
         depth_topic=options.depth_topic,
         tolerance_ms=options.tolerance_ms,
+        reader=image_reader(options),
     )
     with closing(source), _load(options) as perceiver:
         report = evaluate_pairs(
@@ -110,16 +114,18 @@ def _labels(options: argparse.Namespace) -> int:
 
     if options.labels is None:
         raise InputError("--images needs --labels with the folder of their label PNGs")
-    pairs = segmentation.picture_pairs(options.images, options.labels)[: options.limit]
+    pairs, left_out = segmentation.picture_pairs(options.images, options.labels)
+    pairs, reader = pairs[: options.limit], image_reader(options)
     averaged = {"multi_scale": options.multi_scale, "flip": options.flip}
     if any(averaged.values()) or options.weights is not None:
         card = find_card(options.model)
         label = segmentation.network_labeller(card, options.weights, **averaged)
-        report = segmentation.evaluate_labels(card, label, pairs, progress=True)
+        report = segmentation.evaluate_labels(card, label, pairs, reader=reader, progress=True)
     else:
         with _load(options) as perceiver:
             card, label = perceiver.card, segmentation.perceiver_labeller(perceiver)
-            report = segmentation.evaluate_labels(card, label, pairs, progress=True)
+            report = segmentation.evaluate_labels(card, label, pairs, reader=reader, progress=True)
+    report.problems.extend([left_out] if left_out else [])
     summary = label_summary(card, options.images, report, **averaged)
     print_problems(summary["problems"])
     show(summary, label_table, options.json)

@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from dense_perception.commands.arguments import above_zero, at_least_one
+from dense_perception.commands.arguments import above_zero, add_reading, at_least_one, image_reader
 from dense_perception.commands.output import print_json
 
 HELP = "turn a checkpoint into fp32, fp16, int8 and fp8 ONNX files with their model card"
@@ -67,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pictures, a generated corpus, a video or a bag of your robot, for int8 and fp8",
     )
     group.add_argument("--topic", help="the bag's colour topic (default: the only one)")
+    add_reading(group, limits=False)
     group.add_argument(
         "--max-drop", type=above_zero, default=0.02, help="int8 and fp8 may cost this (%(default)s)"
     )
@@ -137,7 +138,9 @@ def main(args: argparse.Namespace) -> int:
         print(report, file=sys.stderr)
     plan = Plan(precisions, options=options, max_drop=args.max_drop, fp16_drop=args.fp16_drop)
     if args.calibration is not None or quantised:
-        frames, source = frames_from(args.calibration, card, args.frames, args.topic)
+        frames, source = frames_from(
+            args.calibration, card, args.frames, args.topic, image_reader(args)
+        )
         plan = replace(plan, frames=frames, source=source)
     with progress_of(plan, quiet=args.quiet) as on_step:
         exported = export_model(

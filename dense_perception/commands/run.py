@@ -9,7 +9,9 @@ from pathlib import Path
 from dense_perception.commands.arguments import (
     add_model,
     add_model_options,
+    add_reading,
     at_least_one,
+    image_reader,
     model_options,
 )
 from dense_perception.commands.output import json_text, print_json, print_problems
@@ -54,13 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="YAML",
         help="calibration file of camera_calibration, OpenCV or ros2 topic echo",
     )
-    camera.add_argument(
-        "--bits",
-        type=int,
-        default=0,
-        metavar="N",
-        help="bits that 16-bit pictures use, 10 or 12 for many cameras (default: all 16)",
-    )
+    add_reading(camera)
     camera.add_argument(
         "--hfov",
         type=float,
@@ -99,7 +95,7 @@ def main(options: argparse.Namespace) -> int:
         calibration=calibration,
         topic=options.topic,
         info_topic=options.camera_info_topic,
-        bits=options.bits,
+        reader=image_reader(options),
     )
     with (
         closing(source),

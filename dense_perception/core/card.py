@@ -7,7 +7,6 @@ adds where the files are.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from dense_perception.core.card_specs import (
     SegmentationSpec,
 )
 from dense_perception.core.errors import CardError
+from dense_perception.core.json_text import json_text
 from dense_perception.core.onnx_file import OnnxFile, read_onnx_metadata
 from dense_perception.core.strict import json_value, yaml_file
 
@@ -128,4 +128,4 @@ class ModelCard:
         """The text stored in the ONNX metadata: everything but where the files are."""
         data = self.to_dict()
         data.pop("files", None)
-        return json.dumps(data, sort_keys=True)
+        return json_text(data, sort_keys=True)

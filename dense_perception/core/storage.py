@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dense_perception.core.errors import ArtefactError, InputError
+from dense_perception.core.json_text import json_text
 
 _FOLDER = "dense_perception"
 _BLOCK = 1 << 20
 _MAX_JSON = 4 << 20
+_MOST_BYTES = 4 << 30
 _BEGINNING_S = 2.0
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.tmp", re.DOTALL)
 _LEFTOVERS: dict[Path, list[str]] = {}
@@ -152,11 +154,17 @@ def prepare_output_folder(folder: Path, *, overwrite: bool) -> None:
 def refuse_pointer(path: Path) -> None:
     """Git LFS leaves small texts in place of large files that were not fetched.
 
-    :raises ArtefactError: if the file is such a text, saying how to get the file itself.
+    :raises ArtefactError: if the file is such a text, saying how to get the file itself, or is a
+        pipe, a device or a socket.
     """
     try:
+        if stat.S_ISDIR(path.stat().st_mode):
+            return
+        _require_regular(path)
         with open(path, "rb") as stream:
             start = stream.read(len(_LFS_POINTER))
+    except InputError as error:
+        raise ArtefactError(str(error)) from error
     except OSError:
         return  # its reader says what is wrong with it
     if start == _LFS_POINTER:
@@ -172,6 +180,34 @@ def require_regular_file(path: Path) -> None:
     :raises InputError: if ``path`` is missing, no regular file (or a link to one), or a Git LFS
         pointer.
     """
+    _require_regular(path)
+    try:
+        refuse_pointer(path)
+    except ArtefactError as error:
+        raise InputError(str(error)) from error
+
+
+def read_file(path: Path, most_bytes: int = _MOST_BYTES) -> bytes:
+    """The whole content of a file from the user.
+
+    :raises InputError: as :func:`require_regular_file`, if it cannot be read, or is larger than
+        ``most_bytes``.
+    """
+    require_regular_file(path)
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read(most_bytes + 1)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    if len(content) > most_bytes:
+        raise InputError(
+            f"{path} is larger than {most_bytes >> 10} kB, which none of its kind is: is it "
+            "another file?"
+        )
+    return content
+
+
+def _require_regular(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -180,10 +216,6 @@ def require_regular_file(path: Path) -> None:
         kinds = {stat.S_IFIFO: "pipe", stat.S_IFDIR: "folder", stat.S_IFSOCK: "socket"}
         kind = kinds.get(stat.S_IFMT(mode), "device")
         raise InputError(f"{path} is a {kind}, expected a regular file: copy its content to one")
-    try:
-        refuse_pointer(path)
-    except ArtefactError as error:
-        raise InputError(str(error)) from error
 
 
 def file_sha256(path: Path) -> str:
@@ -322,7 +354,7 @@ def write_json(path: Path, data: Mapping[str, Any]) -> bool:
     """
     try:
         make_own_folder(path.parent)
-        atomic_write_text(path, json.dumps(data, indent=1))
+        atomic_write_text(path, json_text(data, indent=1))
     except OSError:
         return False
     return True

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
-import stat
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -17,8 +15,9 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
-from dense_perception.core.errors import DensePerceptionError
+from dense_perception.core.errors import DensePerceptionError, InputError
 from dense_perception.core.printable import short
+from dense_perception.core.storage import read_file
 
 T = TypeVar("T")
 
@@ -33,12 +32,10 @@ def yaml_file(path: Path, what: str, error: type[DensePerceptionError]) -> objec
         64 kB or 20,000 values, each counted wherever an alias repeats it.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise error(f"cannot read {what} {path}: it is not a regular file")
-        with open(path, "rb") as stream:
-            text = stream.read(_MAX_BYTES + 1)
-        if len(text) > _MAX_BYTES:
-            raise error(f"{what} {path} is larger than {_MAX_BYTES >> 10} kB: is it another file?")
+        text = read_file(path, _MAX_BYTES)
+    except InputError as problem:
+        raise error(f"cannot read {what}: {problem}") from problem
+    try:
         loader = yaml.SafeLoader(text.decode("utf-8"))
         node = loader.get_single_node()
         if node is None:
@@ -47,8 +44,6 @@ def yaml_file(path: Path, what: str, error: type[DensePerceptionError]) -> objec
         if _expanded(node, {}) > _MAX_VALUES:
             raise error(f"{what} {path} has more than {_MAX_VALUES} values, aliases written out")
         data = loader.construct_document(node)
-    except OSError as problem:
-        raise error(f"cannot read {what} {path}: {problem.strerror or problem}") from problem
     except RecursionError as problem:
         raise error(f"cannot read {what} {path}: it is nested too deeply") from problem
     except (ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as problem:

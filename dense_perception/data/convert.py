@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dense_perception.core.errors import InputError
+from dense_perception.core.json_text import json_text
 from dense_perception.core.storage import atomic_write_text
 from dense_perception.data.description import DESCRIPTION_FILE, write_description
 from dense_perception.data.sample import NamedFrames
@@ -61,7 +62,7 @@ def _claim(out: Path, settings: Mapping[str, object]) -> None:
             found = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             found = {}
-        if found == json.loads(json.dumps(settings)):
+        if found == json.loads(json_text(settings)):
             return
         raise InputError(
             f"{out} was begun from another source or with other options: give those of {path} to "
@@ -69,4 +70,4 @@ def _claim(out: Path, settings: Mapping[str, object]) -> None:
         )
     if any(out.iterdir()):
         raise InputError(f"{out} is not empty: choose another folder for the corpus")
-    atomic_write_text(path, json.dumps(settings, indent=1) + "\n")
+    atomic_write_text(path, json_text(settings, indent=1) + "\n")

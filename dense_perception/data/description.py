@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dense_perception.core.errors import TrainingError
+from dense_perception.core.errors import InputError, TrainingError
+from dense_perception.core.json_text import json_text
 from dense_perception.core.labels import LabelSet
-from dense_perception.core.storage import atomic_write_text, file_sha256
+from dense_perception.core.storage import atomic_write_text, file_sha256, read_file
+from dense_perception.core.strict import json_value
 from dense_perception.data.index import MANIFEST_FILE, write_index
 from dense_perception.data.shards import shard_paths
 
 SCHEMA = 2
 EARLIER_SCHEMA = 1
 DESCRIPTION_FILE = "corpus.json"
+_MAX_BYTES = 16 << 20
 
 
 def write_description(root: Path, description: Mapping[str, Any]) -> None:
@@ -41,7 +43,7 @@ def write_description(root: Path, description: Mapping[str, Any]) -> None:
             for path, count in zip(paths, counts, strict=True)
         ],
     }
-    atomic_write_text(root / MANIFEST_FILE, json.dumps(manifest, indent=1) + "\n")
+    atomic_write_text(root / MANIFEST_FILE, json_text(manifest, indent=1) + "\n")
     classes = list(description.get("classes") or [])
     labels: dict[str, Any] = {}
     if classes:
@@ -50,7 +52,7 @@ def write_description(root: Path, description: Mapping[str, Any]) -> None:
         colours = LabelSet("", tuple(names)).colors()[: len(names)].tolist()
         labels = {"void": void, "colours": colours if void else [[0, 0, 0], *colours]}
     whole = {"schema": SCHEMA, **labels, **description, "frames": sum(counts)}
-    atomic_write_text(root / DESCRIPTION_FILE, json.dumps(whole, indent=1) + "\n")
+    atomic_write_text(root / DESCRIPTION_FILE, json_text(whole, indent=1) + "\n")
 
 
 def read_description(root: Path) -> dict[str, Any]:
@@ -61,8 +63,8 @@ def read_description(root: Path) -> dict[str, Any]:
     """
     path = Path(root) / DESCRIPTION_FILE
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        data = json_value(read_file(path, _MAX_BYTES).decode(), str(path), TrainingError)
+    except (InputError, UnicodeDecodeError, TrainingError) as error:
         raise TrainingError(
             f"cannot read {path}: {error}; a corpus is a folder that "
             "`dense-perception data synthesize` has finished"

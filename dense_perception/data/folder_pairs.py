@@ -9,7 +9,6 @@ known ``stamp_ns``, and ``pose``: the camera in the world as a 4x4 matrix, row b
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import cv2
@@ -17,7 +16,9 @@ import numpy as np
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
-from dense_perception.data.files import read_image, read_jpeg
+from dense_perception.core.storage import read_file
+from dense_perception.core.strict import json_value
+from dense_perception.data.files import read_image, read_jpeg, read_labels
 from dense_perception.data.sample import Sample
 from dense_perception.imaging.transforms import quaternion_of
 
@@ -38,20 +39,21 @@ class FolderPairs:
         self._unit_m = unit_m
         path = root / FRAMES_FILE
         try:
-            self._frames = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            frames = json_value(read_file(path).decode(), str(path), InputError)
+        except UnicodeDecodeError as error:
             raise InputError(f"cannot read {path}: {error}") from error
-        if not isinstance(self._frames, dict):
-            raise InputError(f"{path} is a {type(self._frames).__name__}, expected frames by key")
-        if not self._frames:
+        if not isinstance(frames, dict):
+            raise InputError(f"{path} is a {type(frames).__name__}, expected frames by key")
+        if not frames:
             raise InputError(f"{path} names no frame")
+        self._frames = frames
         self.keys = tuple(sorted(self._frames))
         self._has_depth = (root / "depth").is_dir()
         self._has_labels = (root / "labels").is_dir()
         if not (self._has_depth or self._has_labels):
             raise InputError(f"{root} has neither a folder depth nor labels beside color")
         names = root / "classes.txt"
-        lines = names.read_text(encoding="utf-8").splitlines() if names.is_file() else []
+        lines = read_file(names).decode().splitlines() if names.is_file() else []
         self.classes = tuple(line.strip() for line in lines if line.strip())
 
     def __len__(self) -> int:
@@ -80,7 +82,7 @@ class FolderPairs:
                 )
             depth_m = depth.astype(np.float32) * np.float32(self._unit_m)
         if self._has_labels:
-            labels_hw = read_image(self.root / "labels" / f"{key}.png")
+            labels_hw = read_labels(self.root / "labels" / f"{key}.png")
             if labels_hw.shape != (height, width) or labels_hw.dtype != np.uint8:
                 raise InputError(
                     f"the labels of {colour} are {labels_hw.dtype} {labels_hw.shape}, expected "

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dense_perception.core.errors import TrainingError
-from dense_perception.core.storage import atomic_write
+from dense_perception.core.storage import atomic_write, read_file, require_regular_file
 from dense_perception.data.sample import Sample
 from dense_perception.data.shards import Place, decode, members_of, scan, shard_paths
 
@@ -91,6 +91,7 @@ class TarShards:
             _require_unique(root, arrays["key"])
             return list(present), arrays
         try:
+            require_regular_file(path)
             with np.load(path, allow_pickle=False) as stored:
                 names = [name.decode() for name in stored["names"].tolist()]
                 sizes = dict(zip(names, stored["bytes"].tolist(), strict=True))
@@ -120,9 +121,9 @@ def read_manifest(root: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        shards = json.loads(path.read_text(encoding="utf-8"))["shardlist"]
+        shards = json.loads(read_file(path))["shardlist"]
         return {str(shard["url"]): str(shard["sha256"]) for shard in shards}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise TrainingError(f"cannot read {path}: {error!r}") from error
 
 

@@ -27,6 +27,7 @@ import numpy as np
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import TrainingError
+from dense_perception.core.storage import require_regular_file
 from dense_perception.data.sample import Sample
 
 REQUIRED = ("rgb", "depth_m", "intrinsics")
@@ -134,6 +135,7 @@ def iterate_shards(
 def _open(folder: Path, name: str, size: tuple[int, int] | None) -> np.ndarray:
     path = folder / f"{name}.npy"
     try:
+        require_regular_file(path)
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise TrainingError(

@@ -30,7 +30,8 @@ import numpy as np
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError, TrainingError
-from dense_perception.core.storage import atomic_write
+from dense_perception.core.json_text import json_text
+from dense_perception.core.storage import atomic_write, require_regular_file
 from dense_perception.data.sample import Sample
 
 UNITS_M = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01)
@@ -127,7 +128,7 @@ def encode(sample: Sample, *, unit_m: float | None = None, png_level: int = 6) -
             )
         levels = [cv2.IMWRITE_PNG_COMPRESSION, png_level]
         members["labels.png"] = _packed(".png", labels_hw.astype(np.uint8), levels)
-    members["json"] = json.dumps(record, separators=(",", ":")).encode()
+    members["json"] = json_text(record, compact=True).encode()
     return members
 
 
@@ -239,6 +240,7 @@ def scan(path: Path) -> list[Place]:
     """
     places: list[Place] = []
     try:
+        require_regular_file(path)
         with tarfile.open(path, "r:") as shard:
             for entry in shard:
                 if not entry.isfile():
@@ -251,7 +253,7 @@ def scan(path: Path) -> list[Place]:
                 places.append(Place(key, begin, end - begin))
             # A whole archive ends with zeros; one that was cut between two frames does not.
             whole = path.stat().st_size >= shard.offset + _BLOCK
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (InputError, tarfile.TarError, OSError, EOFError) as error:
         raise TrainingError(
             f"cannot read {path}: {error}; the shard is damaged or cut short: delete it and "
             "make it again"

@@ -20,15 +20,15 @@ from dense_perception.core.camera import (
 from dense_perception.core.errors import BackendError, InputError
 from dense_perception.core.prediction import DepthKind
 from dense_perception.imaging.messages import (
-    camera_info_topic,
+    ImageReader,
     is_rectified,
     message_depth_m,
-    message_rgb,
     stamp_ns,
 )
 from dense_perception.imaging.resize import restore
-from dense_perception.media.bag_images import choose_topic
+from dense_perception.media.bag_images import calibration_topic, choose_topic, needs_all
 from dense_perception.media.bag_reader import BagMessage, BagReader
+from dense_perception.media.problems import Problems
 from dense_perception.metrics.depth import average, evaluate
 from dense_perception.runtime.perceiver import Perceiver
 
@@ -45,6 +45,14 @@ class Pair:
 
     frame: Frame
     true_m: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A message without its partner yet; of a video with its picture, which needed those before."""
+
+    message: BagMessage
+    rgb_hwc: np.ndarray | None
 
 
 @dataclass
@@ -87,7 +95,9 @@ class PairSource:
         topic: str | None = None,
         depth_topic: str | None = None,
         tolerance_ms: float = 5.0,
+        reader: ImageReader | None = None,
     ) -> None:
+        self.reader = reader or ImageReader()
         self.bag = BagReader(path)
         try:
             self.topic = choose_topic(self.bag, topic, "picture", "--topic")
@@ -98,27 +108,45 @@ class PairSource:
         self.tolerance_ns = round(tolerance_ms * 1e6)
         counts = {entry.name: entry.count for entry in self.bag.topics}
         self.total = counts[self.topic]
-        self.problems: list[str] = []
         self.unmatched = 0
-        self._info = self._first(camera_info_topic(self.topic))
-        self._depth_info = self._first(camera_info_topic(self.depth_topic))
+        self._problems = Problems()
+        self._info_topic = calibration_topic(self.bag, self.topic)
+        self._depth_info_topic = calibration_topic(self.bag, self.depth_topic)
+        self._info = self._first(self._info_topic)
+        self._depth_info = self._first(self._depth_info_topic)
+        self._is_video = needs_all(self.bag, self.topic)
+
+    @property
+    def problems(self) -> list[str]:
+        """What could not be used so far, a line for each kind."""
+        lines = [*self._problems.lines]
+        if self.reader.bits.doubt:
+            lines.append(self.reader.bits.advice)
+        return lines
 
     def close(self) -> None:
         self.bag.close()
 
     def __iter__(self) -> Iterator[Pair]:
-        waiting: dict[str, list[tuple[int, BagMessage]]] = {self.topic: [], self.depth_topic: []}
-        for message in self.bag.messages([self.topic, self.depth_topic]):
+        waiting: dict[str, list[tuple[int, _Waiting]]] = {self.topic: [], self.depth_topic: []}
+        for recorded in self.bag.messages([self.topic, self.depth_topic]):
+            is_colour = recorded.topic == self.topic
             try:
-                time_ns = stamp_ns(self.bag.deserialize(message).header)
+                content = self.bag.deserialize(recorded)
+                time_ns = stamp_ns(content.header)
+                rgb_hwc = None
+                if is_colour and self._is_video:
+                    rgb_hwc = self.reader.rgb(content)
+                    if rgb_hwc is None:
+                        continue
             except InputError as error:
-                self._note(f"{message.topic} at {message.time_ns} ns: {error}")
+                self._problems.at(f"{recorded.topic} at {recorded.time_ns} ns", error)
                 continue
-            is_colour = message.topic == self.topic
+            message = _Waiting(recorded, rgb_hwc)
             partners = waiting[self.depth_topic if is_colour else self.topic]
             found = self._nearest(partners, time_ns)
             if found is None:
-                own = waiting[message.topic]
+                own = waiting[recorded.topic]
                 own.append((time_ns, message))
                 if len(own) > _PATIENCE:
                     own.pop(0)
@@ -130,22 +158,25 @@ class PairSource:
                 yield pair
         self.unmatched += len(waiting[self.topic])
         for problem in self.bag.problems:
-            self._note(problem)
+            self._problems.note(problem)
 
-    def _nearest(self, partners: list[tuple[int, BagMessage]], stamp_ns: int) -> int | None:
+    def _nearest(self, partners: list[tuple[int, _Waiting]], stamp_ns: int) -> int | None:
         if not partners:
             return None
         distances = [abs(stamp - stamp_ns) for stamp, _ in partners]
         best = int(np.argmin(distances))
         return best if distances[best] <= self.tolerance_ns else None
 
-    def _pair(self, colour: BagMessage, depth: BagMessage) -> Pair | None:
+    def _pair(self, colour: _Waiting, depth: _Waiting) -> Pair | None:
+        message = colour.message
         try:
-            content = self.bag.deserialize(colour)
-            rgb_hwc = message_rgb(content)
-            true_m = message_depth_m(self.bag.deserialize(depth))
+            content = self.bag.deserialize(message)
+            rgb_hwc = self.reader.rgb(content) if colour.rgb_hwc is None else colour.rgb_hwc
+            true_m = message_depth_m(self.bag.deserialize(depth.message), self.reader.max_pixels)
         except InputError as error:
-            self._note(f"{colour.topic} at {colour.time_ns} ns: {error}")
+            self._problems.at(f"{message.topic} at {message.time_ns} ns", error)
+            return None
+        if rgb_hwc is None:
             return None
         camera = self._camera(self._info, self.topic, rgb_hwc)
         self._check_view(camera, true_m)
@@ -162,7 +193,8 @@ class PairSource:
                 info, array.shape[1], array.shape[0], rectified=is_rectified(topic)
             )
         except InputError as error:
-            self._note(f"{camera_info_topic(topic)}: {error}")
+            where = self._info_topic if topic == self.topic else self._depth_info_topic
+            self._problems.note(f"{where}: {error}")
             return None
 
     def _check_view(self, camera: Intrinsics | None, true_m: np.ndarray) -> None:
@@ -172,7 +204,7 @@ class PairSource:
             return
         expected = camera.resized(width, height)
         if abs(depth_camera.fx / expected.fx - 1) > _SAME_VIEW:
-            self._note(
+            self._problems.note(
                 f"{self.depth_topic} has a focal length of {depth_camera.fx:.0f} pixels where the "
                 f"colour camera has {expected.fx:.0f}: it is not aligned with the picture, and the "
                 "figures mean little; record aligned depth"
@@ -185,10 +217,6 @@ class PairSource:
             except InputError:
                 continue
         return None
-
-    def _note(self, problem: str) -> None:
-        if problem not in self.problems:
-            self.problems.append(problem)
 
 
 def evaluate_pairs(

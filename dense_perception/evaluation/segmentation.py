@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -15,34 +14,47 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import OWN_LABELS
 from dense_perception.core.errors import DensePerceptionError, InputError
 from dense_perception.core.labels import VOID
-from dense_perception.imaging.decode import decode_compressed
+from dense_perception.core.storage import read_file
+from dense_perception.imaging.decode import decode_labels
+from dense_perception.imaging.messages import ImageReader
 from dense_perception.imaging.resize import views
+from dense_perception.media.files import has_picture_name
 from dense_perception.metrics.dense import Confusion
 from dense_perception.runtime.perceiver import Perceiver
 
-PICTURES = (".jpg", ".jpeg", ".png")
+_SHOWN = 5
 Labeller = Callable[[np.ndarray], np.ndarray]
 """HxWx3 ``uint8`` RGB to HxW integer labels of the same size."""
 
 
-def picture_pairs(images: Path, labels: Path) -> list[tuple[Path, Path]]:
+def picture_pairs(images: Path, labels: Path) -> tuple[list[tuple[Path, Path]], str]:
     """Pictures and the PNGs of the same name in ``labels``, sorted, as ADE20K is laid out.
+
+    The second is a line about pictures that have no labels, empty where all have.
 
     :raises InputError: if a folder is missing, holds no picture, or none has labels.
     """
     for folder in (images, labels):
         if not folder.is_dir():
             raise InputError(f"there is no folder {folder}: check the path")
-    pictures = sorted(path for path in images.iterdir() if path.suffix.lower() in PICTURES)
-    pairs = [(path, labels / f"{path.stem}.png") for path in pictures]
-    found = [pair for pair in pairs if pair[1].is_file()]
+    pictures = sorted(path for path in images.iterdir() if has_picture_name(path))
+    present = {file.name.casefold(): file for file in labels.iterdir()}
+    wanted = [(path, present.get(f"{path.stem}.png".casefold())) for path in pictures]
+    found = [(path, file) for path, file in wanted if file is not None]
     if not found:
         raise InputError(
             f"{images} holds {len(pictures)} pictures, of which none has a PNG of the same name in "
             f"{labels}: name the folders of one split, e.g. images/validation and "
             "annotations/validation"
         )
-    return found
+    without = [path.name for path, file in wanted if file is None]
+    if not without:
+        return found, ""
+    shown = ", ".join(without[:_SHOWN]) + (", ..." if without[_SHOWN:] else "")
+    return found, (
+        f"{len(without)} of {len(pictures)} pictures have no PNG of the same name in {labels} and "
+        f"were left out: {shown}"
+    )
 
 
 def first_label(card: ModelCard) -> int:
@@ -56,12 +68,10 @@ def read_labels(path: Path, first: int) -> np.ndarray:
 
     :raises InputError: if it is no picture of one channel.
     """
-    buffer = np.frombuffer(path.read_bytes(), np.uint8)
-    values = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED) if buffer.size else None
-    if values is None or values.ndim != 2 or values.dtype not in (np.uint8, np.uint16):
-        raise InputError(
-            f"{path} is no picture of labels: expected a PNG of one channel, 8 or 16 bits"
-        )
+    try:
+        values = decode_labels(read_file(path))
+    except InputError as error:
+        raise InputError(f"{path} is no picture of labels: {error}") from error
     shifted = values.astype(np.int64) - first
     return np.where((shifted < 0) | (values == VOID), VOID, shifted)
 
@@ -101,20 +111,22 @@ def evaluate_labels(
     label: Labeller,
     pairs: Sequence[tuple[Path, Path]],
     *,
+    reader: ImageReader | None = None,
     progress: bool = False,
 ) -> LabelReport:
     """Compare what ``label`` says of each picture with the label file beside it.
 
-    ``progress`` shows a bar on a terminal.
+    ``reader`` says how pictures are read, by default with all their bits; ``progress`` shows a bar
+    on a terminal.
 
     :raises InputError: if no picture could be compared.
     """
     assert card.segmentation is not None
     names = card.segmentation.label_set.labels
-    confusion = Confusion(len(names))
+    confusion, reader = Confusion(len(names)), reader or ImageReader()
     disable = None if progress else True
     bar = tqdm(pairs, unit="picture", disable=disable, file=sys.stderr)
-    problems = list(compare(label, iter(bar), confusion, first_label(card)))
+    problems = list(compare(label, iter(bar), confusion, first_label(card), reader))
     if len(problems) == len(pairs):
         raise InputError(
             f"none of the {len(pairs)} pictures could be compared: {'; '.join(problems[:3])}"
@@ -128,17 +140,25 @@ def evaluate_labels(
             for name, iou in zip(names, confusion.iou, strict=True)
             if not np.isnan(iou)  # a class that occurs nowhere
         },
-        problems=problems,
+        problems=[*problems, *([reader.bits.advice] if reader.bits.doubt else [])],
     )
 
 
 def compare(
-    label: Labeller, pairs: Iterator[tuple[Path, Path]], confusion: Confusion, first: int
+    label: Labeller,
+    pairs: Iterator[tuple[Path, Path]],
+    confusion: Confusion,
+    first: int,
+    reader: ImageReader | None = None,
 ) -> Iterator[str]:
-    """Add every pair to ``confusion``; yields what was wrong with those that could not be used."""
+    """Add every pair to ``confusion``; yields what was wrong with those that could not be used.
+
+    ``reader`` says how pictures are read, by default with all their bits.
+    """
+    reader = reader or ImageReader()
     for picture, annotation in pairs:
         try:
-            rgb_hwc = decode_compressed(picture.read_bytes())
+            rgb_hwc = reader.picture(read_file(picture))
             true_hw = read_labels(annotation, first)
             _check_numbering(true_hw, first, len(confusion.counts))
             confusion.add(label(rgb_hwc), true_hw)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 from collections import Counter
@@ -11,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import onnx
 from onnx import helper
@@ -19,12 +17,15 @@ from onnx import helper
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import InputError, TrainingError
 from dense_perception.core.reference_frames import reference_feeds
+from dense_perception.core.storage import read_file
 from dense_perception.data.corpus import Corpus
 from dense_perception.data.description import DESCRIPTION_FILE
 from dense_perception.data.numpy_layout import iterate_shards, shard_folders
+from dense_perception.imaging.messages import ImageReader
 from dense_perception.imaging.resize import network_input, prepare, resample
 from dense_perception.media.bag_reader import is_bag
-from dense_perception.media.sources import IMAGE_SUFFIXES, open_source
+from dense_perception.media.files import PICTURE_SUFFIXES, has_picture_name
+from dense_perception.media.sources import open_source
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -163,34 +164,42 @@ def _run(
 
 
 def calibration_frames(
-    source: Path, card: ModelCard, count: int = 64, topic: str | None = None
+    source: Path,
+    card: ModelCard,
+    count: int = 64,
+    topic: str | None = None,
+    reader: ImageReader | None = None,
 ) -> list[dict[str, np.ndarray]]:
     """``count`` frames evenly spread over pictures, a generated corpus, a video or a bag.
 
     Of a corpus in the earlier layout the shards' ``rgb.npy`` is enough; ``topic``
     is a bag's colour topic, by default the only one. Frames are resized as at run time; the focal
-    length is one image width, which no activation depends on.
+    length is one image width, which no activation depends on. ``reader`` says how many bits of
+    16-bit pictures count; a warning says where the high ones are never used.
 
     :raises InputError: if it is none of these, or a file cannot be read.
     """
-    source = Path(source)
+    source, reader = Path(source), reader or ImageReader()
     if not source.exists():
         raise InputError(f"there is no {source}: give a folder of pictures, a video or a bag")
     folder = source.is_dir() and not is_bag(source)
     is_corpus = folder and ((source / DESCRIPTION_FILE).exists() or bool(shard_folders(source)))
-    pictures = sorted(p for p in source.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    pictures = sorted(p for p in source.rglob("*") if has_picture_name(p)) if folder else []
     if is_corpus:
         images = _from_corpus(source, count)
     elif folder and pictures:
-        images = _from_pictures(pictures, count)
+        images = _from_pictures(pictures, count, reader)
     elif folder:
         raise InputError(
             f"{source} holds no pictures and no corpus: give a folder with "
-            f"{', '.join(IMAGE_SUFFIXES)}, one with corpus.json, a video or a bag"
+            f"{', '.join(PICTURE_SUFFIXES)}, one with corpus.json, a video or a bag"
         )
     else:
-        return _graph_inputs(_from_stream(source, card, count, topic), card)
-    return _graph_inputs([_feeds(rgb_hwc, card) for rgb_hwc in images], card)
+        return _graph_inputs(_from_stream(source, card, count, topic, reader), card)
+    frames = _graph_inputs([_feeds(rgb_hwc, card) for rgb_hwc in images], card)
+    if reader.bits.doubt:
+        _log.warning("%s: %s", source, reader.bits.advice)
+    return frames
 
 
 def _graph_inputs(
@@ -210,7 +219,11 @@ def _graph_inputs(
 
 
 def frames_from(
-    source: Path | None, card: ModelCard, count: int, topic: str | None
+    source: Path | None,
+    card: ModelCard,
+    count: int,
+    topic: str | None,
+    reader: ImageReader | None = None,
 ) -> tuple[Sequence[Mapping[str, np.ndarray]], str]:
     """:func:`calibration_frames` that differ enough, and what they are, for the card.
 
@@ -224,7 +237,7 @@ def frames_from(
             {name: array[i : i + 1] for name, array in feeds.items()} for i in range(_GENERATED)
         ]
         return frames, "reference frames"
-    frames = calibration_frames(source, card, count, topic)
+    frames = calibration_frames(source, card, count, topic, reader)
     check_variety(frames, str(source))
     return frames, source.resolve().name
 
@@ -296,10 +309,10 @@ def differ(one_hwc: np.ndarray, other_hwc: np.ndarray) -> bool:
 
 
 def _from_stream(
-    source: Path, card: ModelCard, count: int, topic: str | None
+    source: Path, card: ModelCard, count: int, topic: str | None, reader: ImageReader
 ) -> list[dict[str, np.ndarray]]:
     """Reads once, whatever the length: where too many are kept, every second one goes."""
-    stream = open_source(str(source), topic=topic)
+    stream = open_source(str(source), topic=topic, reader=reader)
     kept: list[dict[str, np.ndarray]] = []
     stride = 1
     try:
@@ -312,6 +325,8 @@ def _from_stream(
         if not kept:
             reason = f": {stream.problems[0]}" if stream.problems else ""
             raise InputError(f"no frame of {source} could be read{reason}")
+        for problem in stream.problems:
+            _log.warning("%s: %s", source, problem)
     finally:
         stream.close()
     return [kept[index] for index in _spread(len(kept), count)]
@@ -344,14 +359,14 @@ def _from_corpus(root: Path, count: int) -> Iterator[np.ndarray]:
         yield np.asarray(shards[which][index - int(ends[which])])
 
 
-def _from_pictures(paths: list[Path], count: int) -> Iterator[np.ndarray]:
+def _from_pictures(paths: list[Path], count: int, reader: ImageReader) -> Iterator[np.ndarray]:
     for index in _spread(len(paths), count):
-        bgr_hwc = None
-        with contextlib.suppress(OSError, cv2.error):
-            bgr_hwc = cv2.imdecode(np.fromfile(paths[index], np.uint8), cv2.IMREAD_COLOR)
-        if bgr_hwc is None:
-            raise InputError(f"{paths[index]} cannot be read as a picture: replace or remove it")
-        yield cv2.cvtColor(bgr_hwc, cv2.COLOR_BGR2RGB)
+        try:
+            yield reader.picture(read_file(paths[index]), apply_orientation=True)
+        except InputError as error:
+            raise InputError(
+                f"{paths[index]} cannot be read as a picture ({error}): replace or remove it"
+            ) from error
 
 
 def _spread(total: int, count: int) -> list[int]:

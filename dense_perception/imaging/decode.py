@@ -1,69 +1,71 @@
-"""Compressed pictures (JPEG, PNG, BMP, WebP) to RGB, with limits checked before decoding."""
+"""Compressed pictures (JPEG, PNG, TIFF and others) to RGB, with limits checked before decoding."""
 
 from __future__ import annotations
 
-import re
 import struct
+import zlib
 
 import cv2
 import numpy as np
 
 from dense_perception.core.errors import InputError
-from dense_perception.imaging.encodings import Bytes, SignificantBits
+from dense_perception.core.limits import MAX_JPEG_SCANS, MAX_PIXELS
+from dense_perception.imaging.encodings import Bytes, SignificantBits, check_pixels
+from dense_perception.imaging.picture_headers import PNG_START, png_size, read_header
 
-MAX_PIXELS = 120_000_000
-"""Larger pictures are refused from their header alone: a few kilobytes can claim gigabytes."""
-
-MAX_JPEG_SCANS = 200
-"""A progressive picture has about ten; each one is decoded over the whole area."""
-
-_PNG = b"\x89PNG\r\n\x1a\n"
-# A marker with a length. libjpeg takes TEM (01) and restarts (D0 to D7) without one, FF 00 is data,
-# and between segments it passes over whatever is no marker.
-_MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
+# Formats that only some builds of OpenCV read.
+_NOT_EVERYWHERE = ("TIFF", "GIF", "AVIF")
+_PALETTE = 3  # a PNG's colour type
 
 
 def decode_compressed(
     data: Bytes,
     *,
-    max_pixels: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    max_scans: int = MAX_JPEG_SCANS,
     apply_orientation: bool = False,
     bits: SignificantBits | None = None,
     keep_gray: bool = False,
 ) -> np.ndarray:
-    """Bytes of a JPEG, PNG, BMP or WebP picture to HxWx3 ``uint8`` RGB.
+    """Bytes of a picture to HxWx3 ``uint8`` RGB; of an animated one its first frame.
+
+    JPEG, PNG, BMP, WebP, TIFF and PNM are read everywhere, GIF and AVIF where OpenCV has them.
 
     ``apply_orientation`` turns the picture as its EXIF entry says: right for photographs, wrong
     for a camera stream whose calibration belongs to the stored pixels. ``bits`` says how 16-bit
-    pixels are read. ``keep_gray`` gives a picture of one channel as HxW.
+    pixels are read where the picture does not. ``keep_gray`` gives a picture of one channel as HxW.
 
-    :raises InputError: for an empty, truncated or damaged picture, another format, or more than
-        ``max_pixels`` pixels.
+    :raises InputError: for an empty, truncated or damaged picture, another format, more than
+        ``max_pixels`` pixels or a JPEG of more than ``max_scans`` scans.
     """
     buffer = np.frombuffer(data, np.uint8) if len(data) else np.empty(0, np.uint8)
-    raw = buffer.data
-    kind, width, height = _probe(raw)
+    header = read_header(buffer.data, max_scans)
+    kind, width, height = header.kind, header.width, header.height
     if width < 1 or height < 1:
         raise InputError(f"the {kind} picture claims {width}x{height} pixels: it is damaged")
-    max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
-    if width * height > max_pixels:
-        raise InputError(
-            f"the {kind} picture is {width}x{height}, expected at most {max_pixels / 1e6:g} "
-            "million pixels: scale it down"
-        )
+    check_pixels(f"{kind} picture", width, height, max_pixels)
     flags = cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_ANYCOLOR if keep_gray else cv2.IMREAD_COLOR)
     if not apply_orientation:
         flags |= cv2.IMREAD_IGNORE_ORIENTATION
     bgr_hwc = _imdecode(buffer, flags)
     if bgr_hwc is None:
-        raise InputError(f"the {kind} picture of {width}x{height} is damaged: send it again")
+        raise InputError(
+            f"the {kind} picture of {width}x{height} is damaged: send it again"
+            if kind not in _NOT_EVERYWHERE
+            else f"the {kind} picture of {width}x{height} is damaged, or OpenCV {cv2.__version__} "
+            f"was built without {kind}: convert it to PNG"
+        )
     if bgr_hwc.shape[0] * bgr_hwc.shape[1] != width * height:
         raise InputError(
             f"the {kind} picture claims {width}x{height} and holds "
             f"{bgr_hwc.shape[1]}x{bgr_hwc.shape[0]}: it is damaged"
         )
     if bgr_hwc.dtype == np.uint16:
-        bgr_hwc = (bits or SignificantBits(16)).to_8bit(bgr_hwc)
+        own = SignificantBits(header.bits) if header.bits else None
+        bgr_hwc = (own or bits or SignificantBits(16)).to_8bit(bgr_hwc)
+    if header.peak:
+        table = np.rint(np.minimum(np.arange(256) / header.peak, 1) * 255).astype(np.uint8)
+        bgr_hwc = cv2.LUT(bgr_hwc, table)
     if bgr_hwc.dtype != np.uint8:
         raise InputError(
             f"the {kind} picture holds {bgr_hwc.dtype}, expected 8 or 16 bits: convert it first"
@@ -86,16 +88,17 @@ def decode_compressed_depth(
     """
     raw = bytes(data)
     header = b""
-    if not raw.startswith(_PNG) and raw[12:20] == _PNG:
+    if not raw.startswith(PNG_START) and raw[12:20] == PNG_START:
         header, raw = raw[:12], raw[12:]
-    if not raw.startswith(_PNG):
+    if not raw.startswith(PNG_START):
         raise InputError(
             "the compressed depth image is not a PNG: record it with png compression (not RVL) "
             "or raw"
         )
-    width, height = _png_size(memoryview(raw))
-    if not 0 < width * height <= max_pixels:
+    width, height = png_size(memoryview(raw))
+    if width < 1 or height < 1:
         raise InputError(f"the compressed depth image claims {width}x{height} pixels")
+    check_pixels("compressed depth image", width, height, max_pixels)
     values_hw = _imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
     if values_hw is None or values_hw.ndim != 2 or values_hw.dtype != np.uint16:
         raise InputError("the compressed depth image is damaged or not 16 bit with one channel")
@@ -112,108 +115,50 @@ def decode_compressed_depth(
     return depth / np.float32(1000)
 
 
+def decode_labels(data: Bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """A PNG of labels to HxW ``uint8`` or ``uint16``.
+
+    Of a palette PNG these are the indices, which annotation tools mean, not the colours.
+
+    :raises InputError: if it is no PNG (other formats change labels) or has several channels, or as
+        :func:`decode_compressed`.
+    """
+    raw = bytes(data)
+    header = read_header(memoryview(raw))
+    check_pixels(f"{header.kind} picture", header.width, header.height, max_pixels)
+    if header.kind != "PNG":
+        raise InputError(f"it is {header.kind}, expected a PNG of one channel: save it as PNG")
+    depth, colour_type = raw[24], raw[25]
+    if colour_type == _PALETTE:
+        raw = _without_palette(raw)
+    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+    values_hw = _imdecode(np.frombuffer(raw, np.uint8), flags)
+    if values_hw is None:
+        raise InputError("the PNG picture is damaged: send it again")
+    if values_hw.ndim != 2:
+        raise InputError(
+            "it has several channels, expected a PNG of one channel (gray or palette) with the "
+            "number of each pixel's class: convert colours to numbers"
+        )
+    # libpng spreads fewer bits over all eight.
+    return values_hw // (255 // (2**depth - 1)) if depth < 8 else values_hw
+
+
+def _without_palette(png: bytes) -> bytes:
+    """The PNG as a gray one: the stored numbers of both are the same."""
+    head = png[12:25] + b"\0" + png[26:29]
+    pieces = [PNG_START, png[8:12], head, zlib.crc32(head).to_bytes(4, "big")]
+    position = 33
+    while position + 12 <= len(png):
+        end = position + 12 + int.from_bytes(png[position : position + 4], "big")
+        if png[position + 4 : position + 8] in (b"IDAT", b"IEND"):
+            pieces.append(png[position:end])
+        position = end
+    return b"".join(pieces)
+
+
 def _imdecode(buffer: np.ndarray, flags: int) -> np.ndarray | None:
     try:
         return cv2.imdecode(buffer, flags)
     except cv2.error:
         return None
-
-
-def _probe(raw: memoryview) -> tuple[str, int, int]:
-    """Format, width and height from the header; complains about a missing end."""
-    head = bytes(raw[:32])
-    if head.startswith(b"\xff\xd8"):
-        return ("JPEG", *_jpeg_size(raw))
-    if head.startswith(_PNG):
-        return ("PNG", *_png_size(raw))
-    if head.startswith(b"BM") and len(head) >= 26:
-        width, height, _, bits = struct.unpack_from("<iiHH", raw[18:30].tobytes().ljust(12, b"\0"))
-        packed = len(raw) >= 34 and int.from_bytes(raw[30:34], "little") in (1, 2)
-        if not packed and width * abs(height) * bits // 8 > len(raw):
-            raise InputError(f"the BMP picture is cut off after {len(raw)} bytes: send it again")
-        return "BMP", width, abs(height)
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP" and len(head) >= 30:
-        return ("WebP", *_webp_size(head))
-    start = head[:8].hex(" ") or "nothing"
-    raise InputError(
-        f"the picture starts with {start}, expected JPEG, PNG, BMP or WebP: convert it first"
-    )
-
-
-def _png_size(raw: memoryview) -> tuple[int, int]:
-    """Walk the chunks to the end: a decoder allocates what a length claims before it reads."""
-    cut = InputError(f"the PNG picture is cut off after {len(raw)} bytes: send it again")
-    size: tuple[int, int] | None = None
-    position = len(_PNG)
-    while position + 12 <= len(raw):
-        length, kind = struct.unpack_from(">I4s", raw, position)
-        if length > len(raw) - position - 12:
-            break
-        if size is None:
-            if kind != b"IHDR" or length != 13:
-                raise InputError("the PNG picture has no header: it is damaged")
-            size = struct.unpack_from(">II", raw, position + 8)
-        elif kind == b"fcTL" and length >= 20:
-            width, height, left, top = struct.unpack_from(">4I", raw, position + 12)
-            if left + width > size[0] or top + height > size[1]:
-                raise InputError("a frame of the PNG picture is larger than the picture: damaged")
-        if kind == b"IEND":
-            return size
-        position += 12 + length
-    raise cut
-
-
-def _jpeg_size(raw: memoryview) -> tuple[int, int]:
-    """Walk the markers as libjpeg does: frame header, number of scans, end of the image."""
-    cut = InputError(f"the JPEG picture is cut off after {len(raw)} bytes: send it again")
-    data = bytes(raw)
-    size: tuple[int, int] | None = None
-    position, scans = 2, 0
-    while (found := _MARKER.search(data, position)) is not None:
-        marker, position = found[1][0], found.end()
-        if marker == 0xD9:
-            if size is None:
-                raise InputError("the JPEG picture has no frame header: it is damaged")
-            if not scans:
-                raise cut
-            return size
-        if marker == 0xD8:
-            raise InputError("the JPEG picture starts twice: it is damaged")
-        if position + 2 > len(data):
-            break
-        length = int.from_bytes(data[position : position + 2], "big")
-        if length < 2:
-            raise InputError("the JPEG picture is damaged in its header: send it again")
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            if position + 7 > len(data):
-                break
-            if size is not None:
-                raise InputError("the JPEG picture has two frame headers: it is damaged")
-            height, width = struct.unpack_from(">HH", data, position + 3)
-            size = (width, height)
-        position += length
-        if marker == 0xDA:
-            scans += 1
-            if scans > MAX_JPEG_SCANS:
-                raise InputError(
-                    f"the JPEG picture has over {MAX_JPEG_SCANS} scans, expected about ten: save "
-                    "it again"
-                )
-    # A hole before the end is not noticed: libjpeg fills it, warns on stderr and calls the picture
-    # whole, and OpenCV passes no warning on. To find it, the Huffman codes would have to be read.
-    # Cameras pad the end with zeros; without this marker the lower part would be gray.
-    raise cut
-
-
-def _webp_size(head: bytes) -> tuple[int, int]:
-    chunk = head[12:16]
-    if chunk == b"VP8X":
-        return (
-            1 + int.from_bytes(head[24:27], "little"),
-            1 + int.from_bytes(head[27:30], "little"),
-        )
-    if chunk == b"VP8L":
-        bits = int.from_bytes(head[21:25], "little")
-        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    width, height = struct.unpack("<HH", head[26:30])
-    return width & 0x3FFF, height & 0x3FFF

@@ -41,6 +41,17 @@ def _gray(array: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(array, cv2.COLOR_GRAY2RGB)
 
 
+def check_pixels(what: str, width: int, height: int, max_pixels: int) -> None:
+    """
+    :raises InputError: if an image claims more than ``max_pixels`` pixels.
+    """
+    if width * height > max_pixels:
+        raise InputError(
+            f"the {what} is {width}x{height}, expected at most {max_pixels / 1e6:g} million "
+            "pixels: scale it down, or raise max_pixels (--max-pixels) if you trust its source"
+        )
+
+
 class SignificantBits:
     """How many bits of 16-bit pixels a camera uses, and how they become 8-bit ones.
 
@@ -63,6 +74,16 @@ class SignificantBits:
             self._highest = max(self._highest, int(array.max()))
         shifted = array >> shift
         return (shifted if shift == 8 else np.minimum(shifted, 255)).astype(np.uint8)
+
+    @property
+    def advice(self) -> str:
+        """What to do where there is a :attr:`doubt`, for commands; empty where there is none."""
+        if not self.doubt:
+            return ""
+        return (
+            f"the 16-bit pictures only use {self.doubt} bits and were read as nearly black: give "
+            "the camera's with --bits 10 or --bits 12, or --bits 16 if they are that dark"
+        )
 
     @property
     def doubt(self) -> int:

@@ -11,20 +11,22 @@ from typing import Any, Protocol
 import numpy as np
 
 from dense_perception.core.errors import InputError
+from dense_perception.core.limits import MAX_JPEG_SCANS, MAX_PIXELS
 from dense_perception.imaging.decode import decode_compressed, decode_compressed_depth
 from dense_perception.imaging.encodings import (
     DEPTH_ENCODINGS,
     Bytes,
     SignificantBits,
+    check_pixels,
     decode_depth,
     decode_image,
     demosaic,
 )
+from dense_perception.imaging.video import VideoDecoder, is_video, video_codec
 
 _NS = 1_000_000_000
-_TRANSPORTS = ("compressed", "compressedDepth", "theora", "zstd", "ffmpeg")
+_TRANSPORTS = ("compressed", "compressedDepth", "theora", "zstd", "ffmpeg", "foxglove")
 _RECTIFIED = re.compile(r"(^|_)rect(ified)?(_|$)")
-_VIDEO = ("h264", "h265", "hevc", "avc", "av1", "vp8", "vp9", "theora", "ffmpeg", "mpeg")
 
 
 class Stamp(Protocol):
@@ -49,7 +51,8 @@ class ImageMessage(Protocol):
     """What ``sensor_msgs/Image`` and ``CompressedImage`` share.
 
     The former also has ``encoding``, ``width``, ``height``, ``step`` and ``is_bigendian``, the
-    latter ``format``; ``data`` is anything with the buffer protocol.
+    latter ``format``; ``FFMPEGPacket`` has ``encoding`` and ``pts``. ``data`` is anything with the
+    buffer protocol.
     """
 
     @property
@@ -69,8 +72,14 @@ def stamp_fields(time_ns: int) -> tuple[int, int]:
 
 
 def is_compressed(message: ImageMessage) -> bool:
-    """Whether it is a ``CompressedImage``, of any transport."""
-    return hasattr(message, "format")
+    """Whether it is a ``CompressedImage``, of any transport, or a packet of a video."""
+    return hasattr(message, "format") or hasattr(message, "pts")
+
+
+def compression(message: ImageMessage) -> str:
+    """What a compressed message says that it is, as ``jpeg``, ``rgb8; jpeg compressed bgr8``."""
+    name = "format" if hasattr(message, "format") else "encoding"
+    return str(getattr(message, name, "")).strip()
 
 
 def is_depth(message: ImageMessage, topic: str = "") -> bool:
@@ -79,7 +88,7 @@ def is_depth(message: ImageMessage, topic: str = "") -> bool:
     mono16 does not count: it is an infrared picture as often as it is depth.
     """
     if is_compressed(message):
-        form = str(getattr(message, "format", ""))
+        form = compression(message)
         encoding = form.partition(";")[0].strip()
         says = "compressedDepth" in form or (encoding in DEPTH_ENCODINGS and encoding != "mono16")
         return says or topic.endswith("/compressedDepth")
@@ -87,36 +96,53 @@ def is_depth(message: ImageMessage, topic: str = "") -> bool:
     return encoding in DEPTH_ENCODINGS and encoding != "mono16"
 
 
-def message_rgb(message: ImageMessage, bits: SignificantBits | None = None) -> np.ndarray:
-    """The picture as HxWx3 ``uint8`` RGB; for ``rgb8`` a view of the message's data.
+class ImageReader:
+    """Reads the images of one camera: what outlives a message, and what is too large.
 
-    The ``format`` of a ``CompressedImage`` is obeyed: a Bayer pattern is demosaiced, depth and
-    video are refused by name. ``bits`` says how 16-bit pixels are read.
-
-    :raises InputError: if it is truncated, damaged, too large or of an unknown encoding, or its
-        fields contradict each other.
+    ``bits``: how many bits of 16-bit pixels count, as :class:`SignificantBits` takes it. Raw and
+    compressed images of more than ``max_pixels`` and JPEGs of more than ``max_scans`` are refused.
     """
-    if is_compressed(message):
-        return _compressed_rgb(message, bits)
-    return decode_image(*_fields(message), bits)
 
+    def __init__(
+        self, bits: int = 0, max_pixels: int = MAX_PIXELS, max_scans: int = MAX_JPEG_SCANS
+    ) -> None:
+        self.bits = SignificantBits(bits)
+        self.max_pixels = max_pixels
+        self.max_scans = max_scans
+        self._video: VideoDecoder | None = None
 
-def _compressed_rgb(message: ImageMessage, bits: SignificantBits | None) -> np.ndarray:
-    form = str(getattr(message, "format", "")).strip()
-    encoding = form.partition(";")[0].strip()
-    if is_depth(message):
-        raise InputError(
-            f"the compressed image is {form!r}, which is depth, expected a picture: choose the "
-            "camera's colour or mono image"
-        )
-    if any(name in form.lower() for name in _VIDEO):
-        raise InputError(
-            f"the compressed image is {form!r}, a video stream, expected pictures (jpeg, png): "
-            "let the driver publish those or raw images"
-        )
-    if encoding.startswith("bayer_"):
+    @property
+    def skipped(self) -> int:
+        """How many packets of a video passed before a keyframe came."""
+        return 0 if self._video is None else self._video.skipped
+
+    def rgb(self, message: ImageMessage) -> np.ndarray | None:
+        """The picture as HxWx3 ``uint8`` RGB; for ``rgb8`` a view of the message's data.
+
+        ``None`` for a packet of a video that gives no picture, as one before its first keyframe.
+        The ``format`` of a ``CompressedImage`` is obeyed: a Bayer pattern is demosaiced, a video is
+        decoded packet by packet, so all of them have to come here.
+
+        :raises InputError: if it is truncated, damaged, too large, depth or of an unknown encoding,
+            or its fields contradict each other.
+        """
+        if not is_compressed(message):
+            fields = _fields(message)
+            check_pixels("image", fields[1], fields[2], self.max_pixels)
+            return decode_image(*fields, self.bits)
+        form = compression(message)
+        if is_depth(message):
+            raise InputError(
+                f"the compressed image is {form!r}, which is depth, expected a picture: choose the "
+                "camera's colour or mono image"
+            )
+        if is_video(form):
+            return self._packet(form, message.data)
+        encoding = form.partition(";")[0].strip()
+        if not encoding.startswith("bayer_"):
+            return self.picture(message.data)
         # Some drivers compress the raw mosaic, others the picture made of it.
-        pixels = decode_compressed(message.data, bits=bits, keep_gray=True)
+        pixels = self.picture(message.data, keep_gray=True)
         rgb_hwc = demosaic(encoding, pixels) if pixels.ndim == 2 else pixels
         if rgb_hwc is None:
             raise InputError(
@@ -124,18 +150,54 @@ def _compressed_rgb(message: ImageMessage, bits: SignificantBits | None) -> np.n
                 "sensor_msgs: set the camera driver to one of them"
             )
         return rgb_hwc
-    return decode_compressed(message.data, bits=bits)
+
+    def picture(
+        self, data: Bytes, *, apply_orientation: bool = False, keep_gray: bool = False
+    ) -> np.ndarray:
+        """:func:`~dense_perception.imaging.decode.decode_compressed` with this camera's limits."""
+        return decode_compressed(
+            data,
+            max_pixels=self.max_pixels,
+            max_scans=self.max_scans,
+            apply_orientation=apply_orientation,
+            bits=self.bits,
+            keep_gray=keep_gray,
+        )
+
+    def _packet(self, form: str, data: Bytes) -> np.ndarray | None:
+        codec = video_codec(form)
+        if not codec:
+            raise InputError(
+                f"the images are {form!r}, a video stream, expected h264, h265, vp9, jpeg, png or "
+                "raw images: let the driver publish one of those"
+            )
+        if self._video is None or self._video.codec != codec:
+            self._video = VideoDecoder(codec, self.max_pixels)
+        return self._video.rgb(data)
 
 
-def message_depth_m(message: ImageMessage) -> np.ndarray:
+def message_rgb(message: ImageMessage) -> np.ndarray:
+    """The picture of a message that stands alone, as :meth:`ImageReader.rgb`.
+
+    :raises InputError: as that, and for a packet of a video that gives no picture.
+    """
+    rgb_hwc = ImageReader().rgb(message)
+    if rgb_hwc is None:
+        raise InputError("the packet of a video has no keyframe: read the stream from its start")
+    return rgb_hwc
+
+
+def message_depth_m(message: ImageMessage, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """A depth image as HxW ``float32`` metres, NaN where there is none.
 
-    :raises InputError: as :func:`message_rgb`.
+    :raises InputError: as :meth:`ImageReader.rgb`.
     """
     if is_compressed(message):
-        encoding = str(getattr(message, "format", "")).partition(";")[0].strip()
-        return decode_compressed_depth(message.data, encoding)
-    return decode_depth(*_fields(message))
+        encoding = compression(message).partition(";")[0].strip()
+        return decode_compressed_depth(message.data, encoding, max_pixels=max_pixels)
+    fields = _fields(message)
+    check_pixels("image", fields[1], fields[2], max_pixels)
+    return decode_depth(*fields)
 
 
 def _fields(message: Any) -> tuple[str, int, int, int, Bytes, bool]:

@@ -6,20 +6,39 @@ from collections.abc import Mapping
 
 from dense_perception.core.errors import InputError
 from dense_perception.imaging.encodings import IMAGE_ENCODINGS
-from dense_perception.imaging.messages import base_topic, is_compressed, is_depth, message_rgb
+from dense_perception.imaging.messages import (
+    ImageReader,
+    base_topic,
+    camera_info_topic,
+    compression,
+    is_compressed,
+    is_depth,
+)
+from dense_perception.imaging.video import is_video
 from dense_perception.media.bag_reader import BagReader, BagTopic
 
-IMAGE = "sensor_msgs/msg/Image"
-COMPRESSED = "sensor_msgs/msg/CompressedImage"
-CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+IMAGES = (
+    "sensor_msgs/msg/Image",
+    "sensor_msgs/msg/CompressedImage",
+    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket",
+    *("foxglove_msgs/msg/RawImage", "foxglove_msgs/msg/CompressedImage"),
+    *("foxglove_msgs/msg/CompressedVideo", "foxglove.RawImage"),
+    *("foxglove.CompressedImage", "foxglove.CompressedVideo"),
+)
+"""Types of images; those without ``/msg/`` are JSON or protobuf in MCAP."""
+CALIBRATIONS = (
+    "sensor_msgs/msg/CameraInfo",
+    "foxglove_msgs/msg/CameraCalibration",
+    "foxglove.CameraCalibration",
+)
+"""Types of calibrations."""
 
 
 def image_topics(bag: BagReader) -> dict[str, str]:
     """Topic name to ``picture``, ``depth`` or ``other``, judged by its first readable message."""
     kinds: dict[str, str] = {}
     for topic in bag.topics:
-        is_image = topic.msgtype in (IMAGE, COMPRESSED) and topic.encoding == "cdr"
-        if is_image and topic.count != 0:
+        if topic.msgtype in IMAGES and bag.reads(topic) and topic.count != 0:
             kinds[topic.name] = _kind(bag, topic.name)
     return kinds
 
@@ -61,22 +80,22 @@ def choose_topic(bag: BagReader, wanted: str | None, kind: str, option: str) -> 
 
 def _why_not(bag: BagReader, topic: BagTopic, kinds: Mapping[str, str]) -> str:
     """Why a topic is not what was looked for."""
-    if topic.encoding != "cdr":
+    if not bag.reads(topic):
         return f"{topic.msgtype or 'no type'} in {topic.encoding!r}, which is not a ROS message"
     if not topic.msgtype:
         return "the recording does not say its type"
-    if topic.msgtype not in (IMAGE, COMPRESSED):
+    if topic.msgtype not in IMAGES:
         return topic.msgtype
     if not topic.count:
         return "no messages"
     for message in bag.messages([topic.name]):
         try:
             content = bag.deserialize(message)
-            if topic.msgtype == IMAGE and content.encoding == "mono16":
+            if not is_compressed(content) and content.encoding == "mono16":
                 return "mono16, which counts as a picture; name the topic if it is depth"
             if kinds.get(topic.name) != "other":
                 return kinds.get(topic.name, "no messages")
-            message_rgb(content)
+            ImageReader().rgb(content)
         except InputError as error:
             return str(error)
         return "other"
@@ -94,3 +113,28 @@ def _kind(bag: BagReader, topic: str) -> str:
         known = is_compressed(content) or content.encoding in IMAGE_ENCODINGS
         return "picture" if known else "other"
     return "other"
+
+
+def calibration_topic(bag: BagReader, topic: str) -> str:
+    """The calibration that belongs to an image topic, by name, or as the only one beside it.
+
+    The name where ROS has it is the answer if there is none.
+    """
+    usual = camera_info_topic(topic)
+    found = [entry.name for entry in bag.topics if entry.msgtype in CALIBRATIONS]
+    if usual in found:
+        return usual
+    beside = usual.rpartition("/")[0]
+    near = [name for name in found if name.rpartition("/")[0] in (beside, base_topic(topic))]
+    return near[0] if len(near) == 1 else usual
+
+
+def needs_all(bag: BagReader, topic: str) -> bool:
+    """Whether an image is made of those before it: no message of a video may be passed over."""
+    for message in bag.messages([topic]):
+        try:
+            content = bag.deserialize(message)
+        except InputError:
+            continue
+        return is_compressed(content) and is_video(compression(content))
+    return False

@@ -1,4 +1,4 @@
-"""Recordings without ROS: MCAP or SQLite, compressed or not, whole or cut in half.
+"""Recordings without ROS: MCAP, SQLite or ROS 1, compressed or not, whole or cut in half.
 
 The storage files are believed, not what is said about them: ``metadata.yaml`` and the indexes are
 often missing, edited or of another recording, and only give the files' order and what to expect.
@@ -12,27 +12,34 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from dense_perception.core.errors import InputError
 from dense_perception.core.storage import require_regular_file
+from dense_perception.media import foxglove
 from dense_perception.media.mcap_file import McapFile
+from dense_perception.media.ros1_file import Ros1File
 from dense_perception.media.sqlite_file import SqliteFile
 from dense_perception.media.stored import (
+    Note,
     StorageFile,
     StoredTopic,
     unpacked_limit,
     zstd_module,
 )
 
-BAG_SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
+BAG_SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd", ".bag")
+_EXPECTED = "give a bag folder or a .mcap, .db3 or .bag file"
 _MAX_METADATA_BYTES = 4 << 20
 _MAX_QOS_BYTES = 1 << 16
 _KNOWN_ENCODINGS = ("cdr", "ros1")
+_KINDS: dict[str, Callable[[Path, Note], StorageFile]] = {".db3": SqliteFile, ".bag": Ros1File}
+_FOXGLOVE_ENCODINGS = ("json", "protobuf")
+_UNREADABLE = "the bag could not be read to its end ({error}); what came before was read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +58,22 @@ class BagTopic:
     encoding: str = "cdr"
 
 
-@dataclass(frozen=True, slots=True)
-class BagMessage:
-    """One recorded message: when it was received (nanoseconds), and its CDR bytes."""
+class BagMessage(NamedTuple):
+    """One recorded message: when it was received (nanoseconds), and its CDR bytes.
+
+    A tuple, as a bag may hold millions of them.
+    """
 
     topic: str
     msgtype: str
     time_ns: int
-    data: bytes = field(repr=False)
+    data: bytes
     encoding: str = "cdr"
+
+    def __repr__(self) -> str:
+        return (
+            f"BagMessage({self.topic!r}, {self.msgtype!r}, {self.time_ns}, {len(self.data)} bytes)"
+        )
 
 
 class BagReader:
@@ -103,11 +117,18 @@ class BagReader:
         """The messages of all or of the given topics, by time; may be called again."""
         came: Counter[str] = Counter()
         for file in self._files:
-            for topic, time_ns, data in _noting(file.messages(topics), self._note):
-                came[topic.name] += 1
-                message = self._message(topic, time_ns, data)
-                if message is not None:
-                    yield message
+            try:
+                for topic, time_ns, data in file.messages(topics):
+                    name, encoding = topic.name, topic.encoding
+                    came[name] += 1
+                    if encoding == "ros1":
+                        converted = self._from_ros1(topic, data)
+                        if converted is None:
+                            continue
+                        data, encoding = converted, "cdr"
+                    yield BagMessage(name, topic.msgtype, time_ns, data, encoding)
+            except (OSError, sqlite3.Error) as error:
+                self._note(_UNREADABLE.format(error=error))
         expected = {topic.name: topic.count or 0 for topic in self._topics}
         self._miss({n: c for n, c in expected.items() if topics is None or n in topics}, came)
 
@@ -117,28 +138,37 @@ class BagReader:
         :raises InputError: if the type or the serialisation is unknown, or the bytes do not fit.
         """
         if message.encoding != "cdr":
+            if message.msgtype in foxglove.SCHEMAS and message.encoding in _FOXGLOVE_ENCODINGS:
+                return foxglove.read(message.msgtype, message.encoding, message.data)
             raise InputError(
                 f"{message.topic} is recorded as {message.encoding!r}, expected CDR of ROS 2 or "
                 "the serialisation of ROS 1: record or convert it as a ROS message"
             )
         typestore = self._types(message.msgtype)
         try:
-            return typestore.deserialize_cdr(message.data, message.msgtype)
+            content = typestore.deserialize_cdr(message.data, message.msgtype)
         except Exception as error:
             raise InputError(
                 f"a message of {message.topic} is damaged, or of another {message.msgtype} than "
                 f"this package knows: {error}"
             ) from error
+        if foxglove.is_foxglove(message.msgtype):
+            return foxglove.from_ros(message.msgtype, content)
+        return content
+
+    def reads(self, topic: BagTopic) -> bool:
+        """Whether :meth:`deserialize` knows how the messages of a topic are serialised."""
+        return topic.encoding == "cdr" or (
+            topic.encoding in _FOXGLOVE_ENCODINGS and topic.msgtype in foxglove.SCHEMAS
+        )
 
     def _open(self) -> None:
-        if not self.path.exists():
-            raise InputError(f"there is no bag {self.path}: give a bag folder, .mcap or .db3 file")
+        if not self.path.exists() and not self.path.is_symlink():
+            raise InputError(f"there is no bag {self.path}: {_EXPECTED}")
         metadata, complaint = _read_metadata(self.path)
         paths, missing = _storage_files(self.path, metadata)
         if not paths:
-            raise InputError(
-                f"{self.path} is not a rosbag2 recording: give a bag folder, .mcap or .db3 file"
-            )
+            raise InputError(f"{self.path} is not a recording: {_EXPECTED}")
         for path in paths:
             try:
                 self._files.append(self._storage(path))
@@ -153,7 +183,7 @@ class BagReader:
                 f"{self.path.name} lacks {', '.join(missing)}, which its metadata.yaml names: the "
                 "other files were read"
             )
-        elif complaint and not self.problems:
+        elif complaint and not self.problems and not self._is_ros1():
             self._note(
                 f"{self.path.name} has no usable metadata ({complaint}); its messages were read"
             )
@@ -161,11 +191,13 @@ class BagReader:
             found = Counter({topic.name: topic.count or 0 for topic in self._topics})
             self._miss(_promised(metadata), found, "metadata.yaml")
 
+    def _is_ros1(self) -> bool:
+        return all(isinstance(file, Ros1File) for file in self._files)
+
     def _storage(self, path: Path) -> StorageFile:
         require_regular_file(path)
         plain = self._unpacked(path)
-        kind = SqliteFile if plain.suffix == ".db3" else McapFile
-        file = kind(plain, self._note)
+        file = _KINDS.get(plain.suffix, McapFile)(plain, self._note)
         self._stack.callback(file.close)
         return file
 
@@ -203,15 +235,12 @@ class BagReader:
                 "is there was read: copy the bag again if you have it whole"
             )
 
-    def _message(self, topic: StoredTopic, time_ns: int, data: bytes) -> BagMessage | None:
-        if topic.encoding == "ros1":
-            try:
-                data = bytes(self._types(topic.msgtype).ros1_to_cdr(data, topic.msgtype))
-            except Exception as error:
-                self._note(f"{topic.name} cannot be converted from ROS 1 ({error}): it is left out")
-                return None
-            return BagMessage(topic.name, topic.msgtype, time_ns, data)
-        return BagMessage(topic.name, topic.msgtype, time_ns, data, topic.encoding)
+    def _from_ros1(self, topic: StoredTopic, data: bytes) -> bytes | None:
+        try:
+            return bytes(self._types(topic.msgtype).ros1_to_cdr(data, topic.msgtype))
+        except Exception as error:
+            self._note(f"{topic.name} cannot be converted from ROS 1 ({error}): it is left out")
+            return None
 
     def _unpacked(self, path: Path) -> Path:
         if path.suffix != ".zstd":
@@ -248,8 +277,11 @@ class BagReader:
 
         if self._typestore is None:
             self._typestore = get_typestore(Stores.LATEST)
-        if msgtype not in self._typestore.fielddefs and msgtype in self._definitions:
-            kind, definition = self._definitions[msgtype]
+        if msgtype in self._typestore.fielddefs:
+            return self._typestore
+        own = self._definitions.get(msgtype, ("msg", foxglove.DEFINITIONS.get(msgtype, "")))
+        if own[1]:
+            kind, definition = own
             try:
                 if kind.upper().endswith("IDL"):
                     types = get_types_from_idl(definition)
@@ -274,7 +306,7 @@ def _noting(items: Iterator[Any], note: Callable[[str], None]) -> Iterator[Any]:
     try:
         yield from items
     except (OSError, sqlite3.Error) as error:
-        note(f"the bag could not be read to its end ({error}); what came before was read")
+        note(_UNREADABLE.format(error=error))
 
 
 def _read_metadata(path: Path) -> tuple[dict[str, Any], str]:

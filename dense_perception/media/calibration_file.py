@@ -13,6 +13,7 @@ import yaml
 
 from dense_perception.core.camera import RegionOfInterest, intrinsics_from_info
 from dense_perception.core.errors import InputError
+from dense_perception.core.storage import read_file
 
 _MOST_BYTES = 1_000_000
 # Each entry's names: camera_calibration and OpenCV's sample, then messages of ROS 2 and ROS 1.
@@ -52,12 +53,11 @@ def read_calibration(path: Path) -> FileCalibration:
     :raises InputError: if the file cannot be read, lacks its size or K, or K is no camera's.
     """
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise InputError(f"{path} has {path.stat().st_size} bytes, no calibration is that long")
-        text = path.read_text(encoding="utf-8-sig")
+        # A name in a comment may be in any encoding.
+        text = read_file(path, _MOST_BYTES).decode("utf-8-sig", "replace")
         # OpenCV's first line is not the directive that YAML knows.
         data = next(iter(yaml.load_all(re.sub(r"^%YAML:.*", "", text), _Loader)), None)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (InputError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise InputError(f"cannot read the calibration {path}: {error}") from error
     try:
         if not isinstance(data, Mapping):

@@ -8,11 +8,9 @@ was cut is read as far as its compression allows. The format: https://mcap.dev/s
 
 from __future__ import annotations
 
-import heapq
 import struct
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from zlib import crc32
@@ -21,8 +19,10 @@ from dense_perception.core.errors import InputError
 from dense_perception.media.stored import (
     MAX_UNPACKED_BYTES,
     Note,
+    Piece,
     StoredMessage,
     StoredTopic,
+    by_time,
     decompress_prefix,
     ros2_type,
     unpacked_limit,
@@ -31,18 +31,9 @@ from dense_perception.media.stored import (
 MAGIC = b"\x89MCAP0\r\n"
 _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK = 0x02, 0x03, 0x04, 0x05, 0x06
 _CHUNK_INDEX, _STATISTICS = 0x08, 0x0B
-_MAX_HELD_BYTES = 256 << 20
+_RECORD_HEAD = struct.Struct("<BQ")  # opcode, length
+_MESSAGE_HEAD = struct.Struct("<HIQ")  # channel, number, time of recording
 _MAX_RECORD_BYTES = 16 << 20  # schemas, channels and statistics
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class _Piece:
-    """A chunk, or a message outside any chunk: its first time stamp, and where its record is."""
-
-    start_ns: int
-    offset: int
-    length: int
-    is_chunk: bool
 
 
 class McapFile:
@@ -56,7 +47,7 @@ class McapFile:
         self._note = note
         self._schemas: dict[int, tuple[str, str, str]] = {}
         self._channels: dict[int, StoredTopic] = {}
-        self._pieces: list[_Piece] = []
+        self._pieces: list[Piece] = []
         self._statistics: dict[int, int] | None = None
         self._stream: BinaryIO = open(path, "rb")  # noqa: SIM115 (closed by close)
         self._size = path.stat().st_size
@@ -89,23 +80,8 @@ class McapFile:
         yield from counts.items()
 
     def messages(self, names: Collection[str] | None) -> Iterator[StoredMessage]:
-        """By time; chunks that overlap are merged as far as they fit into 256 MiB."""
-        pending = sorted(self._pieces, reverse=True)
-        waiting: list[tuple[int, int, StoredTopic, bytes]] = []
-        order = held = 0
-        while pending or waiting:
-            while pending and (
-                not waiting or (pending[-1].start_ns <= waiting[0][0] and held < _MAX_HELD_BYTES)
-            ):
-                for topic, time_ns, data in self._read(pending.pop()):
-                    if names is None or topic.name in names:
-                        heapq.heappush(waiting, (time_ns, order, topic, data))
-                        order += 1
-                        held += len(data)
-            if waiting:
-                time_ns, _, topic, data = heapq.heappop(waiting)
-                held -= len(data)
-                yield topic, time_ns, data
+        """By time, as :func:`~dense_perception.media.stored.by_time` merges them."""
+        yield from by_time(self._pieces, lambda piece: self._read(piece, names))
 
     def _walk(self) -> bool:
         """Note where every chunk is; whether the file ends as it should."""
@@ -124,10 +100,10 @@ class McapFile:
                 start = self._stream.read(14)
                 if opcode == _CHUNK and len(start) >= 8:
                     first_ns = int.from_bytes(start[:8], "little")
-                    self._pieces.append(_Piece(first_ns, position, left, True))
+                    self._pieces.append(Piece(first_ns, position, left, True))
                 elif opcode == _MESSAGE and length == left and len(start) == 14:
                     first_ns = int.from_bytes(start[6:], "little")
-                    self._pieces.append(_Piece(first_ns, position, length, False))
+                    self._pieces.append(Piece(first_ns, position, length, False))
             elif opcode in (_SCHEMA, _CHANNEL, _STATISTICS) and left <= _MAX_RECORD_BYTES:
                 self._define(opcode, memoryview(self._stream.read(left)))
             if left < length:
@@ -156,41 +132,44 @@ class McapFile:
             if head[0] == _CHUNK_INDEX and len(content) >= 32:
                 first_ns, _, start, size = struct.unpack_from("<4Q", content)
                 if start + 9 not in known and start + size <= self._size and size > 9:
-                    self._pieces.append(_Piece(first_ns, start + 9, size - 9, True))
+                    self._pieces.append(Piece(first_ns, start + 9, size - 9, True))
             elif head[0] in (_SCHEMA, _CHANNEL):
                 self._define(head[0], memoryview(content))
 
-    def _read(self, piece: _Piece) -> Iterator[StoredMessage]:
+    def _read(self, piece: Piece, names: Collection[str] | None) -> list[StoredMessage]:
         self._stream.seek(piece.offset)
+        found: list[StoredMessage] = []
         if not piece.is_chunk:
-            if piece.length <= MAX_UNPACKED_BYTES:
-                yield from self._message(memoryview(self._stream.read(piece.length)))
-            return
+            if 22 <= piece.length <= MAX_UNPACKED_BYTES:
+                record = self._stream.read(piece.length)
+                key, _, time_ns = _MESSAGE_HEAD.unpack_from(record)
+                topic = self._channels.get(key)
+                if topic is not None and (names is None or topic.name in names):
+                    found.append((topic, time_ns, record[22:]))
+            return found
         if piece.length > MAX_UNPACKED_BYTES:
             self._note_damage()
-            return
-        records = memoryview(self._unpack(self._stream.read(piece.length)))
-        position = 0
-        while position + 9 <= len(records):
-            opcode = records[position]
-            length = int.from_bytes(records[position + 1 : position + 9], "little")
+            return found
+        records = self._unpack(self._stream.read(piece.length))
+        size, position = len(records), 0
+        record_head, message_head = _RECORD_HEAD.unpack_from, _MESSAGE_HEAD.unpack_from
+        while position + 9 <= size:
+            opcode, length = record_head(records, position)
             start, position = position + 9, position + 9 + length
-            if position > len(records):
+            if position > size:
                 break  # a cut last one is left out
             if opcode == _MESSAGE:
-                yield from self._message(records[start:position])
+                if length < 22:
+                    continue
+                key, _, time_ns = message_head(records, start)
+                topic = self._channels.get(key)
+                if topic is not None and (names is None or topic.name in names):
+                    found.append((topic, time_ns, records[start + 22 : position]))
             elif opcode in (_SCHEMA, _CHANNEL):
-                self._define(opcode, records[start:position])
-        if position != len(records):
+                self._define(opcode, memoryview(records)[start:position])
+        if position != size:
             self._note_damage()
-
-    def _message(self, content: memoryview) -> Iterator[StoredMessage]:
-        if len(content) < 22:
-            return
-        key, _, log_time = struct.unpack_from("<HIQ", content)
-        topic = self._channels.get(key)
-        if topic is not None:
-            yield topic, log_time, bytes(content[22:])
+        return found
 
     def _define(self, opcode: int, content: memoryview) -> None:
         reader = _Fields(content)

@@ -20,45 +20,21 @@ from dense_perception.core.camera import (
 )
 from dense_perception.core.errors import InputError
 from dense_perception.core.storage import require_regular_file, user_path
-from dense_perception.imaging.decode import decode_compressed
-from dense_perception.imaging.encodings import SignificantBits
-from dense_perception.imaging.messages import camera_info_topic, is_rectified, message_rgb, stamp_ns
-from dense_perception.media.bag_images import CAMERA_INFO, choose_topic
+from dense_perception.imaging.encodings import check_pixels
+from dense_perception.imaging.messages import ImageReader, is_rectified, stamp_ns
+from dense_perception.media.bag_images import CALIBRATIONS, calibration_topic, choose_topic
 from dense_perception.media.bag_reader import BagReader, is_bag
+from dense_perception.media.files import (
+    PICTURE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    Kind,
+    kind_of,
+    pictures_in,
+)
+from dense_perception.media.problems import Problems
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-VIDEO_SUFFIXES = (
-    ".mp4",
-    ".avi",
-    ".mkv",
-    ".mov",
-    ".webm",
-    ".m4v",
-    ".mpg",
-    ".mpeg",
-    ".ts",
-    ".h264",
-    ".gif",
-    ".wmv",
-    ".3gp",
-    ".flv",
-)
-_OTHER_SUFFIXES = (
-    ".heic",
-    ".heif",
-    ".avif",
-    ".tif",
-    ".tiff",
-    ".ppm",
-    ".pgm",
-    ".jp2",
-    ".jxl",
-    ".gif",
-    ".dng",
-    ".jfif",
-)
 _NAME_BYTES = 190
-_SHOWN = 5
+_SIDES = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
 _FOLDER_INTERVAL_NS = 100_000_000
 
 
@@ -77,33 +53,38 @@ class Source(ABC):
 
     ``total`` is how many there are, ``None`` where nobody knows. ``calibration`` replaces
     what the source knows about its camera and is scaled to each image; one that does not fit the
-    image ends a video or bag with an InputError.
+    image ends a video or bag with an InputError. ``reader`` says what images may be, and is by
+    default one that takes all bits.
     """
 
     total: int | None = None
     is_rectified = False
 
     def __init__(
-        self, calibration: CameraInfoMessage | None = None, bits: SignificantBits | None = None
+        self, calibration: CameraInfoMessage | None = None, reader: ImageReader | None = None
     ) -> None:
         self.calibration = calibration
-        self.bits = bits or SignificantBits()
-        self.problems: list[str] = []
+        self.reader = reader or ImageReader()
+        self._problems = Problems()
 
     @abstractmethod
     def __iter__(self) -> Iterator[SourceItem]: ...
 
+    @property
+    def problems(self) -> list[str]:
+        """What went wrong so far, a line for each kind."""
+        lines = self._problems.lines
+        if self.reader.bits.doubt:
+            lines.append(self.reader.bits.advice)
+        if self.reader.skipped:
+            lines.append(
+                f"{self.reader.skipped} packets of the video were passed over until a keyframe came"
+            )
+        return lines
+
     def close(self) -> None:
         """Free the file or the device."""
         return
-
-    def _doubt_bits(self) -> None:
-        if self.bits.doubt:
-            self._note(
-                f"the 16-bit pictures only use {self.bits.doubt} bits and were read as nearly "
-                "black: give the camera's with --bits 10 or --bits 12, or --bits 16 if they are "
-                "that dark"
-            )
 
     def _given(self, width: int, height: int) -> Intrinsics | None:
         """
@@ -113,17 +94,13 @@ class Source(ABC):
             return None
         matrix = "P" if self.is_rectified else "auto"
         if doubt := calibration_doubt(self.calibration, matrix):
-            self._note(f"--camera-info: {doubt}")
+            self._problems.note(f"--camera-info: {doubt}")
         try:
             return intrinsics_from_info(
                 self.calibration, width, height, rectified=self.is_rectified
             )
         except InputError as error:
             raise InputError(str(error).replace("camera_info", "--camera-info", 1)) from error
-
-    def _note(self, problem: str) -> None:
-        if problem not in self.problems:
-            self.problems.append(problem)
 
 
 class PictureSource(Source):
@@ -134,25 +111,18 @@ class PictureSource(Source):
         path: Path,
         calibration: CameraInfoMessage | None = None,
         *,
-        bits: SignificantBits | None = None,
+        reader: ImageReader | None = None,
     ) -> None:
-        super().__init__(calibration, bits)
+        super().__init__(calibration, reader)
         if path.is_dir():
-            # macOS leaves a small "._" file beside every file that it copies.
-            present = [file for file in path.iterdir() if not file.name.startswith("._")]
-            found = (file for file in present if file.suffix.lower() in IMAGE_SUFFIXES)
+            found, left_out = pictures_in(path)
             self.files = sorted(found, key=lambda file: _natural(file.name))
-            others = [file.name for file in present if file.suffix.lower() in _OTHER_SUFFIXES]
-            if others:
-                shown = ", ".join(sorted(others)[:_SHOWN]) + (", ..." if others[_SHOWN:] else "")
-                self.problems.append(
-                    f"{len(others)} pictures of {path.name} are left out, expected "
-                    f"{', '.join(IMAGE_SUFFIXES)}: convert {shown}"
-                )
+            if left_out:
+                self._problems.note(left_out)
             if not self.files:
                 raise InputError(
-                    f"{path} holds neither pictures ({', '.join(IMAGE_SUFFIXES)}) nor a bag "
-                    "(metadata.yaml, .mcap, .db3)"
+                    f"{path} holds neither pictures ({', '.join(PICTURE_SUFFIXES)}) nor a bag "
+                    "(metadata.yaml, .mcap, .db3, .bag)"
                 )
         else:
             self.files = [path]
@@ -163,24 +133,27 @@ class PictureSource(Source):
         for index, file in enumerate(self.files):
             try:
                 require_regular_file(file)
-                rgb_hwc = decode_compressed(
-                    file.read_bytes(), apply_orientation=True, bits=self.bits
-                )
+                rgb_hwc = self.reader.picture(file.read_bytes(), apply_orientation=True)
                 camera = self._given(rgb_hwc.shape[1], rgb_hwc.shape[0])
             except (InputError, OSError) as error:
-                self.problems.append(f"{file.name}: {error}")
+                self._problems.note(f"{file.name}: {error}")
                 continue
             name = self._names[index]
             time_ns = index * _FOLDER_INTERVAL_NS
             yield SourceItem(Frame(rgb_hwc, time_ns, "camera", camera), name, time_ns)
-        self._doubt_bits()
 
 
 class VideoSource(Source):
     """A video file, or a camera by its index; stamps are the video's own times."""
 
-    def __init__(self, target: Path | int, calibration: CameraInfoMessage | None = None) -> None:
-        super().__init__(calibration)
+    def __init__(
+        self,
+        target: Path | int,
+        calibration: CameraInfoMessage | None = None,
+        *,
+        reader: ImageReader | None = None,
+    ) -> None:
+        super().__init__(calibration, reader)
         self._live = isinstance(target, int)
         self._what = f"camera {target}" if self._live else str(target)
         if isinstance(target, Path):
@@ -189,6 +162,8 @@ class VideoSource(Source):
         if not self._capture.isOpened():
             cure = "check that it is plugged in" if self._live else "convert it with ffmpeg"
             raise InputError(f"cannot open {self._what} as a video: {cure}")
+        width, height = (int(self._capture.get(side)) for side in _SIDES)
+        check_pixels("video", width, height, self.reader.max_pixels)
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.total = count if count > 0 and not self._live else None
 
@@ -217,16 +192,16 @@ class VideoSource(Source):
             yield SourceItem(frame, f"frame_{index:06d}", time_ns)
             index += 1
         if self._live:
-            self.problems.append(f"{self._what} gave no further frame after {index}")
+            self._problems.note(f"{self._what} gave no further frame after {index}")
         elif index == 0:
             code = int(self._capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True)
             codec = code.decode("ascii", "replace").strip("\0 ") or "an unknown codec"
-            self.problems.append(
+            self._problems.note(
                 f"no frame of {self._what} can be decoded ({codec}): convert it with "
                 "`ffmpeg -i IN -c:v libx264 OUT.mp4`"
             )
         elif self.total is not None and index < 0.9 * self.total:
-            self.problems.append(f"{self._what} ended after {index} of {self.total} frames")
+            self._problems.note(f"{self._what} ended after {index} of {self.total} frames")
 
     def close(self) -> None:
         self._capture.release()
@@ -242,17 +217,17 @@ class BagSource(Source):
         *,
         topic: str | None = None,
         info_topic: str | None = None,
-        bits: SignificantBits | None = None,
+        reader: ImageReader | None = None,
     ) -> None:
-        super().__init__(calibration, bits)
+        super().__init__(calibration, reader)
         self.bag = BagReader(path)
         try:
             self.topic = choose_topic(self.bag, topic, "picture", "--topic")
             self.is_rectified = is_rectified(self.topic)
-            self.info_topic = info_topic or camera_info_topic(self.topic)
+            self.info_topic = info_topic or calibration_topic(self.bag, self.topic)
             known = {entry.name: entry for entry in self.bag.topics}
             if info_topic is not None and info_topic not in known:
-                names = [t.name for t in self.bag.topics if t.msgtype == CAMERA_INFO]
+                names = [t.name for t in self.bag.topics if t.msgtype in CALIBRATIONS]
                 raise InputError(
                     f"{path.name} has no topic {info_topic!r}: --camera-info-topic one of "
                     f"{', '.join(names) or 'none'}"
@@ -272,16 +247,17 @@ class BagSource(Source):
                     latest = content
                     continue
                 index += 1
-                rgb_hwc = message_rgb(content, self.bits)
+                rgb_hwc = self.reader.rgb(content)
             except InputError as error:
-                self.problems.append(f"{message.topic} at {message.time_ns} ns: {error}")
+                self._problems.at(f"{message.topic} at {message.time_ns} ns", error)
+                continue
+            if rgb_hwc is None:
                 continue
             camera = self._camera(latest, rgb_hwc.shape[1], rgb_hwc.shape[0])
             frame = Frame(rgb_hwc, stamp_ns(content.header), content.header.frame_id, camera)
             used = None if camera is None else self.calibration or latest
             yield SourceItem(frame, f"frame_{index - 1:06d}", message.time_ns, used)
-        self.problems.extend(note for note in self.bag.problems if note not in self.problems)
-        self._doubt_bits()
+        self._problems.extend(self.bag.problems)
 
     def close(self) -> None:
         self.bag.close()
@@ -305,7 +281,7 @@ class BagSource(Source):
         except InputError as error:
             camera, doubt = None, str(error)
         if doubt:
-            self._note(f"{self.info_topic}: {doubt}")
+            self._problems.note(f"{self.info_topic}: {doubt}")
         return camera
 
 
@@ -315,32 +291,33 @@ def open_source(
     calibration: CameraInfoMessage | None = None,
     topic: str | None = None,
     info_topic: str | None = None,
-    bits: int = 0,
+    reader: ImageReader | None = None,
 ) -> Source:
-    """Tell by name and content what ``text`` is, and open it.
+    """Tell by content and name what ``text`` is, and open it.
 
     A number is a camera; a folder with bag files is a bag, any other a folder of pictures.
-    ``bits`` of 16-bit pictures are used by the camera; 0 takes all and complains of unused ones.
+    ``reader`` says how many bits of 16-bit pictures count and how large images may be; by default
+    all bits count, and unused ones are complained of.
 
     :raises InputError: if there is nothing there or it cannot be read.
     """
     path = user_path(text)
-    significant = SignificantBits(bits)
     if text.isdigit() and not path.exists():
-        return VideoSource(int(text), calibration)
-    if not path.exists():
+        return VideoSource(int(text), calibration, reader=reader)
+    if not path.exists() and not path.is_symlink():
         raise InputError(
             f"there is no {text}: give a picture, a folder, a video, a bag or a camera's number"
         )
     if is_bag(path):
-        return BagSource(path, calibration, topic=topic, info_topic=info_topic, bits=significant)
-    if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
-        return PictureSource(path, calibration, bits=significant)
-    if path.suffix.lower() in VIDEO_SUFFIXES:
-        return VideoSource(path, calibration)
+        return BagSource(path, calibration, topic=topic, info_topic=info_topic, reader=reader)
+    kind = Kind.PICTURE if path.is_dir() else kind_of(path)
+    if kind is Kind.PICTURE:
+        return PictureSource(path, calibration, reader=reader)
+    if kind is Kind.VIDEO:
+        return VideoSource(path, calibration, reader=reader)
     raise InputError(
-        f"cannot tell what {path.name} is: expected a picture ({', '.join(IMAGE_SUFFIXES)}), a "
-        f"video ({', '.join(VIDEO_SUFFIXES)}), a folder or a bag (.mcap, .db3)"
+        f"cannot tell what {path.name} is: expected a picture ({', '.join(PICTURE_SUFFIXES)}), a "
+        f"video ({', '.join(VIDEO_SUFFIXES)}), a folder or a bag (.mcap, .db3, .bag)"
     )
 
 

@@ -97,17 +97,19 @@ class SqliteFile:
             f"FROM messages WHERE topic_id IN ({marks}) ORDER BY {order}",
             keys,
         )
-        self._row_started = time.monotonic()
+        topics = self._topics
         wrong = 0
         for row, key, time_ns, data in rows:
-            if row not in seen:
-                seen.add(row)
-                plain = None if data is None else _plain(data)
-                if plain:
-                    yield self._topics[key], time_ns, plain
-                else:
-                    wrong += 1
-            self._row_started = time.monotonic()
+            self._rows_read += 1
+            if row in seen:
+                continue
+            seen.add(row)
+            if data is not None and data.startswith(ZSTD_MAGIC):  # CDR itself starts with 0
+                data = _plain(data)
+            if data:
+                yield topics[key], time_ns, data
+            else:
+                wrong += 1
         if wrong:
             self._note(
                 f"{self.path.name} is damaged: {wrong} of its rows hold no message and were left "
@@ -136,7 +138,7 @@ class SqliteFile:
             options = "mode=ro&immutable=1"
         connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?{options}", uri=True)
         self._stack.callback(connection.close)
-        self._row_started = time.monotonic()
+        self._rows_read, self._watched = 0, (-1, 0.0)
         connection.set_progress_handler(self._takes_too_long, _STEPS_BETWEEN_CHECKS)
         # Lets SQLite open a file shorter than its header claims; nothing is written.
         connection.execute("PRAGMA writable_schema=ON")
@@ -156,7 +158,12 @@ class SqliteFile:
         self._is_cut = self.path.stat().st_size < size
 
     def _takes_too_long(self) -> bool:
-        return time.monotonic() - self._row_started > _MAX_SECONDS_PER_ROW
+        row, since = self._watched
+        now = time.monotonic()
+        if row != self._rows_read:
+            self._watched = (self._rows_read, now)
+            return False
+        return now - since > _MAX_SECONDS_PER_ROW
 
     def _read_topics(self) -> dict[int, StoredTopic]:
         columns = {name: self._columns(name) for name in ("topics", "messages")}
@@ -208,12 +215,10 @@ class SqliteFile:
 
 
 def _plain(data: bytes) -> bytes:
-    """A message as recorded, unpacked where messages were compressed; empty where it is damaged.
+    """A compressed message; empty where it is damaged.
 
     One that unpacks to more than :func:`unpacked_limit` counts as damaged.
     """
-    if not data.startswith(ZSTD_MAGIC):  # CDR itself starts with 0
-        return data
     limit = min(unpacked_limit(len(data)), MAX_UNPACKED_BYTES)
     unpacker = zstd_module().ZstdDecompressor()
     try:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import heapq
 import sys
-from collections.abc import Callable, Collection, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 MAX_UNPACKED_BYTES = 1 << 30
+_MAX_HELD_BYTES = 256 << 20
 _FREE_BYTES = 64 << 20
 _MAX_RATIO = 200
 
@@ -35,6 +38,50 @@ class StoredTopic:
 
 StoredMessage: TypeAlias = "tuple[StoredTopic, int, bytes]"
 """Topic, time of recording in nanoseconds, and the message as it was serialised."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Piece:
+    """A chunk, or a message outside any chunk: its first time stamp, and where its record is."""
+
+    start_ns: int
+    offset: int
+    length: int
+    is_chunk: bool
+
+
+def by_time(
+    pieces: Iterable[Piece], read: Callable[[Piece], list[StoredMessage]]
+) -> Iterator[StoredMessage]:
+    """The messages of all pieces; pieces that overlap are merged as far as they fit in 256 MiB."""
+    pending = sorted(pieces, reverse=True)
+    waiting: list[tuple[int, int, StoredTopic, bytes]] = []
+    order = held = 0
+    while pending or waiting:
+        while pending and (
+            not waiting or (pending[-1].start_ns <= waiting[0][0] and held < _MAX_HELD_BYTES)
+        ):
+            found = read(pending.pop())
+            if not waiting:
+                # As a rule a chunk is in order and ends before the next one starts.
+                found.sort(key=_time)
+                ready = len(found)
+                if pending:
+                    ready = bisect_left(found, pending[-1].start_ns, key=_time)
+                yield from found[:ready]
+                found = found[ready:]
+            for topic, time_ns, data in found:
+                heapq.heappush(waiting, (time_ns, order, topic, data))
+                order += 1
+                held += len(data)
+        if waiting:
+            time_ns, _, topic, data = heapq.heappop(waiting)
+            held -= len(data)
+            yield topic, time_ns, data
+
+
+def _time(message: StoredMessage) -> int:
+    return message[1]
 
 
 class StorageFile(Protocol):

@@ -16,8 +16,7 @@ from dense_perception.core.camera import Frame, calibration_doubt, intrinsics_fr
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import InputError
 from dense_perception.core.prediction import DepthKind, DepthMap, Prediction
-from dense_perception.imaging.encodings import SignificantBits
-from dense_perception.imaging.messages import base_topic, is_rectified, stamp_ns
+from dense_perception.imaging.messages import ImageReader, base_topic, is_rectified, stamp_ns
 from dense_perception.ros.convert import rgb_from_message
 from dense_perception.ros.diagnostics import FrameLog, NodeLog
 from dense_perception.ros.node_graph import (
@@ -78,7 +77,9 @@ class CameraInput:
         info: CameraInfo | None = None,
     ) -> None:
         self._graph = graph
-        self.bits = SignificantBits(settings.significant_bits)
+        self.reader = ImageReader(
+            settings.significant_bits, settings.max_pixels, settings.max_jpeg_scans
+        )
         self.info = info
         """The newest calibration; given for a camera that was muted meanwhile."""
         compressed = settings.image_transport == "compressed"
@@ -100,15 +101,18 @@ class CameraInput:
             CameraInfo, self._info_topic, self._on_info, output_profile("best_effort")
         )
 
-    def frame(self, message: AnyImage, matrix: str, frame_id: str = "") -> CameraFrame:
+    def frame(self, message: AnyImage, matrix: str, frame_id: str = "") -> CameraFrame | None:
         """Convert an image message and find its intrinsics.
 
         ``matrix``: ``K``, ``P``, or ``auto`` to go by the topic's name. ``frame_id`` replaces that
-        of the message, unless it is empty.
+        of the message, unless it is empty. ``None`` for a packet of a video that gives no picture,
+        as one before its first keyframe.
 
         :raises InputError: if the image cannot be used. An unusable camera_info does not raise.
         """
-        rgb_hwc = rgb_from_message(message, self.bits)
+        rgb_hwc = rgb_from_message(message, self.reader)
+        if rgb_hwc is None:
+            return None
         info, intrinsics, problem, doubt = self.info, None, "", ""
         if info is not None:
             height, width = rgb_hwc.shape[:2]
@@ -332,6 +336,8 @@ class Camera(Generic[Settings]):
             )
         frame_id = settings.frame_id.replace("{camera}", self.name)
         image = source.frame(message, settings.camera_matrix, frame_id)
+        if image is None:
+            return None
         if settings.require_camera_info and image.info is None:
             raise InputError(
                 f"camera_info is not usable, and require_camera_info is set: {image.info_problem}"
@@ -350,12 +356,15 @@ class Camera(Generic[Settings]):
                 "lens, and ~/depth/camera_info carries its D. Nodes that ignore D, as "
                 "depth_image_proc, need a rectified image; set camera_matrix to P if this is one"
             )
-        if source.bits.frames >= _BITS_FRAMES and source.bits.doubt:
-            self._log.warn_once(
-                f"{self._label()}16-bit images on {source.topic} only use {source.bits.doubt} bits "
-                "and are nearly black: set significant_bits to the camera's (10 or 12), or to 16 "
-                "if the scene is that dark"
+        bits = source.reader.bits
+        self.frame_log.bits_doubt = ""
+        if bits.frames >= _BITS_FRAMES and bits.doubt:
+            self.frame_log.bits_doubt = (
+                f"16-bit images on {source.topic} only use {bits.doubt} bits and are nearly black: "
+                "set significant_bits to the camera's (10 or 12), or to 16 if the scene is that "
+                "dark"
             )
+            self._log.warn_once(f"{self._label()}{self.frame_log.bits_doubt}")
         return image
 
     def refined(self, frame: Frame, prediction: Prediction, settings: Settings) -> Prediction:

@@ -18,12 +18,8 @@ from std_msgs.msg import Header
 from dense_perception.core.camera import Intrinsics, calibration_for_output
 from dense_perception.core.errors import InputError
 from dense_perception.imaging.encode import encode_compressed_depth, encode_jpeg, encode_png
-from dense_perception.imaging.encodings import (
-    DEPTH_ENCODINGS,
-    IMAGE_ENCODINGS,
-    SignificantBits,
-)
-from dense_perception.imaging.messages import is_compressed, message_rgb
+from dense_perception.imaging.encodings import DEPTH_ENCODINGS, IMAGE_ENCODINGS
+from dense_perception.imaging.messages import ImageReader, is_compressed
 from dense_perception.imaging.points import write_points
 
 _BIG_ENDIAN_MACHINE = sys.byteorder == "big"
@@ -46,9 +42,11 @@ assert CvBridge().imgmsg_to_cv2(image, "rgb8").shape == (1, 1, 3)
 
 
 def rgb_from_message(
-    message: Image | CompressedImage, bits: SignificantBits | None = None
-) -> np.ndarray:
+    message: Image | CompressedImage, reader: ImageReader | None = None
+) -> np.ndarray | None:
     """The picture as HxWx3 ``uint8`` RGB; for ``rgb8`` a view of the message's data.
+
+    ``None`` for a packet of a video that gives no picture.
 
     Encodings this package does not know go to cv_bridge where a ROS machine has it.
 
@@ -59,7 +57,7 @@ def rgb_from_message(
         known = message.encoding in IMAGE_ENCODINGS or message.encoding in DEPTH_ENCODINGS
         if not known and (bridge := image_bridge()) is not None:
             return _bridged(bridge, message)
-    return message_rgb(message, bits)
+    return (reader or ImageReader()).rgb(message)
 
 
 @cache

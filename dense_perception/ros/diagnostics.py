@@ -187,6 +187,7 @@ class FrameLog:
         self.last_error = ""
         self.info_problem = self.info_doubt = ""
         self.scale_problem = ""
+        self.bits_doubt = ""
         self.silence = ""
         """Why no image comes; empty while images come or nobody looked."""
         self._times = StageTimer()
@@ -309,9 +310,8 @@ class FrameLog:
         )
 
     def _notes(self) -> tuple[str, ...]:
-        if self.scale_problem:
-            return (self.scale_problem, *self._calibration_notes())
-        return self._calibration_notes()
+        said = (self.scale_problem, self.bits_doubt)
+        return (*filter(None, said), *self._calibration_notes())
 
     def _calibration_notes(self) -> tuple[str, ...]:
         if self.info_problem:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dense_perception.core.errors import InputError
+from dense_perception.core.limits import MAX_JPEG_SCANS, MAX_PIXELS
 from dense_perception.core.relabel import AUTOMATIC_VOID
 from dense_perception.ros.parameter_table import Changes, ParameterTable, parameter
 from dense_perception.runtime.scale.known import SCALE_SOURCES
@@ -92,6 +93,20 @@ class PerceptionParameters(ParameterTable):
         "machine-vision cameras. 0 takes all 16 and warns where the high ones are never used.",
         low=0,
         high=16,
+    )
+    max_pixels: int = parameter(
+        MAX_PIXELS,
+        "Images of more pixels than this are refused, compressed ones before they are decoded. "
+        "Lower it to what your camera has, so that a damaged or hostile message costs little.",
+        low=1,
+        high=2**31 - 1,
+    )
+    max_jpeg_scans: int = parameter(
+        MAX_JPEG_SCANS,
+        "Progressive JPEGs of more scans than this are refused; about ten are usual, and each one "
+        "costs time.",
+        low=1,
+        high=10_000,
     )
     default_hfov_deg: float = parameter(
         60.0,

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from dense_perception.core.errors import InputError
+from dense_perception.core.storage import read_file
 
 UNITS_PER_M = 32.0
 _NO_SIDE = 0xFFFF
@@ -91,7 +92,7 @@ def read_directory(data: bytes, name: str) -> list[tuple[str, int, int]]:
 
 def map_names(path: Path) -> list[str]:
     """The maps of a WAD, in order."""
-    data = Path(path).read_bytes()
+    data = read_file(Path(path))
     lumps = read_directory(data, str(path))
     return [
         name
@@ -105,7 +106,7 @@ def read_map(path: Path, name: str) -> DoomMap:
 
     :raises InputError: when the WAD has no such map or it is inconsistent.
     """
-    data = Path(path).read_bytes()
+    data = read_file(Path(path))
     lumps = read_directory(data, str(path))
     start = next((k for k, lump in enumerate(lumps) if lump[0] == name), None)
     if start is None:

@@ -12,12 +12,13 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from dense_perception.core.errors import InputError
+from dense_perception.core.json_text import json_text
 from dense_perception.core.storage import atomic_write_text
 from dense_perception.synthetic import meshes
 from dense_perception.synthetic.taxonomy import classify
@@ -127,7 +128,7 @@ def convert_library(
                 continue
             if model is not None:
                 models.append(model)
-    listing = json.dumps([asdict(model) for model in models], indent=1)
+    listing = json_text(models, indent=1)
     atomic_write_text(folder / "catalogue.json", listing)
     return models
 

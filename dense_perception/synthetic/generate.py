@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dense_perception.core.errors import InputError, TrainingError
+from dense_perception.core.json_text import json_text
 from dense_perception.core.storage import atomic_write_text
 from dense_perception.data.description import write_description
 from dense_perception.data.numpy_layout import shard_folders
@@ -148,7 +149,7 @@ def _check_settings(out: Path, settings: dict[str, object]) -> None:
                 f"{path} to go on, or another --out"
             )
         return
-    atomic_write_text(path, json.dumps(settings, indent=1) + "\n")
+    atomic_write_text(path, json_text(settings, indent=1) + "\n")
 
 
 def _start_worker() -> None:

@@ -7,10 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dense_perception.core.errors import TrainingError
-from dense_perception.core.strict import number, read
+from dense_perception.core.strict import number, read, yaml_file
 from dense_perception.data.augmentation import AugmentConfig
 from dense_perception.nets.zoo import tasks_of
 
@@ -182,12 +180,7 @@ class TrainingConfig:
     @classmethod
     def from_yaml(cls, path: Path) -> TrainingConfig:
         """:raises TrainingError: if the file cannot be read or is not a valid configuration."""
-        try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise TrainingError(
-                f"cannot read the training configuration {path}: {error}"
-            ) from error
+        data = yaml_file(path, "the training configuration", TrainingError)
         return cls.from_dict(data, str(path))
 
     @property

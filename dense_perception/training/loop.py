@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import resource
 import time
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dense_perception.core.errors import TrainingError
+from dense_perception.core.json_text import json_text
 from dense_perception.nets.weights import LoadReport
 from dense_perception.nets.zoo import build, normalisation
 from dense_perception.training import run_folder
@@ -330,7 +330,7 @@ class _Run:
             **({"text": text} if text else {}),
         }
         with (self.task.out / run_folder.LOG_FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json_text(record) + "\n")
         if self.curves is not None:
             self.curves.scalars(kind, values, progress.step)
         self.report(record)

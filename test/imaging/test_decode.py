@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 
 from dense_perception.core.errors import InputError
-from dense_perception.imaging.decode import decode_compressed, decode_compressed_depth
+from dense_perception.imaging.decode import (
+    decode_compressed,
+    decode_compressed_depth,
+    decode_labels,
+)
+from dense_perception.imaging.encodings import SignificantBits
 
 
 def scene(height: int = 40, width: int = 56) -> np.ndarray:
@@ -25,7 +30,8 @@ def encode(extension: str, rgb: np.ndarray, *options: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("extension", "tolerance"), [(".png", 0), (".bmp", 0), (".jpg", 12), (".webp", 24)]
+    ("extension", "tolerance"),
+    [(".png", 0), (".bmp", 0), (".jpg", 12), (".webp", 24), (".tiff", 0), (".ppm", 0)],
 )
 @pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview, lambda b: np.frombuffer(b, "u1")])
 def test_round_trip_in_rgb(extension: str, tolerance: int, wrap: object) -> None:
@@ -46,7 +52,7 @@ def test_gray_progressive_and_alpha() -> None:
     assert np.array_equal(decode_compressed(png), scene())
 
 
-@pytest.mark.parametrize("extension", [".jpg", ".png"])
+@pytest.mark.parametrize("extension", [".jpg", ".png", ".tiff", ".ppm"])
 @pytest.mark.parametrize("fraction", [0.02, 0.1, 0.5, 0.9, 0.99])
 def test_truncated(extension: str, fraction: float) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
@@ -185,3 +191,90 @@ def test_a_bitmap_larger_than_its_bytes_is_refused() -> None:
     data[18:26] = (9000).to_bytes(4, "little") * 2
     with pytest.raises(InputError, match="BMP picture is cut off"):
         decode_compressed(bytes(data))
+
+
+@pytest.mark.parametrize("extension", [".gif", ".avif"])
+def test_formats_that_only_some_builds_read(extension: str) -> None:
+    try:
+        data = encode(extension, scene())
+    except (cv2.error, AssertionError):
+        pytest.skip(f"OpenCV {cv2.__version__} writes no {extension}")
+    got = decode_compressed(data)
+    assert np.abs(got.astype(int) - scene().astype(int)).mean() < 20  # a GIF has 256 colours
+    with pytest.raises(InputError, match=r"56x40, expected at most .* million pixels"):
+        decode_compressed(data, max_pixels=56 * 40 - 1)
+    for fraction in (0.1, 0.5, 0.9):
+        with pytest.raises(InputError, match=r"cut off|damaged|expected JPEG"):
+            decode_compressed(data[: int(len(data) * fraction)])
+
+
+def test_tiff_claims_are_checked_against_its_bytes() -> None:
+    data = encode(".tiff", scene(), cv2.IMWRITE_TIFF_COMPRESSION, 1)
+    width = struct.pack("<HHI", 256, 3, 1)
+    at = data.index(width) + 8
+    claims = bytearray(data)
+    claims[at : at + 2] = struct.pack("<H", 60_000)
+    with pytest.raises(InputError, match="TIFF picture claims 60000x40 and holds"):
+        decode_compressed(bytes(claims))
+    # A raw photograph starts with a small preview, which says so in the tag 254.
+    preview = bytearray(data)
+    preview[at - 8 : at + 2] = struct.pack("<HHIH", 254, 3, 1, 1)
+    with pytest.raises(InputError, match="raw photograph"):
+        decode_compressed(bytes(preview))
+    sixteen = cv2.imencode(".tiff", scene()[..., 0].astype(np.uint16) << 4)[1].tobytes()
+    got = decode_compressed(sixteen, bits=SignificantBits(12))
+    assert np.array_equal(got[..., 0], scene()[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("head", "pixels", "wanted"),
+    [
+        (b"P5\n# by a camera\n3 1\n255\n", bytes([0, 128, 255]), [0, 128, 255]),
+        (b"P5 3 1 100\n", bytes([0, 50, 100]), [0, 128, 255]),
+        (b"P5 3 1 1023\n", b"\0\0\2\0\3\xff", [0, 128, 255]),
+        (b"P2 3 1 255\n", b"0 128 255\n", [0, 128, 255]),
+    ],
+)
+def test_pgm_says_how_bright_white_is(head: bytes, pixels: bytes, wanted: list[int]) -> None:
+    assert decode_compressed(head + pixels)[0, :, 0].tolist() == wanted
+    with pytest.raises(InputError, match="PNM picture is cut off"):
+        decode_compressed(head + pixels[:1])
+
+
+def palette_png(indices_hw: np.ndarray, depth: int) -> bytes:
+    """Written as the standard says, with colours that have nothing to do with the indices."""
+    height, width = indices_hw.shape
+    bits = (indices_hw[..., None] >> np.arange(depth - 1, -1, -1)) & 1
+    rows = np.packbits(bits.reshape(height, width * depth).astype(np.uint8), axis=1)
+    raw = b"".join(b"\0" + row.tobytes() for row in rows)
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(kind + content).to_bytes(4, "big")
+        return len(content).to_bytes(4, "big") + kind + content + check
+
+    colours = bytes((7 * i + 90) % 256 for i in range(3 * 2**depth))
+    return b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 3, 0, 0, 0)),
+            chunk(b"PLTE", colours),
+            chunk(b"tRNS", b"\0\x80"),
+            chunk(b"IDAT", zlib.compress(raw)),
+            chunk(b"IEND", b""),
+        ]
+    )
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_labels_of_a_palette_are_its_indices(depth: int) -> None:
+    indices_hw = np.random.default_rng(depth).integers(0, 2**depth, (5, 9))
+    assert np.array_equal(decode_labels(palette_png(indices_hw, depth)), indices_hw)
+    gray = indices_hw.astype(np.uint8)
+    assert np.array_equal(decode_labels(cv2.imencode(".png", gray)[1].tobytes()), gray)
+
+
+def test_labels_are_pngs_of_one_channel() -> None:
+    with pytest.raises(InputError, match="it is JPEG, expected a PNG of one channel"):
+        decode_labels(encode(".jpg", scene()))
+    with pytest.raises(InputError, match="several channels"):
+        decode_labels(encode(".png", scene()))

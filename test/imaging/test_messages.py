@@ -11,8 +11,8 @@ import pytest
 from rosbags.typesys import Stores, get_typestore
 
 from dense_perception.core.errors import InputError
-from dense_perception.imaging.encodings import SignificantBits
 from dense_perception.imaging.messages import (
+    ImageReader,
     base_topic,
     camera_info_topic,
     is_compressed,
@@ -196,8 +196,8 @@ def test_a_compressed_mosaic_is_demosaiced(make: Any, suffix: str) -> None:
     [
         ("16UC1; png compressed", "'16UC1; png compressed', which is depth"),
         ("32FC1; compressedDepth png", "which is depth"),
-        ("h264", "'h264', a video stream"),
-        ("hevc", "a video stream"),
+        ("theora", "'theora', a video stream"),
+        ("av1", "a video stream, expected h264, h265, vp9"),
     ],
 )
 def test_what_is_no_picture_is_refused_by_its_format(make: Any, form: str, reason: str) -> None:
@@ -208,5 +208,17 @@ def test_what_is_no_picture_is_refused_by_its_format(make: Any, form: str, reaso
 def test_a_16_bit_png_of_12_bits(make: Any) -> None:
     gray = np.arange(256, dtype=np.uint8).reshape(16, 16)
     message = compressed(make, "mono16; png compressed", ".png", gray.astype(np.uint16) << 4)
-    assert np.array_equal(message_rgb(message, SignificantBits(12))[..., 0], gray)
+    told = ImageReader(12).rgb(message)
+    assert told is not None
+    assert np.array_equal(told[..., 0], gray)
     assert np.array_equal(message_rgb(message)[..., 0], gray >> 4)
+
+
+def test_more_pixels_than_allowed_are_refused_raw_and_compressed(make: Any) -> None:
+    reader = ImageReader(max_pixels=23)
+    for message in (image(make, "rgb8", picture()), compressed(make, "jpeg", ".jpg", picture())):
+        with pytest.raises(InputError, match=r"6x4, expected at most 2\.3e-05 million pixels"):
+            reader.rgb(message)
+        assert ImageReader(max_pixels=24).rgb(message) is not None
+    with pytest.raises(InputError, match="expected at most"):
+        message_depth_m(image(make, "16UC1", np.ones((4, 6), np.uint16)), max_pixels=23)

@@ -423,11 +423,9 @@ def test_why_there_is_no_picture(tmp_path: Path) -> None:
 
 def test_messages_that_are_not_of_ros(tmp_path: Path) -> None:
     file = tmp_path / "a.mcap"
-    file.write_bytes(mcap_of("foxglove.CompressedImage", "json", b"{}"))
+    file.write_bytes(mcap_of("foxglove.PointCloud", "json", b"{}"))
     with BagReader(file) as bag:
-        with pytest.raises(
-            InputError, match=r"/a: foxglove\.CompressedImage in 'json', which is not"
-        ):
+        with pytest.raises(InputError, match=r"/a: foxglove\.PointCloud in 'json', which is not"):
             choose_topic(bag, None, "picture", "--topic")
         (message,) = bag.messages()
         with pytest.raises(InputError, match="recorded as 'json', expected CDR"):

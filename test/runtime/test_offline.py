@@ -29,7 +29,7 @@ class Given(Source):
     def __iter__(self) -> Iterator[SourceItem]:
         for index, frame in enumerate(self.frames):
             yield SourceItem(frame, f"frame{index}", index)
-        self.problems.append("the recording is cut off")
+        self._problems.note("the recording is cut off")
 
 
 class Kept:

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from dense_perception.core.errors import InputError
+from dense_perception.core.json_text import json_text
 from dense_perception.core.storage import atomic_write_text
 from dense_perception.data.extraction.matching import Match, Matcher
 from dense_perception.data.extraction.scene import Cameras, Motions, motions_of, thumbnail
@@ -99,7 +100,7 @@ def extract_span(
         other settings.
     """
     journal = span.out / JOURNALS / f"{span.name}.json"
-    wanted = json.loads(json.dumps(asdict(settings)))
+    wanted = json.loads(json_text(settings))
     progress = _read(journal, wanted)
     on_seen(progress.seen)
     if progress.finished:
@@ -213,7 +214,7 @@ class _Extraction:
             progress.shards += 1
         for problem in self._matcher.problems:
             self._note(problem)
-        atomic_write_text(journal, json.dumps({"settings": settings, **asdict(progress)}, indent=1))
+        atomic_write_text(journal, json_text({"settings": settings, **asdict(progress)}, indent=1))
 
     def _on_transforms(self, topic: str, content: Any) -> None:
         for transform in content.transforms:
