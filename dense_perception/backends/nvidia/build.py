@@ -19,11 +19,13 @@ from dense_perception.backends.nvidia.module import (
     load_runtime,
     major,
 )
+from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, BackendError
 from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.storage import atomic_write
 
 _SEVERE = 2  # INTERNAL_ERROR and ERROR; warnings are not a reason
+_ASPECTS = (("4:3", 4, 3), ("3:2", 3, 2), ("16:9", 16, 9))
 OnProgress = Callable[[str, int, int], None]
 
 
@@ -145,7 +147,7 @@ class _Build:
         config = builder.create_builder_config()
         self._set_flags(config)
         self._set_device(config)
-        self._set_profile(builder, network, config)
+        self._set_profile(builder, network, config, file)
         cache = self._load_timings(config, timing_cache)
         self._watch(config)
         engine = builder.build_serialized_network(network, config)
@@ -202,17 +204,14 @@ class _Build:
             config.DLA_core = self.options.dla_core
             config.set_flag(self.trt.BuilderFlag.GPU_FALLBACK)
 
-    def _set_profile(self, builder: Any, network: Any, config: Any) -> None:
+    def _set_profile(self, builder: Any, network: Any, config: Any, file: OnnxFile) -> None:
         profile = builder.create_optimization_profile()
         free = False
         for index in range(network.num_inputs):
             tensor = network.get_input(index)
             first, *sides = tuple(tensor.shape)
             if any(side < 0 for side in sides):
-                raise BackendError(
-                    f"input {tensor.name} is {tuple(tensor.shape)}: only the batch may be free; "
-                    "export the model with --size WxH in your camera's aspect"
-                )
+                raise BackendError(one_size_only(self.title, ModelCard.from_onnx(file)))
             if first < 0:
                 free = True
                 shapes = [(batch, *sides) for batch in (1, 1, self.options.max_batch)]
@@ -255,6 +254,22 @@ class _Build:
 
     def _reasons(self) -> str:
         return "; ".join(dict.fromkeys(self.complaints))[:600]
+
+
+def one_size_only(title: str, card: ModelCard) -> str:
+    """What to do about a graph of free sizes, with sizes by the card's rule."""
+    spec = card.input
+    known = ""
+    if spec.height == spec.width:
+        steps = spec.height / spec.multiple
+        wide = {a: round(steps * w / h) * spec.multiple for a, w, h in _ASPECTS}
+        sizes = ", ".join(f"{side}x{spec.height} for {a}" for a, side in wide.items())
+        known = f" ({sizes})"
+    return (
+        f"{title} builds an engine for one size, {card.name} takes every size: run "
+        f"`dense-perception export {card.name} --size WxH` with the size for your camera's "
+        f"aspect{known} and load {card.name}_WxH"
+    )
 
 
 def collecting_logger(trt: Any) -> tuple[Any, list[str]]:

@@ -10,9 +10,10 @@ from unittest.mock import MagicMock
 import pytest
 
 from dense_perception.backends.nvidia import build as build_module
-from dense_perception.backends.nvidia.build import TensorRtOptions, build_engine
+from dense_perception.backends.nvidia.build import TensorRtOptions, build_engine, one_size_only
 from dense_perception.backends.nvidia.module import installed_runtimes, load_runtime
 from dense_perception.core.errors import BackendError
+from dense_perception.core.registry import find_card
 from test.support.artefacts import write_red_artefact
 
 MODELS = Path(__file__).parents[3] / "models"
@@ -187,3 +188,14 @@ def test_the_systems_package_is_found_and_nothing_beside_it(tmp_path: Path) -> N
     with pytest.raises(BackendError, match=r"does not load \(libnvinfer\.so\.10 is missing\)"):
         load_runtime("tensorrt", folders=[tmp_path])
     assert "tensorrt" not in sys.modules
+
+
+def test_a_graph_of_free_sizes_names_the_command_and_the_sizes() -> None:
+    """Those of the table in docs/export.md."""
+    page = (MODELS.parent / "docs" / "export.md").read_text()
+    for name, column in (("depth_anything_v2_small", 0), ("dpt_large_midas", 1)):
+        text = one_size_only("tensorrt 10.3", find_card(name))
+        assert f"`dense-perception export {name} --size WxH`" in text
+        for aspect in ("4:3", "3:2", "16:9"):
+            (row,) = (line for line in page.splitlines() if line.startswith(f"| {aspect} |"))
+            assert f"{row.split('|')[2 + column].strip()} for {aspect}" in text
