@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dense_perception.core.camera import Frame
-from dense_perception.core.errors import InputError
 from dense_perception.core.prediction import Prediction
-from dense_perception.media.sinks import refuse_input_as_output
 from dense_perception.media.sources import Source, SourceItem
 from dense_perception.runtime.offline import answer_source
 from dense_perception.runtime.perceiver import Perceiver
@@ -97,22 +94,3 @@ def test_a_full_disk_ends_the_run_and_closes_the_sink(perceiver: Perceiver) -> N
     with pytest.raises(OSError, match="full"):
         answer_source(perceiver, Given(frames(2)), sink)
     assert sink.closed
-
-
-def test_only_answers_that_could_replace_their_input_are_refused(tmp_path: Path) -> None:
-    bag = tmp_path / "rec"
-    bag.mkdir()
-    (bag / "metadata.yaml").write_text("")
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    (pictures / "a.png").write_bytes(b"")
-    for given, output in ((bag, bag), (bag, bag / "out"), (bag, tmp_path), (pictures, pictures)):
-        with pytest.raises(InputError, match="would write over --input"):
-            refuse_input_as_output(str(given), output)
-    for given, output in (
-        (bag, tmp_path / "out"),
-        (pictures, pictures / "out"),
-        (pictures / "a.png", pictures),
-    ):
-        refuse_input_as_output(str(given), output)
-    refuse_input_as_output("0", tmp_path)
