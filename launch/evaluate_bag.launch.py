@@ -19,6 +19,7 @@ from launch.actions import (
     IncludeLaunchDescription,
     OpaqueFunction,
     RegisterEventHandler,
+    SetLaunchConfiguration,
     Shutdown,
 )
 from launch.event_handlers import OnProcessExit
@@ -27,6 +28,7 @@ from launch.substitutions import LaunchConfiguration
 
 import dense_perception
 from dense_perception.core.errors import DensePerceptionError
+from dense_perception.core.registry import find_model
 from dense_perception.evaluation.bags import PairSource
 from dense_perception.ros.transport import transport_environment
 from launch import LaunchDescription
@@ -71,7 +73,7 @@ ARGUMENTS = {
     "record": ("", "new folder for a bag of the node's answers; empty records none", None),
     "rviz": ("false", "true starts RViz on the outputs", ("true", "false")),
 }
-OWN = ("bag", "rate", "record", "model")
+PASSED_ON = tuple(name for name in ARGUMENTS if name not in ("bag", "rate", "record"))
 
 
 def generate_launch_description():
@@ -79,30 +81,51 @@ def generate_launch_description():
         DeclareLaunchArgument(name, default_value=default, description=description, choices=choices)
         for name, (default, description, choices) in ARGUMENTS.items()
     ]
-    return LaunchDescription([*declared, OpaqueFunction(function=_all)])
-
-
-def _all(context):
-    """Everything that can be refused is refused here, before a process is started."""
-    given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    default_model, recorded = TASKS[given["task"]]
-    model = given["model"] or default_model
-    image = given["input_image_topic"]
-    image += "/compressed" if given["image_transport"] == "compressed" else ""
-    _check(given, image)
     perception = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(HERE / "perception.launch.py")),
         launch_arguments=[
-            *((name, text) for name, text in given.items() if name not in OWN),
-            ("model", model),
+            *((name, LaunchConfiguration(name)) for name in PASSED_ON),
             ("use_sim_time", "true"),
         ],
     )
+    return LaunchDescription(
+        [
+            *declared,
+            OpaqueFunction(function=_prepare),
+            perception,
+            OpaqueFunction(function=_processes),
+        ]
+    )
+
+
+def _given(context):
+    return {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+
+
+def _image(given):
+    suffix = "/compressed" if given["image_transport"] == "compressed" else ""
+    return given["input_image_topic"] + suffix
+
+
+def _prepare(context):
+    """Everything that can be refused is refused here, before a process is started."""
+    given = _given(context)
+    model = given["model"] or TASKS[given["task"]][0]
+    _check(given, model)
+    return [
+        SetLaunchConfiguration("model", model),
+        RegisterEventHandler(OnProcessExit(on_exit=_end_if_failed)),
+    ]
+
+
+def _processes(context):
+    given = _given(context)
+    image = _image(given)
     verb = [sys.executable, "-m", "dense_perception.cli"]
     common = {"output": "screen", "additional_env": transport_environment()}
     evaluation = ExecuteProcess(
         name="evaluate",
-        cmd=[*verb, "evaluate", model, "--bag", given["bag"], "--topic", image],
+        cmd=[*verb, "evaluate", given["model"], "--bag", given["bag"], "--topic", image],
         on_exit=[Shutdown(reason="the recording is evaluated")],
         **common,
     )
@@ -117,25 +140,20 @@ def _all(context):
         on_exit=[evaluation],
         **common,
     )
-    recorders = []
-    if given["record"]:
-        node = "/".join(
-            [given["namespace"].strip("/"), given["node_name"] or f"{given['task']}_node"]
-        )
-        topics = [f"/{node.lstrip('/')}/{topic}" for topic in recorded]
-        recorders = [
-            ExecuteProcess(
-                name="record",
-                cmd=[sys.executable, "-m", "dense_perception.ros.record", given["record"], *topics],
-                **common,
-            )
-        ]
-    # Before the others' own on_exit: the first failure ends the launch.
-    failures = RegisterEventHandler(OnProcessExit(on_exit=_end_if_failed))
-    return [failures, perception, *recorders, replay]
+    if not given["record"]:
+        return [replay]
+    name = given["node_name"] or f"{given['task']}_node"
+    node = f"{given['namespace'].strip('/')}/{name}".lstrip("/")
+    topics = [f"/{node}/{topic}" for topic in TASKS[given["task"]][1]]
+    recorder = ExecuteProcess(
+        name="record",
+        cmd=[sys.executable, "-m", "dense_perception.ros.record", given["record"], *topics],
+        **common,
+    )
+    return [recorder, replay]
 
 
-def _check(given, image):
+def _check(given, model):
     try:
         rate = float(given["rate"])
     except ValueError:
@@ -145,7 +163,9 @@ def _check(given, image):
     if given["record"] and Path(given["record"]).exists():
         raise ValueError(f"record is {given['record']!r}, which exists: name a new folder")
     try:
-        PairSource(Path(given["bag"]), topic=image).close()
+        if find_model(model).card.depth is None:
+            raise ValueError(f"model {model} gives no depth, expected one that does")
+        PairSource(Path(given["bag"]), topic=_image(given)).close()
     except DensePerceptionError as error:
         raise ValueError(str(error)) from None
 

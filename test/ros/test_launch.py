@@ -23,7 +23,13 @@ from dense_perception.ros.parameter_table import table
 from dense_perception.ros.params import MultitaskParameters
 from dense_perception.ros.processes import ChildProcess
 from test.support.bags import picture_messages, write_bag
-from test.support.launch_standin import ResolvedNode, declared_arguments, processes, resolve
+from test.support.launch_standin import (
+    ResolvedNode,
+    declared_arguments,
+    included_files,
+    processes,
+    resolve,
+)
 from test.support.ros_probe import Probe, header, random_rgb
 
 ROOT = Path(__file__).parents[2]
@@ -143,7 +149,9 @@ def test_every_parameter_is_an_argument(tmp_path: Path) -> None:
     (node,) = resolve(LAUNCH, {}, tmp_path)
     assert parameters_of(node) == {"use_sim_time": False}
     # Also through the files that include this one, as launch passes arguments on.
+    # An include that stands in the file itself is what --show-args lists.
     for name in ("nav2.launch.py", "multi_camera.launch.py", "evaluate_bag.launch.py"):
+        assert included_files(LAUNCH.with_name(name)) == [LAUNCH.name]
         (node,) = resolve(LAUNCH.with_name(name), {"max_rate_hz": "5"}, tmp_path / name)
         assert parameters_of(node)["max_rate_hz"] == 5.0
 

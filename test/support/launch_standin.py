@@ -102,6 +102,12 @@ class Shutdown:
 
 
 @dataclass
+class SetLaunchConfiguration:
+    name: str
+    value: str
+
+
+@dataclass
 class OnProcessExit:
     on_exit: Any
 
@@ -170,6 +176,8 @@ def _resolve(
         elif isinstance(entity, OpaqueFunction):
             with _installed():
                 entities = [*entity.function(context), *entities]
+        elif isinstance(entity, SetLaunchConfiguration):
+            context.values[entity.name] = entity.value
         elif isinstance(entity, RegisterEventHandler):
             pass  # what becomes of a process that ended is for the real launch
         elif isinstance(entity, IncludeLaunchDescription):
@@ -190,6 +198,15 @@ def _resolve(
 
 def declared_arguments(path: Path) -> dict[str, DeclareLaunchArgument]:
     return {each.name: each for each in _entities(path) if isinstance(each, DeclareLaunchArgument)}
+
+
+def included_files(path: Path) -> list[str]:
+    """The names of the files that a launch file includes whatever its arguments are."""
+    return [
+        Path(each.source.path).name
+        for each in _entities(path)
+        if isinstance(each, IncludeLaunchDescription)
+    ]
 
 
 def _entities(path: Path) -> list[Any]:
@@ -241,6 +258,7 @@ def _installed() -> Iterator[None]:
             "IncludeLaunchDescription": IncludeLaunchDescription,
             "OpaqueFunction": OpaqueFunction,
             "RegisterEventHandler": RegisterEventHandler,
+            "SetLaunchConfiguration": SetLaunchConfiguration,
             "Shutdown": Shutdown,
         },
         "launch.event_handlers": {"OnProcessExit": OnProcessExit},
