@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 LINT   := .venv-lint
 # Readers of what is installed have one, too.
 SUPPLY := .venv-supply
-# PyTorch is only needed to test, train and export. Any CPU or CUDA build from 2.6 on will do.
+# PyTorch is only needed to test, train and export. Any CPU or CUDA build from 2.13 on will do.
 TORCH  ?= torch==2.13.0
 SOURCES := $(shell find dense_perception launch config models resource -type f -not -name '*.pyc' 2>/dev/null)
 

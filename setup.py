@@ -62,7 +62,7 @@ setup(
         "tensorrt_rtx": ["tensorrt-rtx-cu13-libs>=1.7", "tensorrt-rtx-cu13-bindings>=1.7"],
         "video": ["av>=14"],
         "fetch": ["pooch>=1.8", "requests>=2.28"],
-        "export": ["torch>=2.6", "onnx>=1.17", "onnxscript>=0.3", "safetensors>=0.4"],
+        "export": ["torch>=2.13", "onnx>=1.17", "onnxscript>=0.7", "safetensors>=0.4"],
         "train": [
             "torch>=2.6",
             "lightning-fabric>=2.4,<3",

@@ -43,7 +43,9 @@ JPEG_QUALITY = 95
 _BLOCK = 512
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _COLOURS = ("jpg", "jpeg", "png")
-_PNG = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_PAETH, cv2.IMWRITE_PNG_STRATEGY, 0]
+_PNG = [cv2.IMWRITE_PNG_STRATEGY, 0]
+if hasattr(cv2, "IMWRITE_PNG_FILTER"):  # Debian 12's OpenCV 4.6 always takes the filter "sub"
+    _PNG = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_PAETH, *_PNG]
 
 
 class _Record(TypedDict, total=False):
