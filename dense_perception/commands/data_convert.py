@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from dense_perception.commands.output import say
+
 HELP = "turn images with depth or labels, or a corpus in the earlier layout, into a corpus"
 EXAMPLES = """examples:
   dense-perception data convert recording/ --out corpora/office --licence MIT
@@ -32,5 +34,5 @@ def main(args: argparse.Namespace) -> int:
     from dense_perception.data.sources import convert_source
 
     count = convert_source(args.source, args.out, licence=args.licence, unit_m=args.unit)
-    print(f"{args.out}: {count} frames")
+    say(f"{args.out}: {count} frames")
     return 0

@@ -9,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
+from dense_perception.commands.output import say
 from dense_perception.core.errors import InputError
 from dense_perception.core.storage import cache_dir
 
@@ -85,5 +86,5 @@ def main(args: argparse.Namespace) -> int:
     command = shlex.join(["dense-perception", *sys.argv[1:]])
     workers = max(1, args.workers)
     generate.corpus(source, args.out, args.frames, args.size, args.seed, workers, command)
-    print(f"{args.out}: {args.frames} frames")
+    say(f"{args.out}: {args.frames} frames")
     return 0

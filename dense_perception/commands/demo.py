@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dense_perception.commands.arguments import add_json
-from dense_perception.commands.output import show
+from dense_perception.commands.output import complain, show
 
 if TYPE_CHECKING:
     from dense_perception.ros.demo import DemoReport
@@ -53,7 +52,7 @@ def main(options: argparse.Namespace) -> int:
     )
     show(report, table, options.json)
     for problem in report.problems:
-        print(problem, file=sys.stderr)
+        complain(problem)
     return int(report.answered < report.frames_in or bool(report.problems))
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 from dense_perception.commands.arguments import above_zero, add_reading, at_least_one, image_reader
-from dense_perception.commands.output import print_json
+from dense_perception.commands.output import complain, print_json, say
 
 HELP = "turn a checkpoint into fp32, fp16, int8 and fp8 ONNX files with their model card"
 EXAMPLES = """\
@@ -135,7 +134,7 @@ def main(args: argparse.Namespace) -> int:
         called=args.name,
     )
     if report:
-        print(report, file=sys.stderr)
+        complain(report)
     plan = Plan(precisions, options=options, max_drop=args.max_drop, fp16_drop=args.fp16_drop)
     if args.calibration is not None or quantised:
         frames, source = frames_from(
@@ -149,5 +148,5 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print_json(export_summary(exported))
     else:
-        print(export_table(exported))
+        say(export_table(exported))
     return 0

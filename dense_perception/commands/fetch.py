@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
-from dense_perception.commands.output import print_json
+from dense_perception.commands.output import complain, print_json, say
 
 HELP = "Download the published weights of a model, checked against their published hash."
 EXAMPLES = """\
@@ -51,7 +50,7 @@ def main(options: argparse.Namespace) -> int:
     target = checkpoint_path(card)
     if card.source is None or target is None:
         if card.files:
-            print(f"{card.name} needs no download: its files are part of the package")
+            say(f"{card.name} needs no download: its files are part of the package")
             return 0
         how = card.provenance.get("weights", "not published anywhere")
         raise ModelNotFoundError(
@@ -60,7 +59,7 @@ def main(options: argparse.Namespace) -> int:
         )
     notice = licence_notice(card)
     if notice:
-        print(notice, file=sys.stderr)
+        complain(notice)
     folder = options.output or target.parent
     mirror = options.mirror if options.mirror is not None else os.environ.get(MIRROR_VARIABLE, "")
     path = download(
@@ -91,8 +90,8 @@ def main(options: argparse.Namespace) -> int:
         if card.source.sha256
         else "not checked: its publisher states none; compared with this one from now on"
     )
-    print(f"{path}\n  {path.stat().st_size / 1e6:.1f} MB, SHA-256 {digest} ({checked})")
-    print(f"  next: dense-perception export {card.name}")
+    say(f"{path}\n  {path.stat().st_size / 1e6:.1f} MB, SHA-256 {digest} ({checked})")
+    say(f"  next: dense-perception export {card.name}")
     return 0
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dense_perception.commands.output import print_json
+from dense_perception.commands.output import print_json, say
 from dense_perception.core.printable import printable
 
 HELP = "List the models: those ready on this machine, checked, and those that can be fetched."
@@ -30,7 +30,7 @@ def main(options: argparse.Namespace) -> int:
         print_json({"folders": search_path(), "models": rows})
     elif not rows:
         folders = ", ".join(map(str, search_path())) or "no folder"
-        print(f"no models found in {folders}; set DENSE_PERCEPTION_MODELS to a folder of models")
+        say(f"no models found in {folders}; set DENSE_PERCEPTION_MODELS to a folder of models")
     else:
         _print_here([row for row in rows if row["files"] or row["problem"]])
         _print_published([row for row in rows if not (row["files"] or row["problem"])])
@@ -40,18 +40,18 @@ def main(options: argparse.Namespace) -> int:
 
 def _print_here(rows: list[dict[str, Any]]) -> None:
     for row in rows:
-        print(printable(f"{row['name']}: {row['summary']}", keep=""))
+        say(f"{row['name']}: {row['summary']}", keep="")
         for file in row["files"]:
-            print(f"  {file['precision']:<5} {file['megabytes']:7.1f} MB  {file['state']}")
+            say(f"  {file['precision']:<5} {file['megabytes']:7.1f} MB  {file['state']}")
         for text in (row["details"], row["card"]):
-            print(f"  {printable(text, keep='')}")
+            say(f"  {printable(text, keep='')}")
 
 
 def _print_published(rows: list[dict[str, Any]]) -> None:
     """One line each: there may be dozens."""
     if not rows:
         return
-    print("\nnot part of the package; `dense-perception fetch NAME`, then `... export NAME`:")
+    say("\nnot part of the package; `dense-perception fetch NAME`, then `... export NAME`:")
     width = max(len(row["name"]) for row in rows)
     for row in rows:
         million, gflops = (row["parameters"] or 0) / 1e6, row["gflops"] or 0
@@ -61,7 +61,7 @@ def _print_published(rows: list[dict[str, Any]]) -> None:
             f"  {row['name']:<{width}}  {row['task']:<12}  {size:>9}  {million:6.1f} M "
             f"{gflops:7.0f} GFLOP  {state:<9}  {row['weights_licence']}"
         )
-        print(printable(line, keep=""))
+        say(line, keep="")
 
 
 def _row(name: str, path: Path) -> dict[str, Any]:

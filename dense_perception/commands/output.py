@@ -1,4 +1,8 @@
-"""How every command prints: JSON that any program reads, and problems on stderr."""
+"""How every command prints: JSON that any program reads, and texts that no terminal obeys.
+
+Names of files, topics and frames, and what cards say, come from others: :func:`say` and
+:func:`complain` write out the control characters in them. Nothing else in ``commands/`` prints.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +21,25 @@ def print_json(value: object, indent: int | None = None) -> None:
     print(json_text(value, indent), flush=True)
 
 
+def say(text: str, *, keep: str = "\n\t") -> None:
+    """Print a text with its control characters written out, but for those in ``keep``."""
+    print(printable(text, keep=keep))
+
+
+def complain(text: str) -> None:
+    """:func:`say` on stderr."""
+    print(printable(text), file=sys.stderr)
+
+
 def show(result: _T, table: Callable[[_T], str], as_json: bool) -> None:
     """Print a result, as JSON or as the text that ``table`` makes of it."""
     if as_json:
         print_json(result, indent=2)
     else:
-        print(printable(table(result)))
+        say(table(result))
 
 
 def print_problems(problems: Iterable[str]) -> None:
     """What went wrong on the way, a line each on stderr."""
     for problem in problems:
-        print(f"dense-perception: {printable(problem)}", file=sys.stderr)
+        complain(f"dense-perception: {problem}")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from dense_perception.commands.output import show
+from dense_perception.commands.output import complain, show
 from dense_perception.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -70,11 +69,11 @@ def main(options: argparse.Namespace) -> int:
         report = replay_bag(options.bag, wanted, on_message)
     show(report, table, options.json)
     for topic, reason in report.skipped.items():
-        print(f"skipped {topic}: {reason}", file=sys.stderr)
+        complain(f"skipped {topic}: {reason}")
     if report.unsubscribed:
-        print(f"nobody subscribed to {', '.join(report.unsubscribed)}", file=sys.stderr)
+        complain(f"nobody subscribed to {', '.join(report.unsubscribed)}")
     for problem in report.problems:
-        print(f"what could be read was played: {problem}", file=sys.stderr)
+        complain(f"what could be read was played: {problem}")
     return 130 if report.interrupted else int(bool(report.problems))
 
 

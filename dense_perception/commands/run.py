@@ -14,7 +14,7 @@ from dense_perception.commands.arguments import (
     image_reader,
     model_options,
 )
-from dense_perception.commands.output import json_text, print_json, print_problems
+from dense_perception.commands.output import json_text, print_json, print_problems, say
 
 HELP = "Depth, labels and normals of pictures, folders, videos, a camera or a bag, without ROS."
 EXAMPLES = """\
@@ -129,6 +129,6 @@ def main(options: argparse.Namespace) -> int:
     if options.json:
         print_json(record)
     else:
-        print(summary.text(options.hfov, options.max_side))
-        print(f"written to {options.output}")
+        say(summary.text(options.hfov, options.max_side))
+        say(f"written to {options.output}")
     return 130 if summary.interrupted else int(bool(summary.problems))

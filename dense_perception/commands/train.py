@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dense_perception.commands.output import print_json
+from dense_perception.commands.output import print_json, say
 
 HELP = "train a model on generated rooms or on your own recordings"
 EXAMPLES = """\
@@ -145,7 +145,7 @@ def main(options: argparse.Namespace) -> int:
     finally:
         printer.close()
     if results and not options.json:
-        print(f"{options.out / MODEL_FILE}: {_line(results)}")
+        say(f"{options.out / MODEL_FILE}: {_line(results)}")
     return 0
 
 

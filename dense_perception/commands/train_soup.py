@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from dense_perception.commands.arguments import add_json
-from dense_perception.commands.output import print_json
+from dense_perception.commands.output import print_json, say
 
 HELP = "average the weights of a model and of what further training made of it"
 EXAMPLES = """\
@@ -62,9 +62,9 @@ def main(options: argparse.Namespace) -> int:
         print_json({"model": options.out, "share": options.share, "validation": table})
         return 0
     if table:
-        print(f"{'corpus':<20}" + "".join(f"{name:>18}" for name in _COLUMNS))
+        say(f"{'corpus':<20}" + "".join(f"{name:>18}" for name in _COLUMNS))
     for name, row in table.items():
-        print(f"{name:<20}" + "".join(f"{row.get(key, float('nan')):>18.4g}" for key in _COLUMNS))
+        say(f"{name:<20}" + "".join(f"{row.get(key, float('nan')):>18.4g}" for key in _COLUMNS))
     rest = 1 - options.share
-    print(f"{options.out}: {options.share:g} of {options.later}, {rest:g} of {options.earlier}")
+    say(f"{options.out}: {options.share:g} of {options.later}, {rest:g} of {options.earlier}")
     return 0

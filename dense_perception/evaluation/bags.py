@@ -100,7 +100,11 @@ class PairSource:
         self.reader = reader or ImageReader()
         self.bag = BagReader(path)
         try:
-            self.topic = choose_topic(self.bag, topic, "picture", "--topic")
+            if depth_topic is not None:  # mono16 counts as a picture, unless somebody says so
+                depth_topic = choose_topic(self.bag, depth_topic, "depth", "--depth-topic")
+            self.topic = choose_topic(
+                self.bag, topic, "picture", "--topic", others=() if topic else (depth_topic or "",)
+            )
             self.depth_topic = choose_topic(self.bag, depth_topic, "depth", "--depth-topic")
         except BaseException:
             self.bag.close()
@@ -179,7 +183,7 @@ class PairSource:
         if rgb_hwc is None:
             return None
         camera = self._camera(self._info, self.topic, rgb_hwc)
-        self._check_view(camera, true_m)
+        self._check_view(camera, rgb_hwc, true_m)
         frame = Frame(rgb_hwc, stamp_ns(content.header), content.header.frame_id, camera)
         return Pair(frame, true_m)
 
@@ -197,8 +201,17 @@ class PairSource:
             self._problems.note(f"{where}: {error}")
             return None
 
-    def _check_view(self, camera: Intrinsics | None, true_m: np.ndarray) -> None:
+    def _check_view(
+        self, camera: Intrinsics | None, rgb_hwc: np.ndarray, true_m: np.ndarray
+    ) -> None:
         height, width = true_m.shape
+        shape = rgb_hwc.shape[1] / rgb_hwc.shape[0]
+        if abs(width / height / shape - 1) > _SAME_VIEW:
+            self._problems.note(
+                f"{self.depth_topic} is {width}x{height} and {self.topic} "
+                f"{rgb_hwc.shape[1]}x{rgb_hwc.shape[0]}, which has another shape: it is not "
+                "aligned with the picture, and the figures mean little; record aligned depth"
+            )
         depth_camera = self._camera(self._depth_info, self.depth_topic, true_m)
         if camera is None or depth_camera is None:
             return
@@ -248,8 +261,12 @@ def evaluate_pairs(
     )
     report = BagReport(source.topic, source.depth_topic)
     truths: list[np.ndarray] = []
+    empty = 0
     for pair in pairs:
         true_m = np.where(pair.true_m <= max_depth_m, pair.true_m, np.float32(np.nan))
+        if not np.isfinite(true_m).any():
+            empty += 1
+            continue
         try:
             prediction = perceiver(pair.frame)
         except (InputError, BackendError) as error:
@@ -271,6 +288,11 @@ def evaluate_pairs(
     if len({true_m.shape for true_m in truths}) == 1:
         report.row_prior = row_prior_metrics(truths)
     report.problems[:0] = source.problems
+    if empty:
+        report.problems.append(
+            f"{empty} frames of {source.depth_topic} have no depth from 0 to {max_depth_m:g} m and "
+            "were left out: check the sensor, the unit, or --max-depth"
+        )
     report.unmatched = source.unmatched
     if not report.frames:
         reasons = "; ".join(report.problems) or (

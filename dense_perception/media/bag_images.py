@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from dense_perception.core.errors import InputError
 from dense_perception.imaging.encodings import IMAGE_ENCODINGS
@@ -43,14 +43,16 @@ def image_topics(bag: BagReader) -> dict[str, str]:
     return kinds
 
 
-def choose_topic(bag: BagReader, wanted: str | None, kind: str, option: str) -> str:
-    """The wanted topic, or the only one of its kind (``picture`` or ``depth``).
+def choose_topic(
+    bag: BagReader, wanted: str | None, kind: str, option: str, others: Collection[str] = ()
+) -> str:
+    """The wanted topic, or the only one of its kind (``picture`` or ``depth``) but for ``others``.
 
     :raises InputError: if it is not in the bag, there is none, or there are several to choose
         from; ``option`` is the command-line option that chooses.
     """
     kinds = image_topics(bag)
-    fitting = [name for name, found in kinds.items() if found == kind]
+    fitting = [name for name, found in kinds.items() if found == kind and name not in others]
     if wanted is not None:
         if wanted in kinds:
             return wanted

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from dense_perception.core.printable import printable
+
 _NUMBER = re.compile(r"\d+")
 
 
@@ -16,7 +18,7 @@ class Problems:
 
     def note(self, problem: str) -> None:
         """One that is said once, however often it comes."""
-        self._found.setdefault(problem, (problem, 1))
+        self._found.setdefault(problem, (printable(problem), 1))
 
     def extend(self, problems: Iterable[str]) -> None:
         for problem in problems:
@@ -25,7 +27,7 @@ class Problems:
     def at(self, where: str, error: object) -> None:
         """One frame that could not be used."""
         key = f"at {_NUMBER.sub('#', str(error))}"
-        line, count = self._found.get(key, (f"{where}: {error}", 0))
+        line, count = self._found.get(key, (printable(f"{where}: {error}"), 0))
         self._found[key] = (line, count + 1)
 
     @property

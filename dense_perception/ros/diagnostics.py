@@ -13,6 +13,7 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from dense_perception.core.camera import Frame
 from dense_perception.core.errors import DensePerceptionError
 from dense_perception.core.prediction import Prediction
+from dense_perception.core.printable import printable
 from dense_perception.runtime.mailbox import StageTimer
 
 STAGES = ("transport", "wait", "convert", "prepare", "infer", "restore", "publish")
@@ -141,6 +142,8 @@ def _values(health: Health) -> dict[str, str]:
 class NodeLog:
     """The console of a node, for the parts below it.
 
+    Names of topics and frames come from others: control characters in them are written out.
+
     Once ``is_running`` says no, because a signal has ended the node's context, errors and warnings
     are the ending's own and nobody is told: what is published then always fails.
     """
@@ -154,17 +157,17 @@ class NodeLog:
         self._last_s: dict[str, float] = {}
 
     def info(self, text: str) -> None:
-        self._logger.info(text)
+        self._logger.info(printable(text))
 
     def warning(self, text: str, *, topic: str = "", period_s: float = 0.0) -> None:
         """With a period: at most one warning on that topic each ``period_s``."""
         if self._is_running() and self._is_due(topic, period_s):
-            self._logger.warning(text)
+            self._logger.warning(printable(text))
 
     def error(self, text: str, *, topic: str = "", period_s: float = 0.0) -> None:
         """With a period: at most one error on that topic each ``period_s``."""
         if self._is_running() and self._is_due(topic, period_s):
-            self._logger.error(text)
+            self._logger.error(printable(text))
 
     def warn_once(self, text: str) -> None:
         """A warning that is not repeated in the node's life."""
@@ -230,7 +233,7 @@ class FrameLog:
     def failed(self, error: Exception) -> str:
         """An image could not be answered; returns the reason in words."""
         known = isinstance(error, DensePerceptionError)
-        self.last_error = str(error) if known else f"{type(error).__name__}: {error}"
+        self.last_error = str(error) if known else printable(f"{type(error).__name__}: {error}")
         self._failed += 1
         return self.last_error
 

@@ -19,6 +19,7 @@ from rclpy.utilities import remove_ros_args
 
 from dense_perception.core.errors import InputError
 from dense_perception.core.machine import keep_freed_memory
+from dense_perception.core.printable import printable
 from dense_perception.ros.convert import cv_bridge_doubt
 from dense_perception.ros.parameter_table import table
 from dense_perception.ros.params import CloudParameters, PerceptionParameters
@@ -110,7 +111,7 @@ class _ConsoleRelay(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if rclpy.ok():
-            self._logger.warning(record.getMessage())
+            self._logger.warning(printable(record.getMessage()))
 
 
 def _initialise(name: str, arguments: list[str]) -> None:

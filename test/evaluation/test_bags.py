@@ -35,6 +35,13 @@ def picture(index: int) -> np.ndarray:
     return np.random.default_rng(index).integers(0, 256, (48, 64, 3), np.uint8)
 
 
+def coloured(index: int, bits: int) -> tuple[np.ndarray, str]:
+    """The picture, of more than 8 bits in the low bits of 16, as cameras deliver them."""
+    if bits == 8:
+        return picture(index), "rgb8"
+    return picture(index).astype(np.uint16) << (bits - 8), "rgb16"
+
+
 def depth_bag(
     folder: Path,
     change: Any = lambda depth: depth,
@@ -42,18 +49,19 @@ def depth_bag(
     delay_ns: int = 0,
     depth_focal: float = FOCAL,
     encoding: str = "32FC1",
+    bits: int = 8,
 ) -> Path:
     messages: list[tuple[str, int, Any]] = []
     for index in range(COUNT):
         stamp = (index + 1) * STEP_NS
         true_m = change(red_depth(picture(index), FOCAL))
-        if encoding == "16UC1":
+        if encoding != "32FC1":
             stored = np.rint(np.nan_to_num(true_m) * 1000).astype(np.uint16)
         else:
             stored = true_m.astype(np.float32)
         messages += [
             ("/cam/color/camera_info", stamp, bags.camera_info(64, 48, FOCAL, stamp)),
-            ("/cam/color/image_raw", stamp, bags.image(picture(index), "rgb8", stamp)),
+            ("/cam/color/image_raw", stamp, bags.image(*coloured(index, bits), stamp)),
             ("/cam/depth/camera_info", stamp, bags.camera_info(64, 48, depth_focal, stamp)),
             ("/cam/depth/image_raw", stamp + 1, bags.image(stored, encoding, stamp + delay_ns)),
         ]
@@ -129,6 +137,36 @@ def test_depth_of_another_view_is_said(tmp_path: Path, model: str, capsys: Any) 
     report = evaluate(model, bag, capsys, code=1)
     assert report["frames"] == COUNT
     assert "not aligned with the picture" in report["problems"][0]
+
+
+@pytest.mark.parametrize("value", [0.0, np.inf, 25.0])
+def test_frames_without_truth_are_refused(
+    tmp_path: Path, model: str, capsys: Any, value: float
+) -> None:
+    bag = depth_bag(tmp_path / "bag", lambda depth: np.full_like(depth, value))
+    words = ["evaluate", model, "--bag", str(bag), "--backend", "onnxruntime", "--threads", "1"]
+    assert cli.main(words) == 2
+    assert "have no depth from 0 to 20 m and were left out" in capsys.readouterr().err
+
+
+def test_depth_that_calls_itself_mono16_has_to_be_named(
+    tmp_path: Path, model: str, capsys: Any
+) -> None:
+    bag = depth_bag(tmp_path / "bag", encoding="mono16")
+    assert cli.main(["evaluate", model, "--bag", str(bag)]) == 2
+    assert "has several picture topics" in capsys.readouterr().err
+    report = evaluate(model, bag, capsys, "--depth-topic", "/cam/depth/image_raw")
+    assert report["topic"] == "/cam/color/image_raw"
+    assert report["means"]["abs_rel"] < 1e-3
+
+
+def test_pictures_of_12_bits(tmp_path: Path, model: str, capsys: Any) -> None:
+    bag = depth_bag(tmp_path / "bag", bits=12)
+    report = evaluate(model, bag, capsys, code=1)
+    assert "only use 12 bits" in report["problems"][0]
+    assert report["means"]["abs_rel"] > 0.1
+    report = evaluate(model, bag, capsys, "--bits", "12")
+    assert report["means"]["abs_rel"] < 1e-5
 
 
 def test_bag_cut_in_half(tmp_path: Path, model: str, capsys: Any) -> None:

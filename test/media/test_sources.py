@@ -139,3 +139,11 @@ def test_a_thousand_frames_of_one_problem_are_one_line() -> None:
         "/image at 0 ns: data has 0 bytes, expected 9 (999 more like this)",
         "the bag is cut off",
     ]
+
+
+def test_names_of_others_reach_no_terminal(tmp_path: Path) -> None:
+    """Of a picture here; topics and frames go the same way."""
+    (tmp_path / "a\x1b[2J.png").write_bytes(b"")
+    source = open_source(str(tmp_path))
+    assert list(source) == []
+    assert source.problems[0].startswith(r"a\x1b[2J.png: the picture starts with nothing")
