@@ -160,7 +160,8 @@ image and the same size.
 
 {_outputs_table(topics.with_packed(node.outputs))}
 Also `/diagnostics` (diagnostic_msgs/DiagnosticArray, reliable, volatile, depth 10), one message each
-`diagnostics_period_s`.
+`diagnostics_period_s`. A node that a lifecycle manager manages also sends and hears `bond` (bond/Status) while it is
+active: see [ROS integration](../ros_integration.md#nav2s-lifecycle-manager).
 
 ## Services
 
