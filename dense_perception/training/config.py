@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from dense_perception.core.errors import TrainingError
 from dense_perception.core.strict import number, read, yaml_file
@@ -95,7 +94,7 @@ class TrainingConfig:
 
     name: str = field(metadata={"help": "model name, lower_case_words"})
     summary: str = field(metadata={"help": "one sentence for the card"})
-    network: Mapping[str, Any] = field(metadata={"help": "what nets.zoo.build takes"})
+    network: Mapping[str, object] = field(metadata={"help": "what nets.zoo.build takes"})
     width: int = number(256, 32, 4096, "network input width, pixels")
     height: int = number(192, 32, 4096, "network input height, pixels")
     min_m: float = number(0.1, 0.001, 1000, "nearest depth that is supervised, metres")
@@ -191,16 +190,16 @@ class TrainingConfig:
         """
         return tasks_of(self.network)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain data (lists for tuples), ready for YAML and for a checkpoint."""
-        return _plain(asdict(self))
+        return {key: _plain(value) for key, value in asdict(self).items()}
 
     def stage_at(self, progress: float) -> StageConfig:
         """The stage in force when ``progress`` (0 to 1) of the run is over."""
         return next((stage for stage in self.stages if progress < stage.until), self.stages[-1])
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

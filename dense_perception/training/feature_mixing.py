@@ -8,7 +8,6 @@ no renderer drew.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +40,7 @@ class FeatureMixing:
         for handle in self._handles:
             handle.remove()
 
-    def _hook(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
+    def _hook(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         if not self.network.training or float(torch.rand(())) >= self.probability:
             return None
         # Drawn on the CPU, so that a seed means the same on every device.

@@ -4,17 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
-from dense_perception.core.errors import ArtefactError, CardError, TrainingError
+from dense_perception.core.errors import (
+    ArtefactError,
+    CardError,
+    DensePerceptionError,
+    TrainingError,
+)
+from dense_perception.core.registry import checkpoint_path, find_card, find_model, list_models
 from dense_perception.core.storage import file_sha256
 from dense_perception.nets.checkpoint import Checkpoint, read_checkpoint
 from dense_perception.nets.lite import LiteNetwork
 from dense_perception.nets.weights import LoadReport, backbone_of, load_parts, load_weights
 from dense_perception.nets.zoo import load_pretrained_stem
 from dense_perception.training.config import TrainingConfig
+
+
+def file_of(given: Path) -> Path:
+    """The file with weights that a user means: one that is there, or that of a known model's name.
+
+    :raises TrainingError: if it is neither, or the model's weights are not on this machine.
+    """
+    name = str(given)
+    if given.exists() or name not in list_models():
+        return given  # whoever reads it says what is wrong with it
+    try:
+        path = checkpoint_path(find_card(name)) or find_model(name).files.get("fp32")
+    except DensePerceptionError as error:
+        raise TrainingError(f"cannot take the weights of {name}: {error}") from error
+    if path is None or not path.is_file():
+        raise TrainingError(
+            f"the weights of {name} are not on this machine: run `dense-perception fetch {name}` "
+            "first, or name a file"
+        )
+    return path
+
 
 _INHERITED = ("initialisation", "data", "command", "minutes", "samples")
 
@@ -53,10 +79,10 @@ def initialise(
 
 def _from_ours(
     network: nn.Module, config: TrainingConfig, checkpoint: Checkpoint
-) -> dict[str, Any]:
+) -> dict[str, object]:
     card = checkpoint.content["card"]
     before = checkpoint.content.get("training", card.get("provenance", {}))
-    shared: dict[str, Any] = {}
+    shared: dict[str, object] = {}
     if all(card.get(key) == config.network.get(key) for key in ("family", "variant")):
         load_weights(network, checkpoint)
     else:
@@ -67,7 +93,7 @@ def _from_ours(
 
 def _from_published(
     network: nn.Module, checkpoint: Checkpoint, on_report: Callable[[LoadReport], None]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     origin = {"from": checkpoint.path.name, "sha256": file_sha256(checkpoint.path)}
     backbone = backbone_of(network)
     try:

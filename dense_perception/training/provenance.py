@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import nn
@@ -57,13 +57,24 @@ class Provenance(TypedDict, total=False):
     teacher: str
 
 
+class Training(Provenance, total=False):
+    """The record of a run, as ``model.pt`` holds it under ``training``."""
+
+    step: int
+    samples: int
+    minutes: float
+    results: dict[str, float]
+    config: dict[str, object]
+    soup: Mapping[str, object]
+
+
 def machine(device: str = "cpu") -> str:
     """The processor's name and the number of logical cores, and the GPU's name if that trains."""
     name = f"{cpu_model()}, {os.cpu_count()} logical cores"
     return f"{name}, {torch.cuda.get_device_name()}" if device == "cuda" else name
 
 
-def _segmentation(training: Mapping[str, Any]) -> SegmentationSpec:
+def _segmentation(training: Training) -> SegmentationSpec:
     """The corpora's own classes, where they are others than those of the generated rooms."""
     names = tuple(training.get("classes") or LABEL_SETS[LABELS].labels)
     if names == LABEL_SETS[LABELS].labels:
@@ -75,11 +86,17 @@ def _depth(config: TrainingConfig, kind: DepthKind) -> DepthSpec:
     if kind != DepthKind.METRIC:
         return DepthSpec(kind)
     network = config.network
-    farthest = network.get("max_m") or network.get("max_depth_m") or config.max_m
-    return DepthSpec(kind, float(network.get("min_m", config.min_m)), float(farthest))
+    given = [network.get(key) for key in ("max_m", "max_depth_m")]
+    farthest = [value for value in given if isinstance(value, (int, float)) and value > 0]
+    nearest = network.get("min_m")
+    return DepthSpec(
+        kind,
+        float(nearest) if isinstance(nearest, (int, float)) else config.min_m,
+        float([*farthest, config.max_m][0]),
+    )
 
 
-def card_of(config: TrainingConfig, training: Mapping[str, Any], module: nn.Module) -> ModelCard:
+def card_of(config: TrainingConfig, training: Training, module: nn.Module) -> ModelCard:
     """The card of the trained ``module``, before export adds its files."""
     network = dict(config.network)
     results = {
@@ -87,6 +104,7 @@ def card_of(config: TrainingConfig, training: Mapping[str, Any], module: nn.Modu
         for name, value in training.get("results", {}).items()
         if value == value  # NaN is no result
     }
+    published = "names" in training.get("initialisation", {})
     depth = None
     if "depth" in config.tasks:
         depth = _depth(config, getattr(module, "depth_kind", DepthKind.METRIC))
@@ -103,7 +121,11 @@ def card_of(config: TrainingConfig, training: Mapping[str, Any], module: nn.Modu
         segmentation=_segmentation(training) if "segmentation" in config.tasks else None,
         maps=tuple(name for name in FURTHER_MAPS if name in config.tasks),
         network=network,
-        licence={"code": "Apache-2.0", "weights": "Apache-2.0"},
-        provenance={key: training[key] for key in _KEPT if key in training},
+        licence={
+            "code": "Apache-2.0",
+            # Of a published checkpoint nothing is known here but its file.
+            "weights": "that of the checkpoint it began with" if published else "Apache-2.0",
+        },
+        provenance={key: value for key, value in training.items() if key in _KEPT},
         results={"generated_validation_rooms": results} if results else {},
     )

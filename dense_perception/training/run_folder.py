@@ -7,8 +7,8 @@ to a temporary file first and load with ``weights_only=True``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -23,7 +23,7 @@ STATE_FILE = "state.pt"
 LOG_FILE = "log.jsonl"
 
 
-def save(path: Path, content: dict[str, Any]) -> None:
+def save(path: Path, content: Mapping[str, object]) -> None:
     """Write so that ``path`` holds the old or the new content whole, whatever happens.
 
     :raises TrainingError: if it cannot be written.

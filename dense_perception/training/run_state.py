@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from dense_perception.training.config import LENGTHS, TrainingConfig
 from dense_perception.training.engine import Engine
 from dense_perception.training.objective import Learner
 from dense_perception.training.optimisation import MovingAverage
-from dense_perception.training.provenance import Provenance, card_of
+from dense_perception.training.provenance import Provenance, Training, card_of
 from dense_perception.training.tuning import merged
 
 
@@ -70,14 +70,14 @@ class RunState:
         :raises TrainingError: if they cannot be written.
         """
         progress = self.progress
-        training = {
-            **self.provenance,
+        own: Training = {
             "step": progress.step,
             "samples": progress.samples,
             "minutes": round(progress.elapsed_s / 60, 2),
             "results": progress.results,
             "config": self.config.to_dict(),
         }
+        training = cast(Training, {**self.provenance, **own})
         delivery = {
             "model": merged(_on_cpu(self.average.state), self.config.tuning),
             "card": card_of(self.config, training, self.network).to_dict(),

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ from dense_perception.nets.weights import load_weights
 from dense_perception.nets.zoo import build
 from dense_perception.training import run_folder
 from dense_perception.training.config import TrainingConfig
-from dense_perception.training.provenance import card_of
+from dense_perception.training.provenance import Training, card_of
 from dense_perception.training.validation import validate
 
 
@@ -34,11 +33,12 @@ class Soup:
 
     network: nn.Module
     config: TrainingConfig
-    training: dict[str, Any]
+    training: Training
 
-    def save(self, path: Path, results: Mapping[str, Any]) -> None:
+    def save(self, path: Path, results: Mapping[str, float]) -> None:
         """Write a ``model.pt``; ``results`` are the metrics of the validation, if any."""
-        training = {**self.training, "results": dict(results)}
+        training = self.training.copy()
+        training["results"] = dict(results)
         card = card_of(self.config, training, self.network).to_dict()
         model = self.network.state_dict()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def cook(first: Path, second: Path, share: float) -> Soup:
     if not 0 <= share <= 1:
         raise TrainingError(f"the share of {first} is {share}, expected 0 to 1")
     checkpoint = run_folder.read(first)
-    training: dict[str, Any] = dict(checkpoint.content["training"])
+    training: Training = checkpoint.content["training"]
     config = TrainingConfig.from_dict(training.get("config"), f"the configuration in {first}")
     network, other = build(config.network), build(config.network)
     run_folder.fill(network, checkpoint)
@@ -66,10 +66,12 @@ def cook(first: Path, second: Path, share: float) -> Soup:
         {name: _mean(value, theirs[name], share) for name, value in network.state_dict().items()}
     )
     soup = {"share": share, "with": second.name, "with_share": round(1 - share, 6), **before}
-    return Soup(network.eval(), config, {**training, "soup": soup, "results": {}})
+    record = training.copy()
+    record["soup"] = soup
+    return Soup(network.eval(), config, record)
 
 
-def _load(network: nn.Module, path: Path) -> dict[str, Any]:
+def _load(network: nn.Module, path: Path) -> dict[str, str]:
     """Weights of either kind of file; the command that made them, where it is known."""
     try:
         checkpoint = read_checkpoint(path)

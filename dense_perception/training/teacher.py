@@ -17,30 +17,36 @@ from torch.nn import functional as F
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, CardError, TrainingError
 from dense_perception.core.prediction import DepthKind
+from dense_perception.core.registry import find_card
 from dense_perception.nets.checkpoint import read_checkpoint
-from dense_perception.nets.networks import trained_network
+from dense_perception.nets.networks import published_network, trained_network
 from dense_perception.nets.weights import load_weights
 from dense_perception.nets.zoo import build, classes_of, normalisation, tasks_of
 from dense_perception.training.batches import CLEAN, Batch
 from dense_perception.training.config import TrainingConfig
+from dense_perception.training.initialisation import file_of
 
 
 class Teacher:
     """A trained network, in evaluation mode, on ``device``.
 
-    :param path: a ``model.pt``, or an exported fp32 ``.onnx`` file with its card.
+    :param path: a ``model.pt``, an exported fp32 ``.onnx`` file, or the name of a model whose
+        weights are on this machine.
     :raises TrainingError: if it cannot be read, or does not teach what the student is to learn.
     """
 
     def __init__(self, path: Path, config: TrainingConfig, device: torch.device) -> None:
+        file = file_of(path)
         try:
-            if path.suffix == ".onnx":
-                checkpoint = read_checkpoint(path)
+            if file.suffix == ".onnx":
+                checkpoint = read_checkpoint(file)
                 self.card = checkpoint.card()
                 self.network = build(self.card.network)
                 load_weights(self.network, checkpoint)
+            elif file != path:
+                self.network, self.card, _ = published_network(find_card(str(path)))
             else:
-                self.network, self.card = trained_network(path)
+                self.network, self.card = trained_network(file)
         except (ArtefactError, CardError) as error:
             raise TrainingError(f"cannot learn from {path}: {error}") from error
         self.config = config

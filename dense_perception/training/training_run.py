@@ -15,6 +15,7 @@ import torch
 from dense_perception.core.errors import TrainingError
 from dense_perception.core.machine import keep_freed_memory
 from dense_perception.core.printable import short
+from dense_perception.core.registry import find_card, list_models
 from dense_perception.data.check import check_depth, check_labels, has_labels
 from dense_perception.data.corpus import Corpus, Mixture, evenly, split
 from dense_perception.data.sample import Frames
@@ -23,6 +24,7 @@ from dense_perception.nets.zoo import classes_of
 from dense_perception.training import run_folder
 from dense_perception.training.config import TrainingConfig
 from dense_perception.training.engine import Placement
+from dense_perception.training.initialisation import file_of
 from dense_perception.training.loop import Report, Task, fit
 from dense_perception.training.provenance import machine
 
@@ -140,7 +142,7 @@ def train(options: TrainOptions, on_record: Report) -> dict[str, float]:
             "machine": machine(device),
             **({"teacher": options.teacher.name} if options.teacher else {}),
         },
-        initial=options.initial,
+        initial=file_of(options.initial) if options.initial else None,
         resume=options.resume,
         placement=Placement(device, options.devices, options.nodes),
         workers=_workers(device, options.devices) if options.workers is None else options.workers,
@@ -235,7 +237,8 @@ def _taught_classes(config: TrainingConfig, teacher: Path) -> tuple[str, ...]:
     """The names of the teacher's classes, where the student learns them."""
     if "segmentation" not in config.tasks:
         return ()
-    card = read_checkpoint(teacher).card()
+    known = str(teacher) in list_models() and not teacher.exists()
+    card = find_card(str(teacher)) if known else read_checkpoint(teacher).card()
     return card.segmentation.label_set.labels if card.segmentation else ()
 
 

@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 from dense_perception.core.errors import TrainingError
 from dense_perception.nets.lite import LiteNetwork
 from dense_perception.nets.swin import SwinTransformer
+from dense_perception.nets.upernet import UperNet
 from dense_perception.nets.vit import VisionTransformer
 from dense_perception.nets.vit_comer import ViTCoMer, XCoMer
 from dense_perception.training.config import TuningConfig
@@ -59,6 +60,8 @@ def tune(network: nn.Module, config: TuningConfig) -> None:
             "tuning.method is branch, which is for ViT-CoMer: take heads, lora or all"
         )
     parts = list(_backbones(network))
+    if config.method == "heads" and isinstance(network, UperNet):
+        parts = [network.backbone]  # CoMer's branch, too
     if not parts:
         raise TrainingError(
             f"tuning.method is {config.method}, but {type(network).__name__} has no backbone to "
