@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
@@ -42,6 +43,13 @@ def add_device(parser: argparse._ActionsContainer) -> None:
     """Where a model runs."""
     parser.add_argument("--device", default="cpu", help="cpu, cuda, gpu, ... (default: cpu)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default 0: all cores)")
+
+
+def add_validation(parser: argparse.ArgumentParser, use: str) -> None:
+    """The corpora that ``--validation`` names, for ``use``; empty if none."""
+    parser.add_argument(
+        "--validation", type=Path, action="append", default=[], metavar="DIR", help=use
+    )
 
 
 def model_options(options: argparse.Namespace) -> ModelOptions:

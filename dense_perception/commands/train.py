@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dense_perception.commands.arguments import add_validation
 from dense_perception.commands.output import print_json, say
 
 HELP = "train a model on generated rooms or on your own recordings"
@@ -39,13 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="corpus, and what share of the samples comes from it (0.15; default: each frame is "
         "equally likely); repeats",
     )
-    parser.add_argument(
-        "--validation",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="corpus to validate on; repeats; default: the last 5 %% of the data, not trained on",
+    add_validation(
+        parser, "corpus to validate on; repeats; default: the last 5 %% of the data, not trained on"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="run folder")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dense_perception.commands.arguments import add_json
+from dense_perception.commands.arguments import add_json, add_validation
 from dense_perception.commands.output import print_json, say
 
 HELP = "average the weights of a model and of what further training made of it"
@@ -30,13 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="model.pt to write")
     parser.add_argument("--overwrite", action="store_true", help="replace it if it is there")
-    parser.add_argument(
-        "--validation",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="corpus to measure it on; repeats; the first one's results go into the card",
+    add_validation(
+        parser, "corpus to measure it on; repeats; the first one's results go into the card"
     )
     parser.add_argument(
         "--validation-frames", type=int, default=200, metavar="N", help="of each (default 200)"

@@ -10,8 +10,8 @@ def main(arguments: list[str] | None = None) -> int:
     end_at_once_on_interrupt()  # until rclpy takes over; so all of it is imported after this
     load_opencv("depth_node")
 
-    from dense_perception.ros.depth_outputs import DepthOutputs, DepthPreview, PointOutputs
     from dense_perception.ros.node_process import run_node
+    from dense_perception.ros.outputs import DepthOutputs, DepthPreview, PointOutputs
     from dense_perception.ros.params import DepthParameters
     from dense_perception.ros.perception_node import PerceptionNode
 

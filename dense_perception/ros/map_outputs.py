@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 from builtin_interfaces.msg import Time
 
 from dense_perception.core.card import ModelCard
@@ -13,7 +15,7 @@ from dense_perception.core.relabel import Relabelling, relabelling
 from dense_perception.imaging.label_maps import overlay, relabel
 from dense_perception.ros import topics
 from dense_perception.ros.convert import image_message
-from dense_perception.ros.outputs import Answer, OutputGroup
+from dense_perception.ros.outputs import Answer, OutputGroup, PointOutputs
 from dense_perception.ros.params import SegmentationParameters
 
 if TYPE_CHECKING:
@@ -92,6 +94,29 @@ class SegmentationOutputs(OutputGroup[SegmentationParameters]):
                 overlay(answer.frame.rgb_hwc, labels.values_hw, mapping, opacity), header, "rgb8"
             ),
         )
+
+
+class LabelledPointOutputs(PointOutputs[SegmentationParameters]):
+    """``~/points`` with the label of each pixel, where the model gives labels too."""
+
+    def begin(self) -> None:
+        super().begin()
+        self._relabeller = Relabeller()
+
+    @classmethod
+    def specs(
+        cls, card: ModelCard, settings: SegmentationParameters
+    ) -> tuple[topics.TopicSpec, ...]:
+        specs = super().specs(card, settings)
+        if card.segmentation is None or not settings.points_label:
+            return specs
+        return tuple(replace(spec, made_from=(*spec.made_from, "labels")) for spec in specs)
+
+    def _labels(self, answer: Answer, settings: SegmentationParameters) -> np.ndarray | None:
+        labels = answer.prediction.labels
+        if labels is None or not settings.points_label:
+            return None
+        return relabel(labels.values_hw, self._relabeller(labels.labels, settings))
 
 
 class MapOutputs(OutputGroup[object]):

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 def output_groups() -> tuple[type[OutputGroup[MultitaskParameters]], ...]:
     """What the node publishes, in this order for each frame."""
-    from dense_perception.ros.depth_outputs import (
-        DepthOutputs,
-        DepthPreview,
+    from dense_perception.ros.map_outputs import (
         LabelledPointOutputs,
+        MapOutputs,
+        SegmentationOutputs,
     )
-    from dense_perception.ros.map_outputs import MapOutputs, SegmentationOutputs
+    from dense_perception.ros.outputs import DepthOutputs, DepthPreview
 
     return DepthOutputs, SegmentationOutputs, LabelledPointOutputs, MapOutputs, DepthPreview
 

@@ -1,4 +1,4 @@
-"""The publishers of one camera's outputs, and what each group of outputs has to offer."""
+"""What one camera publishes: its topics, what a group of outputs is, and the groups of depth."""
 
 from __future__ import annotations
 
@@ -7,19 +7,30 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import numpy as np
 from builtin_interfaces.msg import Time
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
 from dense_perception.core.camera import Frame
 from dense_perception.core.card import ModelCard
-from dense_perception.core.prediction import Prediction
-from dense_perception.ros.convert import compressed_message
+from dense_perception.core.prediction import DepthKind, DepthMap, Prediction
+from dense_perception.imaging.colorize import DepthColorizer
+from dense_perception.ros import topics
+from dense_perception.ros.convert import (
+    CloudWriter,
+    camera_info_message,
+    compressed_message,
+    depth_message,
+    image_message,
+)
 from dense_perception.ros.diagnostics import NodeLog
 from dense_perception.ros.node_graph import Graph, Publisher, latched_profile, output_profile
+from dense_perception.ros.params import CloudParameters, DepthParameters, ScaleParameters
 from dense_perception.ros.topics import TopicSpec, message_type, packed_topic, with_packed
 
 Settings = TypeVar("Settings", contravariant=True)
+Cloud = TypeVar("Cloud", bound=CloudParameters, contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,3 +149,97 @@ class OutputGroup(ABC, Generic[Settings]):
     @abstractmethod
     def publish(self, answer: Answer, settings: Settings) -> None:
         """Publish what somebody subscribes to; called by the worker thread."""
+
+
+class DepthOutputs(OutputGroup[DepthParameters]):
+    """Metric depth goes to ``~/depth/image``, relative depth, which is not in metres, to
+    ``~/depth/relative``. A scale source makes the second the first, frame by frame. Both have
+    ``~/depth/camera_info``.
+    """
+
+    @classmethod
+    def specs(cls, card: ModelCard, settings: DepthParameters) -> tuple[topics.TopicSpec, ...]:
+        if card.depth is None:
+            return ()
+        images = []
+        if becomes_metric(card, settings):
+            images.append(topics.DEPTH_IMAGE)
+        if card.depth.kind is not DepthKind.METRIC:
+            images.append(topics.DEPTH_RELATIVE)
+        return *images, topics.DEPTH_CAMERA_INFO
+
+    def publish(self, answer: Answer, settings: DepthParameters) -> None:
+        depth, header, send = answer.prediction.depth, answer.header, self._topics.send
+        if depth is None:
+            return
+        if depth.kind is DepthKind.METRIC:
+            encoding = settings.depth_encoding
+            send(topics.DEPTH_IMAGE, lambda: depth_message(depth.values_hw, header, encoding))
+        else:
+            send(topics.DEPTH_RELATIVE, lambda: image_message(depth.values_hw, header, "32FC1"))
+        send(
+            topics.DEPTH_CAMERA_INFO,
+            lambda: camera_info_message(answer.info, answer.prediction.intrinsics, header),
+        )
+
+
+class PointOutputs(OutputGroup[Cloud]):
+    """``~/points`` of a metric model."""
+
+    def begin(self) -> None:
+        self._clouds = CloudWriter()
+
+    @classmethod
+    def specs(cls, card: ModelCard, settings: Cloud) -> tuple[topics.TopicSpec, ...]:
+        return (topics.POINTS,) if becomes_metric(card, settings) else ()
+
+    def publish(self, answer: Answer, settings: Cloud) -> None:
+        depth = answer.prediction.depth
+        if depth is not None and depth.kind is DepthKind.METRIC:
+            self._topics.send(topics.POINTS, lambda: self._cloud(depth, answer, settings))
+
+    def _cloud(self, depth: DepthMap, answer: Answer, settings: Cloud) -> PointCloud2:
+        return self._clouds.cloud(
+            depth.values_hw,
+            answer.prediction.intrinsics,
+            answer.header,
+            rgb_hwc=answer.frame.rgb_hwc if settings.points_rgb else None,
+            labels_hw=self._labels(answer, settings),
+        )
+
+    def _labels(self, _answer: Answer, _settings: Cloud) -> np.ndarray | None:
+        """The published label of each pixel, where the cloud has labels."""
+        return None
+
+
+class DepthPreview(OutputGroup[ScaleParameters]):
+    """``~/depth/color``: a group of its own, so that no machine-readable output waits for it."""
+
+    def begin(self) -> None:
+        self._colorize = DepthColorizer()
+
+    @classmethod
+    def specs(cls, card: ModelCard, settings: ScaleParameters) -> tuple[topics.TopicSpec, ...]:
+        return () if card.depth is None else (topics.DEPTH_COLOR,)
+
+    def publish(self, answer: Answer, settings: ScaleParameters) -> None:
+        depth = answer.prediction.depth
+        if depth is not None:
+            self._topics.send(
+                topics.DEPTH_COLOR,
+                lambda: image_message(self._preview(depth), answer.header, "rgb8"),
+            )
+
+    def _preview(self, depth: DepthMap) -> np.ndarray:
+        values_hw = depth.values_hw
+        if depth.kind is DepthKind.RELATIVE_INVERSE:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                values_hw = np.where(values_hw > 0, 1 / values_hw, np.float32(np.nan))
+        return self._colorize(values_hw)
+
+
+def becomes_metric(card: ModelCard, settings: ScaleParameters) -> bool:
+    """Whether the model's depth is metric, or a scale source makes it so."""
+    if card.depth is None:
+        return False
+    return card.depth.kind is DepthKind.METRIC or settings.scale_source != "none"

@@ -10,8 +10,7 @@ def main(arguments: list[str] | None = None) -> int:
     end_at_once_on_interrupt()  # until rclpy takes over; so all of it is imported after this
     load_opencv("segmentation_node")
 
-    from dense_perception.ros.depth_outputs import LabelledPointOutputs
-    from dense_perception.ros.map_outputs import SegmentationOutputs
+    from dense_perception.ros.map_outputs import LabelledPointOutputs, SegmentationOutputs
     from dense_perception.ros.node_process import run_node
     from dense_perception.ros.params import SegmentationParameters
     from dense_perception.ros.perception_node import PerceptionNode

@@ -19,8 +19,8 @@ from dense_perception.ros import batch as batch_module
 from dense_perception.ros.batch import ModelSlot, Received, answer_batch
 from dense_perception.ros.camera import Camera
 from dense_perception.ros.convert import image_message
-from dense_perception.ros.depth_outputs import DepthOutputs, PointOutputs
 from dense_perception.ros.diagnostics import Health
+from dense_perception.ros.outputs import DepthOutputs, PointOutputs
 from dense_perception.ros.params import DepthParameters
 from dense_perception.runtime.perceiver import Perceiver
 from test.support.artefacts import red_depth, write_red_artefact

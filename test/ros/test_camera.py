@@ -16,10 +16,9 @@ from dense_perception.core.errors import InputError
 from dense_perception.core.prediction import DepthKind, DepthMap, Prediction
 from dense_perception.ros.camera import Camera, check_topics_differ, image_topic
 from dense_perception.ros.convert import camera_info_message, image_message
-from dense_perception.ros.depth_outputs import DepthOutputs, PointOutputs
 from dense_perception.ros.diagnostics import Health
 from dense_perception.ros.node_graph import Offer
-from dense_perception.ros.outputs import Answer
+from dense_perception.ros.outputs import Answer, DepthOutputs, PointOutputs
 from dense_perception.ros.params import DepthParameters
 from test.support.artefacts import red_card
 from test.support.depth_messages import depth_of, xyz_of

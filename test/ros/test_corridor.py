@@ -15,7 +15,7 @@ MOST_FILES = 18
 
 
 BELOW_THE_NODE = (
-    *("batch", "camera", "convert", "depth_outputs", "diagnostics", "map_outputs"),
+    *("batch", "camera", "convert", "diagnostics", "map_outputs"),
     *("model_loading", "outputs", "scale_input", "topics", "transforms"),
 )
 

@@ -13,13 +13,15 @@ from dense_perception.core.card_specs import DepthSpec
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.prediction import DepthKind, DepthMap, LabelMap, Prediction
 from dense_perception.ros.convert import camera_info_message
-from dense_perception.ros.depth_outputs import (
+from dense_perception.ros.map_outputs import LabelledPointOutputs
+from dense_perception.ros.outputs import (
+    Answer,
     DepthOutputs,
     DepthPreview,
-    LabelledPointOutputs,
+    OutputGroup,
+    OutputTopics,
     PointOutputs,
 )
-from dense_perception.ros.outputs import Answer, OutputGroup, OutputTopics
 from dense_perception.ros.params import DepthParameters, MultitaskParameters
 from test.support.artefacts import red_card
 from test.support.depth_messages import depth_of, expected_xyz, point_field, xyz_of

@@ -22,8 +22,8 @@ from dense_perception.core.errors import BackendError
 from dense_perception.ros import perception_node
 from dense_perception.ros.batch import Received
 from dense_perception.ros.convert import image_message
-from dense_perception.ros.depth_outputs import DepthOutputs, PointOutputs
 from dense_perception.ros.diagnostics import Health, judge
+from dense_perception.ros.outputs import DepthOutputs, PointOutputs
 from dense_perception.ros.params import DepthParameters
 from dense_perception.ros.perception_node import PerceptionNode
 from dense_perception.runtime.perceiver import Perceiver
