@@ -53,7 +53,7 @@ ARGUMENTS = {
     "input_image_topic": ("/camera/color/image_raw", "images of the camera in the bag", None),
     "input_camera_info_topic": (
         "/camera/color/camera_info",
-        "its calibration in the bag",
+        "its calibration in the bag; empty if there is none",
         None,
     ),
     "image_transport": (
@@ -133,9 +133,9 @@ def _processes(context):
         name="replay",
         cmd=[
             *(*verb, "replay", given["bag"], "--clock", "--rate", given["rate"]),
-            *("--topics", image, given["input_camera_info_topic"]),
+            *("--topics", *filter(None, (image, given["input_camera_info_topic"]))),
             # Until the node has loaded its model and subscribes.
-            *("--wait-for-subscribers", "60"),
+            *("--wait-for-subscribers", "60", "--require-subscribers"),
         ],
         on_exit=[evaluation],
         **common,

@@ -43,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--subscribers", type=int, default=1, metavar="N", help="how many to wait for on each topic"
     )
+    parser.add_argument(
+        "--require-subscribers",
+        action="store_true",
+        help="play nothing and fail if a topic has no subscriber by then",
+    )
     parser.add_argument("--json", action="store_true", help="print what happened as JSON")
 
 
@@ -59,6 +64,7 @@ def main(options: argparse.Namespace) -> int:
         delay_s=options.delay,
         wait_for_subscribers_s=options.wait_for_subscribers,
         subscribers=options.subscribers,
+        require_subscribers=options.require_subscribers,
     )
     with tqdm(unit="msg", disable=True if options.loop or options.json else None) as bar:
 

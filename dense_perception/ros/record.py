@@ -86,7 +86,7 @@ class Recorder:
             self._writer.write(*item)
 
     def _subscribe(self, topic: str, publishers: Sequence[TopicEndpointInfo]) -> None:
-        from rclpy.qos import QoSProfile, ReliabilityPolicy
+        from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
         from rclpy.subscription import Subscription
 
         from dense_perception.ros.topics import message_class
@@ -97,6 +97,11 @@ class Recorder:
             info.qos_profile.reliability == ReliabilityPolicy.RELIABLE for info in publishers
         )
         policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+        # What was sent once, before we came, belongs to the recording too.
+        latched = all(
+            info.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for info in publishers
+        )
+        durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
 
         def take(data: bytes, received_ns: int) -> None:
             self._pending.put((connection, received_ns, data))
@@ -113,7 +118,7 @@ class Recorder:
                 message_class(msgtype),
                 topic,
                 with_info if hasattr(Subscription, "CallbackType") else without_info,
-                QoSProfile(depth=50, reliability=policy),
+                QoSProfile(depth=50, reliability=policy, durability=durability),
                 raw=True,
             )
         )

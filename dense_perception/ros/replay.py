@@ -30,7 +30,10 @@ _MAX_DEPTH = 1000
 
 @dataclass(frozen=True)
 class ReplayOptions:
-    """``remap`` maps a bag's topic to the one it is published on; an empty ``topics`` means all."""
+    """``remap`` maps a bag's topic to the one it is published on; an empty ``topics`` means all.
+
+    ``require_subscribers``: play nothing if a topic has too few when the wait for them is over.
+    """
 
     rate: float = 1.0
     loop: bool = False
@@ -40,6 +43,7 @@ class ReplayOptions:
     delay_s: float = 0.0
     wait_for_subscribers_s: float = 0.0
     subscribers: int = 1
+    require_subscribers: bool = False
 
     def __post_init__(self) -> None:
         if not 0.001 <= self.rate <= 1000:
@@ -99,7 +103,10 @@ class Replay:
         is_stopped: Callable[[], bool] = lambda: False,
         on_message: Callable[[], None] = lambda: None,
     ) -> ReplayReport:
-        """Play to the end, or until ``is_stopped``; ``on_message`` follows every message."""
+        """Play to the end, or until ``is_stopped``; ``on_message`` follows every message.
+
+        :raises InputError: if subscribers are required and missing.
+        """
         self._wait_for_subscribers(is_stopped)
         _sleep_until(time.monotonic() + self._options.delay_s, is_stopped)
         started = time.monotonic()
@@ -141,6 +148,11 @@ class Replay:
                 if publisher.get_subscription_count() < self._options.subscribers
             ]
             if not missing or time.monotonic() >= deadline:
+                if missing and self._options.require_subscribers:
+                    raise InputError(
+                        f"nobody subscribed to {', '.join(missing)} within "
+                        f"{self._options.wait_for_subscribers_s:g} s: is the node active?"
+                    )
                 if self._options.wait_for_subscribers_s > 0:
                     self.report.unsubscribed = missing
                 return

@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 import pytest
 from rosbags.rosbag2 import Reader
+from std_msgs.msg import Header
 
 from dense_perception.media.bag_reader import BagReader
 from test.support.artefacts import red_depth
 from test.support.bags import START_NS, TYPES, image, write_bag
-from test.support.ros_probe import random_rgb
+from test.support.ros_probe import Probe, header, qos_profile, random_rgb
 
 pytestmark = pytest.mark.ros
 
@@ -99,15 +100,17 @@ def test_stream_benchmark(red_model: Path) -> None:
     assert result["node_cpu_percent"] > 0
 
 
-def test_recorder(tmp_path: Path, ros_environment: dict[str, str]) -> None:
+def test_recorder(tmp_path: Path, ros_environment: dict[str, str], probe: Probe) -> None:
     """Records raw bytes of any installed type, and the bag is one the library reads."""
     from dense_perception.ros.processes import ChildProcess
 
     bag = small_bag(tmp_path / "bag", 3)
+    latched = probe.node.create_publisher(Header, "/said_once", qos_profile(True, True))
+    latched.publish(header(7))
     output = tmp_path / "recorded"
     recorder = ChildProcess(
         "dense_perception.ros.record",
-        [str(output), "/front/image"],
+        [str(output), "/front/image", "/said_once"],
         log=tmp_path / "record.log",
         environment=ros_environment,
     )
@@ -121,10 +124,15 @@ def test_recorder(tmp_path: Path, ros_environment: dict[str, str]) -> None:
         assert player.wait(60) == 0
     assert recorder.returncode == 0, recorder.log()
     with Reader(output) as reader:
-        (connection,) = reader.connections
-        contents = [
-            TYPES.deserialize_cdr(data, connection.msgtype) for _, _, data in reader.messages()
-        ]
+        contents, once = (
+            [
+                TYPES.deserialize_cdr(data, each.msgtype)
+                for each, _, data in reader.messages()
+                if each.topic == topic
+            ]
+            for topic in ("/front/image", "/said_once")
+        )
+    assert [each.stamp.sec for each in once] == [7]
     assert [content.header.stamp.nanosec for content in contents] == [0, 500_000_000, 0]
     np.testing.assert_array_equal(contents[2].data, random_rgb(seed=2).reshape(-1))
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["bag", "recorded"]

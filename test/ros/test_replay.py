@@ -195,6 +195,7 @@ def test_complaints_reach_the_terminal(tmp_path: Path, ros_environment: dict[str
     for options, code, complaint in [
         (["--topics", "/nothing"], 2, "has no topic /nothing, it has /camera/image, /note, /thing"),
         (["--topics", "/thing"], 2, "can be played: /thing: nowhere_msgs/msg/Thing is not install"),
+        (["--topics", "/note", "--require-subscribers"], 2, "nobody subscribed to /note within 0"),
         ([], 0, "skipped /thing: nowhere_msgs/msg/Thing is not installed here"),
     ]:
         with replay(bag, tmp_path / "log", ros_environment, *options) as process:
