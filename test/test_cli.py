@@ -128,7 +128,7 @@ def test_the_overview_has_a_heading_for_each_group(capsys: pytest.CaptureFixture
     for heading, names in {
         "use": ["run", "demo", "replay"],
         "models": ["models", "fetch", "export", "compile"],
-        "data and training": ["data", "train"],
+        "data and training": ["data", "extract", "train"],
         "measuring": ["evaluate", "benchmark"],
     }.items():
         block = out.partition(f"\n{heading}:\n")[2].partition("\n\n")[0]
