@@ -36,6 +36,8 @@ TEST = [
     "rosbags-image>=0.10.2",
     "av>=14",
     "efficientnet-lite-pytorch==0.1.0",
+    "h5py>=3.8",
+    "webdataset>=0.2.86",
 ]
 
 setup(
@@ -61,6 +63,7 @@ setup(
         "openvino": ["openvino>=2024.4"],
         "tensorrt_rtx": ["tensorrt-rtx-cu13-libs>=1.7", "tensorrt-rtx-cu13-bindings>=1.7"],
         "video": ["av>=14"],
+        "datasets": ["h5py>=3.8", "scipy>=1.10"],
         "fetch": ["pooch>=1.8", "requests>=2.28"],
         "export": ["torch>=2.13", "onnx>=1.17", "onnxscript>=0.7", "safetensors>=0.4"],
         "train": [

@@ -34,6 +34,8 @@ _EXTRAS = {
     "vizdoom": "synthetic",
     "numba": "synthetic",
     "PIL": "synthetic",
+    "h5py": "datasets",
+    "scipy": "datasets",
     "transformers": "dev",
     "psutil": "dev",
 }

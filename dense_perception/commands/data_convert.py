@@ -11,15 +11,18 @@ HELP = "turn images with depth or labels, or a corpus in the earlier layout, int
 EXAMPLES = """examples:
   dense-perception data convert recording/ --out corpora/office --licence MIT
   dense-perception data convert corpora/of_an_earlier_version --out corpora/rooms
+  dense-perception data convert nyu:nyu_depth_v2_labeled.mat --out corpora/nyu
+  dense-perception data convert kitti:/data/kitti --out corpora/kitti
 
 recording/ holds color/KEY.jpg, depth/KEY.png (16 bit, registered to colour, 0 for none),
 labels/KEY.png (8 bit, 0 for void) or both, and frames.json with fx, fy, cx and cy in pixels by KEY.
+Public data sets in their own layout are named as SET:PATH (docs/data.md lists them).
 A conversion that was stopped goes on where it ended."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
-    parser.add_argument("source", help="folder with frames.json, or with corpus.json")
+    parser.add_argument("source", help="folder with frames.json or corpus.json, or SET:PATH")
     parser.add_argument("--out", type=Path, required=True, help="folder of the corpus")
     parser.add_argument(
         "--unit", type=float, default=0.001, metavar="M", help="metres per step (%(default)s)"

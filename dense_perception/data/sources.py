@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from dense_perception.core.errors import InputError
@@ -11,26 +13,63 @@ from dense_perception.data.corpus import Corpus
 from dense_perception.data.description import DESCRIPTION_FILE
 from dense_perception.data.folder_pairs import FRAMES_FILE, FolderPairs
 from dense_perception.data.sample import NamedFrames
+from dense_perception.data.sets.indoor import CocoDoom, NyuDepth, Replica, Taskonomy, TumRgbd
+from dense_perception.data.sets.labels import Ade20k, CocoPanoptic, CocoStuff, PascalContext
+from dense_perception.data.sets.outdoor import Cityscapes, Eth3d, KittiEigen
 
 # Of an earlier corpus: what is counted anew, or says how it was stored.
 _RENEWED = ("schema", "frames", "frames_per_shard")
 
 
+SETS: dict[str, Callable[[Path], NamedFrames]] = {
+    "nyu": NyuDepth,
+    "nyu_train": partial(NyuDepth, split="train"),
+    "nyu_test": partial(NyuDepth, split="test"),
+    "kitti": KittiEigen,
+    "eth3d": Eth3d,
+    "tum": TumRgbd,
+    "ade20k": Ade20k,
+    "ade20k_train": partial(Ade20k, split="training"),
+    "pascal_context": PascalContext,
+    "pascal_context_train": partial(PascalContext, split="train"),
+    "cityscapes": Cityscapes,
+    "cityscapes_train": partial(Cityscapes, split="train"),
+    "coco_stuff": CocoStuff,
+    "coco_stuff_train": partial(CocoStuff, split="train2017"),
+    "coco_panoptic": CocoPanoptic,
+    "coco_panoptic_train": partial(CocoPanoptic, split="train2017"),
+    "taskonomy": Taskonomy,
+    "replica": Replica,
+    "cocodoom": CocoDoom,
+    "folder": FolderPairs,
+}
+"""Readers of public data sets by the word before the colon: ``nyu:FILE``."""
+
+
 def open_frames(text: str, *, unit_m: float = 0.001) -> NamedFrames:
-    """The frames at ``text``: the folder of a corpus of either layout, or of a recording.
+    """The frames at ``text``: a folder with a corpus of either layout, or with images; or
+    ``SET:PATH`` for a data set of :data:`SETS` in its own layout.
 
     :param unit_m: metres of a step of depth images in a folder of images.
-    :raises InputError: if it is neither, or cannot be read.
+    :raises InputError: if it is none of these, or cannot be read.
     :raises TrainingError: if it is a corpus that is damaged.
     """
+    kind, colon, rest = text.partition(":")
+    if colon and kind in SETS:
+        place = user_path(rest)
+        if not place.exists():
+            raise InputError(f"there is no {rest}: check the path of the data set {kind}")
+        return SETS[kind](place)
     path = user_path(text)
+    if colon and not path.exists():
+        raise InputError(f"{kind!r} is no data set, expected one of {', '.join(SETS)}")
     if (path / DESCRIPTION_FILE).exists():
         return Corpus(path)
     if (path / FRAMES_FILE).exists():
         return FolderPairs(path, unit_m)
     raise InputError(
         f"{text} holds neither {DESCRIPTION_FILE} (a corpus) nor {FRAMES_FILE} (colour images with "
-        "depth or labels): check the path"
+        "depth or labels): check the path, or name a data set, e.g. nyu:FILE"
     )
 
 
@@ -51,5 +90,5 @@ def convert_source(
         kept = {key: v for key, v in frames.description.items() if key not in _RENEWED}
         description = {**kept, **({"licence": licence} if licence else {})}
     unit = unit_m if isinstance(frames, FolderPairs) else None
-    settings = {"source": user_path(text).name, "licence": licence, "unit_m": unit}
+    settings = {"source": Path(text).name, "licence": licence, "unit_m": unit}
     return convert(frames, out, description, settings=settings, unit_m=unit)
