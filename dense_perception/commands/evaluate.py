@@ -1,4 +1,4 @@
-"""``dense-perception evaluate``: depth against a bag's, labels against annotated pictures."""
+"""``dense-perception evaluate``: a model against a bag, annotated pictures or a data set."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ from dense_perception.core.registry import find_card
 if TYPE_CHECKING:
     from dense_perception.runtime.perceiver import Perceiver
 
-HELP = "Compare a model's depth with a ROS 2 bag's, or its labels with annotated pictures."
+HELP = "Compare a model with a ROS 2 bag's depth, annotated pictures, a corpus or a data set."
 EXAMPLES = """\
 examples:
   dense-perception evaluate dpt_tiny_indoor --bag recording/
   dense-perception evaluate dpt_tiny_indoor --bag recording/ --precision int8 --json
   dense-perception evaluate dpt_tiny_indoor --bag recording/ --topic /camera/color/image_raw \\
       --depth-topic /camera/aligned_depth_to_color/image_raw
+  dense-perception evaluate dpt_tiny_indoor --data corpora/office_val
+  dense-perception evaluate dpt_tiny_indoor --data nyu_test:nyu_depth_v2_labeled.mat --max-depth 10
   dense-perception evaluate segmenter_small_mask_ade20k --images ADE/images/validation \\
       --labels ADE/annotations/validation
   dense-perception evaluate segmenter_small_mask_ade20k --images ADE/images/validation \\
@@ -50,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     truth = parser.add_mutually_exclusive_group(required=True)
     truth.add_argument("--bag", type=Path, help="depth: bag folder, .mcap, .db3 or .bag file")
     truth.add_argument("--images", type=Path, metavar="DIR", help="labels: folder of pictures")
+    truth.add_argument("--data", metavar="CORPUS", help="depth, labels or both: corpus or SET:PATH")
     parser.add_argument(
         "--limit", type=at_least_one, metavar="N", help="stop after N frames or pictures"
     )
@@ -84,6 +87,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Returns 0, or 1 if something could not be compared."""
+    if options.data is not None:
+        return _data(options)
     return (_depth if options.bag is not None else _labels)(options)
 
 
@@ -130,6 +135,50 @@ def _labels(options: argparse.Namespace) -> int:
     print_problems(summary["problems"])
     show(summary, label_table, options.json)
     return int(bool(summary["problems"]))
+
+
+def _data(options: argparse.Namespace) -> int:
+    from dense_perception.data.sources import open_frames
+    from dense_perception.evaluation import corpora, report
+    from dense_perception.evaluation.bags import evaluate_pairs
+    from dense_perception.evaluation.segmentation import perceiver_labeller
+
+    frames = open_frames(options.data)
+    found: dict[str, report.DepthSummary | report.LabelSummary] = {}
+    tables: list[str] = []
+    problems: list[str] = []
+    with _load(options) as perceiver:
+        card = perceiver.card
+        if card.depth is not None and corpora.has_depth(frames):
+            pairs = corpora.FramePairs(frames, options.limit)
+            depths = evaluate_pairs(perceiver, pairs, options.max_depth, progress=True)
+            depth = report.depth_summary(
+                perceiver, Path(options.data), depths, per_frame=options.per_frame
+            )
+            found["depth"] = depth
+            tables.append(report.depth_table(depth))
+            problems += depth["problems"]
+        if card.segmentation is not None and corpora.has_labels(frames):
+            labels = report.label_summary(
+                card,
+                Path(options.data),
+                corpora.evaluate_frame_labels(
+                    card, perceiver_labeller(perceiver), frames, options.limit, progress=True
+                ),
+                multi_scale=False,
+                flip=False,
+            )
+            found["labels"] = labels
+            tables.append(report.label_table(labels))
+            problems += labels["problems"]
+    if not found:
+        raise InputError(
+            f"{frames.name} has neither depth nor labels that {card.name} gives: choose another "
+            "model or data set"
+        )
+    print_problems(problems)
+    show(found, lambda _: "\n\n".join(tables), options.json)
+    return int(bool(problems))
 
 
 def _load(options: argparse.Namespace) -> Perceiver:

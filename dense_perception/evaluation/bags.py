@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -81,6 +82,24 @@ class BagReport:
         return {name: value for name, value in means.items() if name.startswith("aligned_")}
 
 
+class Truth(Protocol):
+    """Pairs to compare a model with, and what is known of those that could not be given.
+
+    ``total`` is how many there are at most; None where nobody knows.
+    """
+
+    topic: str
+    depth_topic: str
+    problems: list[str]
+    unmatched: int
+    total: int | None
+
+    def __iter__(self) -> Iterator[Pair]: ...
+
+    def why_none(self) -> str:
+        """Why no pair could be compared, where ``problems`` do not say."""
+
+
 class PairSource:
     """Colour and depth of a bag, matched by their headers' stamps.
 
@@ -130,6 +149,12 @@ class PairSource:
 
     def close(self) -> None:
         self.bag.close()
+
+    def why_none(self) -> str:
+        return (
+            f"{self.unmatched} frames of {self.topic} have no depth within "
+            f"{self.tolerance_ns / 1e6:g} ms: raise --tolerance-ms"
+        )
 
     def __iter__(self) -> Iterator[Pair]:
         waiting: dict[str, list[tuple[int, _Waiting]]] = {self.topic: [], self.depth_topic: []}
@@ -234,7 +259,7 @@ class PairSource:
 
 def evaluate_pairs(
     perceiver: Perceiver,
-    source: PairSource,
+    source: Truth,
     max_depth_m: float = 20.0,
     *,
     limit: int | None = None,
@@ -295,11 +320,8 @@ def evaluate_pairs(
         )
     report.unmatched = source.unmatched
     if not report.frames:
-        reasons = "; ".join(report.problems) or (
-            f"{report.unmatched} frames of {source.topic} have no depth within "
-            f"{source.tolerance_ns / 1e6:g} ms: raise --tolerance-ms"
-        )
-        raise InputError(f"no frame of {source.bag.path.name} could be compared: {reasons}")
+        reasons = "; ".join(report.problems) or source.why_none()
+        raise InputError(f"no frame of {source.topic} could be compared: {reasons}")
     return report
 
 

@@ -127,12 +127,27 @@ def evaluate_labels(
     disable = None if progress else True
     bar = tqdm(pairs, unit="picture", disable=disable, file=sys.stderr)
     problems = list(compare(label, iter(bar), confusion, first_label(card), reader))
-    if len(problems) == len(pairs):
+    advice = [reader.bits.advice] if reader.bits.doubt else []
+    return label_report(names, confusion, len(pairs), problems, advice)
+
+
+def label_report(
+    names: Sequence[str],
+    confusion: Confusion,
+    pictures: int,
+    problems: Sequence[str],
+    advice: Sequence[str] = (),
+) -> LabelReport:
+    """What came of ``pictures``, of which one for each of ``problems`` was not counted.
+
+    :raises InputError: if no picture could be compared.
+    """
+    if len(problems) == pictures:
         raise InputError(
-            f"none of the {len(pairs)} pictures could be compared: {'; '.join(problems[:3])}"
+            f"none of the {pictures} pictures could be compared: {'; '.join(problems[:3])}"
         )
     return LabelReport(
-        pictures=len(pairs) - len(problems),
+        pictures=pictures - len(problems),
         mean_iou=confusion.mean_iou,
         pixel_accuracy=confusion.pixel_accuracy,
         ious={
@@ -140,7 +155,7 @@ def evaluate_labels(
             for name, iou in zip(names, confusion.iou, strict=True)
             if not np.isnan(iou)  # a class that occurs nowhere
         },
-        problems=[*problems, *([reader.bits.advice] if reader.bits.doubt else [])],
+        problems=[*problems, *advice],
     )
 
 
