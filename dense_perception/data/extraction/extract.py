@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 from tqdm import tqdm
@@ -168,7 +169,7 @@ def _run(
         return
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(processes, context) as pool:
-        seen: Any = manager.Queue()
+        seen: Queue[int | None] = manager.Queue()
         jobs: dict[Future[Progress], int] = {
             pool.submit(_failing, span, options.settings, threads, seen.put): index
             for index, span in enumerate(spans)
@@ -202,7 +203,7 @@ def _failing(
         return Progress(problems=[str(error)])
 
 
-def _count(seen: Any, on_seen: Callable[[int], None]) -> None:
+def _count(seen: Queue[int | None], on_seen: Callable[[int], None]) -> None:
     while (count := seen.get()) is not None:
         on_seen(count)
 

@@ -5,14 +5,29 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from dense_perception.core.errors import InputError
-from dense_perception.imaging.messages import stamp_ns
+from dense_perception.imaging.messages import Header, ImageMessage, stamp_ns
+from dense_perception.imaging.transforms import StampedTransform
 from dense_perception.media.bag_reader import BagMessage, BagReader
 
 # What belongs to an image was recorded within this time of it: on slow disks and in busy nodes.
 _PATIENCE_NS = 500_000_000
+
+
+class StampedMessage(Protocol):
+    """Any message with a header."""
+
+    @property
+    def header(self) -> Header: ...
+
+
+class Transforms(Protocol):
+    """``tf2_msgs/TFMessage``."""
+
+    @property
+    def transforms(self) -> Sequence[StampedTransform]: ...
 
 
 @dataclass(slots=True)
@@ -22,7 +37,7 @@ class Match:
     number: int
     stamp_ns: int
     time_ns: int
-    colour: Any
+    colour: ImageMessage
     partners: dict[str, Any] = field(default_factory=dict)
 
 
@@ -30,8 +45,8 @@ class Matcher:
     """Iterates over the colour images ``first`` to ``stop`` (excluded) of a bag.
 
     Every image comes with the message of each topic in ``partners`` that is nearest by stamp,
-    within ``tolerance_ns``. Messages of ``others`` (transforms) are handed to ``on_other`` before
-    any image that they may be needed for comes. Only half a second of the bag is held.
+    within ``tolerance_ns``. Messages of ``transforms`` are handed to ``on_transforms`` before any
+    image that they may be needed for comes. Only half a second of the bag is held.
     """
 
     def __init__(
@@ -40,26 +55,28 @@ class Matcher:
         colour: str,
         partners: Sequence[str],
         tolerance_ns: int,
-        others: Sequence[str] = (),
+        transforms: Sequence[str] = (),
         first: int = 0,
         stop: int | None = None,
     ) -> None:
         self.bag = bag
         self.problems: list[str] = []
-        self._colour, self._partners, self._others = colour, tuple(partners), tuple(others)
+        self._colour, self._partners = colour, tuple(partners)
+        self._transforms = tuple(transforms)
         self._tolerance_ns = tolerance_ns
         self._first, self._stop = first, stop
         self._recent: dict[str, deque[tuple[int, BagMessage]]] = {
             topic: deque() for topic in self._partners
         }
 
-    def on_other(self, topic: str, content: Any) -> None:
-        """What a message of ``others`` says; for a subclass or to be replaced."""
+    def on_transforms(self, topic: str, content: Transforms) -> None:
+        """What a message of ``transforms`` says; to be replaced."""
 
     def __iter__(self) -> Iterator[Match]:
         waiting: deque[Match] = deque()
         number = -1
-        for message in self.bag.messages([self._colour, *self._partners, *self._others]):
+        wanted = [self._colour, *self._partners, *self._transforms]
+        for message in self.bag.messages(wanted):
             while waiting and message.time_ns > waiting[0].time_ns + _PATIENCE_NS:
                 yield self._with_partners(waiting.popleft())
             if message.topic == self._colour:
@@ -71,8 +88,10 @@ class Matcher:
                     continue
                 if number < self._first:
                     continue
-            content = self._content(message)
-            if content is None:
+            try:
+                content = self.bag.deserialize(message)
+            except InputError as error:
+                self.note(f"{message.topic} at {message.time_ns} ns: {error}")
                 continue
             if message.topic == self._colour:
                 match = Match(number, stamp_ns(content.header), message.time_ns, content)
@@ -83,7 +102,7 @@ class Matcher:
                 while recent[0][1].time_ns < message.time_ns - 3 * _PATIENCE_NS:
                     recent.popleft()
             else:
-                self.on_other(message.topic, content)
+                self.on_transforms(message.topic, content)
         yield from (self._with_partners(match) for match in waiting)
         for problem in self.bag.problems:
             self.note(problem)
@@ -93,16 +112,9 @@ class Matcher:
         if problem not in self.problems:
             self.problems.append(problem)
 
-    def _content(self, message: BagMessage) -> Any:
-        try:
-            return self.bag.deserialize(message)
-        except InputError as error:
-            self.note(f"{message.topic} at {message.time_ns} ns: {error}")
-            return None
-
     def _with_partners(self, match: Match) -> Match:
         for topic, recent in self._recent.items():
             best = min(recent, key=lambda each: abs(each[0] - match.stamp_ns), default=None)
             if best is not None and abs(best[0] - match.stamp_ns) <= self._tolerance_ns:
-                match.partners[topic] = self._content(best[1])
+                match.partners[topic] = self.bag.deserialize(best[1])
         return match

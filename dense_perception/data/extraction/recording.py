@@ -17,7 +17,7 @@ import numpy as np
 from dense_perception.core.errors import InputError
 from dense_perception.core.json_text import json_text
 from dense_perception.core.storage import atomic_write_text
-from dense_perception.data.extraction.matching import Match, Matcher
+from dense_perception.data.extraction.matching import Match, Matcher, Transforms
 from dense_perception.data.extraction.scene import Cameras, Motions, motions_of, thumbnail
 from dense_perception.data.extraction.topics import TopicNames, Topics, choose_topics, doubts
 from dense_perception.data.shards import encode, write_members
@@ -139,7 +139,7 @@ class _Extraction:
             max(span.first, progress.seen + span.first),
             span.stop,
         )
-        self._matcher.on_other = self._on_transforms  # type: ignore[method-assign]
+        self._matcher.on_transforms = self._on_transforms  # type: ignore[method-assign]
         for doubt in doubts(topics):
             self._note(doubt)
         self._last: np.ndarray | None = None
@@ -216,7 +216,7 @@ class _Extraction:
             self._note(problem)
         atomic_write_text(journal, json_text({"settings": settings, **asdict(progress)}, indent=1))
 
-    def _on_transforms(self, topic: str, content: Any) -> None:
+    def _on_transforms(self, topic: str, content: Transforms) -> None:
         for transform in content.transforms:
             self._buffer.add(transform, static=topic.endswith("_static"))
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, cast
 
 import cv2
 import numpy as np
 
 from dense_perception.core.camera import Intrinsics, intrinsics_from_info
 from dense_perception.core.errors import InputError
-from dense_perception.data.extraction.matching import Match
+from dense_perception.data.extraction.matching import Match, StampedMessage
 from dense_perception.data.extraction.registration import (
     Registration,
     Undistortion,
@@ -21,6 +21,7 @@ from dense_perception.data.extraction.topics import Topics, label_values
 from dense_perception.data.sample import Sample
 from dense_perception.imaging.decode import decode_compressed
 from dense_perception.imaging.messages import (
+    ImageMessage,
     is_compressed,
     is_rectified,
     message_depth_m,
@@ -34,6 +35,16 @@ _SAME_FOCAL = 0.01
 _SAME_PIXELS = 2.0
 _JPEG_START = b"\xff\xd8\xff"
 _LABEL_ENCODINGS = {"mono8": "u1", "8UC1": "u1", "mono16": "u2", "16UC1": "u2"}
+
+
+class RawImage(ImageMessage, Protocol):
+    """``sensor_msgs/Image``."""
+
+    encoding: str
+    width: int
+    height: int
+    step: int
+    is_bigendian: int
 
 
 @dataclass(frozen=True)
@@ -151,7 +162,7 @@ class Cameras:
 
     def _depth(
         self,
-        message: Any,
+        message: ImageMessage,
         match: Match,
         motions: Motions,
         undistortion: Undistortion | None,
@@ -202,7 +213,7 @@ def motions_of(
     topics, colour_frame, problems = cameras.topics, match.colour.header.frame_id, []
     time_s = match.stamp_ns / 1e9
 
-    def lookup(message: Any, what: str) -> Transform | None:
+    def lookup(message: StampedMessage, what: str) -> Transform | None:
         frame = message.header.frame_id
         if frame == colour_frame:
             return Transform(np.eye(3), np.zeros(3))
@@ -232,7 +243,7 @@ def motions_of(
     return Motions(depth, points, camera_7), problems
 
 
-def label_image(message: Any) -> np.ndarray:
+def label_image(message: ImageMessage) -> np.ndarray:
     """Labels of a message as (H, W), 8 or 16 bits.
 
     :raises InputError: if it is no image of labels.
@@ -242,24 +253,25 @@ def label_image(message: Any) -> np.ndarray:
         if labels is None or labels.ndim != 2 or labels.dtype not in (np.uint8, np.uint16):
             raise InputError("the compressed labels are no PNG of one channel, 8 or 16 bits")
         return np.asarray(labels)
-    kind = _LABEL_ENCODINGS.get(message.encoding)
+    raw = cast(RawImage, message)
+    kind = _LABEL_ENCODINGS.get(raw.encoding)
     if kind is None:
         known = ", ".join(_LABEL_ENCODINGS)
-        raise InputError(f"labels are {message.encoding!r}, expected {known}")
-    item = np.dtype((">" if message.is_bigendian else "<") + kind)
-    data = np.frombuffer(message.data, np.uint8)
-    width, height = message.width, message.height
-    if message.step < width * item.itemsize or len(data) < message.step * height:
+        raise InputError(f"labels are {raw.encoding!r}, expected {known}")
+    item = np.dtype((">" if raw.is_bigendian else "<") + kind)
+    data = np.frombuffer(raw.data, np.uint8)
+    width, height = raw.width, raw.height
+    if raw.step < width * item.itemsize or len(data) < raw.step * height:
         raise InputError(
             f"labels of {width}x{height} have {len(data)} bytes, expected "
-            f"{height * max(message.step, width * item.itemsize)}"
+            f"{height * max(raw.step, width * item.itemsize)}"
         )
-    rows = data[: message.step * height].reshape(height, message.step)
+    rows = data[: raw.step * height].reshape(height, raw.step)
     packed = np.ascontiguousarray(rows[:, : width * item.itemsize])
     return packed.view(item).reshape(height, width)
 
 
-def thumbnail(message: Any) -> np.ndarray:
+def thumbnail(message: ImageMessage) -> np.ndarray:
     """float32 (24, 32): what an image shows, without its noise; cheap.
 
     :raises InputError: if it cannot be decoded.
@@ -276,9 +288,11 @@ def thumbnail(message: Any) -> np.ndarray:
     return small.astype(np.float32)
 
 
-def _jpeg(message: Any) -> bytes | None:
+def _jpeg(message: ImageMessage) -> bytes | None:
     """The bytes of a compressed colour image that is a JPEG file."""
-    if not is_compressed(message) or str(message.format).strip().startswith("bayer_"):
+    if not is_compressed(message) or str(getattr(message, "format", "")).strip().startswith(
+        "bayer_"
+    ):
         return None
     data = bytes(message.data)
     return data if data.startswith(_JPEG_START) else None
