@@ -90,9 +90,11 @@ class Truth(Protocol):
 
     topic: str
     depth_topic: str
-    problems: list[str]
     unmatched: int
     total: int | None
+
+    @property
+    def problems(self) -> list[str]: ...
 
     def __iter__(self) -> Iterator[Pair]: ...
 
