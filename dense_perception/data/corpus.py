@@ -26,7 +26,9 @@ from dense_perception.core.errors import TrainingError
 from dense_perception.data.description import EARLIER_SCHEMA, read_description
 from dense_perception.data.index import TarShards
 from dense_perception.data.numpy_layout import NumpyShards
-from dense_perception.data.sample import Frames, Sample
+from dense_perception.data.sample import Frames, NamedFrames, Sample
+
+_LONGEST_SCENE = 64
 
 
 class Corpus:
@@ -102,7 +104,7 @@ class Corpus:
 
 
 class Mixture:
-    """Several corpora as one sequence; every frame is equally likely, unless shares are given.
+    """Several corpora or data sets as one sequence; without shares every frame is equally likely.
 
     :param shares: by position, the share of the sequence that a corpus makes up, 0 to 1; its frames
         recur in turn as often as that takes. Corpora without one have each of their frames once.
@@ -110,7 +112,7 @@ class Mixture:
     """
 
     def __init__(
-        self, corpora: Sequence[Corpus], shares: Mapping[int, float] | None = None
+        self, corpora: Sequence[NamedFrames], shares: Mapping[int, float] | None = None
     ) -> None:
         if not corpora:
             raise TrainingError("no corpus given: pass --data DIR at least once")
@@ -144,9 +146,10 @@ class Mixture:
             entry: dict[str, Any] = {"name": corpus.name, "frames": len(corpus)}
             if k in self.shares:
                 entry["share"] = self.shares[k]
+            description = corpus.description if isinstance(corpus, Corpus) else {}
             for key in ("generator", "seed", "command", "licence"):
-                if key in corpus.description:
-                    entry[key] = _without_folders(corpus.description[key])
+                if key in description:
+                    entry[key] = _without_folders(description[key])
             described.append(entry)
         return described
 
@@ -169,14 +172,32 @@ class Span:
 
 
 def split(frames: Frames, held_out: float) -> tuple[Span, Span]:
-    """All but the last share, and the last share; scenes are stored in order, so few are shared.
+    """All but the last share, and the last share, which begins with a scene or a recording.
+
+    Of one long recording the part before it shows the same places: hold out another one.
 
     :raises TrainingError: if there are too few frames for two parts.
     """
     if len(frames) < 2:
         raise TrainingError(f"{len(frames)} frames cannot be split: generate more")
     cut = min(len(frames) - 1, round(len(frames) * (1 - held_out)))
+    cut = _beginning(frames, cut) or cut
     return Span(frames, 0, cut), Span(frames, cut, len(frames))
+
+
+def _beginning(frames: Frames, cut: int) -> int:
+    """Where the scene or the recording of frame ``cut`` begins; 0 if that is too far before it."""
+    shown = _shown(frames[cut])
+    if shown == (None, ""):
+        return cut
+    at = cut
+    while at > max(0, cut - _LONGEST_SCENE) and _shown(frames[at - 1]) == shown:
+        at -= 1
+    return at if at > max(0, cut - _LONGEST_SCENE) else 0
+
+
+def _shown(sample: Sample) -> tuple[int | None, str]:
+    return sample.scene, sample.recording
 
 
 def evenly(length: int, most: int) -> list[int]:

@@ -43,9 +43,6 @@ JPEG_QUALITY = 95
 _BLOCK = 512
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _COLOURS = ("jpg", "jpeg", "png")
-_PNG = [cv2.IMWRITE_PNG_STRATEGY, 0]
-if hasattr(cv2, "IMWRITE_PNG_FILTER"):  # Debian 12's OpenCV 4.6 always takes the filter "sub"
-    _PNG = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_PAETH, *_PNG]
 
 
 class _Record(TypedDict, total=False):
@@ -306,7 +303,12 @@ def _encode_depth(depth_m: np.ndarray, unit_m: float | None, png_level: int) -> 
         steps += np.float32(0.5)
         known = (steps >= 0) & (steps < 65536)  # NaN and infinity are not
         steps = np.where(known, steps, 0).astype(np.uint16)
-    options = [*_PNG, cv2.IMWRITE_PNG_COMPRESSION, png_level]
+    options = [cv2.IMWRITE_PNG_STRATEGY, 0]
+    # A sensor's noise gains nothing from the better filter, which takes longer. Debian 12's OpenCV
+    # 4.6 has no choice and takes "sub" always.
+    if png_level > 1 and hasattr(cv2, "IMWRITE_PNG_FILTER"):
+        options += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_PAETH]
+    options += [cv2.IMWRITE_PNG_COMPRESSION, png_level]
     return _packed(".png", steps, options), unit_m
 
 

@@ -16,9 +16,10 @@ from dense_perception.core.errors import TrainingError
 from dense_perception.core.machine import keep_freed_memory
 from dense_perception.core.printable import short
 from dense_perception.core.registry import find_card, list_models
-from dense_perception.data.check import check_depth, check_labels, has_labels
-from dense_perception.data.corpus import Corpus, Mixture, evenly, split
-from dense_perception.data.sample import Frames
+from dense_perception.data.check import check_depth, check_labels, doubts, has_labels
+from dense_perception.data.corpus import Mixture, evenly, split
+from dense_perception.data.sample import Frames, NamedFrames
+from dense_perception.data.sources import open_frames
 from dense_perception.nets.checkpoint import read_checkpoint
 from dense_perception.nets.zoo import classes_of
 from dense_perception.training import run_folder
@@ -103,11 +104,11 @@ def train(options: TrainOptions, on_record: Report) -> dict[str, float]:
     keep_freed_memory(activations=True)
     config = _overridden(TrainingConfig.from_yaml(options.config), options)
     device = _device(options.device)
-    data = Mixture([Corpus(path) for path in options.data], options.shares)
+    data = Mixture([open_frames(str(path)) for path in options.data], options.shares)
     frames: Frames = data
     validation: Frames
     if options.validation:
-        given = Mixture([Corpus(path) for path in options.validation])
+        given = Mixture([open_frames(str(path)) for path in options.validation])
         validation, validation_data, given_data = given, given.describe(), given
     elif options.shares:
         raise TrainingError(
@@ -187,8 +188,8 @@ def _workers(device: str, devices: int) -> int:
 
 def _checked(
     config: TrainingConfig,
-    data: Sequence[Corpus],
-    validation: Sequence[Corpus],
+    data: Sequence[NamedFrames],
+    validation: Sequence[NamedFrames],
     on_record: Report,
 ) -> tuple[str, ...]:
     """Refuse corpora that teach nothing or something else; returns the names of the classes."""
@@ -200,6 +201,8 @@ def _checked(
     for corpus in (*data, *validation):
         if "depth" in config.tasks:
             check_depth(corpus, config.min_m, config.max_m)
+        for doubt in doubts(corpus):
+            on_record({"kind": "notice", "text": f"{corpus.name}: {doubt}"})
         if labelled:
             if not has_labels(corpus):
                 unlabelled.append(corpus.name)
@@ -208,7 +211,7 @@ def _checked(
             found = check_labels(corpus, classes)
             if found and names and found != names:
                 raise TrainingError(
-                    f"{corpus.root} has the classes {short(list(found))}, another corpus "
+                    f"{corpus.name} has the classes {short(list(found))}, another corpus "
                     f"{short(list(names))}: train on corpora of one list of classes"
                 )
             names = names or found

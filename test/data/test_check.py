@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dense_perception.core.errors import TrainingError
-from dense_perception.data.check import check_depth, check_labels
+from dense_perception.data.check import check_depth, check_labels, doubts
 from dense_perception.data.corpus import Corpus
 from test.support.corpora import write_corpus
 
@@ -67,3 +67,12 @@ def test_labels_that_do_not_fit(tmp_path: Path) -> None:
         np.save(path, np.zeros_like(np.load(path)))
     with pytest.raises(TrainingError, match="labels of 0"):
         check_labels(Corpus(root), 25)
+
+
+def test_what_does_not_rule_out_training_is_a_doubt(tmp_path: Path) -> None:
+    root = write_corpus(tmp_path / "c", frames=40)
+    assert doubts(Corpus(root)) == []
+    for path in root.glob("shard_*/depth_m.npy"):
+        np.save(path, np.roll(np.load(path), 7, axis=0))
+    (doubt,) = doubts(Corpus(root))
+    assert "check that images and depth are paired rightly" in doubt

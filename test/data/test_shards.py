@@ -18,7 +18,7 @@ import pytest
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError, TrainingError
 from dense_perception.core.storage import file_sha256
-from dense_perception.data.corpus import Corpus
+from dense_perception.data.corpus import Corpus, split
 from dense_perception.data.description import write_description
 from dense_perception.data.sample import Sample
 from dense_perception.data.shards import encode, shard_path, write_shard
@@ -165,6 +165,15 @@ def test_another_void_and_classes_from_0(tmp_path: Path) -> None:
     labels = corpus[0].labels_hw
     assert labels is not None
     assert [int(labels[row, 0]) for row in (0, 4, 8)] == [1, 19, 0]
+
+
+def test_what_is_held_out_begins_with_a_scene(tmp_path: Path) -> None:
+    samples = [replace(made(k), scene=k // 4, recording="") for k in range(20)]
+    write_shard(tmp_path, 0, samples)
+    write_description(tmp_path, {})
+    train, held_out = split(Corpus(tmp_path), 0.1)
+    assert (len(train), len(held_out)) == (16, 4)
+    assert {train[k].scene for k in range(16)} == {0, 1, 2, 3}
 
 
 def test_frames_of_several_sizes(tmp_path: Path) -> None:

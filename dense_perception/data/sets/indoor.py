@@ -61,7 +61,7 @@ class NyuDepth:
         if path.is_dir():
             path /= "nyu_depth_v2_labeled.mat"
         require_regular_file(path)
-        self.path = path
+        self.path, self._name = path, split
         try:
             self._file: h5py.File = h5py.File(path, "r")
             count = len(self._file["images"])
@@ -84,6 +84,10 @@ class NyuDepth:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def __reduce__(self) -> tuple[type[NyuDepth], tuple[Path, str]]:
+        """Another process opens the file itself."""
+        return NyuDepth, (self.path, self._name)
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self):

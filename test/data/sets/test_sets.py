@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 
 from dense_perception.cli import main
 from dense_perception.core.errors import InputError
-from dense_perception.data.corpus import Corpus
+from dense_perception.data.corpus import Corpus, Mixture
 from dense_perception.data.sample import NamedFrames, Sample
 from dense_perception.data.sources import SETS, open_frames
 from dense_perception.imaging.transforms import Transform
@@ -319,6 +320,15 @@ def test_a_set_in_its_own_layout_becomes_a_corpus(which: str, tmp_path: Path) ->
     np.testing.assert_allclose(stored.depth_m, sample.depth_m, atol=0.0011)
     if sample.labels_hw is not None:
         np.testing.assert_array_equal(stored.labels_hw, sample.labels_hw)
+
+
+@pytest.mark.parametrize("which", ["nyu", "tum", "coco_panoptic"])
+def test_worker_processes_and_mixtures_take_a_set(which: str, tmp_path: Path) -> None:
+    kind, write, _ = MINIATURES[which]
+    frames = open_frames(f"{kind}:{write(tmp_path)}")
+    mixture = Mixture([pickle.loads(pickle.dumps(frames))])
+    np.testing.assert_array_equal(mixture[0].rgb_hwc, frames[0].rgb_hwc)
+    assert mixture.describe() == [{"name": frames.name, "frames": len(frames)}]
 
 
 def test_splits_of_nyu(tmp_path: Path) -> None:
