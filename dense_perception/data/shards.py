@@ -35,11 +35,14 @@ from dense_perception.core.storage import atomic_write, require_regular_file
 from dense_perception.data.sample import Sample
 
 UNITS_M = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01)
-"""Steps of stored depth: the finest one that reaches a frame's farthest pixel is taken."""
+"""Steps of stored depth: the coarsest one that is fine enough for a frame's near pixels."""
+# A step at a frame's near pixels is at most this share of their depth, as in the earlier layout.
+_PRECISION = 1 / 1024
+_NEAR = 0.05
 # Half of a frame beyond that is a mistake (millimetres), which has to be seen, not stored as none.
 _FARTHEST_M = 65535 * UNITS_M[-1]
 _COARSE_UNIT_M = 1.0
-JPEG_QUALITY = 95
+JPEG_QUALITY = 92
 _BLOCK = 512
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _COLOURS = ("jpg", "jpeg", "png")
@@ -83,9 +86,9 @@ def shard_paths(root: Path) -> list[Path]:
 def encode(sample: Sample, *, unit_m: float | None = None, png_level: int = 6) -> dict[str, bytes]:
     """The members of a frame by their suffix.
 
-    :param unit_m: metres of a step of the stored depth; by default the finest of
-        :data:`UNITS_M` that reaches the farthest pixel. What lies beyond 65535 steps, is negative
-        or not finite becomes 0.
+    :param unit_m: metres of a step of the stored depth; by default one of :data:`UNITS_M`, a
+        thousandth of the depth of the near pixels or less, or the finest that reaches the farthest.
+        What lies beyond 65535 steps, is negative or not finite becomes 0.
     :param png_level: effort of the lossless compression, 0 to 9.
     :raises InputError: if the maps are not of the image's size, or labels do not fit 8 bits.
     """
@@ -157,13 +160,13 @@ def decode(members: Mapping[str, bytes], key: str, void: int = 0, classes: int =
         raise TrainingError(f"{key}.json is damaged: {error!r}") from error
     depth_m = np.zeros((height, width), np.float32)
     if "depth.png" in members:
-        steps = _map(members["depth.png"], f"{key}.depth.png", (height, width))
-        depth_m = steps.astype(np.float32) * np.float32(unit_m)
+        depth_m = _map(members["depth.png"], f"{key}.depth.png", (height, width)).astype(np.float32)
+        depth_m *= np.float32(unit_m)
     labels_hw = None
     if "labels.png" in members:
         labels_hw = _map(members["labels.png"], f"{key}.labels.png", (height, width))
         if void:
-            labels_hw = np.where(labels_hw == void, 0, labels_hw + 1)
+            labels_hw = np.where(labels_hw == void, 0, labels_hw.astype(np.int32) + 1)
         highest = int(labels_hw.max(initial=0))
         if highest > (classes or 255):
             raise TrainingError(
@@ -171,7 +174,7 @@ def decode(members: Mapping[str, bytes], key: str, void: int = 0, classes: int =
                 f"{(classes or 255) - bool(void)}: its classes and its label images do not belong "
                 "together"
             )
-        labels_hw = labels_hw.astype(np.uint8)
+        labels_hw = labels_hw.astype(np.uint8, copy=False)
     return Sample(
         cv2.cvtColor(bgr_hwc, cv2.COLOR_BGR2RGB),
         depth_m,
@@ -292,12 +295,7 @@ def _encode_colours(rgb_hwc: np.ndarray) -> bytes:
 def _encode_depth(depth_m: np.ndarray, unit_m: float | None, png_level: int) -> tuple[bytes, float]:
     depth_m = np.asarray(depth_m, np.float32)
     if unit_m is None:
-        known = np.isfinite(depth_m) & (depth_m > 0)
-        farthest = float(depth_m.max(where=known, initial=0))
-        fitting = [unit for unit in UNITS_M if farthest <= 65535 * unit]
-        unit_m = fitting[0] if fitting else UNITS_M[-1]
-        if not fitting and np.median(depth_m[known]) > _FARTHEST_M / 2:
-            unit_m = _COARSE_UNIT_M
+        unit_m = _unit_of(depth_m)
     with np.errstate(invalid="ignore", over="ignore"):
         steps = depth_m * np.float32(1 / unit_m)
         steps += np.float32(0.5)
@@ -310,6 +308,18 @@ def _encode_depth(depth_m: np.ndarray, unit_m: float | None, png_level: int) -> 
         options += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_PAETH]
     options += [cv2.IMWRITE_PNG_COMPRESSION, png_level]
     return _packed(".png", steps, options), unit_m
+
+
+def _unit_of(depth_m: np.ndarray) -> float:
+    known_m = depth_m[np.isfinite(depth_m) & (depth_m > 0)]
+    if not known_m.size:
+        return UNITS_M[0]
+    reaching = [unit for unit in UNITS_M if known_m.max() <= 65535 * unit]
+    if not reaching:
+        return _COARSE_UNIT_M if np.median(known_m) > _FARTHEST_M / 2 else UNITS_M[-1]
+    near_m = float(np.quantile(known_m[::7], _NEAR))
+    fine = [unit for unit in reaching if unit <= _PRECISION * near_m]
+    return fine[-1] if fine else reaching[0]
 
 
 def _packed(suffix: str, image: np.ndarray, options: Sequence[int]) -> bytes:
@@ -328,10 +338,10 @@ def _unpacked(content: bytes, name: str, flags: int) -> np.ndarray:
 
 
 def _map(content: bytes, name: str, shape: tuple[int, int]) -> np.ndarray:
-    """(H, W) int32."""
+    """(H, W) uint8 or uint16."""
     values = _unpacked(content, name, cv2.IMREAD_UNCHANGED)
     if values.shape != shape or values.dtype not in (np.uint8, np.uint16):
         raise TrainingError(
             f"{name} is {values.dtype} {values.shape}, expected 8 or 16 bits of the image's {shape}"
         )
-    return values.astype(np.int32)
+    return values
