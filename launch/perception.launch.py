@@ -48,7 +48,7 @@ ARGUMENTS = {
     ),
     "input_image_topic": (
         "image",
-        "images of the camera; with image_transport compressed, /compressed is added; with "
+        "images of the camera; with image_transport other than raw, its name is added; with "
         "cameras, {camera} stands for the name of each",
         None,
     ),

@@ -69,7 +69,7 @@ class VideoDecoder:
             the allowed pixels, or the stream has B-frames.
         """
         packet = bytes(data)
-        if self._waits and not self._is_start(packet):
+        if self._waits and not is_keyframe(self.codec, packet):
             self.skipped += 1
             return None
         if self._numbers is not None and self._numbers.miss(packet) and not self._waits:
@@ -109,14 +109,16 @@ class VideoDecoder:
         if self._numbers is not None:
             self._numbers.restart()
 
-    def _is_start(self, packet: bytes) -> bool:
-        if self.codec == "h264":
-            return any(kind in _H264_STARTS for _, kind, _ in units(packet))
-        if self.codec == "hevc":
-            return any(match[1][0] >> 1 & 63 in _HEVC_STARTS for match in _NAL.finditer(packet))
-        # VP9's frame header: marker, profile, a bit for "show an earlier one", a bit for "no key".
-        shift = 1 if packet[:1] and packet[0] & 0x30 == 0x30 else 0
-        return bool(packet) and not packet[0] << shift & 0x0C
+
+def is_keyframe(codec: str, packet: bytes) -> bool:
+    """Whether a decoder can start at this packet, as far as its headers say."""
+    if codec == "h264":
+        return any(kind in _H264_STARTS for _, kind, _ in units(packet))
+    if codec == "hevc":
+        return any(match[1][0] >> 1 & 63 in _HEVC_STARTS for match in _NAL.finditer(packet))
+    # VP9's frame header: marker, profile, a bit for "show an earlier one", a bit for "no key".
+    shift = 1 if packet[:1] and packet[0] & 0x30 == 0x30 else 0
+    return bool(packet) and not packet[0] << shift & 0x0C
 
 
 def _pyav(codec: str) -> ModuleType:

@@ -58,7 +58,8 @@ def read_calibration(path: Path) -> FileCalibration:
         # OpenCV's first line is not the directive that YAML knows.
         data = next(iter(yaml.load_all(re.sub(r"^%YAML:.*", "", text), _Loader)), None)
     except (InputError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"cannot read the calibration {path}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"cannot read the calibration {path}: {reason}") from error
     try:
         if not isinstance(data, Mapping):
             raise ValueError(f"it holds {'nothing' if data is None else type(data).__name__}")

@@ -35,6 +35,7 @@ from dense_perception.media.problems import Problems
 
 _NAME_BYTES = 190
 _SIDES = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+_NO_VIDEO = "it holds no pictures or is cut off: copy it again, or convert it with ffmpeg"
 _FOLDER_INTERVAL_NS = 100_000_000
 
 
@@ -160,7 +161,7 @@ class VideoSource(Source):
             require_regular_file(target)
         self._capture = cv2.VideoCapture(target if isinstance(target, int) else str(target))
         if not self._capture.isOpened():
-            cure = "check that it is plugged in" if self._live else "convert it with ffmpeg"
+            cure = "check that it is plugged in" if self._live else _NO_VIDEO
             raise InputError(f"cannot open {self._what} as a video: {cure}")
         width, height = (int(self._capture.get(side)) for side in _SIDES)
         check_pixels("video", width, height, self.reader.max_pixels)

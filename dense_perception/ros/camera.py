@@ -25,11 +25,13 @@ from dense_perception.ros.node_graph import (
     image_profile,
     latched_profile,
     output_profile,
+    video_profile,
 )
 from dense_perception.ros.outputs import Answer, OutputGroup, OutputTopics
 from dense_perception.ros.params import CloudParameters, PerceptionParameters
 from dense_perception.ros.scale_input import ScaleInput
 from dense_perception.ros.topics import TopicSpec
+from dense_perception.ros.video_input import KINDS, Backlog, as_compressed_image, packet_class
 from dense_perception.runtime.mailbox import RateLimit
 from dense_perception.runtime.stabilise import DepthStabiliser
 
@@ -82,16 +84,22 @@ class CameraInput:
         )
         self.info = info
         """The newest calibration; given for a camera that was muted meanwhile."""
-        compressed = settings.image_transport == "compressed"
+        transport = settings.image_transport
+        self._transport = transport
+        self._backlog = None if transport == "raw" else Backlog()
         prefix = f"{camera}/" if camera else ""
         self._info_topic = f"{prefix}camera_info"
         self._latched: Subscription | None = None
-        self._image_kind: type[AnyImage] = CompressedImage if compressed else Image
+        kind: type[AnyImage] = CompressedImage if transport == "compressed" else Image
+        profile = image_profile(settings.input_reliability)
+        if transport in KINDS:
+            kind, profile = packet_class(transport), video_profile(settings.input_reliability)
+        self._on_image = on_image
         self._image = graph.subscribe(
-            self._image_kind,
-            image_topic(graph, camera, settings.image_transport),
-            on_image,
-            image_profile(settings.input_reliability),
+            kind,
+            image_topic(graph, camera, transport),
+            on_image if self._backlog is None else self._on_compressed,
+            profile,
             is_image=True,
         )
         self.topic = str(self._image.topic_name)
@@ -110,6 +118,8 @@ class CameraInput:
 
         :raises InputError: if the image cannot be used. An unusable camera_info does not raise.
         """
+        if self._backlog is not None and isinstance(message, CompressedImage):
+            self._backlog.decode_before(message, self.reader)
         rgb_hwc = rgb_from_message(message, self.reader)
         if rgb_hwc is None:
             return None
@@ -150,9 +160,9 @@ class CameraInput:
         offers = self._graph.offers(self.topic)
         own, other, transport = "sensor_msgs/msg/Image", "CompressedImage", "compressed"
         neighbour = f"{self.topic}/compressed"
-        if self._image_kind is CompressedImage:
-            own, other, transport = "sensor_msgs/msg/CompressedImage", "Image", "raw"
-            neighbour = base_topic(self.topic)
+        if self._transport != "raw":
+            own = KINDS.get(self._transport, "sensor_msgs/msg/CompressedImage")
+            other, transport, neighbour = "Image", "raw", base_topic(self.topic)
         kinds = sorted({offer.kind for offer in offers})
         if kinds and own not in kinds:
             cure = "remap image to a topic of images"
@@ -172,6 +182,12 @@ class CameraInput:
         latched = [] if self._latched is None else [self._latched]
         self._graph.close(self._image, self._camera_info, *latched)
 
+    def _on_compressed(self, message: CompressedImage) -> None:
+        image = as_compressed_image(message)
+        if self._backlog is not None:
+            self._backlog.put(image)
+        self._on_image(image)
+
     def _on_info(self, message: CameraInfo) -> None:
         self.info = message
 
@@ -179,15 +195,15 @@ class CameraInput:
 def image_topic(graph: Graph, camera: str, transport: str) -> str:
     """The topic to subscribe to; that of compressed images follows a remapping of ``image``."""
     topic = f"{camera}/image" if camera else "image"
-    if transport != "compressed":
+    if transport == "raw":
         return topic
-    own = f"{topic}/compressed"
+    own = f"{topic}/{transport}"
     if graph.resolve(own) != graph.resolve(own, remapped=False):
         return own
     remapped = graph.resolve(topic)
     if remapped == graph.resolve(topic, remapped=False):
         return own
-    return remapped if remapped.endswith("/compressed") else f"{remapped}/compressed"
+    return remapped if remapped.endswith(f"/{transport}") else f"{remapped}/{transport}"
 
 
 def check_topics_differ(graph: Graph, settings: PerceptionParameters) -> None:

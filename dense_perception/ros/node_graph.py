@@ -99,6 +99,11 @@ def image_profile(reliability: str) -> QoSProfile:
     return _profile(reliability, depth=2)
 
 
+def video_profile(reliability: str) -> QoSProfile:
+    """A second of packets: each one is needed to decode the next."""
+    return _profile(reliability, depth=30)
+
+
 def output_profile(reliability: str) -> QoSProfile:
     """For every publisher and for camera_info subscriptions: five messages, volatile."""
     return _profile(reliability, depth=5)

@@ -46,8 +46,22 @@ IMAGE_INPUTS = (
         "image/compressed",
         "sensor_msgs/CompressedImage",
         _IMAGE,
-        "The image as JPEG or PNG.",
+        "The image as JPEG, PNG or another format, or a packet of a video in H.264, H.265 or VP9.",
         "with image_transport compressed",
+    ),
+    InputTopic(
+        "image/ffmpeg",
+        "ffmpeg_image_transport_msgs/FFMPEGPacket",
+        _IMAGE,
+        "A packet of a video in H.264, H.265 or VP9.",
+        "with image_transport ffmpeg",
+    ),
+    InputTopic(
+        "image/foxglove",
+        "foxglove_msgs/CompressedVideo",
+        _IMAGE,
+        "A packet of a video in H.264, H.265 or VP9.",
+        "with image_transport foxglove",
     ),
     InputTopic(
         "camera_info",

@@ -72,8 +72,10 @@ class PerceptionParameters(ParameterTable):
     image_transport: str = parameter(
         "raw",
         "raw subscribes to image (sensor_msgs/Image), compressed to image/compressed "
-        "(sensor_msgs/CompressedImage: JPEG or PNG), which follows a remapping of image.",
-        choices=("raw", "compressed"),
+        "(sensor_msgs/CompressedImage: JPEG, PNG, H.264 and others), ffmpeg to image/ffmpeg "
+        "(FFMPEGPacket), foxglove to image/foxglove (CompressedVideo). Each follows a remapping of "
+        "image. Videos need the extra video and are best received with input_reliability reliable.",
+        choices=("raw", "compressed", "ffmpeg", "foxglove"),
     )
     input_reliability: str = parameter(
         "best_effort",

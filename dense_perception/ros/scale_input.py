@@ -76,7 +76,7 @@ class ScaleInput:
         message = self._nearest(frame.stamp_ns)
         if message is not None:
             try:
-                known = self._known(message, frame, prediction.intrinsics)
+                known = self._known(message, frame, prediction.intrinsics, settings.max_pixels)
             except InputError as error:
                 self._problem = str(error)
         return self._scale.apply(frame, prediction, scale, known)
@@ -96,9 +96,11 @@ class ScaleInput:
         age, message = min(ages, key=lambda pair: pair[0], default=(0, None))
         return message if age <= _LARGEST_AGE_NS else None
 
-    def _known(self, message: Measurement, frame: Frame, intrinsics: Intrinsics) -> KnownDepths:
+    def _known(
+        self, message: Measurement, frame: Frame, intrinsics: Intrinsics, max_pixels: int
+    ) -> KnownDepths:
         if isinstance(message, Image):
-            return KnownDepths.from_depth_image(message_depth_m(message))
+            return KnownDepths.from_depth_image(message_depth_m(message, max_pixels))
         xyz = scan_points(message) if isinstance(message, LaserScan) else cloud_points(message)
         source = message.header.frame_id
         if source != frame.frame_id:

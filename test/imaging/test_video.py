@@ -22,7 +22,6 @@ ENCODERS = [
         {
             "preset": "veryfast",
             "tune": "zerolatency",
-            "profile": "high",
             "x264-params": "scenecut=0",
         },
     ),

@@ -16,7 +16,7 @@ MOST_FILES = 18
 
 BELOW_THE_NODE = (
     *("batch", "camera", "convert", "diagnostics", "map_outputs"),
-    *("model_loading", "outputs", "scale_input", "topics", "transforms"),
+    *("model_loading", "outputs", "scale_input", "topics", "transforms", "video_input"),
 )
 
 
