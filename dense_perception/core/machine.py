@@ -94,6 +94,25 @@ def cpu_with_features() -> str:
     return f"{cpu_name()}, features {digest}"
 
 
+def end_with_parent() -> None:
+    """Let this worker process end when the process that started it is gone, killed or not.
+
+    It would wait for work for ever. Does nothing in a process without such a parent.
+    """
+    import multiprocessing
+    import threading
+
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def keep_freed_memory(*, activations: bool = False) -> bool:
     """Serve large buffers from the heap and keep them when they are freed.
 

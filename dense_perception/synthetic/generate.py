@@ -6,12 +6,12 @@ import concurrent.futures
 import json
 import multiprocessing
 import os
-import threading
 from pathlib import Path
 from typing import Protocol
 
 from dense_perception.core.errors import InputError, TrainingError
 from dense_perception.core.json_text import json_text
+from dense_perception.core.machine import end_with_parent
 from dense_perception.core.storage import atomic_write_text
 from dense_perception.data.description import write_description
 from dense_perception.data.numpy_layout import shard_folders
@@ -154,15 +154,7 @@ def _check_settings(out: Path, settings: dict[str, object]) -> None:
 
 def _start_worker() -> None:
     os.nice(NICENESS)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever: it ends, too."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()
 
 
 def _job(

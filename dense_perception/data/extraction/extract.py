@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from dense_perception.core.errors import InputError, TrainingError
-from dense_perception.core.machine import keep_freed_memory
+from dense_perception.core.machine import end_with_parent, keep_freed_memory
 from dense_perception.data.description import DESCRIPTION_FILE, write_description
 from dense_perception.data.extraction.recording import (
     JOURNALS,
@@ -168,7 +168,10 @@ def _run(
             yield index, _failing(span, options.settings, threads, on_seen)
         return
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, ProcessPoolExecutor(processes, context) as pool:
+    with (
+        context.Manager() as manager,
+        ProcessPoolExecutor(processes, context, end_with_parent) as pool,
+    ):
         seen: Queue[int | None] = manager.Queue()
         jobs: dict[Future[Progress], int] = {
             pool.submit(_failing, span, options.settings, threads, seen.put): index

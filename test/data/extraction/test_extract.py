@@ -21,7 +21,15 @@ from dense_perception.data.extraction.topics import TopicNames
 from dense_perception.imaging.transforms import Transform
 from test.data.extraction.test_registration import between_neighbours
 from test.support import recordings
-from test.support.robots import START_NS, Robot, World, picture, stamped, write_robot_bag
+from test.support.robots import (
+    START_NS,
+    Robot,
+    World,
+    info_of,
+    picture,
+    stamped,
+    write_robot_bag,
+)
 
 ROBOT = Robot.usual(160, 120)
 WORLD = World()
@@ -59,6 +67,46 @@ def test_a_cloud_is_projected(tmp_path: Path) -> None:
     error = between_neighbours(sample.depth_m, WORLD.depth(sample.intrinsics, ROBOT.colour_base))
     assert 500 < np.isfinite(error).sum() < 0.3 * error.size
     assert np.nanquantile(error, 0.98) < 0.005
+
+
+def test_a_laser_scan_is_projected(tmp_path: Path) -> None:
+    """One line across the image, at the scanner's height."""
+    robot = Robot.usual(160, 120, lens=False)
+    angles = np.radians(np.arange(-40, 40, 0.5))
+    rays = np.stack([np.cos(angles), np.sin(angles), np.zeros_like(angles)], axis=1)
+    ranges = WORLD.hit(rays, robot.lidar_base.translation)
+    header = recordings.header(START_NS, "lidar")
+    scan = recordings.make(
+        "sensor_msgs/msg/LaserScan",
+        header=header,
+        angle_min=float(angles[0]),
+        angle_max=float(angles[-1]),
+        angle_increment=float(angles[1] - angles[0]),
+        time_increment=0.0,
+        scan_time=0.1,
+        range_min=0.1,
+        range_max=30.0,
+        ranges=ranges.astype(np.float32),
+        intensities=np.zeros(0, np.float32),
+    )
+    seen = WORLD.depth(robot.colour, robot.colour_base)
+    header = recordings.header(START_NS, "colour_optical")
+    image = recordings.image(picture(seen, 0), "rgb8", START_NS, header=header)
+    bag = recordings.write_bag(
+        tmp_path / "bag",
+        [
+            ("/tf_static", START_NS, make_transforms(robot.transforms())),
+            ("/c/camera_info", START_NS, info_of(robot.colour, START_NS, "colour_optical")),
+            ("/c/image", START_NS, image),
+            ("/scan", START_NS, scan),
+        ],
+    )
+    run([bag], tmp_path / "c", Settings(TopicNames(points=("/scan",))))
+    depth_m = Corpus(tmp_path / "c")[0].depth_m
+    rows = np.flatnonzero(depth_m.any(axis=1))
+    assert 60 < np.count_nonzero(depth_m) < 320
+    assert rows.max() - rows.min() < 20
+    assert np.nanquantile(between_neighbours(depth_m, seen), 0.95) < 0.005
 
 
 def test_what_stands_still_is_dropped(tmp_path: Path) -> None:
