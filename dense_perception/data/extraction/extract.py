@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -168,8 +169,10 @@ def _run(
             yield index, _failing(span, options.settings, threads, on_seen)
         return
     context = multiprocessing.get_context("spawn")
+    manager = SyncManager(ctx=context)
+    manager.start(end_with_parent)
     with (
-        context.Manager() as manager,
+        manager,
         ProcessPoolExecutor(processes, context, end_with_parent) as pool,
     ):
         seen: Queue[int | None] = manager.Queue()
