@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 from dense_perception.cli import main
+from dense_perception.core.camera import Intrinsics
 from dense_perception.core.labels import LABEL_SETS
+from dense_perception.data.description import write_description
+from dense_perception.data.sample import Sample
+from dense_perception.data.shards import write_shard
 
 
 def write_corpus(folder: Path, frames: int = 4) -> None:
@@ -38,6 +42,32 @@ def test_every_source_finds_the_scale(tmp_path: Path, capsys: pytest.CaptureFixt
         assert row["frames"] == 4
         assert row["answered"] >= 0.5  # a floor may be refused, never got wrong
         assert row["p95 error"] < 0.05, row
+
+
+def test_a_corpus_of_tar_shards_gives_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_corpus(tmp_path / "old")
+    shard = {path.stem: np.load(path) for path in (tmp_path / "old/shard_00000").iterdir()}
+    samples = [
+        Sample(
+            np.zeros((120, 160, 3), np.uint8),
+            shard["depth_m"][k].astype(np.float32),
+            Intrinsics(160, 120, 130, 130, 79.5, 59.5),
+            shard["labels"][k],
+            camera_7=shard["camera"][k],
+        )
+        for k in range(4)
+    ]
+    write_shard(tmp_path / "new", 0, samples)
+    write_description(tmp_path / "new", {})
+    answers = []
+    for name in ("old", "new"):
+        assert main(["benchmark", "scale", str(tmp_path / name), "--json"]) == 0
+        answers.append(json.loads(capsys.readouterr().out))
+    for old, new in zip(*answers, strict=True):
+        assert new["source"] == old["source"]
+        assert new["median error"] == pytest.approx(old["median error"], abs=0.01)
 
 
 def test_a_folder_without_a_corpus_is_named(

@@ -8,8 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
+from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
 from dense_perception.core.registry import find_card
+from dense_perception.data.description import write_description
+from dense_perception.data.sample import Sample
+from dense_perception.data.shards import write_shard
 from dense_perception.export.calibration import (
     Statistics,
     calibration_frames,
@@ -94,6 +98,20 @@ def test_corpus_is_sampled_evenly(tmp_path: Path) -> None:
     assert found[0]["image"].shape == (1, 64, 96, 3)
     np.testing.assert_array_equal(found[0]["focal_px"], [96.0])
     assert len(calibration_frames(tmp_path, tiny_card(), 1000)) == 30
+
+
+def test_a_corpus_of_tar_shards_is_sampled_evenly(tmp_path: Path) -> None:
+    camera = Intrinsics(96, 64, 90, 90, 47.5, 31.5)
+    samples = [
+        Sample(np.full((64, 96, 3), 8 * k, np.uint8), np.ones((64, 96), np.float32), camera)
+        for k in range(30)
+    ]
+    write_shard(tmp_path, 0, samples[:20])
+    write_shard(tmp_path, 1, samples[20:])
+    write_description(tmp_path, {})
+    found = calibration_frames(tmp_path, tiny_card(), 4)
+    shades = [float(f["image"].mean()) for f in found]
+    assert shades == pytest.approx([0, 80, 152, 232], abs=2)
 
 
 def test_pictures_are_rgb_and_resized(tmp_path: Path) -> None:
