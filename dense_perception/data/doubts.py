@@ -37,6 +37,7 @@ class Evidence:
     without_truth: list[str] = field(default_factory=list)
     not_finite: list[str] = field(default_factory=list)
     negative: list[str] = field(default_factory=list)
+    stuck: list[str] = field(default_factory=list)
     above: list[str] = field(default_factory=list)
     void: list[str] = field(default_factory=list)
     highest: int = 0
@@ -60,6 +61,8 @@ class Evidence:
         if (depth_m < 0).any():
             self.negative.append(key)
         known = depth_m[finite & (depth_m > 0)]
+        if known.size > _ENOUGH and known.min() == known.max():
+            self.stuck.append(key)
         self.medians_m.append(float(np.median(known)) if known.size else 0.0)
         labels_hw = sample.labels_hw
         if labels_hw is not None:
@@ -132,6 +135,7 @@ def doubts_of(evidence: Evidence) -> list[str]:
     )
     say(evidence.not_finite, "have NaN or infinite depth: write 0 where there is none")
     say(evidence.negative, "have negative depth: check the unit and the sign")
+    say(evidence.stuck, "have one and the same depth everywhere: check how it was made")
     above = f"have labels above the {evidence.classes} named classes, up to {evidence.highest}"
     say(evidence.above, f"{above}: the classes and the label images do not belong together")
     if evidence.labelled and len(evidence.void) == evidence.labelled:

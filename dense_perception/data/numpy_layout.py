@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from dense_perception.core.camera import Intrinsics
-from dense_perception.core.errors import TrainingError
+from dense_perception.core.errors import InputError, TrainingError
 from dense_perception.core.storage import require_regular_file
 from dense_perception.data.sample import Sample
 
@@ -73,10 +73,14 @@ class NumpyShards:
         labels_hw, scene, camera_7 = (
             shard[name][row] if name in shard else None for name in OPTIONAL
         )
+        try:
+            camera = Intrinsics(self.width, self.height, fx, fy, cx, cy)
+        except InputError as error:
+            raise TrainingError(f"frame {self.keys[index]}: {error}") from error
         return Sample(
             shard["rgb"][row],
             shard["depth_m"][row],
-            Intrinsics(self.width, self.height, fx, fy, cx, cy),
+            camera,
             labels_hw,
             None if scene is None else int(scene),
             camera_7,

@@ -144,6 +144,17 @@ def test_damage_is_named(tmp_path: Path, damage: Callable[[Path], None], complai
         Corpus(root)
 
 
+def test_a_frame_with_an_impossible_camera_is_named(tmp_path: Path) -> None:
+    root = write_corpus(tmp_path / "c", frames=4, shards=1)
+    path = root / "shard_00000" / "intrinsics.npy"
+    values = np.load(path)
+    values[2, 0] = np.nan
+    np.save(path, values)
+    corpus = Corpus(root)
+    with pytest.raises(TrainingError, match="frame 00000_0002: fx is nan"):
+        corpus[2]
+
+
 def test_an_empty_corpus_says_how_to_fill_it(tmp_path: Path) -> None:
     root = write_corpus(tmp_path / "c", shards=1)
     (root / "shard_00000").rename(root / "elsewhere")

@@ -142,6 +142,10 @@ def above(samples: list[Sample]) -> list[Sample]:
         (mixed, "units are mixed: .* in 32 frames .* some are in millimetres"),
         (lambda s: [replace(e, depth_m=600 * e.depth_m) for e in s], "millimetres must be divided"),
         (empty, r"1 of 40 frames have neither depth nor labels.*\(the first: k003\)"),
+        (
+            lambda s: [replace(s[0], depth_m=0 * s[0].depth_m + 2), *s[1:]],
+            "1 of 40 frames have one and the same depth everywhere",
+        ),
         (constant, r"1 of 40 frames show nothing but one colour.*k000"),
         (void, r"all labels are 0 \(void\)"),
         (repeated, "31 of 40 frames look like an earlier one"),
