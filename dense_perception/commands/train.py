@@ -117,6 +117,8 @@ def _corpus(text: str) -> tuple[Path, float | None]:
 def main(options: argparse.Namespace) -> int:
     # Read when PyTorch is first loaded: threads that wait sleep, since others may need the core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Each process of several would say that its search for unread parameters finds none.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from dense_perception.training.run_folder import MODEL_FILE
     from dense_perception.training.training_run import TrainOptions, train
 

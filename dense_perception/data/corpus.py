@@ -139,6 +139,12 @@ class Mixture:
         corpus = self.corpora[which]
         return corpus[(index - int(self._starts[which])) % len(corpus)]
 
+    def key_of(self, index: int) -> str:
+        """What a frame is called in messages: its corpus's name and its key."""
+        which = int(np.searchsorted(self._starts, index, side="right")) - 1
+        corpus = self.corpora[which]
+        return f"{corpus.name}/{corpus.keys[(index - int(self._starts[which])) % len(corpus)]}"
+
     def describe(self) -> list[dict[str, Any]]:
         """Provenance of each corpus, plain data for the card."""
         described = []
@@ -169,6 +175,19 @@ class Span:
         if not 0 <= index < len(self):
             raise IndexError(f"frame {index} of {len(self)}")
         return self.frames[self.start + index]
+
+    def key_of(self, index: int) -> str:
+        """What a frame is called in messages."""
+        return key_of(self.frames, self.start + index)
+
+
+def key_of(frames: Frames, index: int) -> str:
+    """What a frame is called in messages: by its own name, else by its place."""
+    if isinstance(frames, (Mixture, Span)):
+        return frames.key_of(index)
+    if isinstance(frames, Corpus):
+        return f"{frames.name}/{frames.keys[index]}"
+    return f"frame {index}"
 
 
 def split(frames: Frames, held_out: float) -> tuple[Span, Span]:

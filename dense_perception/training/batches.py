@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dense_perception.core.errors import DensePerceptionError, TrainingError
 from dense_perception.data.augmentation import augment, random_crop
+from dense_perception.data.corpus import key_of
 from dense_perception.data.sample import Frames, Sample
 from dense_perception.data.targets import further_targets
 from dense_perception.data.views import View, cut, whole_crop, whole_view
@@ -269,9 +270,9 @@ class _Views:
             index = self._index(position + later)
             try:
                 sample = self.frames[index]
-                return sample, sample.key or f"frame {index}"
+                return sample, key_of(self.frames, index)
             except (DensePerceptionError, OSError, ValueError) as error:
-                unreadable.append(f"frame {index}: {error}")
+                unreadable.append(f"{key_of(self.frames, index)}: {error}")
                 why = error
         raise TrainingError(
             f"{_UNREADABLE} frames one after the other cannot be read, the last one is "

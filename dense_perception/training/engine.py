@@ -7,7 +7,6 @@ same. Fabric starts the processes, or finds those that ``torchrun`` or SLURM hav
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -129,8 +128,7 @@ def _fabric(placement: Placement, arithmetic: str) -> Fabric:
     strategy: DDPStrategy | str = "auto"
     if devices * nodes > 1:
         # Some published networks have parameters that their forward pass never reads.
-        strategy = DDPStrategy(find_unused_parameters=True, broadcast_buffers=True)
-        warnings.filterwarnings("ignore", message=".*find_unused_parameters=True.*")
+        strategy = DDPStrategy(find_unused_parameters=True)
     return Fabric(
         accelerator=placement.device,
         devices=devices,

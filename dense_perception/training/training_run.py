@@ -183,7 +183,8 @@ def _device(asked: str) -> str:
 
 
 def _workers(device: str, devices: int) -> int:
-    return max(1, ((os.cpu_count() or 1) - 2) // devices) if device == "cuda" else 0
+    here = max(devices, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # torchrun's
+    return max(1, ((os.cpu_count() or 1) - 2) // here) if device == "cuda" else 0
 
 
 def _checked(

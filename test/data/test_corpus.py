@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dense_perception.core.errors import TrainingError
-from dense_perception.data.corpus import Corpus, Mixture, split
+from dense_perception.data.corpus import Corpus, Mixture, key_of, split
 from dense_perception.data.numpy_layout import iterate_shards
 from test.support.corpora import write_corpus
 
@@ -56,6 +56,9 @@ def test_a_share_repeats_a_small_corpus(tmp_path: Path) -> None:
     for k in range(10):
         np.testing.assert_array_equal(mixture[30 + k].rgb_hwc, parts[1][k % 4].rgb_hwc)
     assert [d.get("share") for d in mixture.describe()] == [None, 0.25]
+    assert key_of(mixture, 35) == f"b/{parts[1].keys[1]}"
+    assert key_of(split(mixture, 0.1)[1], 0) == f"b/{parts[1].keys[2]}"
+    assert key_of(parts[0], 3) == f"a/{parts[0].keys[3]}"
     for shares in ({0: 0.5, 1: 0.5}, {1: 1.0}, {1: 0.0}):
         with pytest.raises(TrainingError, match="shares"):
             Mixture(parts, shares)

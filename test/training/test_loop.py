@@ -181,7 +181,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
         return log_nhw.sum() * float("nan"), {"silog": torch.tensor(float("nan"))}
 
     monkeypatch.setattr(objective, "metric_depth_loss", broken)
-    with pytest.raises(TrainingError, match=r"not finite at step 0 \(frame \d+: silog nan"):
+    with pytest.raises(TrainingError, match=r"not finite at step 0 \(rooms/\S+: silog nan"):
         fit(task(corpus, tmp_path))
     # The state before the step is good, and goes on.
     monkeypatch.undo()
