@@ -61,8 +61,8 @@ def kind_of(path: Path) -> Kind:
         return Kind.PICTURE
     if suffix in VIDEO_SUFFIXES:
         raise InputError(
-            f"{path.name} starts with {head[:8].hex(' ') or 'nothing'}, expected a video: copy it "
-            "again, or convert it with ffmpeg"
+            f"cannot open {path.name} as a video: it starts with {head[:8].hex(' ') or 'nothing'}, "
+            "as no kind of video does: copy it again, or convert it with ffmpeg"
         )
     return Kind.OTHER
 
