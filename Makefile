@@ -20,7 +20,7 @@ define make_environment
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-durations lint types hooks format build docs bounds sbom audit licences corpus train clean
+.PHONY: help demo test test-fast test-durations fuzz lint types hooks format build docs bounds sbom audit licences corpus train clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test-fast: $(VENV)/.dev $(VENV)/.installed ## Run the tests that are neither slo
 
 test-durations: $(VENV)/.dev $(VENV)/.installed ## Run all tests and list the 30 slowest
 	$(BIN)/python .ci/run_tests.py --slowest 30
+
+fuzz: $(VENV)/.dev $(VENV)/.installed ## Try hostile messages, bags, cards and images (half an hour); the tests try a few
+	$(BIN)/python -m test.fuzz all
 
 lint: $(LINT)/.installed ## Check everything that .pre-commit-config.yaml lists; needs neither PyTorch nor ROS
 	$(LINT)/bin/pre-commit run --all-files

@@ -15,6 +15,7 @@ from importlib import import_module
 from types import ModuleType
 
 import dense_perception
+from dense_perception.commands.interrupts import EXIT_CODE, obeyed
 from dense_perception.commands.verbs import HEADINGS, Verb, resolve
 from dense_perception.core.errors import DensePerceptionError
 from dense_perception.core.machine import numpy_advice
@@ -48,12 +49,23 @@ examples:
   dense-perception VERB --help
 """
 
-DONE, DONE_WITH_PROBLEMS, FAILED, INTERRUPTED = 0, 1, 2, 130
+DONE, DONE_WITH_PROBLEMS, FAILED, INTERRUPTED = 0, 1, 2, EXIT_CODE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (``sys.argv`` by default) and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    with obeyed() as interrupted:
+        try:
+            return _guarded(words)
+        except Exception:
+            if not interrupted.is_set():
+                raise
+            print("interrupted", file=sys.stderr)
+            return INTERRUPTED
+
+
+def _guarded(words: list[str]) -> int:
     try:
         code = _dispatch(words)
         sys.stdout.flush()

@@ -207,9 +207,9 @@ def intrinsics_from_info(
     region of interest and binning. An image that was resized since, keeping its shape, is accepted
     and the intrinsics are scaled with it.
 
-    :raises InputError: if the calibration is empty (zero or NaN focal length or size), no
-        camera's (a field of view below 1 or above 170 degrees) or belongs to an image of another
-        shape.
+    :raises InputError: if the calibration is empty (zero focal length or size), holds NaN or
+        infinity in K, R or P, is no camera's (a field of view below 1 or above 170 degrees) or
+        belongs to an image of another shape.
     """
     if info.width == 0 or info.height == 0:
         raise InputError(
@@ -238,6 +238,13 @@ def intrinsics_from_info(
             f"pixels, a field of view of {sensor.horizontal_fov_deg:.3g} degrees, expected "
             f"{low:g} to {high:g}: give {name} in pixels of the full image, not normalised"
         )
+    for name, matrix in (("K", info.k), ("R", info.r), ("P", info.p)):
+        values = np.asarray(matrix, np.float64)
+        if not np.isfinite(values).all():  # also in the one that is not used: it is published on
+            raise InputError(
+                f"{name} of camera_info is not usable: it is {values.tolist()}, expected finite "
+                "numbers: calibrate the camera again"
+            )
     if not rectified:
         with suppress(InputError):  # calibration_doubt says so; the depths are still right
             sensor = replace(sensor, lens=lens_of(info))

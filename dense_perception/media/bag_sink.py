@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from dense_perception.core.camera import calibration_for_output
 from dense_perception.core.errors import DensePerceptionError, InputError
 from dense_perception.core.prediction import DepthKind, Prediction
-from dense_perception.core.storage import prepare_output_folder
+from dense_perception.core.storage import prepare_output_folder, scratch_folder
 from dense_perception.imaging.colorize import DepthColorizer
 from dense_perception.imaging.messages import stamp_fields
 from dense_perception.imaging.points import organised_xyzrgb
@@ -24,6 +25,8 @@ _FLOAT32 = 7
 
 class BagSink:
     """Writes ``FOLDER/bag``, an MCAP recording with the input's headers.
+
+    It has another name until it is closed, and an earlier result stays until then.
 
     Topics under ``/depth_node``: ``depth/image`` (32FC1 metres), ``depth/camera_info``,
     ``depth/color`` and, with ``points``, the organised XYZRGB cloud.
@@ -50,12 +53,16 @@ class BagSink:
         prepare_output_folder(folder, overwrite=overwrite)
         self.path = folder / "bag"
         if self.path.exists():
-            _remove_bag(self.path)
+            _check_is_ours(self.path)
         from rosbags.rosbag2 import StoragePlugin, Writer
         from rosbags.typesys import Stores, get_typestore
 
         self._typestore: Any = get_typestore(Stores.ROS2_HUMBLE)
-        self._writer: Any = Writer(self.path, version=8, storage_plugin=StoragePlugin.MCAP)
+        self._stack = ExitStack()
+        # The writer names the file after its folder, and the final name is for whole bags.
+        self._scratch = self._stack.enter_context(scratch_folder(folder, ".bag-"))
+        path = self._scratch / self.path.name
+        self._writer: Any = Writer(path, version=8, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
         self._colorizer = DepthColorizer()
         self._connections: dict[str, Any] = {}
@@ -86,10 +93,18 @@ class BagSink:
         self.written += 1
 
     def close(self) -> None:
-        """Write the index and metadata.yaml; without it the bag needs salvage."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        """Write the index and metadata.yaml, and give the bag its name; safe to repeat.
+
+        :raises OSError: if the disk does not take it.
+        """
+        with self._stack:
+            writer, self._writer = self._writer, None
+            if writer is None:
+                return
+            writer.close()
+            if self.path.exists():
+                os.replace(self.path, self._scratch / "earlier")
+            os.replace(self._scratch / self.path.name, self.path)
 
     def _send(self, item: SourceItem, topic: str, message: Any) -> None:
         msgtype = message.__msgtype__
@@ -161,8 +176,8 @@ class BagSink:
         )
 
 
-def _remove_bag(path: Path) -> None:
-    """Delete an earlier result of this sink, and nothing else.
+def _check_is_ours(path: Path) -> None:
+    """An earlier result of this sink may be replaced, and nothing else.
 
     :raises InputError: if it holds anything that is not an earlier result.
     """
@@ -173,11 +188,11 @@ def _remove_bag(path: Path) -> None:
             with BagReader(path) as bag:
                 is_ours = all(topic.name.startswith(f"{NAMESPACE}/") for topic in bag.topics)
         except InputError:
-            # Cut before the first message: only a run leaves its summary beside such a thing.
+            # Cut before the first message, as older versions left it when they were killed: only a
+            # run leaves its summary beside such a thing.
             is_ours = (path.parent / "run.json").is_file() and "metadata.yaml" not in names
     if not is_ours:
         raise InputError(
             f"{path} is not an earlier answer of this command and is not replaced: move it away "
             "or choose another --output"
         )
-    shutil.rmtree(path)

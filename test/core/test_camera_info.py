@@ -87,6 +87,15 @@ def test_focal_lengths_that_no_camera_has(fx: float, named: str) -> None:
         intrinsics_from_info(info_of(k=[fx, *K[1:]]), 641, 479)
 
 
+@pytest.mark.parametrize("matrix", ["k", "r", "p"])
+@pytest.mark.parametrize("rectified", [False, True])
+def test_numbers_that_are_none_are_refused_in_every_matrix(matrix: str, rectified: bool) -> None:
+    values = [*getattr(info_of(), matrix)]
+    values[1] = float("nan")
+    with pytest.raises(InputError, match=f"{matrix.upper()} of camera_info .* finite numbers"):
+        intrinsics_from_info(info_of(**{matrix: values}), 641, 479, rectified=rectified)
+
+
 def test_an_image_that_is_not_rectified_has_the_lens_of_its_calibration() -> None:
     lens = Lens(False, (0.1, -0.2, 0.0, 0.0, 0.05))
     assert intrinsics_from_info(info_of(), 641, 479).lens == lens
