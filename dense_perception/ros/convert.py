@@ -21,7 +21,9 @@ from dense_perception.imaging.encode import encode_compressed_depth, encode_jpeg
 from dense_perception.imaging.encodings import DEPTH_ENCODINGS, IMAGE_ENCODINGS
 from dense_perception.imaging.messages import ImageReader, is_compressed
 from dense_perception.imaging.points import write_points
+from dense_perception.ros.decoder_output import DecoderOutput
 
+_decoder_output = DecoderOutput()
 _BIG_ENDIAN_MACHINE = sys.byteorder == "big"
 _MAX_UINT16 = 65535
 # Of the encodings that are published: channels and type.
@@ -57,7 +59,9 @@ def rgb_from_message(
         known = message.encoding in IMAGE_ENCODINGS or message.encoding in DEPTH_ENCODINGS
         if not known and (bridge := image_bridge()) is not None:
             return _bridged(bridge, message)
-    return (reader or ImageReader()).rgb(message)
+        return (reader or ImageReader()).rgb(message)
+    with _decoder_output.caught():
+        return (reader or ImageReader()).rgb(message)
 
 
 @cache

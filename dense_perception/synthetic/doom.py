@@ -10,7 +10,10 @@ from __future__ import annotations
 import functools
 import math
 import os
+import shlex
+import sys
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +23,7 @@ import numpy as np
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import BackendError
+from dense_perception.core.storage import scratch_folder
 from dense_perception.data.sample import Sample
 from dense_perception.imaging.resize import resample
 from dense_perception.synthetic.bank import held_out
@@ -36,6 +40,12 @@ PIXEL_STRETCH = 1.2  # Doom's pixels are taller than wide on a 4:3 screen
 EYE_UNITS = 41.0
 FRAMES_PER_SHARD = 100
 MAX_DISAGREEMENT = 0.05
+_BECOME_ENGINE = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 @dataclass(frozen=True)
@@ -137,10 +147,13 @@ class Tour:
         game.set_seed(seed)
         game.set_episode_timeout(0)
         # The engine writes its settings and saves where it is started: give it a place of its own.
-        self._scratch = tempfile.TemporaryDirectory(prefix="vizdoom_")
-        game.set_doom_config_path(str(Path(self._scratch.name) / "vizdoom.ini"))
+        self._stack = ExitStack()
+        scratch = scratch_folder(Path(tempfile.gettempdir()), "vizdoom_")
+        folder = self._stack.enter_context(scratch)
+        game.set_doom_config_path(str(folder / "vizdoom.ini"))
+        game.set_vizdoom_path(str(_launcher(Path(vizdoom.__file__).with_name("vizdoom"), folder)))
         here = os.getcwd()
-        os.chdir(self._scratch.name)
+        os.chdir(folder)
         try:
             game.init()
         finally:
@@ -154,7 +167,7 @@ class Tour:
 
     def __exit__(self, *_: object) -> None:
         self._game.close()
-        self._scratch.cleanup()
+        self._stack.close()
 
     def view(self, rng: np.random.Generator, width: int, height: int, scene: int) -> Sample | None:
         """One frame from a random place, or None when the place or the view will not do."""
@@ -235,6 +248,20 @@ class Tour:
             return False
         wrong = np.abs(ours - theirs)[known] > 0.5 + 0.1 * ours[known]
         return float(wrong.mean()) < MAX_DISAGREEMENT
+
+
+def _launcher(engine: Path, folder: Path) -> Path:
+    """A program that becomes the engine, and ends when the process that started it does.
+
+    The engine waits for orders for ever, also of a process that was killed.
+    """
+    if not sys.platform.startswith("linux") or not engine.is_file():
+        return engine
+    script = folder / "start_vizdoom"
+    words = [sys.executable, "-c", _BECOME_ENGINE, str(os.getpid()), str(engine)]
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+    script.chmod(0o700)
+    return script
 
 
 def screen_camera(fov_deg: float) -> Intrinsics:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import struct
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,7 @@ import pytest
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
 from dense_perception.synthetic import doom, doom_depth, doom_map
+from test.support.processes import is_running
 
 NONE = 0xFFFF
 
@@ -214,3 +219,32 @@ def test_frames_of_a_real_game(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not list(tmp_path.iterdir()), "the engine leaves nothing behind"
     assert not np.array_equal(first[0].rgb_hwc, first[1].rgb_hwc)
     assert set(doom._maps("val")).isdisjoint(doom._maps("train"))
+
+
+def test_the_engine_ends_with_a_killed_parent(tmp_path: Path) -> None:
+    script = (
+        "import time\n"
+        "from dense_perception.synthetic import doom\n"
+        "wad, name = doom._maps('val')[0]\n"
+        "with doom.Tour(doom.read_map(wad, name), wad):\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    try:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"ready\n"
+        children = Path(f"/proc/{parent.pid}/task").glob("*/children")
+        engines = [int(pid) for path in children for pid in path.read_text().split()]
+        assert engines
+    finally:
+        parent.kill()
+        parent.wait()
+    deadline = time.monotonic() + 10
+    while any(is_running(pid) for pid in engines):
+        assert time.monotonic() < deadline, "the engine goes on"
+        time.sleep(0.05)

@@ -21,6 +21,7 @@ from dense_perception.data.corpus import Corpus
 from dense_perception.data.sample import Sample
 from dense_perception.data.shards import shard_path
 from dense_perception.synthetic import generate
+from test.support.processes import is_running
 
 
 def sample(value: int, width: int = 8, height: int = 6) -> Sample:
@@ -184,7 +185,7 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
         assert len(children) >= 2
         parent.send_signal(signal.SIGKILL)
         parent.wait(10)
-        _wait(lambda: not any(_is_running(pid) for pid in children))
+        _wait(lambda: not any(is_running(pid) for pid in children))
     finally:
         parent.kill()
         parent.wait(10)
@@ -199,10 +200,3 @@ def _wait(condition: Callable[[], bool], seconds: float = 30) -> None:
 
 def _children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
