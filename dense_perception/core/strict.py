@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from dense_perception.core.storage import read_file
 T = TypeVar("T")
 
 _MAX_BYTES, _MAX_VALUES, _MAX_DEPTH = 64 << 10, 20_000, 24
+_BRACKETS, _MAX_BRACKETS = re.compile(r"[][{}]"), 200
 
 
 def yaml_file(path: Path, what: str, error: type[DensePerceptionError]) -> object:
@@ -36,7 +38,9 @@ def yaml_file(path: Path, what: str, error: type[DensePerceptionError]) -> objec
     except InputError as problem:
         raise error(f"cannot read {what}: {problem}") from problem
     try:
-        loader = yaml.SafeLoader(text.decode("utf-8"))
+        decoded = text.decode("utf-8")
+        check_nesting(decoded, f"cannot read {what} {path}", error)
+        loader = yaml.SafeLoader(decoded)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -51,6 +55,18 @@ def yaml_file(path: Path, what: str, error: type[DensePerceptionError]) -> objec
         why = " ".join(str(problem).split())
         raise error(f"cannot read {what} {path}: {why}") from problem
     return plain(data, str(path), error)
+
+
+def check_nesting(text: str, where: str, error: type[DensePerceptionError]) -> None:
+    """Before a YAML text is parsed, which takes seconds for some thousand brackets.
+
+    :raises DensePerceptionError: an ``error``, if over 200 brackets are open at once.
+    """
+    depth = 0
+    for bracket in _BRACKETS.finditer(text):
+        depth += 1 if bracket[0] in "[{" else -1
+        if depth > _MAX_BRACKETS:
+            raise error(f"{where}: it is nested too deeply")
 
 
 def json_value(text: str, where: str, error: type[DensePerceptionError]) -> object:

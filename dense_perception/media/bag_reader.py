@@ -20,6 +20,7 @@ import yaml
 
 from dense_perception.core.errors import InputError
 from dense_perception.core.storage import require_regular_file
+from dense_perception.core.strict import check_nesting
 from dense_perception.media import foxglove
 from dense_perception.media.mcap_file import McapFile
 from dense_perception.media.ros1_file import Ros1File
@@ -34,7 +35,9 @@ from dense_perception.media.stored import (
 
 BAG_SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd", ".bag")
 _EXPECTED = "give a bag folder or a .mcap, .db3 or .bag file"
-_MAX_METADATA_BYTES = 4 << 20
+_MAX_METADATA_BYTES = 1 << 20
+# Ten times faster: the metadata of some hundred topics take seconds otherwise.
+_Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MAX_QOS_BYTES = 1 << 16
 _KNOWN_ENCODINGS = ("cdr", "ros1")
 _KINDS: dict[str, Callable[[Path, Note], StorageFile]] = {".db3": SqliteFile, ".bag": Ros1File}
@@ -318,8 +321,10 @@ def _read_metadata(path: Path) -> tuple[dict[str, Any], str]:
         return {}, "there is no metadata.yaml"
     try:
         if file.stat().st_size > _MAX_METADATA_BYTES:
-            return {}, "its metadata.yaml is over 4 MiB"
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
+            return {}, "its metadata.yaml is over 1 MiB"
+        text = file.read_text(encoding="utf-8")
+        check_nesting(text, file.name, InputError)
+        data = yaml.load(text, _Loader)["rosbag2_bagfile_information"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError) as error:
         return {}, f"{type(error).__name__} in metadata.yaml"
     if not isinstance(data, dict):

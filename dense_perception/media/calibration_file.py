@@ -14,6 +14,7 @@ import yaml
 from dense_perception.core.camera import RegionOfInterest, intrinsics_from_info
 from dense_perception.core.errors import InputError
 from dense_perception.core.storage import read_file
+from dense_perception.core.strict import check_nesting
 
 _MOST_BYTES = 1_000_000
 # Each entry's names: camera_calibration and OpenCV's sample, then messages of ROS 2 and ROS 1.
@@ -55,6 +56,7 @@ def read_calibration(path: Path) -> FileCalibration:
     try:
         # A name in a comment may be in any encoding.
         text = read_file(path, _MOST_BYTES).decode("utf-8-sig", "replace")
+        check_nesting(text, path.name, InputError)
         # OpenCV's first line is not the directive that YAML knows.
         data = next(iter(yaml.load_all(re.sub(r"^%YAML:.*", "", text), _Loader)), None)
     except (InputError, ValueError, yaml.YAMLError, RecursionError) as error:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
-from dense_perception.core.errors import InputError
-from dense_perception.core.strict import Entries, number, read, replaced
+from dense_perception.core.errors import CardError, InputError
+from dense_perception.core.strict import Entries, number, read, replaced, yaml_file
 
 
 @dataclass(frozen=True)
@@ -124,3 +126,14 @@ def test_single_entries() -> None:
     with pytest.raises(InputError, match=r"card: task is \['depth'\], expected one of \['depth'\]"):
         entries.choice("task", ["depth"], ("depth",))
     assert entries.number("x", 2, 0, float("inf")) == 2
+
+
+def test_thousands_of_brackets_are_refused_before_they_are_parsed(tmp_path: Path) -> None:
+    path = tmp_path / "deep.yaml"
+    path.write_text("[" * 30_000 + "]" * 30_000)
+    begin = time.process_time()
+    with pytest.raises(CardError, match="nested too deeply"):
+        yaml_file(path, "the model card", CardError)
+    assert time.process_time() - begin < 0.5
+    path.write_text("names: [" + "[a], " * 1000 + "]")
+    assert yaml_file(path, "the model card", CardError) == {"names": [["a"]] * 1000}

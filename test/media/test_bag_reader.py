@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -471,3 +472,13 @@ def mcap_of(msgtype: str, encoding: str, data: bytes) -> bytes:
             MAGIC,
         ]
     )
+
+
+def test_metadata_of_brackets_costs_no_time(tmp_path: Path) -> None:
+    path = bags.write_bag(tmp_path / "bag", recording()[:4])
+    (path / "metadata.yaml").write_text("[" * 900_000)
+    begin = time.process_time()
+    with BagReader(path) as bag:
+        assert sum(1 for _ in bag.messages(["/camera/image"])) == 2
+        assert "InputError in metadata.yaml" in bag.problems[0]
+    assert time.process_time() - begin < 1.0
