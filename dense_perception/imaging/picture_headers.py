@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dense_perception.core.errors import InputError
-from dense_perception.core.limits import MAX_JPEG_SCANS
+from dense_perception.core.limits import MAX_JPEG_SCANS, MAX_SCANNED_PIXELS
 from dense_perception.imaging.boxed_headers import avif_size, is_boxed
 from dense_perception.imaging.tiff_header import tiff_size
 
@@ -22,6 +22,7 @@ PNG_START = b"\x89PNG\r\n\x1a\n"
 # and between segments it passes over whatever is no marker.
 _MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
 _PNM_FIELD = re.compile(rb"(?:\s|#[^\n]*\n)*(\d{1,9})")
+_PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 _PNM_SAMPLES = {b"P2": 1, b"P3": 3, b"P5": 1, b"P6": 3}
 # Starts of what is no picture that OpenCV reads, and what to do about it.
 _REFUSED = (
@@ -44,6 +45,7 @@ class Header:
     """``kind`` is the format's name; ``bits`` of 16-bit pixels that count, 0 where it is open.
 
     ``peak`` is the value of white where it is another than 255 and decoders do not heed it, else 0.
+    A decoder holds a ``progressive`` JPEG whole before it makes pixels of it, in 9 bytes for 3.
     """
 
     kind: str
@@ -51,6 +53,7 @@ class Header:
     height: int
     bits: int = 0
     peak: int = 0
+    progressive: bool = False
 
 
 def read_header(raw: memoryview, max_scans: int = MAX_JPEG_SCANS) -> Header:
@@ -59,7 +62,7 @@ def read_header(raw: memoryview, max_scans: int = MAX_JPEG_SCANS) -> Header:
     """
     head = bytes(raw[:32])
     if head.startswith(b"\xff\xd8"):
-        return Header("JPEG", *_jpeg_size(raw, max_scans))
+        return _jpeg(raw, max_scans)
     for matches, read in _READERS:
         if matches(head):
             return read(raw)
@@ -102,20 +105,20 @@ def png_size(raw: memoryview) -> tuple[int, int]:
     raise cut
 
 
-def _jpeg_size(raw: memoryview, max_scans: int) -> tuple[int, int]:
+def _jpeg(raw: memoryview, max_scans: int) -> Header:
     """Walk the markers as libjpeg does: frame header, number of scans, end of the image."""
     cut = InputError(f"the JPEG picture is cut off after {len(raw)} bytes: send it again")
     data = bytes(raw)
-    size: tuple[int, int] | None = None
+    header: Header | None = None
     position, scans = 2, 0
     while (found := _MARKER.search(data, position)) is not None:
         marker, position = found[1][0], found.end()
         if marker == 0xD9:
-            if size is None:
+            if header is None:
                 raise InputError("the JPEG picture has no frame header: it is damaged")
             if not scans:
                 raise cut
-            return size
+            return header
         if marker == 0xD8:
             raise InputError("the JPEG picture starts twice: it is damaged")
         if position + 2 > len(data):
@@ -126,10 +129,10 @@ def _jpeg_size(raw: memoryview, max_scans: int) -> tuple[int, int]:
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             if position + 7 > len(data):
                 break
-            if size is not None:
+            if header is not None:
                 raise InputError("the JPEG picture has two frame headers: it is damaged")
             height, width = struct.unpack_from(">HH", data, position + 3)
-            size = (width, height)
+            header = Header("JPEG", width, height, progressive=marker in _PROGRESSIVE)
         position += length
         if marker == 0xDA:
             scans += 1
@@ -137,6 +140,11 @@ def _jpeg_size(raw: memoryview, max_scans: int) -> tuple[int, int]:
                 raise InputError(
                     f"the JPEG picture has over {max_scans} scans, expected about ten: save it "
                     "again"
+                )
+            if header is not None and scans * header.width * header.height > MAX_SCANNED_PIXELS:
+                raise InputError(
+                    f"the JPEG picture has {scans} scans of {header.width}x{header.height} pixels "
+                    "or more, expected about ten: save it again"
                 )
     # A hole before the end is not noticed: libjpeg fills it, warns on stderr and calls the picture
     # whole, and OpenCV passes no warning on. To find it, the Huffman codes would have to be read.

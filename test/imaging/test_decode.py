@@ -106,7 +106,7 @@ def png_claiming(width: int, height: int) -> bytes:
 
 
 def test_a_bomb_is_refused_from_its_header() -> None:
-    with pytest.raises(InputError, match=r"60000x60000.*120 million"):
+    with pytest.raises(InputError, match=r"60000x60000.*96 million"):
         decode_compressed(png_claiming(60_000, 60_000))
     with pytest.raises(InputError, match="56x40"):
         decode_compressed(encode(".jpg", scene()), max_pixels=56 * 40 - 1)
@@ -183,6 +183,26 @@ def test_a_picture_of_many_scans_is_refused() -> None:
     at = data.rindex(b"\xff\xda")
     with pytest.raises(InputError, match="over 200 scans"):
         decode_compressed(data[:at] + data[at:-2] * 300 + data[-2:])
+
+
+@pytest.mark.parametrize(
+    ("size", "repeats", "named"),
+    [
+        ((4000, 4000), 190, r"has 76 scans of 4000x4000 pixels or more"),
+        ((6000, 6000), 1, "progressive JPEG picture is 6000x6000, expected at most 33.6 million"),
+    ],
+)
+def test_a_progressive_picture_costs_no_more_than_another(
+    size: tuple[int, int], repeats: int, named: str
+) -> None:
+    """Small files that claim a large area: scans cost time, and all of it is held at once."""
+    options = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
+    data = bytearray(cv2.imencode(".jpg", np.zeros((30, 40, 3), np.uint8), options)[1].tobytes())
+    at = data.index(b"\xff\xc2")
+    data[at + 5 : at + 9] = size[0].to_bytes(2, "big") + size[1].to_bytes(2, "big")
+    last = data.rindex(b"\xff\xda")
+    with pytest.raises(InputError, match=named):
+        decode_compressed(bytes(data[:last] + data[last:-2] * repeats + data[-2:]))
 
 
 def test_a_bitmap_larger_than_its_bytes_is_refused() -> None:
