@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dense_perception.commands.output import print_json, show
+from dense_perception.ros.processes import interrupt_on_signals
 from test.fuzz.worker import FuzzReport, fuzz, table_of
 
 COUNTS = {"messages": 100_000, "dds": 10_000, "bags": 10_000, "cards": 2_000, "images": 5_000}
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     below.add_argument("--backend", help="(default: openvino where it is installed)")
     below.add_argument("--log", type=Path, help="file for the node's output")
     options = parser.parse_args(arguments)
+    interrupt_on_signals()
     commands: dict[str, Callable[[argparse.Namespace], int]] = {
         "kills": _kills,
         "segments": _segments,

@@ -65,9 +65,13 @@ def fuzz_dds(*, seed: int, count: int, quiet: bool = True) -> FuzzReport:
                 log=folder / f"{transport}_{source}.log",
                 environment=environment,
             )
-            with node, Probe(domain) as probe:
-                node.wait_for_text("waiting for images", _START_S)
-                _Phase(probe, node, transport, source, report).run(part, bar)
+            try:
+                with node, Probe(domain) as probe:
+                    node.wait_for_text("waiting for images", _START_S)
+                    _Phase(probe, node, transport, source, report).run(part, bar)
+            except KeyboardInterrupt:
+                report.count = bar.n
+                break
     report.seconds = time.monotonic() - begin
     return report
 

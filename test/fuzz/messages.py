@@ -15,7 +15,6 @@ from typing import Any
 import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
-from dense_perception.ros.depth_outputs import DepthOutputs, PointOutputs
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2, PointField
 from std_msgs.msg import Header
 
@@ -24,6 +23,7 @@ from dense_perception.imaging.encodings import DEPTH_ENCODINGS, IMAGE_ENCODINGS
 from dense_perception.ros.batch import Received, answer_batch
 from dense_perception.ros.camera import Camera
 from dense_perception.ros.convert import CloudWriter, camera_info_message
+from dense_perception.ros.outputs import DepthOutputs, PointOutputs
 from dense_perception.ros.params import DepthParameters
 from dense_perception.runtime.perceiver import Perceiver
 from test.fuzz.mutations import ODD_TEXTS, pick
