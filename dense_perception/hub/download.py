@@ -22,6 +22,7 @@ from dense_perception.core.storage import (
     cache_dir,
     file_sha256,
     read_json,
+    scratch_folder,
     user_path,
     write_json,
 )
@@ -91,13 +92,6 @@ def _transfer(
     import requests
 
     part = target.with_name(f".{target.name}.part")
-    fetcher = pooch.create(
-        path=target.parent,
-        base_url="",
-        registry={target.name: None},
-        urls={target.name: url},
-        retry_if_failed=retries,
-    )
     pooch.get_logger().setLevel("ERROR")
 
     def downloader(address: str, output: str, _: Any) -> None:
@@ -110,7 +104,17 @@ def _transfer(
             raise _Final(error) from error.__cause__
 
     try:
-        fetcher.fetch(target.name, downloader=downloader)
+        # pooch makes files of its own beside the final one, which stay if we are killed.
+        with scratch_folder(target.parent, ".fetch-") as folder:
+            fetcher = pooch.create(
+                path=folder,
+                base_url="",
+                registry={target.name: None},
+                urls={target.name: url},
+                retry_if_failed=retries,
+            )
+            fetcher.fetch(target.name, downloader=downloader)
+            os.replace(folder / target.name, target)
     except _Final as final:
         raise final.error from final.__cause__
     except requests.exceptions.RequestException as error:
