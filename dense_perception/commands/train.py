@@ -44,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser, "corpus to validate on; repeats; default: the last 5 %% of the data, not trained on"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="run folder")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run in --out, if one is begun"
+    )
     parser.add_argument(
         "--init",
         type=Path,

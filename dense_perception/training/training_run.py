@@ -124,7 +124,8 @@ def train(options: TrainOptions, on_record: Report) -> dict[str, float]:
     if options.teacher and not classes:
         classes = _taught_classes(config, options.teacher)
     options.out.mkdir(parents=True, exist_ok=True)
-    if not options.resume and (options.out / run_folder.STATE_FILE).exists():
+    is_begun = (options.out / run_folder.STATE_FILE).exists()
+    if is_begun and not options.resume:
         raise TrainingError(
             f"{options.out} already holds a run: go on with it (--resume), or choose another --out"
         )
@@ -144,7 +145,8 @@ def train(options: TrainOptions, on_record: Report) -> dict[str, float]:
             **({"teacher": options.teacher.name} if options.teacher else {}),
         },
         initial=file_of(options.initial) if options.initial else None,
-        resume=options.resume,
+        # A run that was killed before it saved anything begins again with the same command.
+        resume=options.resume and is_begun,
         placement=Placement(device, options.devices, options.nodes),
         workers=_workers(device, options.devices) if options.workers is None else options.workers,
         tensorboard=options.tensorboard,

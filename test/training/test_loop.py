@@ -327,7 +327,8 @@ def test_the_command_trains_and_does_not_overwrite(
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(CONFIG.to_dict()), encoding="utf-8")
     words = (str(path), "--data", str(corpus.root), "--out", str(tmp_path / "run"), "--threads=1")
-    assert command.main(arguments(*words, "--steps", "1", "--json")) == 0
+    # Nothing is begun yet: the command of a script that is started again.
+    assert command.main(arguments(*words, "--steps", "1", "--json", "--resume")) == 0
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert records[-1]["kind"] == "validation"
     assert smallest / 2 > 0, "the process still flushes small numbers to zero"
