@@ -18,6 +18,7 @@ from test.fuzz.mutations import NUMBERS, damaged, pick
 
 Damage = Callable[[bytes, np.random.Generator], bytes]
 PNG = b"\x89PNG\r\n\x1a\n"
+_LARGE = 1 << 20
 SIZES = (0, 1, 7, 100, 5000, 30_000, 65_535, 65_536, 2**24 - 1, 2**31 - 1)
 """What widths and heights are set to."""
 
@@ -74,6 +75,8 @@ def depth_png(rng: np.random.Generator) -> bytes:
 def broken(data: bytes, rng: np.random.Generator) -> bytes:
     """Damaged by its format's structure, or anywhere, or both."""
     for _ in range(int(pick(rng, (0, 1, 1, 2, 3)))):
+        if len(data) > _LARGE:  # repeated thousands of times, and that again
+            break
         # What is damaged may leave no structure for the next.
         with suppress(struct.error, IndexError, ValueError, KeyError):
             data = _by_structure(data)(data, rng)
