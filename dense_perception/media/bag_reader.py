@@ -6,6 +6,7 @@ often missing, edited or of another recording, and only give the files' order an
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 import tempfile
@@ -354,7 +355,8 @@ def _storage_files(path: Path, metadata: dict[str, Any]) -> tuple[list[Path], li
     present: list[Path] = []
     missing: list[str] = []
     for name in dict.fromkeys(names):
-        found = [path / each for each in (name, f"{name}.zstd") if (path / each).exists()]
+        # Not Path.exists, which raises for a name that is too long to be one.
+        found = [path / n for n in (name, f"{name}.zstd") if os.path.exists(path / n)]
         if found and name.endswith(BAG_SUFFIXES):
             present.append(found[0])
         else:

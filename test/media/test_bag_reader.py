@@ -482,3 +482,11 @@ def test_metadata_of_brackets_costs_no_time(tmp_path: Path) -> None:
         assert sum(1 for _ in bag.messages(["/camera/image"])) == 2
         assert "InputError in metadata.yaml" in bag.problems[0]
     assert time.process_time() - begin < 1.0
+
+
+def test_names_too_long_for_a_file_are_missing(tmp_path: Path) -> None:
+    path = bags.write_bag(tmp_path / "bag", recording()[:2])
+    metadata = (path / "metadata.yaml").read_text()
+    (path / "metadata.yaml").write_text(metadata.replace("bag.mcap", "x" * 400 + ".mcap"))
+    with BagReader(path) as bag:
+        assert sum(1 for _ in bag.messages()) == 2
