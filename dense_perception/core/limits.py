@@ -9,5 +9,6 @@ MAX_JPEG_SCANS = 200
 MAX_SCANNED_PIXELS = 1_200_000_000
 """Pixels times scans of a JPEG: a second of decoding, though the scans be empty."""
 
-PROGRESSIVE_SHARE = 0.35
-"""Of the allowed pixels, how many a progressive JPEG may have: it takes three times the memory."""
+HELD_SHARE = {"progressive": 0.35, "animated": 0.2}
+"""Of the allowed pixels, how many a picture may have that a decoder holds whole: a progressive JPEG
+takes 9 bytes a pixel, an animated WebP 13."""

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from dense_perception.core.errors import InputError
-from dense_perception.core.limits import MAX_JPEG_SCANS, MAX_PIXELS, PROGRESSIVE_SHARE
+from dense_perception.core.limits import HELD_SHARE, MAX_JPEG_SCANS, MAX_PIXELS
 from dense_perception.imaging.encodings import Bytes, SignificantBits, check_pixels
 from dense_perception.imaging.picture_headers import PNG_START, png_size, read_header
 
@@ -43,8 +43,9 @@ def decode_compressed(
     kind, width, height = header.kind, header.width, header.height
     if width < 1 or height < 1:
         raise InputError(f"the {kind} picture claims {width}x{height} pixels: it is damaged")
-    if header.progressive:
-        check_pixels("progressive JPEG picture", width, height, int(max_pixels * PROGRESSIVE_SHARE))
+    if header.held:
+        most = int(max_pixels * HELD_SHARE[header.held])
+        check_pixels(f"{header.held} {kind} picture", width, height, most)
     check_pixels(f"{kind} picture", width, height, max_pixels)
     flags = cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_ANYCOLOR if keep_gray else cv2.IMREAD_COLOR)
     if not apply_orientation:

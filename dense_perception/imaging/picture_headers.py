@@ -45,7 +45,8 @@ class Header:
     """``kind`` is the format's name; ``bits`` of 16-bit pixels that count, 0 where it is open.
 
     ``peak`` is the value of white where it is another than 255 and decoders do not heed it, else 0.
-    A decoder holds a ``progressive`` JPEG whole before it makes pixels of it, in 9 bytes for 3.
+    ``held`` is "progressive" or "animated" where a decoder holds the whole before it makes pixels:
+    a key of :data:`dense_perception.core.limits.HELD_SHARE`, else empty.
     """
 
     kind: str
@@ -53,7 +54,7 @@ class Header:
     height: int
     bits: int = 0
     peak: int = 0
-    progressive: bool = False
+    held: str = ""
 
 
 def read_header(raw: memoryview, max_scans: int = MAX_JPEG_SCANS) -> Header:
@@ -132,7 +133,7 @@ def _jpeg(raw: memoryview, max_scans: int) -> Header:
             if header is not None:
                 raise InputError("the JPEG picture has two frame headers: it is damaged")
             height, width = struct.unpack_from(">HH", data, position + 3)
-            header = Header("JPEG", width, height, progressive=marker in _PROGRESSIVE)
+            header = Header("JPEG", width, height, held="progressive" * (marker in _PROGRESSIVE))
         position += length
         if marker == 0xDA:
             scans += 1
@@ -169,7 +170,8 @@ def _webp(raw: memoryview) -> Header:
     chunk = head[12:16]
     if chunk == b"VP8X":
         width = 1 + int.from_bytes(head[24:27], "little")
-        return Header("WebP", width, 1 + int.from_bytes(head[27:30], "little"))
+        height = 1 + int.from_bytes(head[27:30], "little")
+        return Header("WebP", width, height, held="animated" if head[20] & 2 else "")
     if chunk == b"VP8L":
         bits = int.from_bytes(head[21:25], "little")
         return Header("WebP", 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF))

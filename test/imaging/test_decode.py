@@ -205,6 +205,14 @@ def test_a_progressive_picture_costs_no_more_than_another(
         decode_compressed(bytes(data[:last] + data[last:-2] * repeats + data[-2:]))
 
 
+def test_an_animated_picture_costs_no_more_than_another() -> None:
+    sides = (5000 - 1).to_bytes(3, "little") * 2
+    extended = b"VP8X\x0a\0\0\0\x02\0\0\0" + sides  # the flag says that it is animated
+    data = b"RIFF" + (len(extended) + 4).to_bytes(4, "little") + b"WEBP" + extended
+    with pytest.raises(InputError, match=r"animated WebP .* 5000x5000, expected at most 19\.2"):
+        decode_compressed(data)
+
+
 def test_a_bitmap_larger_than_its_bytes_is_refused() -> None:
     data = bytearray(cv2.imencode(".bmp", np.zeros((4, 4, 3), np.uint8))[1].tobytes())
     assert decode_compressed(bytes(data)).shape == (4, 4, 3)
