@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dense_perception.commands.output import complain
+
 EXIT_CODE = 130
 _PATIENCE_S = 2.0
 
@@ -65,6 +67,7 @@ def _watch(
         if signal.SIGINT not in data or signal.getsignal(signal.SIGINT) is not handler:
             continue  # of a signal that somebody else handles
         if not answered.wait(patience_s):
-            print("interrupted", file=sys.stderr, flush=True)
+            complain("interrupted")
+            sys.stderr.flush()
             os._exit(EXIT_CODE)
         answered.clear()
