@@ -18,9 +18,10 @@ from pathlib import Path
 import pytest
 
 # A file stays on one worker, with what its fixtures made. Files come in the order of the folders,
-# which does not leave the longest ones to the end.
+# which does not leave the longest ones to the end. A crashed worker ends the run: one in its place
+# would get none of the files that the first one held, and the run would wait for them for ever.
 BESIDE = ["-m", "not ros and not gpu", "--numprocesses", "logical", "--maxprocesses", "4",
-          "--dist", "loadfile", "--no-loadscope-reorder"]  # fmt: skip
+          "--dist", "loadfile", "--no-loadscope-reorder", "--max-worker-restart", "0"]  # fmt: skip
 ALONE = ["-m", "ros or gpu"]
 NOTHING = pytest.ExitCode.NO_TESTS_COLLECTED
 
