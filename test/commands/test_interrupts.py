@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,14 +10,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from dense_perception import cli
-from dense_perception.commands.verbs import VERBS, Verb
 from test.support.endless import write_endless_artefact
 from test.support.run_command import picture, save
 
@@ -88,27 +85,21 @@ def test_a_model_that_never_ends_is_stopped_by_a_signal(
         assert "Traceback" not in (process.stderr.read() if process.stderr else "")
 
 
-def modules(verbs: dict[str, Verb] = VERBS, before: str = "") -> Iterator[tuple[str, str]]:  # type: ignore[assignment]
+# In a process of its own: what other tests have loaded must not be interrupted.
+EVERY_COMMAND = """
+import contextlib, io, json, signal, sys, time
+from importlib import import_module
+from dense_perception import cli
+from dense_perception.commands.verbs import VERBS
+
+def modules(verbs, before=""):
     for name, verb in verbs.items():
         if verb.module:
-            yield f"{before}{name}", verb.module
-        yield from modules(dict(verb.kinds), f"{before}{name} ")
+            yield before + name, verb.module
+        yield from modules(dict(verb.kinds), before + name + " ")
 
-
-@pytest.mark.parametrize(
-    ("words", "name"), list(modules()), ids=lambda value: str(value).split(".")[-1]
-)
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ImportError, RuntimeError])
-def test_every_command_that_is_interrupted_ends_with_130(
-    words: str,
-    name: str,
-    error: type[BaseException],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Also where a compiled module makes another error of it, as some do while they are loaded."""
-
-    def interrupted(_: object) -> int:
+def interrupted(error):
+    def main(options):
         try:
             signal.raise_signal(signal.SIGINT)
             time.sleep(1)
@@ -117,14 +108,30 @@ def test_every_command_that_is_interrupted_ends_with_130(
                 raise
             raise error("numpy failed to load") from interrupt
         return 0
+    return main
 
-    module: ModuleType = import_module(name)
-    monkeypatch.setattr(module, "add_arguments", lambda _: None)
-    monkeypatch.setattr(module, "main", interrupted)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        assert cli.main(words.split()) == 130
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert capsys.readouterr().err == "interrupted\n"
+signal.signal(signal.SIGINT, signal.default_int_handler)
+found = {}
+for words, name in modules(VERBS):
+    module = import_module(name)
+    module.add_arguments = lambda parser: None
+    for error in (KeyboardInterrupt, ImportError, RuntimeError):
+        module.main = interrupted(error)
+        with contextlib.redirect_stderr(io.StringIO()) as text:
+            code = cli.main(words.split())
+        default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        found[f"{words}, {error.__name__}"] = [code, text.getvalue(), default]
+print(json.dumps(found))
+"""
+
+
+def test_every_command_that_is_interrupted_ends_with_130() -> None:
+    """Also where a compiled module makes another error of it, as some do while they are loaded."""
+    done = subprocess.run(
+        [sys.executable, "-c", EVERY_COMMAND], check=True, capture_output=True, text=True
+    )
+    found = json.loads(done.stdout)
+    assert len(found) > 3 * 12
+    assert {
+        case: what for case, what in found.items() if what != [130, "interrupted\n", True]
+    } == {}
