@@ -116,7 +116,8 @@ def test_recorder(tmp_path: Path, ros_environment: dict[str, str], probe: Probe)
     )
     player = ChildProcess(
         "dense_perception.cli",
-        ["replay", str(bag), "--wait-for-subscribers", "20", "--rate", "2"],
+        # Long enough for a second heartbeat of Fast DDS (3 s), which sends what the first missed.
+        ["replay", str(bag), "--wait-for-subscribers", "20", "--rate", "0.6"],
         log=tmp_path / "replay.log",
         environment=ros_environment,
     )

@@ -34,6 +34,6 @@ BAD_IMAGES = {
     "zero height": (set_fields(height=0), "the image is 64x0 pixels"),
     "unknown encoding": (set_fields(encoding="rgb9"), "unknown image encoding 'rgb9'"),
     "depth instead": (set_fields(encoding="32FC1", step=256), "which is depth"),
-    "huge claim": (set_fields(width=2**31, height=2**31, step=2**32 - 1), "step is"),
+    "huge claim": (set_fields(width=2**31, height=2**31, step=2**32 - 1), "at most 96 million"),
     "odd yuv": (set_fields(encoding="yuv422", width=63), "expected an even number"),
 }

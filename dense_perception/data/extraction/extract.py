@@ -158,7 +158,7 @@ def _plan(options: ExtractOptions) -> tuple[list[tuple[Span, int]], list[tuple[s
 
 
 def _run(
-    spans: Sequence[Span], options: ExtractOptions, on_seen: Callable[[int], None]
+    spans: Sequence[Span], options: ExtractOptions, on_seen: Callable[[int], object]
 ) -> Iterator[tuple[int, Progress]]:
     """Each span's result as it comes: processes for the recordings, threads within each."""
     workers = max(1, options.workers)
@@ -197,7 +197,7 @@ def _run(
 
 
 def _failing(
-    span: Span, settings: Settings, threads: int, on_seen: Callable[[int], None]
+    span: Span, settings: Settings, threads: int, on_seen: Callable[[int], object]
 ) -> Progress:
     """A recording that cannot be read becomes a problem, and the others go on."""
     keep_freed_memory()
@@ -209,7 +209,7 @@ def _failing(
         return Progress(problems=[str(error)])
 
 
-def _count(seen: Queue[int | None], on_seen: Callable[[int], None]) -> None:
+def _count(seen: Queue[int | None], on_seen: Callable[[int], object]) -> None:
     while (count := seen.get()) is not None:
         on_seen(count)
 

@@ -91,7 +91,7 @@ def extract_span(
     span: Span,
     settings: Settings,
     threads: int = 1,
-    on_seen: Callable[[int], None] = lambda count: None,
+    on_seen: Callable[[int], object] = lambda count: None,
 ) -> Progress:
     """Write the frames of ``span`` as shards of its corpus; those that are there are kept.
 
@@ -150,7 +150,7 @@ class _Extraction:
         self._last_ns = progress.stamp_ns
         self._seen, self._still = progress.seen, progress.still
 
-    def jobs(self, on_seen: Callable[[int], None]) -> Iterator[Callable[[], _Result]]:
+    def jobs(self, on_seen: Callable[[int], object]) -> Iterator[Callable[[], _Result]]:
         """What is to be computed for each frame that is taken, in order."""
         settings = self._settings
         interval_ns = 1e9 / settings.rate_hz if settings.rate_hz else 0
