@@ -34,6 +34,9 @@ KEYS = {
 EXTRAS = {
     "openvino": ("openvino", "openvino"),
     "tensorrt_rtx": ("tensorrt-rtx-cu13-bindings", "tensorrt_rtx"),
+    "av": ("av", "video"),
+    "h5py": ("h5py", "datasets"),
+    "scipy": ("scipy", "datasets"),
     "pooch": ("pooch", "fetch"),
     "requests": ("requests", "fetch"),
     "torch": ("torch", "export"),
@@ -54,6 +57,8 @@ FOREIGN = {
     "tensorrt": "JetPack or NVIDIA's packages bring it",
     "torch_tensorrt": "for those who have PyTorch on the robot",
     "cv_bridge": "a fallback for encodings that the package does not know",
+    "foxglove_msgs": "who publishes these videos has it installed",
+    "ffmpeg_image_transport_msgs": "who publishes these videos has it installed",
     "lz4": "rosbags needs it itself",
     "backports": "rosbags needs backports.zstd itself",
     "compression": "Python 3.14's own, in place of backports.zstd",
