@@ -198,7 +198,8 @@ def segmentation_loss(logits_nkhw: Tensor, classes_nhw: Tensor, rarity: float = 
         total = F.cross_entropy(logits_nkhw, classes, ignore_index=VOID, reduction="sum")
         return total / mean_over_processes(known.sum()).clamp(min=1)
     counts = torch.zeros(logits_nkhw.shape[1], device=classes.device, dtype=logits_nkhw.dtype)
-    counts.index_add_(0, classes[known], torch.ones_like(classes[known], dtype=counts.dtype))
+    # Void pixels add nothing to class 0: picking the others out would make a GPU wait.
+    counts.index_add_(0, classes.where(known, 0).flatten(), known.flatten().to(counts.dtype))
     counts = mean_over_processes(counts)
     weight = (counts.clamp(min=1) / counts.sum().clamp(min=1)) ** -rarity
     total = F.cross_entropy(logits_nkhw, classes, weight, ignore_index=VOID, reduction="sum")
