@@ -1,0 +1,238 @@
+"""What can be measured: every figure by name, and what one frame contributes to them.
+
+A figure's name is read from the left: what is judged (``depth``, ``labels``, ...), in depth how it
+was brought to the truth's scale (``metric``: as answered, ``scaled``: by the ratio of the medians,
+``aligned``: by the best scale and shift of inverse depth), and the measure. ``NAME@AXIS=BIN`` is
+the same figure on a slice of the pixels: ``depth.metric.absrel@distance=1-2``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Literal
+
+from dense_perception.core.errors import InputError
+
+Better = Literal["lower", "higher", "one"]
+"""Which values are good; ``one`` is a ratio that should be 1."""
+How = Literal["mean", "ratio", "root", "confusion", "calibration"]
+"""How the figure of many frames comes about.
+
+``mean``: of the frames' values, each counting once. ``ratio``: the sum of the numerators over the
+sum of the denominators. ``root``: the square root of that. ``confusion``: from the counts of
+(true, predicted) class. ``calibration``: from the bins of the confidence.
+"""
+
+IOU = "labels.iou."
+"""Followed by the name of a class: its intersection over union."""
+SAID, RIGHT = "confidence.said", "confidence.right"
+"""Sums of a bin of the confidence, with ``@bin=NUMBER``: what was said and how often it was right,
+each over the number of pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A name, its unit ("" for none), and what it means, in one sentence with its origin."""
+
+    name: str
+    unit: str
+    better: Better
+    how: How
+    definition: str
+
+    def improves(self, before: float, after: float) -> bool:
+        """Whether ``after`` is the better of two values."""
+        if self.better == "one":
+            return abs(after - 1) < abs(before - 1)
+        return after < before if self.better == "lower" else after > before
+
+
+@dataclass(frozen=True, slots=True)
+class FrameScore:
+    """What one contestant's answer to one frame contributes, as plain numbers.
+
+    ``recording`` and ``key`` name the frame, ``stamp_ns`` says when it was taken (0 = unknown).
+
+    * ``values``: figures that are averaged over frames; a figure without a value here has no entry.
+    * ``sums``: numerator and denominator of what is added up over frames: slices by distance or
+      class, pairs of successive frames, bins of the confidence.
+    * ``confusion``: pixels by (true, predicted) class, from 0; ``len(classes)`` is "no class".
+      None where labels were not compared.
+    * ``tags``: what the frame is like, for slices over frames: numbers or texts.
+    """
+
+    contestant: str
+    recording: str
+    key: str
+    stamp_ns: int = 0
+    values: Mapping[str, float] = field(default_factory=dict)
+    sums: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    confusion: Mapping[tuple[int, int], int] | None = None
+    tags: Mapping[str, str | float] = field(default_factory=dict)
+
+    def to_line(self) -> str:
+        """One line of JSON, without a newline; :meth:`from_line` gives the same numbers again."""
+        counts = None
+        if self.confusion is not None:
+            counts = [[*pair, count] for pair, count in sorted(self.confusion.items())]
+        data = {
+            "contestant": self.contestant,
+            "recording": self.recording,
+            "key": self.key,
+            "stamp_ns": self.stamp_ns,
+            "values": dict(self.values),
+            "sums": {name: list(pair) for name, pair in self.sums.items()},
+            "confusion": counts,
+            "tags": dict(self.tags),
+        }
+        return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @classmethod
+    def from_line(cls, line: str) -> FrameScore:
+        """
+        :raises InputError: if it is no line that :meth:`to_line` wrote.
+        """
+        try:
+            data = json.loads(line)
+            counts = data["confusion"]
+            return cls(
+                str(data["contestant"]),
+                str(data["recording"]),
+                str(data["key"]),
+                int(data["stamp_ns"]),
+                {name: float(value) for name, value in data["values"].items()},
+                {
+                    name: (float(above), float(below))
+                    for name, (above, below) in data["sums"].items()
+                },
+                None if counts is None else {(t, p): count for t, p, count in counts},
+                dict(data["tags"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"this is no line of a frame's scores: {line[:80]!r}") from error
+
+
+@cache
+def catalogue() -> Mapping[str, Figure]:
+    """Every figure by its name but the IoU of single classes, in the order of a table."""
+    figures = [
+        *_depth_errors("metric", "Depth as answered"),
+        *_depth_errors("scaled", "Depth times median(truth) / median(prediction), as Zhou 2017"),
+        *_depth_errors("aligned", "Depth after the best scale and shift of 1/z, as MiDaS 2020"),
+        *_depth_figures(),
+        *_normal_figures("depth.normals", "the normals of predicted and true depth"),
+        *_normal_figures("normals", "the predicted and the true normals"),
+        *(
+            Figure(f"{name}.l1", "", "lower", "mean", f"Mean absolute error of {what}, from 0 to 1")
+            for name, what in (
+                ("edges", "the texture edges (Taskonomy 2018, MulT 2022)"),
+                ("keypoints", "the strength of 2D keypoints (Taskonomy 2018, MulT 2022)"),
+                ("reshading", "the reshading (Taskonomy 2018, MulT 2022)"),
+            )
+        ),
+        Figure(
+            "labels.miou", "", "higher", "confusion",
+            "Mean over the classes that occur of intersection over union, from the pixels of all "
+            "frames together (PASCAL VOC, Everingham 2015)",
+        ),
+        Figure(
+            "labels.accuracy", "", "higher", "confusion",
+            "Share of the labelled pixels that got their class (Long 2015)",
+        ),
+        Figure(
+            "confidence.ece", "", "lower", "calibration",
+            "Expected calibration error: mean over pixels of |share right - confidence| in 15 bins "
+            "of equal width (Guo 2017)",
+        ),
+        Figure(
+            "temporal.scale_jitter", "", "lower", "root",
+            "Root mean square of the change, between successive frames, of ln(median prediction / "
+            "truth): 0.01 is a scale that jumps by 1 % a frame",
+        ),
+        Figure(
+            "temporal.flicker", "", "lower", "ratio",
+            "Mean |ln z - ln z'| of a frame and the one before it carried over to it by motion and "
+            "optical flow, where both see the same surface, less what the truth changes there",
+        ),
+    ]  # fmt: skip
+    return {each.name: each for each in figures}
+
+
+def figure(name: str) -> Figure:
+    """The figure of that name, of a class's IoU, or of a slice.
+
+    :raises InputError: if there is none; the message has the closest names.
+    """
+    base, _, part = name.partition("@")
+    if base in catalogue() and (not part or "=" in part):
+        return catalogue()[base]
+    if base.startswith(IOU) and len(base) > len(IOU):
+        label = base.removeprefix(IOU)
+        return Figure(
+            base, "", "higher", "confusion", f"Intersection over union of {label} over all frames"
+        )
+    close = difflib.get_close_matches(base, [*catalogue(), IOU + "CLASS"], n=3, cutoff=0.4)
+    meant = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(catalogue())}"
+    raise InputError(f"there is no figure {name!r}: {meant}")
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of figures in the order of a table: as in the catalogue, then classes and slices."""
+    place = {name: number for number, name in enumerate(catalogue())}
+    return sorted(set(names), key=lambda name: (place.get(name, len(place)), name))
+
+
+def _depth_errors(kind: str, how: str) -> list[Figure]:
+    rows: list[tuple[str, str, Better, str]] = [
+        ("absrel", "", "lower", "mean of |p - t| / t (Eigen 2014)"),
+        ("sqrel", "m", "lower", "mean of (p - t)^2 / t (Eigen 2014)"),
+        ("rmse", "m", "lower", "root of the mean of (p - t)^2 (Eigen 2014)"),
+        ("rmselog", "", "lower", "root of the mean of (ln p - ln t)^2 (Eigen 2014)"),
+        ("log10", "", "lower", "mean of |log10 p - log10 t| (Saxena 2009)"),
+        ("silog", "", "lower", "100 times the standard deviation of ln p - ln t (KITTI)"),
+        *(
+            (f"d{n}", "", "higher", f"share of pixels with max(p/t, t/p) < 1.25^{n} (Eigen 2014)")
+            for n in (1, 2, 3)
+        ),
+    ]
+    return [
+        Figure(f"depth.{kind}.{name}", unit, better, "mean", f"{how}: {text}")
+        for name, unit, better, text in rows
+    ]
+
+
+def _depth_figures() -> list[Figure]:
+    return [
+        Figure("depth.scale", "", "one", "mean", "Median of prediction / truth"),
+        Figure(
+            "depth.coverage", "", "higher", "mean",
+            "Share of the pixels with true depth that were answered",
+        ),
+        Figure(
+            "depth.boundary.f1", "", "higher", "mean",
+            "F-score of the depth boundaries, matched within 2 pixels, after BSDS (Martin 2004)",
+        ),
+        Figure(
+            "depth.edge.within_4px", "", "higher", "mean",
+            "How much of the true steps in ln z is made within four pixels, 0 to 1",
+        ),
+    ]  # fmt: skip
+
+
+def _normal_figures(prefix: str, what: str) -> list[Figure]:
+    angle = f"angle between {what} (Fouhey 2013)"
+    return [
+        Figure(f"{prefix}.mean_deg", "deg", "lower", "mean", f"Mean {angle}"),
+        Figure(f"{prefix}.median_deg", "deg", "lower", "mean", f"Median {angle}"),
+        *(
+            Figure(
+                f"{prefix}.within_{int(limit)}", "", "higher", "mean",
+                f"Share of pixels with less than {limit:g} degrees of {angle}",
+            )
+            for limit in (11.25, 22.5, 30.0)
+        ),
+    ]  # fmt: skip
