@@ -1,0 +1,143 @@
+"""Pictures of one answered frame for the report: image, truth, prediction, error.
+
+All have the image's aspect and at most ``MAX_SIDE`` pixels a side. Black is where there is nothing
+to compare. How large an error is from its colour: depth from blue (nearer than the truth) through
+white (right) to red (farther), full at ``DEPTH_LIMIT``; normals from white to full violet at
+``ANGLE_LIMIT_DEG``; other maps from white to full violet at ``LEVEL_LIMIT``; labels orange where
+wrong, over the image in gray.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dense_perception.core.labels import LabelSet
+from dense_perception.core.prediction import NormalMap
+from dense_perception.core.storage import atomic_write
+from dense_perception.imaging.colorize import colorize, robust_limits
+from dense_perception.imaging.encode import encode_jpeg
+
+MAX_SIDE = 320
+DEPTH_LIMIT = 0.3  # of the true depth
+ANGLE_LIMIT_DEG = 45.0
+LEVEL_LIMIT = 0.5  # of the range of edges, keypoints and reshading
+FOLDER = "pictures"
+_NEARER, _RIGHT, _FARTHER, _WRONG, _ANGLE = np.array(
+    [(33, 102, 172), (247, 247, 247), (178, 24, 43), (230, 97, 1), (84, 39, 136)], np.uint8
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Panels:
+    """HxWx3 ``uint8`` RGB each; ``near_m`` and ``far_m`` are the limits of depth's colours.
+
+    Depth is coloured as :func:`~dense_perception.imaging.colorize.colorize` does it: near is red,
+    far is blue. Other maps have no limits.
+    """
+
+    image: np.ndarray
+    truth: np.ndarray
+    prediction: np.ndarray
+    error: np.ndarray
+    near_m: float | None = None
+    far_m: float | None = None
+
+
+def depth_panels(rgb_hwc: np.ndarray, true_m: np.ndarray, predicted_m: np.ndarray) -> Panels:
+    """Depth in metres, HxW of one size; 0 and NaN are no depth. The image may have another size.
+
+    Both maps have the colours of the truth's 2nd to 98th percentile. A relative prediction is
+    brought to the truth's scale before, as its figure was.
+    """
+    image = _fitted(rgb_hwc, rgb_hwc.shape[:2])
+    truth, predicted = (_depth(_fitted(each, rgb_hwc.shape[:2])) for each in (true_m, predicted_m))
+    near_m, far_m = robust_limits(truth) or (0.5, 5.0)
+    relative = (predicted - truth) / truth
+    return Panels(
+        image,
+        colorize(truth, near_m, far_m),
+        colorize(predicted, near_m, far_m),
+        _between(relative / DEPTH_LIMIT, _NEARER, _FARTHER),
+        near_m,
+        far_m,
+    )
+
+
+def label_panels(
+    rgb_hwc: np.ndarray, true_hw: np.ndarray, predicted_hw: np.ndarray, labels: LabelSet
+) -> Panels:
+    """Labels of ``labels``, HxW ``uint8`` of one size; other numbers in the truth are void."""
+    size = rgb_hwc.shape[:2]
+    image, truth, predicted = (_fitted(each, size) for each in (rgb_hwc, true_hw, predicted_hw))
+    known, table = truth < len(labels.labels), labels.colors()
+    gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    error = np.where((truth != predicted)[..., None], _WRONG, gray // 2 + 64)
+    return Panels(image, _cut(table[truth], known), table[predicted], _cut(error, known))
+
+
+def normal_panels(rgb_hwc: np.ndarray, true_hwc: np.ndarray, predicted_hwc: np.ndarray) -> Panels:
+    """Unit normals, HxWx3 ``float32`` of one size, NaN where unknown."""
+    size = rgb_hwc.shape[:2]
+    image, truth, predicted = (_fitted(each, size) for each in (rgb_hwc, true_hwc, predicted_hwc))
+    cosine = np.clip(np.sum(truth * predicted, axis=2), -1, 1)
+    angle = np.degrees(np.arccos(cosine))
+    return Panels(
+        image,
+        NormalMap(truth.astype(np.float32)).colored(),
+        NormalMap(predicted.astype(np.float32)).colored(),
+        _between(angle / ANGLE_LIMIT_DEG, _ANGLE, _ANGLE),
+    )
+
+
+def gray_panels(rgb_hwc: np.ndarray, true_hw: np.ndarray, predicted_hw: np.ndarray) -> Panels:
+    """Edges, keypoints or reshading: HxW ``uint8`` of one size."""
+    size = rgb_hwc.shape[:2]
+    image, truth, predicted = (_fitted(each, size) for each in (rgb_hwc, true_hw, predicted_hw))
+    difference = np.abs(truth.astype(np.float32) - predicted) / 255
+    shown = [cv2.cvtColor(each, cv2.COLOR_GRAY2RGB) for each in (truth, predicted)]
+    return Panels(image, shown[0], shown[1], _between(difference / LEVEL_LIMIT, _ANGLE, _ANGLE))
+
+
+def write_panels(panels: Panels, folder: Path, stem: str) -> dict[str, str]:
+    """Write ``pictures/STEM-image.jpg`` and so on below ``folder``; the paths from there by kind.
+
+    :raises OSError: if they cannot be written.
+    """
+    paths: dict[str, str] = {}
+    for kind in ("image", "truth", "prediction", "error"):
+        paths[kind] = f"{FOLDER}/{stem}-{kind}.jpg"
+        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        with atomic_write(folder / paths[kind]) as stream:
+            stream.write(encode_jpeg(getattr(panels, kind), quality=85))
+    return paths
+
+
+def _fitted(array: np.ndarray, size_hw: tuple[int, ...]) -> np.ndarray:
+    """The array at the size of a panel; only ``uint8`` pictures are averaged."""
+    scale = min(1.0, MAX_SIDE / max(size_hw))
+    height, width = (max(1, round(side * scale)) for side in size_hw)
+    averaged = array.ndim == 3 and array.dtype == np.uint8
+    how = cv2.INTER_AREA if averaged else cv2.INTER_NEAREST
+    return np.asarray(cv2.resize(array, (width, height), interpolation=how))
+
+
+def _depth(depth_m: np.ndarray) -> np.ndarray:
+    depth_m = depth_m.astype(np.float32)
+    return np.where(np.isfinite(depth_m) & (depth_m > 0), depth_m, np.float32(np.nan))
+
+
+def _between(level: np.ndarray, below: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """Colours of -1 (``below``) over 0 (white) to 1 (``above``); black for NaN."""
+    known = np.isfinite(level)
+    share = np.clip(np.nan_to_num(level), -1, 1)[..., None]
+    white = _RIGHT.astype(np.float32)
+    mixed = white + np.abs(share) * (np.where(share < 0, below, above) - white)
+    return _cut(np.rint(mixed).astype(np.uint8), known)
+
+
+def _cut(picture: np.ndarray, known_hw: np.ndarray) -> np.ndarray:
+    return np.where(known_hw[..., None], picture, np.uint8(0))

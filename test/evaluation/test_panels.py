@@ -1,0 +1,72 @@
+"""Pictures of answered frames: colours mean what the captions say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dense_perception.core.labels import LabelSet
+from dense_perception.evaluation import panels
+
+RGB = np.full((48, 640, 3), 128, np.uint8)
+
+
+def test_depth_errors_are_blue_where_nearer_and_red_where_farther() -> None:
+    true = np.full((48, 640), 2.0, np.float32)
+    predicted = true.copy()
+    predicted[:, :160] *= 1 - panels.DEPTH_LIMIT  # nearer
+    predicted[:, 160:320] *= 1 + panels.DEPTH_LIMIT
+    true[:, 480:] = 0
+    drawn = panels.depth_panels(RGB, true, predicted)
+    assert {each.shape for each in (drawn.image, drawn.truth, drawn.prediction, drawn.error)} == {
+        (24, panels.MAX_SIDE, 3)
+    }
+    nearer, farther, right, unknown = (drawn.error[12, k].astype(int) for k in (40, 120, 200, 280))
+    assert nearer[2] > nearer[0] + 100
+    assert farther[0] > farther[2] + 100
+    assert right.min() > 240
+    assert unknown.max() == 0
+    assert drawn.truth[12, 280].max() == 0
+    assert drawn.near_m == pytest.approx(2.0)
+    # The same depth has the same colour in both.
+    assert (drawn.truth[12, 200] == drawn.prediction[12, 200]).all()
+
+
+def test_labels_are_orange_where_wrong_and_black_where_void() -> None:
+    labels = LabelSet("two", ("floor", "wall"))
+    true = np.zeros((48, 640), np.uint8)
+    true[:, 320:] = 255
+    predicted = np.zeros_like(true)
+    predicted[:, 160:] = 1
+    drawn = panels.label_panels(RGB, true, predicted, labels)
+    right, wrong, void = (drawn.error[12, k].astype(int) for k in (40, 120, 280))
+    assert np.ptp(right) == 0 < right[0]
+    assert wrong[0] > wrong[2] + 150
+    assert void.max() == 0
+    assert (drawn.prediction[12, 120] == labels.colors()[1]).all()
+
+
+def test_normals_and_gray_maps_are_white_where_right() -> None:
+    true = np.zeros((48, 640, 3), np.float32)
+    true[..., 2] = -1
+    predicted = true.copy()
+    predicted[:, :320] = (1, 0, 0)
+    drawn = panels.normal_panels(RGB, true, predicted)
+    assert drawn.error[12, 200].min() > 240
+    assert drawn.error[12, 40, 1] < 80
+    gray = np.zeros((48, 640), np.uint8)
+    drawn = panels.gray_panels(RGB, gray, np.where(true[..., 0] == predicted[..., 0], gray, 255))
+    assert drawn.error[12, 200].min() > 240
+    assert drawn.error[12, 40, 1] < 80
+
+
+def test_written_panels_are_small_pictures_below_the_folder(tmp_path: Path) -> None:
+    true = np.linspace(1, 4, 48 * 640, dtype=np.float32).reshape(48, 640)
+    paths = panels.write_panels(panels.depth_panels(RGB, true, true), tmp_path, "0003")
+    assert paths["error"] == "pictures/0003-error.jpg"
+    read = {kind: cv2.imread(str(tmp_path / path)) for kind, path in paths.items()}
+    assert list(read) == ["image", "truth", "prediction", "error"]
+    assert all(picture.shape == (24, panels.MAX_SIDE, 3) for picture in read.values())
