@@ -175,7 +175,8 @@ class ShownFrame(TypedDict):
     """A frame with pictures: the worst, median or best one of a contestant by ``figure``.
 
     ``panels`` are paths of JPEG or PNG files relative to the report's folder, by ``image``,
-    ``truth``, ``prediction`` and ``error``.
+    ``truth``, ``prediction`` and ``error``, as ``panels.write_panels`` gives them. ``near_m`` and
+    ``far_m`` are the metres at the ends of depth's colours; None for other tasks.
     """
 
     contestant: str
@@ -186,6 +187,8 @@ class ShownFrame(TypedDict):
     rank: Literal["worst", "median", "best"]
     figure: str
     value: float
+    near_m: float | None
+    far_m: float | None
     panels: dict[str, str]
 
 
