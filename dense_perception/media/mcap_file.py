@@ -11,6 +11,8 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from os import SEEK_CUR
 from pathlib import Path
 from typing import BinaryIO
 from zlib import crc32
@@ -33,7 +35,19 @@ _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK = 0x02, 0x03, 0x04, 0x05, 0x06
 _CHUNK_INDEX, _STATISTICS = 0x08, 0x0B
 _RECORD_HEAD = struct.Struct("<BQ")  # opcode, length
 _MESSAGE_HEAD = struct.Struct("<HIQ")  # channel, number, time of recording
+_MAX_CHUNK_HEAD_BYTES = 256  # times, sizes and the name of the compression
+_LARGE_CHUNK_BYTES = 16 << 20
 _MAX_RECORD_BYTES = 16 << 20  # schemas, channels and statistics
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """A chunk's head: ``packed_size`` bytes that are there, of ``size`` bytes of records."""
+
+    compression: str
+    packed_size: int
+    size: int
+    checksum: int
 
 
 class McapFile:
@@ -150,7 +164,13 @@ class McapFile:
         if piece.length > MAX_UNPACKED_BYTES:
             self._note_damage()
             return found
-        records = self._unpack(self._stream.read(piece.length))
+        chunk = self._chunk(piece.length)
+        if chunk is None:
+            self._note_damage()
+            return found
+        if not chunk.compression and chunk.packed_size > _LARGE_CHUNK_BYTES:
+            return self._read_large(chunk, names)
+        records = self._unpack(chunk)
         size, position = len(records), 0
         record_head, message_head = _RECORD_HEAD.unpack_from, _MESSAGE_HEAD.unpack_from
         while position + 9 <= size:
@@ -168,6 +188,34 @@ class McapFile:
             elif opcode in (_SCHEMA, _CHANNEL):
                 self._define(opcode, memoryview(records)[start:position])
         if position != size:
+            self._note_damage()
+        return found
+
+    def _read_large(self, chunk: _Chunk, names: Collection[str] | None) -> list[StoredMessage]:
+        """An uncompressed chunk, record by record: none of it is in memory twice."""
+        found: list[StoredMessage] = []
+        left, checksum = chunk.packed_size, 0
+
+        def take(size: int) -> bytes:
+            nonlocal left, checksum
+            content = self._stream.read(size)
+            left, checksum = left - size, crc32(content, checksum)
+            return content
+
+        while left >= 9:
+            opcode, length = _RECORD_HEAD.unpack(take(9))
+            if length > left:
+                break  # a cut last one is left out
+            if opcode != _MESSAGE or length < 22:
+                content = take(length)
+                if opcode in (_SCHEMA, _CHANNEL):
+                    self._define(opcode, memoryview(content))
+                continue
+            key, _, time_ns = _MESSAGE_HEAD.unpack_from(take(22))
+            topic, data = self._channels.get(key), take(length - 22)
+            if topic is not None and (names is None or topic.name in names):
+                found.append((topic, time_ns, data))
+        if left or chunk.packed_size != chunk.size or chunk.checksum not in (0, checksum):
             self._note_damage()
         return found
 
@@ -192,17 +240,26 @@ class McapFile:
         except (struct.error, UnicodeDecodeError, IndexError):
             return  # one damaged record does not spoil the next
 
-    def _unpack(self, content: bytes) -> bytes:
-        """The records inside a chunk, as far as they can be decompressed."""
-        reader = _Fields(memoryview(content))
+    def _chunk(self, length: int) -> _Chunk | None:
+        """The head of the chunk that starts here; its content is what the stream gives next."""
+        head = self._stream.read(min(length, _MAX_CHUNK_HEAD_BYTES))
+        reader = _Fields(memoryview(head))
         try:
             reader.skip(16)
             size, checksum = reader.unsigned(8), reader.unsigned(4)
             compression = reader.text()
             packed_size = reader.unsigned(8)
         except (struct.error, UnicodeDecodeError, IndexError):
-            return b""
-        packed = bytes(reader.rest()[:packed_size])
+            return None
+        behind = len(reader.rest())
+        self._stream.seek(-behind, SEEK_CUR)
+        packed_size = min(packed_size, length - len(head) + behind)
+        return _Chunk(compression, packed_size, size, checksum)
+
+    def _unpack(self, chunk: _Chunk) -> bytes:
+        """The records inside the chunk, as far as they can be decompressed."""
+        compression, size = chunk.compression, chunk.size
+        packed = self._stream.read(chunk.packed_size)
         limit = min(unpacked_limit(len(packed)), MAX_UNPACKED_BYTES)
         if compression and compression not in ("lz4", "zstd"):
             self._note(
@@ -217,7 +274,7 @@ class McapFile:
             )
             return b""
         records = decompress_prefix(packed, compression, size) if compression else packed
-        if len(records) != size or (checksum and crc32(records) != checksum):
+        if len(records) != size or (chunk.checksum and crc32(records) != chunk.checksum):
             self._note_damage()
         return records
 
