@@ -117,12 +117,28 @@ class BagReader:
         """Every topic, sorted by name."""
         return self._topics
 
-    def messages(self, topics: Collection[str] | None = None) -> Iterator[BagMessage]:
-        """The messages of all or of the given topics, by time; may be called again."""
+    def time_span(self) -> tuple[int, int] | None:
+        """When recording began and about when it ended, in nanoseconds; None if it is not known."""
+        spans = [file.time_span() for file in self._files]
+        known = [span for span in spans if span is not None]
+        if not known or len(known) != len(spans):
+            return None
+        return min(first for first, _ in known), max(last for _, last in known)
+
+    def messages(
+        self, topics: Collection[str] | None = None, start_ns: int | None = None
+    ) -> Iterator[BagMessage]:
+        """The messages of all or of the given topics, by time; may be called again.
+
+        :param start_ns: leave out what was recorded before; it is not read either, as far as the
+            files say where it is.
+        """
         came: Counter[str] = Counter()
         for file in self._files:
             try:
-                for topic, time_ns, data in file.messages(topics):
+                for topic, time_ns, data in file.messages(topics, start_ns):
+                    if start_ns is not None and time_ns < start_ns:
+                        continue
                     name, encoding = topic.name, topic.encoding
                     came[name] += 1
                     if encoding == "ros1":
@@ -133,6 +149,8 @@ class BagReader:
                     yield BagMessage(name, topic.msgtype, time_ns, data, encoding)
             except (OSError, sqlite3.Error) as error:
                 self._note(_UNREADABLE.format(error=error))
+        if start_ns is not None:
+            return
         expected = {topic.name: topic.count or 0 for topic in self._topics}
         self._miss({n: c for n, c in expected.items() if topics is None or n in topics}, came)
 

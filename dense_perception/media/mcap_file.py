@@ -26,7 +26,9 @@ from dense_perception.media.stored import (
     StoredTopic,
     by_time,
     decompress_prefix,
+    from_time,
     ros2_type,
+    time_span,
     unpacked_limit,
 )
 
@@ -93,9 +95,15 @@ class McapFile:
                 counts[topic] += 0
         yield from counts.items()
 
-    def messages(self, names: Collection[str] | None) -> Iterator[StoredMessage]:
+    def messages(
+        self, names: Collection[str] | None, start_ns: int | None = None
+    ) -> Iterator[StoredMessage]:
         """By time, as :func:`~dense_perception.media.stored.by_time` merges them."""
-        yield from by_time(self._pieces, lambda piece: self._read(piece, names))
+        pieces = from_time(self._pieces, start_ns)
+        yield from by_time(pieces, lambda piece: self._read(piece, names))
+
+    def time_span(self) -> tuple[int, int] | None:
+        return time_span(self._pieces)
 
     def _walk(self) -> bool:
         """Note where every chunk is; whether the file ends as it should."""
@@ -111,13 +119,13 @@ class McapFile:
                 return True
             left = min(length, self._size - position)
             if opcode in (_CHUNK, _MESSAGE):
-                start = self._stream.read(14)
-                if opcode == _CHUNK and len(start) >= 8:
-                    first_ns = int.from_bytes(start[:8], "little")
-                    self._pieces.append(Piece(first_ns, position, left, True))
-                elif opcode == _MESSAGE and length == left and len(start) == 14:
-                    first_ns = int.from_bytes(start[6:], "little")
-                    self._pieces.append(Piece(first_ns, position, length, False))
+                start = self._stream.read(16)
+                if opcode == _CHUNK and len(start) == 16:
+                    first_ns, last_ns = struct.unpack("<2Q", start)
+                    self._pieces.append(Piece(first_ns, position, left, True, last_ns))
+                elif opcode == _MESSAGE and length == left and len(start) >= 14:
+                    first_ns = int.from_bytes(start[6:14], "little")
+                    self._pieces.append(Piece(first_ns, position, length, False, first_ns))
             elif opcode in (_SCHEMA, _CHANNEL, _STATISTICS) and left <= _MAX_RECORD_BYTES:
                 self._define(opcode, memoryview(self._stream.read(left)))
             if left < length:
@@ -144,9 +152,9 @@ class McapFile:
                 return
             content = self._stream.read(length)
             if head[0] == _CHUNK_INDEX and len(content) >= 32:
-                first_ns, _, start, size = struct.unpack_from("<4Q", content)
+                first_ns, last_ns, start, size = struct.unpack_from("<4Q", content)
                 if start + 9 not in known and start + size <= self._size and size > 9:
-                    self._pieces.append(Piece(first_ns, start + 9, size - 9, True))
+                    self._pieces.append(Piece(first_ns, start + 9, size - 9, True, last_ns))
             elif head[0] in (_SCHEMA, _CHANNEL):
                 self._define(head[0], memoryview(content))
 

@@ -30,6 +30,17 @@ class Problems:
         line, count = self._found.get(key, (printable(f"{where}: {error}"), 0))
         self._found[key] = (line, count + 1)
 
+    def add(self, line: str, count: int) -> None:
+        """A kind of problem that came ``count`` times elsewhere, as :attr:`counted` gives it."""
+        key = f"at {_NUMBER.sub('#', line)}"
+        first, so_far = self._found.get(key, (line, 0))
+        self._found[key] = (first, so_far + count)
+
+    @property
+    def counted(self) -> list[tuple[str, int]]:
+        """The first line of each kind of problem, and how often it came."""
+        return list(self._found.values())
+
     @property
     def lines(self) -> list[str]:
         """One line for each kind of problem, in the order they came."""

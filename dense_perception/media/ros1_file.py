@@ -23,7 +23,9 @@ from dense_perception.media.stored import (
     StoredTopic,
     by_time,
     decompress_prefix,
+    from_time,
     ros2_type,
+    time_span,
     unpacked_limit,
 )
 
@@ -72,15 +74,21 @@ class Ros1File:
             sums[topic.name] = (first, count + self._counts[key])
         yield from sums.values()
 
-    def messages(self, names: Collection[str] | None) -> Iterator[StoredMessage]:
+    def messages(
+        self, names: Collection[str] | None, start_ns: int | None = None
+    ) -> Iterator[StoredMessage]:
         """By time, as :func:`~dense_perception.media.stored.by_time` merges them."""
-        yield from by_time(self._pieces, lambda piece: self._read(piece, names))
+        pieces = from_time(self._pieces, start_ns)
+        yield from by_time(pieces, lambda piece: self._read(piece, names))
+
+    def time_span(self) -> tuple[int, int] | None:
+        return time_span(self._pieces)
 
     def _walk(self) -> None:
         """Note where every chunk is, when it starts, and what its index says."""
         position = len(MAGIC)
         chunk: Piece | None = None
-        starts: list[int] = []
+        span: list[int] = []
         while position < self._size:
             self._stream.seek(position)
             fields, data_size = self._head()
@@ -91,8 +99,8 @@ class Ros1File:
             position = data_start + data_size
             kind = _code(fields)
             if kind != _INDEX:
-                self._keep(chunk, starts)
-                chunk, starts = None, []
+                self._keep(chunk, span)
+                chunk, span = None, []
             if kind == _BAG:
                 index = int.from_bytes(fields.get(b"index_pos", b""), "little")
                 if not 0 < index <= self._size:  # cut off, or its recorder died
@@ -105,18 +113,18 @@ class Ros1File:
                 entries = np.frombuffer(self._stream.read(data_size - data_size % 12), "<u4")
                 times = entries.reshape(-1, 3)[:, :2].astype(np.int64) @ (_SECONDS, _NANOSECONDS)
                 self._counts[key] += len(times)
-                starts += [int(times.min())] if len(times) else []
+                span += [int(times.min()), int(times.max())] if len(times) else []
             elif kind == _CONNECTION and data_size <= _MAX_DEFINITION_BYTES:
                 self._define(fields, self._stream.read(data_size))
             if position > self._size:
                 self._note_damage()
-        self._keep(chunk, starts)
+        self._keep(chunk, span)
 
-    def _keep(self, chunk: Piece | None, starts: list[int]) -> None:
+    def _keep(self, chunk: Piece | None, span: list[int]) -> None:
         if chunk is not None:
-            self._is_indexed = self._is_indexed and bool(starts)
-            start_ns = min(starts, default=0)
-            self._pieces.append(Piece(start_ns, chunk.offset, chunk.length, True))
+            self._is_indexed = self._is_indexed and bool(span)
+            start_ns, end_ns = min(span, default=0), max(span, default=0)
+            self._pieces.append(Piece(start_ns, chunk.offset, chunk.length, True, end_ns))
 
     def _index_again(self) -> None:
         """Read every chunk in the order of recording: the first ones define the topics."""
@@ -124,8 +132,8 @@ class Ros1File:
         for index, piece in enumerate(self._pieces):
             found = self._read(piece, None)
             counts.update(id(topic) for topic, _, _ in found)
-            start_ns = min((time_ns for _, time_ns, _ in found), default=0)
-            self._pieces[index] = Piece(start_ns, piece.offset, piece.length, True)
+            times = [time_ns for _, time_ns, _ in found] or [0]
+            self._pieces[index] = Piece(min(times), piece.offset, piece.length, True, max(times))
         self._counts = Counter({key: counts[id(topic)] for key, topic in self._topics.items()})
 
     def _head(self) -> tuple[dict[bytes, bytes] | None, int]:

@@ -71,30 +71,47 @@ class SqliteFile:
         for key, topic in self._topics.items():
             yield topic, counts.get(key, 0)
 
-    def messages(self, names: Collection[str] | None) -> Iterator[StoredMessage]:
+    def messages(
+        self, names: Collection[str] | None, start_ns: int | None = None
+    ) -> Iterator[StoredMessage]:
         """By time; in the order they were written where the index of times is lost."""
         keys = [key for key, topic in self._topics.items() if names is None or topic.name in names]
         seen: set[int] = set()
         if not self._is_cut:
             try:
-                yield from self._rows(keys, "timestamp", seen)
+                yield from self._rows(keys, "timestamp", seen, start_ns)
                 return
             except sqlite3.Error as error:
                 self._note(self._damage(error))
         try:
-            yield from self._rows(keys, "rowid", seen)
+            yield from self._rows(keys, "rowid", seen, start_ns)
         except sqlite3.Error as error:
             self._note(self._damage(error))
         else:
             if self._is_cut:
                 self._note(self._damage("it is shorter than it says"))
 
-    def _rows(self, keys: list[int], order: str, seen: set[int]) -> Iterator[StoredMessage]:
+    def time_span(self) -> tuple[int, int] | None:
+        if self._is_cut:  # the index of times may be what is lost
+            return None
+        try:
+            (found,) = self._connection.execute(
+                "SELECT min(timestamp), max(timestamp) FROM messages "
+                "WHERE typeof(timestamp) = 'integer'"
+            )
+        except sqlite3.Error:
+            return None
+        return None if None in found else (int(found[0]), int(found[1]))
+
+    def _rows(
+        self, keys: list[int], order: str, seen: set[int], start_ns: int | None
+    ) -> Iterator[StoredMessage]:
         marks = ",".join("?" * len(keys))
+        since = "" if start_ns is None else f"AND timestamp >= {start_ns:d} "
         rows = self._connection.execute(
             "SELECT rowid, topic_id, timestamp, CASE WHEN typeof(data) = 'blob' AND "
             f"length(data) <= {MAX_UNPACKED_BYTES} AND typeof(timestamp) = 'integer' THEN data END "
-            f"FROM messages WHERE topic_id IN ({marks}) ORDER BY {order}",
+            f"FROM messages WHERE topic_id IN ({marks}) {since}ORDER BY {order}",
             keys,
         )
         topics = self._topics

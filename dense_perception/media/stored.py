@@ -14,6 +14,7 @@ MAX_UNPACKED_BYTES = 1 << 30
 _MAX_HELD_BYTES = 256 << 20
 _FREE_BYTES = 64 << 20
 _MAX_RATIO = 200
+_NO_END = 2**63
 
 Note: TypeAlias = Callable[[str], None]
 """Takes one line about something that was lost."""
@@ -42,12 +43,27 @@ StoredMessage: TypeAlias = "tuple[StoredTopic, int, bytes]"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Piece:
-    """A chunk, or a message outside any chunk: its first time stamp, and where its record is."""
+    """A chunk, or a message outside any chunk: its first time stamp, and where its record is.
+
+    ``end_ns``: its last time stamp as far as the file says.
+    """
 
     start_ns: int
     offset: int
     length: int
     is_chunk: bool
+    end_ns: int = _NO_END
+
+
+def from_time(pieces: Iterable[Piece], start_ns: int | None) -> Iterator[Piece]:
+    """The pieces that may hold messages of ``start_ns`` or later; None is all."""
+    return (piece for piece in pieces if start_ns is None or piece.end_ns >= start_ns)
+
+
+def time_span(pieces: Iterable[Piece]) -> tuple[int, int] | None:
+    """The first and about the last time of what the pieces hold; None without any."""
+    starts = [piece.start_ns for piece in pieces]
+    return (min(starts), max(starts)) if starts else None
 
 
 def by_time(
@@ -91,8 +107,17 @@ class StorageFile(Protocol):
         """Every topic with its number of messages."""
         ...
 
-    def messages(self, names: Collection[str] | None) -> Iterator[StoredMessage]:
-        """The messages of all or of the named topics; what is damaged is noted and left out."""
+    def messages(
+        self, names: Collection[str] | None, start_ns: int | None = None
+    ) -> Iterator[StoredMessage]:
+        """The messages of all or of the named topics; what is damaged is noted and left out.
+
+        :param start_ns: leave out what was recorded earlier, at the cost of what is read alone.
+        """
+        ...
+
+    def time_span(self) -> tuple[int, int] | None:
+        """The first and about the last time of recording in nanoseconds; None without any."""
         ...
 
     def close(self) -> None: ...

@@ -47,6 +47,9 @@ class Matcher:
     Every image comes with the message of each topic in ``partners`` that is nearest by stamp,
     within ``tolerance_ns``. Messages of ``transforms`` are handed to ``on_transforms`` before any
     image that they may be needed for comes. Only half a second of the bag is held.
+
+    ``between_ns``: only images that were recorded from the first to before the second time come;
+    what lies well outside is not read. Then ``number`` counts from the first image read.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Matcher:
         transforms: Sequence[str] = (),
         first: int = 0,
         stop: int | None = None,
+        between_ns: tuple[int | None, int | None] = (None, None),
     ) -> None:
         self.bag = bag
         self.problems: list[str] = []
@@ -65,6 +69,7 @@ class Matcher:
         self._transforms = tuple(transforms)
         self._tolerance_ns = tolerance_ns
         self._first, self._stop = first, stop
+        self._begin_ns, self._end_ns = between_ns
         self._recent: dict[str, deque[tuple[int, BagMessage]]] = {
             topic: deque() for topic in self._partners
         }
@@ -76,10 +81,18 @@ class Matcher:
         waiting: deque[Match] = deque()
         number = -1
         wanted = [self._colour, *self._partners, *self._transforms]
-        for message in self.bag.messages(wanted):
+        begin_ns, end_ns = self._begin_ns, self._end_ns
+        read_ns = None if begin_ns is None else begin_ns - 3 * _PATIENCE_NS
+        for message in self.bag.messages(wanted, read_ns):
             while waiting and message.time_ns > waiting[0].time_ns + _PATIENCE_NS:
                 yield self._with_partners(waiting.popleft())
+            if end_ns is not None and message.time_ns >= end_ns and not waiting:
+                break
             if message.topic == self._colour:
+                if begin_ns is not None and message.time_ns < begin_ns:
+                    continue
+                if end_ns is not None and message.time_ns >= end_ns:
+                    continue
                 number += 1
                 if self._stop is not None and number >= self._stop:
                     # Its partners and transforms may still come: read on until they have.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -66,12 +66,18 @@ class Cameras:
     :param size: width and height of the frames; None keeps the images'.
     :param hfov_deg: horizontal field of view where the recording has no calibration; None refuses
         such a recording.
+    :param read: gives the picture of a colour message, None where it has none.
     """
 
     def __init__(
-        self, topics: Topics, size: tuple[int, int] | None, hfov_deg: float | None
+        self,
+        topics: Topics,
+        size: tuple[int, int] | None,
+        hfov_deg: float | None,
+        read: Callable[[ImageMessage], np.ndarray | None] = message_rgb,
     ) -> None:
         self.topics = topics
+        self._read = read
         self._size, self._hfov_deg = size, hfov_deg
         self._colour: dict[tuple[int, int], tuple[Undistortion | None, Intrinsics]] = {}
         self._registrations: dict[tuple[Any, ...], Registration] = {}
@@ -81,7 +87,9 @@ class Cameras:
 
         :raises InputError: if an image cannot be decoded, or a calibration cannot be used.
         """
-        rgb_hwc = message_rgb(match.colour)
+        rgb_hwc = self._read(match.colour)
+        if rgb_hwc is None:
+            raise InputError("no picture yet: the video begins with its first keyframe")
         undistortion, camera = self._camera(rgb_hwc.shape[1], rgb_hwc.shape[0])
         jpeg = _jpeg(match.colour)
         if undistortion is not None:
@@ -115,6 +123,23 @@ class Cameras:
             stamp_ns=match.stamp_ns,
             jpeg=jpeg,
         )
+
+    def depth_m(self, match: Match, motions: Motions, size: tuple[int, int]) -> np.ndarray:
+        """The depth of a match alone, as its colour image of ``size`` (width, height) sees it.
+
+        :raises InputError: as :meth:`sample`.
+        """
+        undistortion, camera = self._camera(*size)
+        message = match.partners[self.topics.depth]
+        return self._depth(message, match, motions, undistortion, camera)
+
+    def labels(self, match: Match, size: tuple[int, int]) -> np.ndarray:
+        """The labels of a match alone, from 0 on, at the size of its image (width, height).
+
+        :raises InputError: if they are no image of labels.
+        """
+        undistortion, camera = self._camera(*size)
+        return self._fitted(label_image(match.partners[self.topics.labels]), undistortion, camera)
 
     def is_aligned(self, match: Match) -> bool:
         """Whether depth is seen from the colour camera: one frame, and one camera as far as known.

@@ -1,0 +1,306 @@
+"""Who answers the frames: models, published networks, recorded topics, and what must be beaten."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from dense_perception.core.errors import InputError
+from dense_perception.core.labels import VOID
+from dense_perception.core.prediction import GRAY_MAPS, DepthKind, DepthMap
+from dense_perception.core.registry import find_card, find_model, list_models
+from dense_perception.core.storage import file_sha256, user_path
+from dense_perception.evaluation.baselines import CONSTANT, ROW_PRIOR, Prior, row_prior
+from dense_perception.evaluation.truth import TruthFrame
+from dense_perception.runtime.perceiver import Perceiver
+
+TOPIC, NETWORK = "topic:", "network:"
+_LONGEST_SIDE = 8192
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How models are run, as ``Perceiver.load`` takes it; ``weights`` and the views are of
+    published networks."""
+
+    backend: str = "auto"
+    precision: str = "auto"
+    device: str = "cpu"
+    threads: int = 0
+    trust_engine: bool = False
+    hfov_deg: float = 60.0
+    weights: Path | None = None
+    multi_scale: bool = False
+    flip: bool = False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contestant that can be opened in any process.
+
+    ``kind`` is ``artefact``, ``checkpoint``, ``topic`` or ``baseline``; ``text`` what it is opened
+    by. ``file`` and ``sha256`` are of its weights, None where there are none.
+    """
+
+    name: str
+    kind: str
+    text: str
+    options: RunOptions
+    gives: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    file: str | None = None
+    sha256: str | None = None
+    precision: str | None = None
+    backend: str | None = None
+    device: str | None = None
+    prior: Prior | None = None
+
+    def identity(self) -> dict[str, object]:
+        """What its answers depend on, as plain data."""
+        options = {k: str(v) for k, v in asdict(self.options).items()}
+        return {
+            "kind": self.kind,
+            "text": self.text,
+            "sha256": self.sha256,
+            "prior": repr(self.prior),
+            **options,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a contestant says of a frame, at any size; None where it says nothing.
+
+    ``labels_hw`` are whole numbers from 0, ``confidence_hw`` uint8 in units of 1/255,
+    ``normals_hwc`` unit vectors, ``gray`` the maps of ``GRAY_MAPS`` as uint8. ``ms`` is its own
+    time, NaN where it took none.
+    """
+
+    depth: DepthMap | None = None
+    labels_hw: np.ndarray | None = None
+    confidence_hw: np.ndarray | None = None
+    normals_hwc: np.ndarray | None = None
+    gray: Mapping[str, np.ndarray] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    ms: float = float("nan")
+    intrinsics_assumed: bool = False
+
+
+class Contestant(Protocol):
+    """Answers frames, one at a time."""
+
+    def answer(self, truth: TruthFrame) -> Answer | None:
+        """None where it has no answer to this frame.
+
+        :raises DensePerceptionError: if it fails.
+        """
+
+    def close(self) -> None: ...
+
+
+def resolve(text: str, options: RunOptions) -> Entry:
+    """What a contestant is: ``MODEL``, ``MODEL@PRECISION``, ``network:MODEL``, ``topic:/NAME``.
+
+    ``auto`` choices are made here, once, so that every worker runs the same.
+
+    :raises DensePerceptionError: if it cannot be found or opened.
+    """
+    if text.startswith(TOPIC):
+        name = text.removeprefix(TOPIC)
+        if not name.startswith("/"):
+            raise InputError(f"{text} names no topic: expected e.g. {TOPIC}/other/depth")
+        return Entry(name, "topic", name, options, ("depth", "labels"))
+    if text.startswith(NETWORK) or options.weights or options.multi_scale or options.flip:
+        return _published(text.removeprefix(NETWORK), options)
+    model, precision = _with_precision(text)
+    options = replace(options, precision=precision or options.precision)
+    with _load(model, options) as perceiver:
+        chosen, card = perceiver.selection, perceiver.card
+        options = replace(options, backend=chosen.backend, precision=chosen.precision)
+        file = find_model(model).files[chosen.precision]
+        labelled = card.segmentation
+        return Entry(
+            f"{card.name} {chosen.precision}",
+            "artefact",
+            model,
+            replace(options, trust_engine=True),
+            card.outputs,
+            tuple(labelled.label_set.labels) if labelled else (),
+            str(file),
+            file_sha256(file),
+            chosen.precision,
+            perceiver.backend.description,
+            chosen.device,
+        )
+
+
+def baselines(prior: Prior) -> list[Entry]:
+    """What must be beaten on the data that ``prior`` is of, as far as it has any truth for it."""
+    found = []
+    has_depth, has_labels = bool(np.isfinite(prior.rows).any()), prior.label != VOID
+    if has_depth:
+        found.append(Entry(ROW_PRIOR, "baseline", ROW_PRIOR, RunOptions(), ("depth",), prior=prior))
+    if has_depth or has_labels:
+        gives = [("depth", has_depth), ("labels", has_labels)]
+        outputs = tuple(name for name, given in gives if given)
+        found.append(Entry(CONSTANT, "baseline", CONSTANT, RunOptions(), outputs, prior=prior))
+    return found
+
+
+def open_contestant(entry: Entry) -> Contestant:
+    """
+    :raises DensePerceptionError: if it cannot be opened (any more).
+    """
+    if entry.kind == "topic":
+        return RecordedTopic(entry.text)
+    if entry.kind == "baseline":
+        return Baseline(entry)
+    if entry.kind == "checkpoint":
+        return PublishedNetwork(entry)
+    return ModelContestant(_load(entry.text, entry.options))
+
+
+class ModelContestant:
+    """An exported model."""
+
+    def __init__(self, perceiver: Perceiver) -> None:
+        self._perceiver = perceiver
+        labelled = perceiver.card.segmentation
+        self._classes = tuple(labelled.label_set.labels) if labelled else ()
+
+    def answer(self, truth: TruthFrame) -> Answer:
+        prediction = self._perceiver(truth.frame)
+        labels, normals = prediction.labels, prediction.normals
+        gray = {name: getattr(prediction, name) for name in GRAY_MAPS}
+        return Answer(
+            prediction.depth,
+            None if labels is None else labels.values_hw,
+            None if labels is None else labels.confidence_hw,
+            None if normals is None else normals.values_hwc,
+            {name: entry.values_hw for name, entry in gray.items() if entry is not None},
+            self._classes,
+            sum(prediction.timings_ms.values()),
+            prediction.intrinsics_assumed,
+        )
+
+    def close(self) -> None:
+        self._perceiver.close()
+
+
+class RecordedTopic:
+    """Another system's answers, as a bag has them."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+
+    def answer(self, truth: TruthFrame) -> Answer | None:
+        found = truth.recorded.get(self._topic)
+        if found is None:
+            return None
+        return Answer(found.depth, found.labels_hw, classes=found.classes or truth.classes)
+
+    def close(self) -> None:
+        return
+
+
+class Baseline:
+    """What knows the data on average and nothing of the picture."""
+
+    def __init__(self, entry: Entry) -> None:
+        assert entry.prior is not None
+        self._prior, self._is_row = entry.prior, entry.text == ROW_PRIOR
+
+    def answer(self, truth: TruthFrame) -> Answer:
+        prior, depth, labels_hw = self._prior, None, None
+        if truth.depth_m is not None and self._is_row:
+            depth = DepthMap(row_prior(prior, *truth.depth_m.shape))
+        elif truth.depth_m is not None:
+            depth = DepthMap(np.full(truth.depth_m.shape, prior.median_m, np.float32))
+        if truth.labels_hw is not None and not self._is_row:
+            labels_hw = np.full(truth.labels_hw.shape, prior.label, np.int64)
+        return Answer(depth, labels_hw, classes=truth.classes)
+
+    def close(self) -> None:
+        return
+
+
+class PublishedNetwork:
+    """A published network in PyTorch, fed as its authors evaluate it."""
+
+    def __init__(self, entry: Entry) -> None:
+        from dense_perception.evaluation.segmentation import network_labeller
+
+        card, options = find_card(entry.text), entry.options
+        self._classes = entry.classes
+        self._label = network_labeller(
+            card, options.weights, multi_scale=options.multi_scale, flip=options.flip
+        )
+
+    def answer(self, truth: TruthFrame) -> Answer:
+        start = time.perf_counter()
+        labels_hw = self._label(truth.frame.rgb_hwc)
+        ms = (time.perf_counter() - start) * 1e3
+        return Answer(labels_hw=labels_hw, classes=self._classes, ms=ms)
+
+    def close(self) -> None:
+        return
+
+
+def _published(model: str, options: RunOptions) -> Entry:
+    from dense_perception.core.registry import checkpoint_path
+
+    card = find_card(model)
+    path = options.weights or checkpoint_path(card)
+    if card.segmentation is None:
+        raise InputError(
+            f"{card.name} gives no labels, and only networks that give some are run in PyTorch "
+            "here: export it and evaluate the exported model, which is fed the same"
+        )
+    views = " ".join(
+        word for word, on in (("multi-scale", options.multi_scale), ("flip", options.flip)) if on
+    )
+    return Entry(
+        " ".join(word for word in (card.name, "network", views) if word),
+        "checkpoint",
+        card.name,
+        options,
+        ("labels",),
+        tuple(card.segmentation.label_set.labels),
+        None if path is None else str(path),
+        file_sha256(path) if path is not None and path.is_file() else None,
+        "fp32",
+        "pytorch",
+        "cpu",
+    )
+
+
+def _with_precision(text: str) -> tuple[str, str]:
+    """``MODEL@PRECISION`` as the two; a model or file that has an @ in its name is itself."""
+    model, at, precision = text.rpartition("@")
+    if not at or text in list_models() or user_path(text).exists():
+        return text, ""
+    return model, precision
+
+
+def _load(model: str, options: RunOptions) -> Perceiver:
+    """Answers have the truth's size, whatever that is."""
+    return Perceiver.load(
+        model,
+        backend=options.backend,
+        precision=options.precision,
+        device=options.device,
+        threads=options.threads,
+        trust_engine=options.trust_engine,
+        default_hfov_deg=options.hfov_deg,
+        max_output_side=_LONGEST_SIDE,
+    )
+
+
+def is_metric(answer: Answer) -> bool:
+    """Whether its depth is in metres."""
+    return answer.depth is not None and answer.depth.kind is DepthKind.METRIC

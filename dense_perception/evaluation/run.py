@@ -1,0 +1,179 @@
+"""A whole evaluation: data and contestants in, scores of every frame in files, in any order.
+
+Recordings are cut into parts. Each part is read once and answered by every contestant, and its
+scores become one file of JSON lines for each contestant, whole or not there. So a run that was
+stopped goes on, and neither the number of workers nor their machines change a digit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from dense_perception.core.errors import DensePerceptionError, InputError
+from dense_perception.core.storage import atomic_write_text
+from dense_perception.evaluation.baselines import fit, most_of_a_source
+from dense_perception.evaluation.contestants import Entry, baselines
+from dense_perception.evaluation.figures import FrameScore
+from dense_perception.evaluation.parts import Job, PartScores
+from dense_perception.evaluation.scoring import ScoreOptions
+from dense_perception.evaluation.sources import SourceName, fingerprint, open_source
+from dense_perception.evaluation.truth import Part, TruthFrame, TruthOptions
+from dense_perception.evaluation.workers import Workers, run_jobs
+
+PARTS = "parts"
+
+
+@dataclass(frozen=True)
+class SourceData:
+    """A source that could be opened: its parts, and what is doubtful about all of it."""
+
+    source: SourceName
+    path: str
+    kind: str
+    classes: tuple[str, ...]
+    parts: tuple[Part, ...]
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run; ``broken`` are sources that cannot be used, with the reason."""
+
+    sources: tuple[SourceData, ...]
+    broken: tuple[tuple[SourceName, str], ...]
+    entries: tuple[Entry, ...]
+    truth: TruthOptions
+    scoring: ScoreOptions
+
+
+@dataclass
+class Outcome:
+    """Where the scores are, and what came of each source and contestant."""
+
+    plan: Plan
+    files: dict[str, list[Path]] = field(default_factory=dict)
+
+    def scores(self, name: str) -> Iterator[FrameScore]:
+        """The scores of a contestant, in the order of the data; read from disk each time."""
+        for path in self.files[name]:
+            yield from PartScores.read_scores(path)
+
+    def parts(self, name: str) -> Iterator[tuple[SourceData, PartScores]]:
+        """What came of each part besides scores, for a contestant."""
+        paths = iter(self.files[name])
+        for source in self.plan.sources:
+            for _ in source.parts:
+                yield source, PartScores.read(next(paths))
+
+
+def make_plan(
+    sources: Sequence[SourceName],
+    entries: Sequence[Entry],
+    truth: TruthOptions,
+    scoring: ScoreOptions,
+) -> Plan:
+    """Open every source once, and add the baselines of all data together.
+
+    :raises InputError: if none can be used; with several, one that cannot is left out by name.
+    """
+    opened: list[SourceData] = []
+    broken: list[tuple[SourceName, str]] = []
+    spread: list[TruthFrame] = []
+    for source in sources:
+        try:
+            data, frames = _look_at(source, truth)
+        except DensePerceptionError as error:
+            broken.append((source, str(error)))
+            continue
+        opened.append(data)
+        spread += frames
+    if not opened:
+        raise InputError("; ".join(reason for _, reason in broken))
+    named = [*entries, *baselines(fit(spread))]
+    names = [entry.name for entry in named]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"the contestant {name} is given twice: each is compared once")
+    return Plan(tuple(opened), tuple(broken), tuple(named), truth, scoring)
+
+
+def _look_at(source: SourceName, options: TruthOptions) -> tuple[SourceData, list[TruthFrame]]:
+    """A source, and frames spread over it."""
+    opened = open_source(source, options)
+    try:
+        parts = opened.parts()
+        taken, each = most_of_a_source(len(parts))
+        frames: list[TruthFrame] = []
+        for index in range(taken):
+            for truth in opened.frames(parts[index * len(parts) // taken]):
+                frames.append(truth)
+                if len(frames) >= (index + 1) * each:
+                    break
+        if not frames and len(parts) == taken:
+            reasons = "; ".join(opened.problems.lines) or opened.why_none()
+            raise InputError(f"no frame of {opened.name} could be compared: {reasons}")
+        data = SourceData(
+            source,
+            opened.path,
+            opened.kind,
+            opened.classes,
+            tuple(parts),
+            fingerprint(source),
+            tuple(opened.notes),
+        )
+        return data, frames
+    finally:
+        opened.close()
+
+
+def run(plan: Plan, folder: Path, workers: Workers, *, progress: bool = False) -> Outcome:
+    """Score every part that is not scored yet.
+
+    :raises DensePerceptionError: if a worker fails, or the disk does not take the scores.
+    """
+    outcome = Outcome(plan)
+    jobs: list[tuple[Job, dict[str, Path]]] = []
+    done = 0
+    for source in plan.sources:
+        for part in source.parts:
+            missing = {}
+            for entry in plan.entries:
+                path = _part_path(folder, plan, source, part, entry)
+                outcome.files.setdefault(entry.name, []).append(path)
+                if not path.exists():
+                    missing[entry.name] = path
+            done += 0 if missing else part.frames
+            if missing:
+                entries = tuple(entry for entry in plan.entries if entry.name in missing)
+                job = Job(source.source, plan.truth, part, entries, plan.scoring)
+                jobs.append((job, missing))
+    total = sum(part.frames for source in plan.sources for part in source.parts)
+    disable = None if progress else True
+    with tqdm(total=total, initial=done, unit="frame", disable=disable, file=sys.stderr) as bar:
+        for index, texts in run_jobs([job for job, _ in jobs], workers):
+            job, paths = jobs[index]
+            for name, path in paths.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                atomic_write_text(path, texts[name])
+            bar.update(job.part.frames)
+    return outcome
+
+
+def _part_path(folder: Path, plan: Plan, source: SourceData, part: Part, entry: Entry) -> Path:
+    """Of what the scores depend on, so that other settings never take each other's."""
+    depends = {
+        "entry": entry.identity(),
+        "truth": asdict(plan.truth),
+        "scoring": asdict(plan.scoring),
+        "source": source.fingerprint,
+    }
+    digest = hashlib.sha256(json.dumps(depends, sort_keys=True, default=str).encode()).hexdigest()
+    return folder / PARTS / digest[:16] / f"{source.source.name}-{part.number:05d}.jsonl"

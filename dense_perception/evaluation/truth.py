@@ -1,0 +1,109 @@
+"""What models are judged by: frames with their truth, in recordings that are read in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from dense_perception.core.camera import Frame
+from dense_perception.core.prediction import DepthMap
+from dense_perception.media.problems import Problems
+
+PART_FRAMES = 64
+"""About how many frames a part has: what is lost when a run is stopped, and what a worker takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedAnswer:
+    """What another system said of a frame, as its recording has it.
+
+    ``labels_hw`` (H, W) whole numbers from 0, with ``classes`` their names, empty if unknown.
+    """
+
+    depth: DepthMap | None = None
+    labels_hw: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TruthFrame:
+    """One frame and what is known of it.
+
+    ``depth_m`` (H, W) float32 planar metres, NaN where there is none; ``labels_hw`` (H, W) int64
+    from 0, VOID where there is none, of ``classes`` (empty if nobody named them); each None where
+    nothing is known. ``camera_7`` is the camera in the world, position and quaternion.
+    ``recorded`` are other systems' answers by topic. ``frame`` without intrinsics: not calibrated.
+    """
+
+    recording: str
+    key: str
+    frame: Frame
+    depth_m: np.ndarray | None = None
+    labels_hw: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
+    camera_7: np.ndarray | None = None
+    recorded: Mapping[str, RecordedAnswer] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of a source: frames ``start`` to ``stop`` (excluded), or nanoseconds of a bag.
+
+    None is its beginning or its end. ``frames`` is about how many there are.
+    """
+
+    number: int
+    frames: int
+    start: int | None = None
+    stop: int | None = None
+
+
+@dataclass(frozen=True)
+class TruthOptions:
+    """How truth is read; see ``dense-perception evaluate --help``.
+
+    ``recorded`` are the topics whose answers are contestants. ``limit``: no more frames of each
+    source than this. ``hfov_deg`` where a bag has no calibration. ``first_label`` is the value of
+    the first class in label files; ``bits`` how many of 16-bit pictures count, 0 for all.
+    """
+
+    topic: str | None = None
+    depth_topic: str | None = None
+    points: tuple[str, ...] = ()
+    label_topic: str | None = None
+    recorded: tuple[str, ...] = ()
+    tolerance_ms: float = 5.0
+    world: str = ""
+    hfov_deg: float = 60.0
+    limit: int | None = None
+    first_label: int = 1
+    bits: int = 0
+
+
+class TruthSource(Protocol):
+    """Frames with truth, in parts that can be read in any order and each gives the same again.
+
+    ``notes`` are what is doubtful about all of it. ``problems`` says what could not be used of the
+    part that was read last, and ``unmatched`` counts its frames without truth.
+    """
+
+    name: str
+    path: str
+    kind: str
+    classes: tuple[str, ...]
+    notes: list[str]
+    problems: Problems
+    unmatched: int
+
+    def parts(self) -> list[Part]: ...
+
+    def frames(self, part: Part) -> Iterator[TruthFrame]:
+        """The frames of one part in order; what cannot be used is among ``problems``."""
+
+    def why_none(self) -> str:
+        """Why no frame could be compared, where ``problems`` do not say."""
+
+    def close(self) -> None: ...
