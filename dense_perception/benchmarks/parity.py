@@ -81,12 +81,14 @@ def measure_parity(
     device: str = "cpu",
     threads: int = 0,
     picture: Path | None = None,
+    topic: str | None = None,
 ) -> ParityResult:
     """Measure every precision of a model in every installed backend, a process each.
 
     :param source: a folder, a video or a bag to compare on ``limit`` frames of; by default the
         card's reference frames.
     :param picture: a PNG to draw the table to.
+    :param topic: of a bag, the colour topic; by default the only one.
     :raises InputError: if an argument is out of range or ``source`` has no frame.
     :raises BackendError: if no cell can be measured.
     """
@@ -101,9 +103,9 @@ def measure_parity(
     outputs: dict[str, dict[str, np.ndarray]] = {}
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
         scratch = Path(folder)
-        feeds = _feeds(source, model.card, limit)
+        feeds = _feeds(source, model.card, limit, topic)
         np.savez(scratch / "frames.npz", **feeds)  # type: ignore[arg-type]
-        bag = _bag_with_depth(source, model.card)
+        bag = _bag_with_depth(source, model.card, topic)
         for backend, precision in tqdm(cells, unit="cell", disable=None, file=sys.stderr):
             file, _ = model.artefact(precision)
             request = CellRequest(
@@ -115,6 +117,7 @@ def measure_parity(
                 frames=str(scratch / "frames.npz"),
                 outputs=str(scratch / f"{backend}_{precision}.npz"),
                 bag=bag,
+                topic=topic,
             )
             row = _cell(f"{backend}/{precision}", request, scratch)
             rows.append(row)
@@ -182,7 +185,9 @@ def _cell(name: str, request: CellRequest, scratch: Path) -> ParityRow:
     return row
 
 
-def _feeds(source: str | None, card: ModelCard, limit: int) -> dict[str, np.ndarray]:
+def _feeds(
+    source: str | None, card: ModelCard, limit: int, topic: str | None
+) -> dict[str, np.ndarray]:
     """Graph inputs: the card's reference frames, or ``limit`` frames spread over a source."""
     if source is None:
         return reference_feeds(
@@ -190,7 +195,7 @@ def _feeds(source: str | None, card: ModelCard, limit: int) -> dict[str, np.ndar
         )
     images: list[np.ndarray] = []
     stride = 1
-    stream = open_source(source)
+    stream = open_source(source, topic=topic)
     try:
         for index, item in enumerate(stream):
             if index % stride == 0:
@@ -208,11 +213,11 @@ def _feeds(source: str | None, card: ModelCard, limit: int) -> dict[str, np.ndar
     return feeds
 
 
-def _bag_with_depth(source: str | None, card: ModelCard) -> str | None:
+def _bag_with_depth(source: str | None, card: ModelCard, topic: str | None) -> str | None:
     if source is None or card.depth is None or not is_bag(Path(source)):
         return None
     try:
-        PairSource(Path(source)).close()
+        PairSource(Path(source), topic=topic).close()
     except InputError:
         return None
     return source

@@ -31,6 +31,7 @@ class CellRequest(TypedDict):
     frames: str
     outputs: str
     bag: str | None
+    topic: str | None
 
 
 def measure_cell(request: CellRequest) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def _on_bag(request: CellRequest, bag: str) -> dict[str, float]:
     from dense_perception.evaluation.bags import PairSource, evaluate_pairs
     from dense_perception.runtime.perceiver import Perceiver
 
-    source = PairSource(Path(bag))
+    source = PairSource(Path(bag), topic=request["topic"])
     try:
         with Perceiver.load(
             request["file"],

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+from dense_perception.core.limits import MAX_JPEG_SCANS, MAX_PIXELS
+
 if TYPE_CHECKING:
     from dense_perception.benchmarks.session import StreamOptions
     from dense_perception.imaging.messages import ImageReader
@@ -77,14 +79,24 @@ def add_reading(group: argparse._ActionsContainer, *, limits: bool = True) -> No
             "--max-pixels",
             type=at_least_one,
             metavar="N",
-            help="refuse images of more pixels (default: 120000000)",
+            help=f"refuse images of more pixels (default: {MAX_PIXELS})",
         )
         group.add_argument(
             "--max-jpeg-scans",
             type=at_least_one,
             metavar="N",
-            help="refuse progressive JPEGs of more scans (default: 200)",
+            help=f"refuse progressive JPEGs of more scans (default: {MAX_JPEG_SCANS})",
         )
+
+
+def add_camera_matrix(group: argparse._ActionsContainer) -> None:
+    """Which matrix of a calibration describes the images."""
+    group.add_argument(
+        "--camera-matrix",
+        choices=("auto", "K", "P"),
+        default="auto",
+        help="K for images as the camera took them, P for rectified ones; auto goes by the topic",
+    )
 
 
 def image_reader(options: argparse.Namespace) -> ImageReader:

@@ -30,6 +30,7 @@ the aligned AbsRel and d1 against that depth follow.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--frames", metavar="FOLDER|VIDEO|BAG", help="compare on these")
+    parser.add_argument("--topic", help="a bag's colour topic (default: the only one)")
     parser.add_argument("--limit", type=int, default=24, metavar="N", help="of them (default 24)")
     parser.add_argument("--runs", type=int, default=40, help="timed runs of a cell (default 40)")
     add_device(parser)
@@ -49,6 +50,7 @@ def main(options: argparse.Namespace) -> int:
         device=options.device,
         threads=options.threads,
         picture=options.picture,
+        topic=options.topic,
     )
     show(result, table, options.json)
     return int(any("error" in row for row in result["rows"]))

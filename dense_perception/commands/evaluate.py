@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dense_perception.commands.arguments import (
+    add_camera_matrix,
     add_json,
     add_model,
     add_model_options,
@@ -68,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     depth.add_argument(
         "--max-depth", type=float, default=20.0, metavar="M", help="leave out truth beyond this"
     )
+    add_camera_matrix(depth)
     depth.add_argument(
         "--hfov", type=float, default=60.0, metavar="DEG", help="where there is no calibration"
     )
@@ -102,6 +104,7 @@ def _depth(options: argparse.Namespace) -> int:
         depth_topic=options.depth_topic,
         tolerance_ms=options.tolerance_ms,
         reader=image_reader(options),
+        matrix=options.camera_matrix,
     )
     with closing(source), _load(options) as perceiver:
         report = evaluate_pairs(

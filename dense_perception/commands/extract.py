@@ -9,7 +9,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dense_perception.commands.arguments import add_json
+from dense_perception.commands.arguments import (
+    add_camera_matrix,
+    add_json,
+    add_reading,
+    image_reader,
+)
 from dense_perception.commands.output import print_problems, show
 
 if TYPE_CHECKING:
@@ -72,6 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="drop frames that differ less from the last, 0 takes all (%(default)s)",
     )
     parser.add_argument("--world", default="", metavar="FRAME", help="frame of /tf for poses")
+    add_camera_matrix(parser)
+    add_reading(parser)
     parser.add_argument("--hfov", type=float, metavar="DEG", help="where there is no calibration")
     parser.add_argument("--licence", default="unknown", help="of the recordings (%(default)s)")
     parser.add_argument(
@@ -89,6 +96,7 @@ def main(options: argparse.Namespace) -> int:
     names = TopicNames(
         options.topic, options.depth_topic, tuple(options.points_topic), options.label_topic
     )
+    reader = image_reader(options)
     settings = Settings(
         names,
         options.tolerance_ms,
@@ -97,6 +105,10 @@ def main(options: argparse.Namespace) -> int:
         options.size,
         options.hfov,
         options.world,
+        options.camera_matrix,
+        reader.bits.bits,
+        reader.max_pixels,
+        reader.max_scans,
     )
     extracted = extract(
         ExtractOptions(

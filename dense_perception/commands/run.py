@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from dense_perception.commands.arguments import (
+    add_camera_matrix,
     add_model,
     add_model_options,
     add_reading,
@@ -56,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="YAML",
         help="calibration file of camera_calibration, OpenCV or ros2 topic echo",
     )
+    add_camera_matrix(camera)
     add_reading(camera)
     camera.add_argument(
         "--hfov",
@@ -96,6 +98,7 @@ def main(options: argparse.Namespace) -> int:
         topic=options.topic,
         info_topic=options.camera_info_topic,
         reader=image_reader(options),
+        matrix=options.camera_matrix,
     )
     with (
         closing(source),

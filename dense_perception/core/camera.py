@@ -275,10 +275,13 @@ def lens_of(info: CameraInfoMessage) -> Lens | None:
     return Lens(is_fisheye, tuple(d[:12].tolist()))
 
 
-def calibration_doubt(info: CameraInfoMessage, matrix: str = "auto") -> str:
+def calibration_doubt(
+    info: CameraInfoMessage, matrix: str = "auto", setting: str = "camera_matrix"
+) -> str:
     """Why rays by ``info`` may be wrong though its matrix is usable, and the cure; often empty.
 
     ``matrix``: ``P`` if that is used, ``K`` if somebody chose K, ``auto`` if nobody did.
+    ``setting`` is where that is chosen: a node's parameter, or the option of a command.
     """
     if matrix == "P":
         return ""
@@ -297,7 +300,7 @@ def calibration_doubt(info: CameraInfoMessage, matrix: str = "auto") -> str:
         return ""
     return (
         f"K (fx {k[0]:.4g}) and P (fx {p[0]:.4g}) differ though D is zero, and points use K: set "
-        "camera_matrix to P if the images are rectified, or to K if they are not"
+        f"{setting} to P if the images are rectified, or to K if they are not"
     )
 
 

@@ -14,7 +14,7 @@ from dense_perception.core.labels import VOID
 from dense_perception.core.prediction import DepthKind, DepthMap
 from dense_perception.data.extraction.matching import Match, Matcher, Transforms
 from dense_perception.data.extraction.scene import Cameras, motions_of
-from dense_perception.data.extraction.topics import TopicNames, Topics, choose_topics, doubts
+from dense_perception.data.extraction.topics import TopicNames, Topics, choose_topics
 from dense_perception.evaluation.truth import (
     PART_FRAMES,
     Part,
@@ -59,7 +59,7 @@ class BagTruth:
         self.notes: list[str] = []
         self._bag = BagReader(path)
         try:
-            self._topics = choose_topics(self._bag, self._names())
+            self._topics = choose_topics(self._bag, self._names(), options.matrix)
             self._has_truth = bool(self._topics.depth or self._topics.points or self._topics.labels)
             if not self._has_truth:
                 raise InputError(
@@ -75,7 +75,7 @@ class BagTruth:
             self._bag.close()
             raise
         self.classes = self._topics.classes
-        self.notes += doubts(self._topics)
+        self.notes += [self._topics.doubt] if self._topics.doubt else []
         if self._topics.colour_info is None:
             self.notes.append(
                 f"{self._topics.colour} has no camera_info: a horizontal field of view of "
@@ -122,13 +122,15 @@ class BagTruth:
             round(self._options.tolerance_ms * 1e6),
             topics.transforms,
             between_ns=(part.start, part.stop),
+            reader=self._reader,
+            problems=self.problems,
         )
         matcher.on_transforms = lambda topic, content: self._add(  # type: ignore[method-assign]
             buffer, topic, content
         )
         given = 0
         for match in matcher:
-            if not self._is_video and not any(name in match.partners for name in partners):
+            if not any(name in match.partners for name in partners):
                 self.unmatched += 1
                 continue
             try:
@@ -143,7 +145,6 @@ class BagTruth:
             given += 1
             if self._options.limit is not None and given >= self._options.limit:
                 break
-        self.problems.extend(matcher.problems)
         if self._reader.bits.doubt:
             self.problems.note(self._reader.bits.advice)
 
@@ -215,7 +216,7 @@ class BagTruth:
         return TopicNames(options.topic, depth, options.points, options.label_topic)
 
     def _cameras_of(self, topics: Topics) -> Cameras:
-        return Cameras(topics, None, self._options.hfov_deg, self._reader.rgb)
+        return Cameras(topics, None, self._options.hfov_deg, self._reader)
 
     def _open_recorded(self) -> dict[str, _Recorded]:
         """The topics of ``options.recorded`` that this bag has, by name."""
@@ -229,7 +230,8 @@ class BagTruth:
             wanted = TopicNames(colour, "none", (), name)
             if kinds[name] == "depth":
                 wanted = TopicNames(colour, name)
-            topics = replace(choose_topics(self._bag, wanted), points=())
+            topics = choose_topics(self._bag, wanted, self._options.matrix)
+            topics = replace(topics, points=())
             found[name] = _Recorded(topics, self._cameras_of(topics))
         return found
 

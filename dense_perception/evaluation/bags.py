@@ -16,15 +16,16 @@ from dense_perception.core.camera import (
     CameraInfoMessage,
     Frame,
     Intrinsics,
+    calibration_doubt,
     intrinsics_from_info,
 )
 from dense_perception.core.errors import BackendError, InputError
 from dense_perception.core.prediction import DepthKind
 from dense_perception.imaging.messages import (
     ImageReader,
-    is_rectified,
     message_depth_m,
     stamp_ns,
+    takes_projection,
 )
 from dense_perception.imaging.resize import restore
 from dense_perception.media.bag_images import calibration_topic, choose_topic, needs_all
@@ -105,6 +106,8 @@ class Truth(Protocol):
 class PairSource:
     """Colour and depth of a bag, matched by their headers' stamps.
 
+    ``matrix`` says which matrix of the calibration describes the colour images.
+
     :raises InputError: if the bag cannot be read or its topics are not clear; the message lists
         them.
     """
@@ -117,7 +120,9 @@ class PairSource:
         depth_topic: str | None = None,
         tolerance_ms: float = 5.0,
         reader: ImageReader | None = None,
+        matrix: str = "auto",
     ) -> None:
+        self._matrix = matrix
         self.reader = reader or ImageReader()
         self.bag = BagReader(path)
         try:
@@ -219,14 +224,19 @@ class PairSource:
     ) -> Intrinsics | None:
         if info is None:
             return None
+        is_colour = topic == self.topic
+        where = self._info_topic if is_colour else self._depth_info_topic
+        matrix = self._matrix if is_colour else "auto"
+        rectified = takes_projection(matrix, topic)
         try:
-            return intrinsics_from_info(
-                info, array.shape[1], array.shape[0], rectified=is_rectified(topic)
-            )
+            camera = intrinsics_from_info(info, array.shape[1], array.shape[0], rectified=rectified)
         except InputError as error:
-            where = self._info_topic if topic == self.topic else self._depth_info_topic
             self._problems.note(f"{where}: {error}")
             return None
+        chosen = "P" if rectified else matrix
+        if is_colour and (doubt := calibration_doubt(info, chosen, "--camera-matrix")):
+            self._problems.note(f"{where}: {doubt}")
+        return camera
 
     def _check_view(
         self, camera: Intrinsics | None, rgb_hwc: np.ndarray, true_m: np.ndarray

@@ -68,6 +68,7 @@ class TruthOptions:
     ``recorded`` are the topics whose answers are contestants. ``limit``: no more frames of each
     source than this. ``hfov_deg`` where a bag has no calibration. ``first_label`` is the value of
     the first class in label files; ``bits`` how many of 16-bit pictures count, 0 for all.
+    ``matrix`` says which one of a colour camera's calibration counts: ``K``, ``P`` or ``auto``.
     """
 
     topic: str | None = None
@@ -81,6 +82,7 @@ class TruthOptions:
     limit: int | None = None
     first_label: int = 1
     bits: int = 0
+    matrix: str = "auto"
 
 
 class TruthSource(Protocol):

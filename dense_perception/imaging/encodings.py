@@ -48,7 +48,8 @@ def check_pixels(what: str, width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise InputError(
             f"the {what} is {width}x{height}, expected at most {max_pixels / 1e6:g} million "
-            "pixels: scale it down, or raise max_pixels (--max-pixels) if you trust its source"
+            "pixels: scale it down, or raise max_pixels (of commands: --max-pixels) "
+            "if you trust its source"
         )
 
 

@@ -222,6 +222,14 @@ def camera_info_topic(name: str) -> str:
     return f"{base_topic(name).rpartition('/')[0]}/camera_info"
 
 
+def takes_projection(matrix: str, topic: str) -> bool:
+    """Whether P of the calibration describes the images of a topic, not K.
+
+    ``matrix`` is ``K``, ``P``, or ``auto`` to go by the topic's name.
+    """
+    return matrix == "P" or (matrix == "auto" and is_rectified(topic))
+
+
 def is_rectified(name: str) -> bool:
     """Whether an image topic's name says that it is rectified, as ``image_rect`` does.
 

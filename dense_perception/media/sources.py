@@ -21,7 +21,7 @@ from dense_perception.core.camera import (
 from dense_perception.core.errors import InputError
 from dense_perception.core.storage import require_regular_file, user_path
 from dense_perception.imaging.encodings import check_pixels
-from dense_perception.imaging.messages import ImageReader, is_rectified, stamp_ns
+from dense_perception.imaging.messages import ImageReader, stamp_ns, takes_projection
 from dense_perception.media.bag_images import CALIBRATIONS, calibration_topic, choose_topic
 from dense_perception.media.bag_reader import BagReader, is_bag
 from dense_perception.media.files import (
@@ -55,16 +55,21 @@ class Source(ABC):
     ``total`` is how many there are, ``None`` where nobody knows. ``calibration`` replaces
     what the source knows about its camera and is scaled to each image; one that does not fit the
     image ends a video or bag with an InputError. ``reader`` says what images may be, and is by
-    default one that takes all bits.
+    default one that takes all bits. ``matrix`` says which matrix of a calibration describes the
+    images, as :func:`~dense_perception.imaging.messages.takes_projection` takes it.
     """
 
     total: int | None = None
-    is_rectified = False
+    topic = ""
 
     def __init__(
-        self, calibration: CameraInfoMessage | None = None, reader: ImageReader | None = None
+        self,
+        calibration: CameraInfoMessage | None = None,
+        reader: ImageReader | None = None,
+        matrix: str = "auto",
     ) -> None:
         self.calibration = calibration
+        self.matrix = matrix
         self.reader = reader or ImageReader()
         self._problems = Problems()
 
@@ -93,15 +98,23 @@ class Source(ABC):
         """
         if self.calibration is None:
             return None
-        matrix = "P" if self.is_rectified else "auto"
-        if doubt := calibration_doubt(self.calibration, matrix):
-            self._problems.note(f"--camera-info: {doubt}")
         try:
-            return intrinsics_from_info(
-                self.calibration, width, height, rectified=self.is_rectified
-            )
+            return self._intrinsics(self.calibration, width, height, "--camera-info")
         except InputError as error:
             raise InputError(str(error).replace("camera_info", "--camera-info", 1)) from error
+
+    def _intrinsics(
+        self, info: CameraInfoMessage, width: int, height: int, origin: str
+    ) -> Intrinsics:
+        """
+        :raises InputError: see :func:`intrinsics_from_info`.
+        """
+        rectified = takes_projection(self.matrix, self.topic)
+        camera = intrinsics_from_info(info, width, height, rectified=rectified)
+        matrix = "P" if rectified else self.matrix
+        if doubt := calibration_doubt(info, matrix, "--camera-matrix"):
+            self._problems.note(f"{origin}: {doubt}")
+        return camera
 
 
 class PictureSource(Source):
@@ -113,8 +126,9 @@ class PictureSource(Source):
         calibration: CameraInfoMessage | None = None,
         *,
         reader: ImageReader | None = None,
+        matrix: str = "auto",
     ) -> None:
-        super().__init__(calibration, reader)
+        super().__init__(calibration, reader, matrix)
         if path.is_dir():
             found, left_out = pictures_in(path)
             self.files = sorted(found, key=lambda file: _natural(file.name))
@@ -153,8 +167,9 @@ class VideoSource(Source):
         calibration: CameraInfoMessage | None = None,
         *,
         reader: ImageReader | None = None,
+        matrix: str = "auto",
     ) -> None:
-        super().__init__(calibration, reader)
+        super().__init__(calibration, reader, matrix)
         self._live = isinstance(target, int)
         self._what = f"camera {target}" if self._live else str(target)
         if isinstance(target, Path):
@@ -219,12 +234,12 @@ class BagSource(Source):
         topic: str | None = None,
         info_topic: str | None = None,
         reader: ImageReader | None = None,
+        matrix: str = "auto",
     ) -> None:
-        super().__init__(calibration, reader)
+        super().__init__(calibration, reader, matrix)
         self.bag = BagReader(path)
         try:
             self.topic = choose_topic(self.bag, topic, "picture", "--topic")
-            self.is_rectified = is_rectified(self.topic)
             self.info_topic = info_topic or calibration_topic(self.bag, self.topic)
             known = {entry.name: entry for entry in self.bag.topics}
             if info_topic is not None and info_topic not in known:
@@ -277,13 +292,10 @@ class BagSource(Source):
         if given is not None or info is None:
             return given
         try:
-            camera = intrinsics_from_info(info, width, height, rectified=self.is_rectified)
-            doubt = calibration_doubt(info, "P" if self.is_rectified else "auto")
+            return self._intrinsics(info, width, height, self.info_topic)
         except InputError as error:
-            camera, doubt = None, str(error)
-        if doubt:
-            self._problems.note(f"{self.info_topic}: {doubt}")
-        return camera
+            self._problems.note(f"{self.info_topic}: {error}")
+            return None
 
 
 def open_source(
@@ -293,29 +305,32 @@ def open_source(
     topic: str | None = None,
     info_topic: str | None = None,
     reader: ImageReader | None = None,
+    matrix: str = "auto",
 ) -> Source:
     """Tell by content and name what ``text`` is, and open it.
 
     A number is a camera; a folder with bag files is a bag, any other a folder of pictures.
     ``reader`` says how many bits of 16-bit pictures count and how large images may be; by default
-    all bits count, and unused ones are complained of.
+    all bits count, and unused ones are complained of. ``matrix`` chooses K or P of a calibration.
 
     :raises InputError: if there is nothing there or it cannot be read.
     """
     path = user_path(text)
     if text.isdigit() and not path.exists():
-        return VideoSource(int(text), calibration, reader=reader)
+        return VideoSource(int(text), calibration, reader=reader, matrix=matrix)
     if not path.exists() and not path.is_symlink():
         raise InputError(
             f"there is no {text}: give a picture, a folder, a video, a bag or a camera's number"
         )
     if is_bag(path):
-        return BagSource(path, calibration, topic=topic, info_topic=info_topic, reader=reader)
+        return BagSource(
+            path, calibration, topic=topic, info_topic=info_topic, reader=reader, matrix=matrix
+        )
     kind = Kind.PICTURE if path.is_dir() else kind_of(path)
     if kind is Kind.PICTURE:
-        return PictureSource(path, calibration, reader=reader)
+        return PictureSource(path, calibration, reader=reader, matrix=matrix)
     if kind is Kind.VIDEO:
-        return VideoSource(path, calibration, reader=reader)
+        return VideoSource(path, calibration, reader=reader, matrix=matrix)
     raise InputError(
         f"cannot tell what {path.name} is: expected a picture ({', '.join(PICTURE_SUFFIXES)}), a "
         f"video ({', '.join(VIDEO_SUFFIXES)}), a folder or a bag (.mcap, .db3, .bag)"

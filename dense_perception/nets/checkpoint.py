@@ -51,7 +51,10 @@ class Checkpoint:
         :raises CardError: if there is none or it is malformed.
         """
         if self.content.get("card") is None:
-            raise CardError(f"{self.path} carries no card: give one with --card")
+            raise CardError(
+                f"{self.path} carries no card, expected a file of train or "
+                "export: `dense-perception export` makes one of other weights (--weights or --card)"
+            )
         return ModelCard.from_dict(self.content["card"], f"the card inside {self.path}")
 
 

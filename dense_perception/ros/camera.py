@@ -16,7 +16,7 @@ from dense_perception.core.camera import Frame, calibration_doubt, intrinsics_fr
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import InputError
 from dense_perception.core.prediction import DepthKind, DepthMap, Prediction
-from dense_perception.imaging.messages import ImageReader, base_topic, is_rectified, stamp_ns
+from dense_perception.imaging.messages import ImageReader, base_topic, stamp_ns, takes_projection
 from dense_perception.ros.convert import rgb_from_message
 from dense_perception.ros.diagnostics import FrameLog, NodeLog
 from dense_perception.ros.node_graph import (
@@ -104,7 +104,6 @@ class CameraInput:
         )
         self.topic = str(self._image.topic_name)
         """The resolved name of the image topic."""
-        self._is_rectified = is_rectified(self.topic)
         self._camera_info = graph.subscribe(
             CameraInfo, self._info_topic, self._on_info, output_profile("best_effort")
         )
@@ -126,7 +125,7 @@ class CameraInput:
         info, intrinsics, problem, doubt = self.info, None, "", ""
         if info is not None:
             height, width = rgb_hwc.shape[:2]
-            rectified = matrix == "P" or (matrix == "auto" and self._is_rectified)
+            rectified = takes_projection(matrix, self.topic)
             try:
                 intrinsics = intrinsics_from_info(info, width, height, rectified=rectified)
                 doubt = calibration_doubt(info, matrix="P" if rectified else matrix)

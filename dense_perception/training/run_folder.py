@@ -34,8 +34,8 @@ def save(path: Path, content: Mapping[str, object]) -> None:
     except (OSError, RuntimeError) as error:  # PyTorch's writer has no other kind for a full disk
         why = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise TrainingError(
-            f"cannot write {path}: {why}; free some space and go on from the last checkpoint with "
-            "--resume"
+            f"cannot write {path}: {why}; free some space; `train --resume` goes on from the last "
+            "checkpoint"
         ) from error
 
 

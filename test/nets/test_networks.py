@@ -70,7 +70,7 @@ def test_wrong_contents_are_named(tmp_path: Path) -> None:
         trained_network(path)
     with pytest.raises(ArtefactError, match="no named tensors"):
         trained_network(write(path, model=None))
-    with pytest.raises(CardError, match="carries no card: give one with --card"):
+    with pytest.raises(CardError, match="carries no card, expected a file of train or export"):
         trained_network(write(path, card=None))
     with pytest.raises(CardError, match="schema"):
         trained_network(write(path, card={"name": "x"}))

@@ -141,7 +141,8 @@ def _plan(options: ExtractOptions) -> tuple[list[tuple[Span, int]], list[tuple[s
     if not counted:
         raise InputError("; ".join(problem for _, problem in broken))
     spans: list[tuple[Span, int]] = []
-    whole = round(options.held_out * len(counted)) if options.validation is not None else 0
+    share = options.held_out if options.validation is not None else 0.0
+    whole = min(round(share * len(counted)), len(counted) - 1)
     for index, (bag, name, count) in enumerate(counted):
         if options.validation is None:
             spans.append((Span(bag, name, options.out), count))

@@ -7,10 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
 from dense_perception.core.errors import InputError
-from dense_perception.imaging.messages import Header, ImageMessage, stamp_ns
+from dense_perception.imaging.messages import Header, ImageMessage, ImageReader, stamp_ns
 from dense_perception.imaging.transforms import StampedTransform
+from dense_perception.media.bag_images import needs_all
 from dense_perception.media.bag_reader import BagMessage, BagReader
+from dense_perception.media.problems import Problems
 
 # What belongs to an image was recorded within this time of it: on slow disks and in busy nodes.
 _PATIENCE_NS = 500_000_000
@@ -32,13 +36,17 @@ class Transforms(Protocol):
 
 @dataclass(slots=True)
 class Match:
-    """A colour image, its number among the topic's, and what was found for it by topic."""
+    """A colour image, its number among the topic's, and what was found for it by topic.
+
+    ``rgb_hwc`` is the picture of a packet of a video, which needed those before it; else None.
+    """
 
     number: int
     stamp_ns: int
     time_ns: int
     colour: ImageMessage
     partners: dict[str, Any] = field(default_factory=dict)
+    rgb_hwc: np.ndarray | None = None
 
 
 class Matcher:
@@ -46,7 +54,9 @@ class Matcher:
 
     Every image comes with the message of each topic in ``partners`` that is nearest by stamp,
     within ``tolerance_ns``. Messages of ``transforms`` are handed to ``on_transforms`` before any
-    image that they may be needed for comes. Only half a second of the bag is held.
+    image that they may be needed for comes. Only half a second of the bag is held. ``reader``
+    decodes a video, from its start also where ``first`` is later; without it, messages alone come.
+    ``problems`` collects what cannot be used.
 
     ``between_ns``: only images that were recorded from the first to before the second time come;
     what lies well outside is not read. Then ``number`` counts from the first image read.
@@ -62,9 +72,13 @@ class Matcher:
         first: int = 0,
         stop: int | None = None,
         between_ns: tuple[int | None, int | None] = (None, None),
+        *,
+        reader: ImageReader | None = None,
+        problems: Problems | None = None,
     ) -> None:
         self.bag = bag
-        self.problems: list[str] = []
+        self.problems = Problems() if problems is None else problems
+        self._video = reader if reader is not None and needs_all(bag, colour) else None
         self._colour, self._partners = colour, tuple(partners)
         self._transforms = tuple(transforms)
         self._tolerance_ns = tolerance_ns
@@ -99,16 +113,23 @@ class Matcher:
                     if not waiting:
                         return
                     continue
-                if number < self._first:
+                if number < self._first and self._video is None:
                     continue
+            rgb_hwc = None
             try:
                 content = self.bag.deserialize(message)
+                if message.topic == self._colour and self._video is not None:
+                    rgb_hwc = self._video.rgb(content)
+                    if rgb_hwc is None:
+                        continue
             except InputError as error:
-                self.note(f"{message.topic} at {message.time_ns} ns: {error}")
+                self.problems.at(f"{message.topic} at {message.time_ns} ns", error)
                 continue
             if message.topic == self._colour:
-                match = Match(number, stamp_ns(content.header), message.time_ns, content)
-                waiting.append(match)
+                if number < self._first:
+                    continue
+                time_ns = stamp_ns(content.header)
+                waiting.append(Match(number, time_ns, message.time_ns, content, rgb_hwc=rgb_hwc))
             elif message.topic in self._recent:
                 recent = self._recent[message.topic]
                 recent.append((stamp_ns(content.header), message))
@@ -117,13 +138,7 @@ class Matcher:
             else:
                 self.on_transforms(message.topic, content)
         yield from (self._with_partners(match) for match in waiting)
-        for problem in self.bag.problems:
-            self.note(problem)
-
-    def note(self, problem: str) -> None:
-        """Remember a problem once."""
-        if problem not in self.problems:
-            self.problems.append(problem)
+        self.problems.extend(self.bag.problems)
 
     def _with_partners(self, match: Match) -> Match:
         for topic, recent in self._recent.items():

@@ -16,13 +16,16 @@ import numpy as np
 
 from dense_perception.core.errors import InputError
 from dense_perception.core.json_text import json_text
+from dense_perception.core.limits import MAX_JPEG_SCANS, MAX_PIXELS
 from dense_perception.core.storage import atomic_write_text
 from dense_perception.data.extraction.matching import Match, Matcher, Transforms
-from dense_perception.data.extraction.scene import Cameras, Motions, motions_of, thumbnail
-from dense_perception.data.extraction.topics import TopicNames, Topics, choose_topics, doubts
+from dense_perception.data.extraction.scene import Cameras, Motions, motions_of
+from dense_perception.data.extraction.topics import TopicNames, Topics, choose_topics
 from dense_perception.data.shards import encode, write_members
+from dense_perception.imaging.messages import ImageReader
 from dense_perception.imaging.transforms import TransformBuffer
 from dense_perception.media.bag_reader import BagReader
+from dense_perception.media.problems import Problems
 
 JOURNALS = ".extract"
 _PER_SHARD = 128
@@ -39,6 +42,8 @@ class Settings:
     :param rate_hz: take no more frames a second than this; 0 for all.
     :param size: width and height of the frames; None keeps the images'.
     :param world: frame of /tf that poses are given in; empty for none.
+    :param matrix: which one of a calibration describes colour images: ``K``, ``P`` or ``auto``.
+    :param bits: how many bits of 16-bit pictures count; 0 for all.
     """
 
     topics: TopicNames = field(default_factory=TopicNames)
@@ -48,6 +53,10 @@ class Settings:
     size: tuple[int, int] | None = None
     hfov_deg: float | None = None
     world: str = ""
+    matrix: str = "auto"
+    bits: int = 0
+    max_pixels: int = MAX_PIXELS
+    max_jpeg_scans: int = MAX_JPEG_SCANS
 
 
 @dataclass(frozen=True)
@@ -107,7 +116,7 @@ def extract_span(
         return progress
     journal.parent.mkdir(parents=True, exist_ok=True)
     with BagReader(span.bag) as bag, ThreadPoolExecutor(max(1, threads)) as pool:
-        topics = choose_topics(bag, settings.topics)
+        topics = choose_topics(bag, settings.topics, settings.matrix)
         progress.topics = _named(topics)
         progress.classes = list(topics.classes)
         extraction = _Extraction(span, settings, topics, bag, progress)
@@ -127,7 +136,9 @@ class _Extraction:
         self.progress = progress
         self.pending: list[tuple[str, dict[str, bytes]]] = []
         self._span, self._settings = span, settings
-        self._cameras = Cameras(topics, settings.size, settings.hfov_deg)
+        self._reader = ImageReader(settings.bits, settings.max_pixels, settings.max_jpeg_scans)
+        self._cameras = Cameras(topics, settings.size, settings.hfov_deg, self._reader)
+        self._before, self._problems = progress.problems, Problems()
         self._buffer = TransformBuffer()
         partners = [name for name in (topics.depth, *topics.points, topics.labels) if name]
         self._matcher = Matcher(
@@ -138,10 +149,12 @@ class _Extraction:
             topics.transforms,
             max(span.first, progress.seen + span.first),
             span.stop,
+            reader=self._reader,
+            problems=self._problems,
         )
         self._matcher.on_transforms = self._on_transforms  # type: ignore[method-assign]
-        for doubt in doubts(topics):
-            self._note(doubt)
+        if topics.doubt:
+            self._problems.note(topics.doubt)
         self._last: np.ndarray | None = None
         if progress.thumbnail:
             stored = np.frombuffer(base64.b64decode(progress.thumbnail), np.uint8)
@@ -162,9 +175,9 @@ class _Extraction:
             if self._last_ns and soon:
                 continue
             try:
-                small = thumbnail(match.colour) if settings.still else None
+                small = self._cameras.thumbnail(match) if settings.still else None
             except InputError as error:
-                self._note(f"{self._cameras.topics.colour} at {match.stamp_ns} ns: {error}")
+                self._problems.at(f"{self._cameras.topics.colour} at {match.stamp_ns} ns", error)
                 continue
             if small is not None and self._last is not None:
                 still = float(np.abs(small - self._last).mean()) < settings.still
@@ -174,17 +187,17 @@ class _Extraction:
             try:
                 motions, problems = motions_of(match, self._cameras, self._buffer, settings.world)
             except InputError as error:
-                self._note(str(error))
+                self._problems.note(str(error))
                 continue
-            for problem in problems:
-                self._note(problem)
+            self._problems.extend(problems)
             self._last, self._last_ns = small, match.stamp_ns
             yield _Job(self._cameras, self._span.name, match, motions, seen, self._still, small)
 
     def take(self, result: _Result) -> None:
         """Keep a frame that was computed, or say why it was not."""
         if result.problem:
-            self._note(result.problem)
+            where = f"{self._cameras.topics.colour} at {result.stamp_ns} ns"
+            self._problems.at(where, result.problem)
             return
         progress = self.progress
         self.pending.append((result.key, result.members))
@@ -203,6 +216,12 @@ class _Extraction:
         """All images were dealt with, those that were dropped at the end too."""
         self.progress.seen, self.progress.still = self._seen, self._still
         self.progress.finished = True
+        if self._reader.bits.doubt:
+            self._problems.note(self._reader.bits.advice)
+        if self._reader.skipped:
+            self._problems.note(
+                f"{self._reader.skipped} packets of the video passed before a keyframe came"
+            )
 
     def write(self, journal: Path, settings: dict[str, Any]) -> None:
         """Write what is pending as a shard, then remember how far it goes."""
@@ -212,17 +231,13 @@ class _Extraction:
             write_members(self._span.out / name, iter(self.pending))
             self.pending = []
             progress.shards += 1
-        for problem in self._matcher.problems:
-            self._note(problem)
+        problems = [*self._before, *self._problems.lines]
+        progress.problems = list(dict.fromkeys(problems))
         atomic_write_text(journal, json_text({"settings": settings, **asdict(progress)}, indent=1))
 
     def _on_transforms(self, topic: str, content: Transforms) -> None:
         for transform in content.transforms:
             self._buffer.add(transform, static=topic.endswith("_static"))
-
-    def _note(self, problem: str) -> None:
-        if problem not in self.progress.problems:
-            self.progress.problems.append(problem)
 
 
 @dataclass(frozen=True)
@@ -258,7 +273,7 @@ class _Job:
             # Sensors and bags give millimetres: that unit loses nothing of them.
             members = encode(sample, unit_m=0.001, png_level=_PNG_LEVEL)
         except InputError as error:
-            return _Result(problem=f"{self.cameras.topics.colour}: {error}")
+            return _Result(stamp_ns=match.stamp_ns, problem=str(error))
         size = (sample.intrinsics.width, sample.intrinsics.height)
         partners = tuple(name for name, found in match.partners.items() if found is not None)
         return _Result(
@@ -306,6 +321,8 @@ def _read(journal: Path, settings: dict[str, Any]) -> Progress:
         progress = Progress(**found)
     except (OSError, ValueError, KeyError, TypeError):
         return Progress()
+    # What a begun extraction does not know yet was the default then.
+    before = {**json.loads(json_text(Settings())), **before}
     if before != settings:
         different = ", ".join(sorted(k for k in settings if before.get(k) != settings[k]))
         raise InputError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -19,14 +19,15 @@ from dense_perception.data.extraction.registration import (
 )
 from dense_perception.data.extraction.topics import Topics, label_values
 from dense_perception.data.sample import Sample
-from dense_perception.imaging.decode import decode_compressed
+from dense_perception.imaging.encodings import check_pixels
 from dense_perception.imaging.messages import (
     ImageMessage,
+    ImageReader,
     is_compressed,
     is_rectified,
     message_depth_m,
-    message_rgb,
 )
+from dense_perception.imaging.picture_headers import read_header
 from dense_perception.imaging.point_messages import cloud_points, scan_points
 from dense_perception.imaging.transforms import Transform, TransformBuffer
 
@@ -66,7 +67,7 @@ class Cameras:
     :param size: width and height of the frames; None keeps the images'.
     :param hfov_deg: horizontal field of view where the recording has no calibration; None refuses
         such a recording.
-    :param read: gives the picture of a colour message, None where it has none.
+    :param reader: reads the colour images.
     """
 
     def __init__(
@@ -74,10 +75,10 @@ class Cameras:
         topics: Topics,
         size: tuple[int, int] | None,
         hfov_deg: float | None,
-        read: Callable[[ImageMessage], np.ndarray | None] = message_rgb,
+        reader: ImageReader,
     ) -> None:
         self.topics = topics
-        self._read = read
+        self.reader = reader
         self._size, self._hfov_deg = size, hfov_deg
         self._colour: dict[tuple[int, int], tuple[Undistortion | None, Intrinsics]] = {}
         self._registrations: dict[tuple[Any, ...], Registration] = {}
@@ -87,9 +88,7 @@ class Cameras:
 
         :raises InputError: if an image cannot be decoded, or a calibration cannot be used.
         """
-        rgb_hwc = self._read(match.colour)
-        if rgb_hwc is None:
-            raise InputError("no picture yet: the video begins with its first keyframe")
+        rgb_hwc = self._rgb(match)
         undistortion, camera = self._camera(rgb_hwc.shape[1], rgb_hwc.shape[0])
         jpeg = _jpeg(match.colour)
         if undistortion is not None:
@@ -141,6 +140,31 @@ class Cameras:
         undistortion, camera = self._camera(*size)
         return self._fitted(label_image(match.partners[self.topics.labels]), undistortion, camera)
 
+    def thumbnail(self, match: Match) -> np.ndarray:
+        """float32 (24, 32): what an image shows, without its noise; cheap.
+
+        :raises InputError: if it cannot be decoded.
+        """
+        jpeg, gray = _jpeg(match.colour), None
+        if jpeg is not None:
+            header = read_header(memoryview(jpeg), self.reader.max_scans)
+            check_pixels("JPEG picture", header.width, header.height, self.reader.max_pixels)
+            gray = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
+        if gray is None:
+            gray = self._rgb(match)[..., 1]
+            step = max(1, min(gray.shape) // 96)
+            gray = gray[::step, ::step]
+        small = cv2.resize(np.ascontiguousarray(gray), (32, 24), interpolation=cv2.INTER_AREA)
+        return small.astype(np.float32)
+
+    def _rgb(self, match: Match) -> np.ndarray:
+        if match.rgb_hwc is not None:
+            return match.rgb_hwc
+        rgb_hwc = self.reader.rgb(match.colour)
+        if rgb_hwc is None:  # a video that did not begin as one
+            raise InputError("the packet of a video has no keyframe before it")
+        return rgb_hwc
+
     def is_aligned(self, match: Match) -> bool:
         """Whether depth is seen from the colour camera: one frame, and one camera as far as known.
 
@@ -157,7 +181,7 @@ class Cameras:
         )
         info = self.topics.colour_info
         colour = intrinsics_from_info(
-            info, info.width, info.height, rectified=is_rectified(self.topics.colour)
+            info, info.width, info.height, rectified=self.topics.colour_is_rectified
         ).resized(own.width, own.height)
         return (
             abs(own.fx / colour.fx - 1) < _SAME_FOCAL
@@ -171,7 +195,7 @@ class Cameras:
             info = self.topics.colour_info
             if info is not None:
                 camera = intrinsics_from_info(
-                    info, width, height, rectified=is_rectified(self.topics.colour)
+                    info, width, height, rectified=self.topics.colour_is_rectified
                 )
             elif self._hfov_deg is not None:
                 camera = Intrinsics.from_fov(width, height, self._hfov_deg)
@@ -193,7 +217,7 @@ class Cameras:
         undistortion: Undistortion | None,
         camera: Intrinsics,
     ) -> np.ndarray:
-        depth_m = message_depth_m(message)
+        depth_m = message_depth_m(message, self.reader.max_pixels)
         if self.is_aligned(match):
             return self._fitted(np.nan_to_num(depth_m, nan=0, posinf=0), undistortion, camera)
         if motions.depth is None:
@@ -294,23 +318,6 @@ def label_image(message: ImageMessage) -> np.ndarray:
     rows = data[: raw.step * height].reshape(height, raw.step)
     packed = np.ascontiguousarray(rows[:, : width * item.itemsize])
     return packed.view(item).reshape(height, width)
-
-
-def thumbnail(message: ImageMessage) -> np.ndarray:
-    """float32 (24, 32): what an image shows, without its noise; cheap.
-
-    :raises InputError: if it cannot be decoded.
-    """
-    jpeg = _jpeg(message)
-    if jpeg is not None:
-        reduced = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
-        gray = decode_compressed(jpeg)[..., 1] if reduced is None else reduced
-    else:
-        gray = message_rgb(message)[..., 1]
-        step = max(1, min(gray.shape) // 96)
-        gray = gray[::step, ::step]
-    small = cv2.resize(np.ascontiguousarray(gray), (32, 24), interpolation=cv2.INTER_AREA)
-    return small.astype(np.float32)
 
 
 def _jpeg(message: ImageMessage) -> bytes | None:

@@ -9,8 +9,8 @@ import numpy as np
 
 from dense_perception.core.camera import CameraInfoMessage, calibration_doubt
 from dense_perception.core.errors import InputError
-from dense_perception.imaging.messages import camera_info_topic, is_rectified
-from dense_perception.media.bag_images import choose_topic, image_topics
+from dense_perception.imaging.messages import takes_projection
+from dense_perception.media.bag_images import calibration_topic, choose_topic, image_topics
 from dense_perception.media.bag_reader import BagReader
 
 POINTS = "sensor_msgs/msg/PointCloud2"
@@ -37,8 +37,9 @@ class TopicNames:
 class Topics:
     """The topics of one recording by their use; empty where there is none.
 
-    ``colour_info`` and ``depth_info`` are the first calibrations beside the images, ``classes``
-    the names of the labels from 0 on.
+    ``colour_info`` and ``depth_info`` are the first calibrations beside the images,
+    ``colour_is_rectified`` says that P of the former counts, ``doubt`` why it may be wrong.
+    ``classes`` are the names of the labels from 0 on.
     """
 
     colour: str
@@ -49,10 +50,14 @@ class Topics:
     colour_info: CameraInfoMessage | None = None
     depth_info: CameraInfoMessage | None = None
     classes: tuple[str, ...] = ()
+    colour_is_rectified: bool = False
+    doubt: str = ""
 
 
-def choose_topics(bag: BagReader, names: TopicNames) -> Topics:
+def choose_topics(bag: BagReader, names: TopicNames, matrix: str = "auto") -> Topics:
     """
+    :param matrix: which one of the colour camera's calibration counts: ``K``, ``P``, or ``auto`` to
+        go by the topic's name.
     :raises InputError: if a named topic is not there or not of its kind, or it is not clear which
         image topic is meant.
     """
@@ -73,15 +78,21 @@ def choose_topics(bag: BagReader, names: TopicNames) -> Topics:
     labels = names.labels or ""
     if labels and labels not in types:
         raise InputError(f"{bag.path.name} has no topic {labels}, which --label-topic names")
+    info_topic, rectified = calibration_topic(bag, colour), takes_projection(matrix, colour)
+    info, doubt = first_message(bag, info_topic), ""
+    if info is not None:
+        doubt = calibration_doubt(info, "P" if rectified else matrix, "--camera-matrix")
     return Topics(
         colour,
         depth,
         tuple(names.points),
         labels,
         tuple(name for name in _TRANSFORMS if name in types),
-        first_message(bag, camera_info_topic(colour)),
-        first_message(bag, camera_info_topic(depth)) if depth else None,
+        info,
+        first_message(bag, calibration_topic(bag, depth)) if depth else None,
         _classes(bag, labels) if labels else (),
+        rectified,
+        f"{info_topic}: {doubt}" if doubt else "",
     )
 
 
@@ -94,15 +105,6 @@ def first_message(bag: BagReader, topic: str) -> CameraInfoMessage | None:
             continue
         return found
     return None
-
-
-def doubts(topics: Topics) -> list[str]:
-    """Why the calibration of the colour images may be wrong, and the cure."""
-    if topics.colour_info is None:
-        return []
-    matrix = "P" if is_rectified(topics.colour) else "auto"
-    doubt = calibration_doubt(topics.colour_info, matrix)
-    return [f"{camera_info_topic(topics.colour)}: {doubt}"] if doubt else []
 
 
 def label_values(labels_hw: np.ndarray, void: int = 255) -> np.ndarray:

@@ -20,6 +20,7 @@ from dense_perception.data.extraction.recording import Settings
 from dense_perception.data.extraction.topics import TopicNames
 from dense_perception.imaging.transforms import Transform
 from test.data.extraction.test_registration import between_neighbours
+from test.imaging.test_video import ENCODERS, encoded, shows
 from test.support import recordings
 from test.support.robots import (
     START_NS,
@@ -295,3 +296,24 @@ def test_a_recording_that_cannot_be_read_does_not_stop_the_others(
     assert main(words) == 1
     assert "bad: " in capsys.readouterr().err
     assert len(Corpus(tmp_path / "c")) == 2
+
+
+def test_every_picture_of_a_video_comes_in_order(tmp_path: Path) -> None:
+    """Keyframes are five packets apart, and the second corpus begins between two of them."""
+    packets = encoded(*ENCODERS[0][::2])
+    messages: list[tuple[str, int, Any]] = []
+    for index, packet in enumerate(packets):
+        time_ns = START_NS + index * 100_000_000
+        fields = {"header": recordings.header(time_ns), "format": "h264"}
+        data = np.frombuffer(packet, np.uint8)
+        video = recordings.make(recordings.COMPRESSED, **fields, data=data)
+        info = recordings.camera_info(64, 48, 50.0, time_ns, d=np.zeros(5))
+        messages += [("/c/camera_info", time_ns, info), ("/c/image", time_ns, video)]
+    bag = recordings.write_bag(tmp_path / "bag", messages)
+    settings = Settings(still=0)
+    rows = run([bag], tmp_path / "c", settings, validation=tmp_path / "v", held_out=0.6, gap=2).rows
+    assert [(row.frames, row.problems) for row in rows] == [(6, []), (7, [])]
+    for corpus, first in ((Corpus(tmp_path / "c"), 0), (Corpus(tmp_path / "v"), 8)):
+        for index, key in enumerate(corpus.keys, first):
+            assert key == f"bag_{index:06d}"
+            assert shows(corpus[index - first].rgb_hwc, index)
