@@ -12,12 +12,21 @@ from dense_perception.core.camera import Intrinsics
 from dense_perception.core.prediction import GRAY_MAPS, DepthKind
 from dense_perception.metrics import dense as dense_metrics
 from dense_perception.metrics import depth as metrics
+from dense_perception.metrics import surfaces
 from dense_perception.nets.zoo import classes_of, normalisation
 from dense_perception.training.batches import Batch, Frames, whole_batches
 from dense_perception.training.config import StageConfig, TrainingConfig
 
 # Inverse depth that counts as infinitely far.
 _FLAT = 1e-6
+# As run folders and cards have them.
+_NORMAL_NAMES = {
+    "mean_deg": "normals_mean_deg",
+    "median_deg": "normals_median_deg",
+    "within_11": "normals_below_11_25",
+    "within_22": "normals_below_22_5",
+    "within_30": "normals_below_30",
+}
 
 
 @torch.no_grad()
@@ -77,11 +86,14 @@ def _frame(
         height, width = true.shape
         focal = float(batch.focal_px[index])
         camera = Intrinsics(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
-        row |= metrics.depth_normals(predicted, true, camera)
-        row["edge_share"] = metrics.edge_share(predicted, true)
+        slants = surfaces.depth_normals(predicted, true, camera)
+        row |= {f"depth_normals_{name}": slants[name] for name in ("mean_deg", "median_deg")}
+        row["edge_share"] = surfaces.edge_share(predicted, true)
     if "normals" in outputs:
         true = batch.targets["normals"][index].numpy()
-        row |= dense_metrics.normal_metrics(outputs["normals"][index].transpose(1, 2, 0), true)
+        predicted = outputs["normals"][index].transpose(1, 2, 0)
+        slants = dense_metrics.normal_figures(predicted, true)
+        row |= {_NORMAL_NAMES[name]: value for name, value in slants.items()}
     for name in GRAY_MAPS:
         if name in outputs:
             true = batch.targets[name][index].numpy()

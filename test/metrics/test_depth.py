@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 
-from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
 from dense_perception.metrics import depth as metrics
 
@@ -95,37 +94,85 @@ def test_nothing_measured_is_nan_and_is_left_out_of_the_average() -> None:
     assert metrics.average([]) == {}
 
 
+def test_every_kind_of_every_error_equals_its_definition(
+    pair: tuple[np.ndarray, np.ndarray],
+) -> None:
+    predicted, true = pair
+    got = metrics.depth_figures(predicted, true)
+    pixels = np.array(counted(predicted, true))
+    scale = float(np.median(pixels[:, 0]) / np.median(pixels[:, 1]))
+    aligned = metrics.align_scale_shift(predicted, true)
+    kinds = {"metric": predicted, "scaled": predicted / scale, "aligned": aligned}
+    for kind, answer in kinds.items():
+        pairs = counted(answer, true)
+        logs = [math.log(p) - math.log(t) for p, t in pairs]
+        expected = {
+            "absrel": mean([abs(p - t) / t for p, t in pairs]),
+            "sqrel": mean([(p - t) ** 2 / t for p, t in pairs]),
+            "rmse": math.sqrt(mean([(p - t) ** 2 for p, t in pairs])),
+            "rmselog": math.sqrt(mean([d * d for d in logs])),
+            "log10": mean([abs(math.log10(p) - math.log10(t)) for p, t in pairs]),
+            "silog": 100 * math.sqrt(mean([d * d for d in logs]) - mean(logs) ** 2),
+            **{f"d{n}": mean([max(p / t, t / p) < 1.25**n for p, t in pairs]) for n in (1, 2, 3)},
+        }
+        assert {name: got[f"{kind}.{name}"] for name in metrics.ERRORS} == pytest.approx(
+            expected, rel=1e-9
+        )
+    assert got["scale"] == pytest.approx(scale, rel=1e-12)
+    assert len(got) == 3 * len(metrics.ERRORS) + 2
+
+
+def test_a_frame_of_four_pixels_by_hand() -> None:
+    true = np.array([[1.0, 2.0, 4.0, 0.0]])
+    predicted = np.array([[1.25, 2.0, 2.0, 9.0]])
+    got = metrics.depth_figures(predicted, true, kinds=("metric", "scaled"))
+    log = math.log(1.25), 0.0, -math.log(2)
+    expected = {
+        "absrel": 0.25, "sqrel": (0.0625 + 0 + 1) / 3, "rmse": math.sqrt((0.0625 + 4) / 3),
+        "rmselog": math.sqrt((log[0] ** 2 + log[2] ** 2) / 3),
+        "log10": (math.log10(1.25) + math.log10(2)) / 3, "silog": 100 * float(np.std(log)),
+        "d1": 1 / 3, "d2": 2 / 3, "d3": 2 / 3,
+    }  # fmt: skip
+    assert {name: got[f"metric.{name}"] for name in expected} == pytest.approx(expected, abs=1e-9)
+    assert got["scale"] == got["coverage"] == 1
+    assert got["scaled.absrel"] == got["metric.absrel"]
+
+
+def test_float32_agrees_with_float64_to_a_millionth() -> None:
+    rng = np.random.default_rng(9)
+    true = rng.uniform(0.3, 12, (240, 320)).astype(np.float32)
+    predicted = (true * rng.lognormal(0.1, 0.3, true.shape)).astype(np.float32)
+    small = metrics.depth_figures(predicted, true)
+    large = metrics.depth_figures(predicted.astype(float), true.astype(float))
+    assert small == pytest.approx(large, rel=2e-6)
+
+
+def test_perfect_is_perfect_and_shuffled_is_no_better_than_a_constant() -> None:
+    rng = np.random.default_rng(4)
+    true = rng.lognormal(1, 0.5, (60, 80)).astype(np.float32)
+    best = metrics.depth_figures(true, true)
+    for name, value in best.items():
+        good = 1 if name.endswith(("d1", "d2", "d3", "scale", "coverage")) else 0
+        assert value == pytest.approx(good, abs=1e-5), name
+    shuffled = metrics.depth_figures(rng.permutation(true.ravel()).reshape(true.shape), true)
+    constant = metrics.depth_figures(np.full_like(true, np.median(true)), true)
+    for name in ("metric.absrel", "metric.silog", "scaled.rmse"):
+        assert shuffled[name] > constant[name]
+    # The fit sees that they have nothing to do with each other.
+    assert shuffled["aligned.silog"] == pytest.approx(constant["aligned.silog"], rel=0.02)
+
+
+def test_scaled_and_aligned_see_no_scale() -> None:
+    rng = np.random.default_rng(5)
+    true = rng.uniform(1, 5, (20, 20))
+    predicted = true * rng.uniform(0.9, 1.1, true.shape)
+    one, seven = (metrics.depth_figures(k * predicted, true) for k in (1.0, 7.0))
+    assert seven["scale"] == pytest.approx(7 * one["scale"])
+    for name in metrics.ERRORS:
+        for kind in ("scaled", "aligned"):
+            assert seven[f"{kind}.{name}"] == pytest.approx(one[f"{kind}.{name}"], rel=1e-9)
+
+
 def test_shapes_must_agree() -> None:
     with pytest.raises(InputError, match="resize"):
         metrics.abs_rel(np.ones((2, 2)), np.ones((2, 3)))
-
-
-def slanted(angle_deg: float) -> tuple[np.ndarray, Intrinsics]:
-    """Depth of a plane turned about the vertical by an angle, seen by a level camera."""
-    camera = Intrinsics.from_fov(64, 48, 60)
-    x = (np.arange(64)[None] - camera.cx) / camera.fx
-    depth = 2.0 / (1 + x * math.tan(math.radians(angle_deg)))
-    return np.repeat(depth, 48, axis=0), camera
-
-
-def test_normals_of_the_depth_see_the_angle_between_planes() -> None:
-    true, camera = slanted(10)
-    for angle in (10.0, 25.0, -20.0):
-        found = metrics.depth_normals(3 * slanted(angle)[0], true, camera)
-        assert found["depth_normals_median_deg"] == pytest.approx(abs(angle - 10), abs=1e-5)
-        assert found["depth_normals_mean_deg"] == pytest.approx(abs(angle - 10), abs=1e-5)
-    empty = metrics.depth_normals(true, np.zeros_like(true), camera)
-    assert math.isnan(empty["depth_normals_median_deg"])
-
-
-def test_edges_count_what_is_made_within_four_pixels() -> None:
-    true = np.full((30, 40), 2.0)
-    true[:, 20:] = 4.0
-    assert metrics.edge_share(true, true) == pytest.approx(1)
-    assert metrics.edge_share(np.full((30, 40), 3.0), true) == 0
-    # A ramp in log depth over twelve steps makes a quarter of it in three.
-    ramp = np.clip((np.arange(40) - 13.5) / 12, 0, 1)
-    blurred = np.repeat(2 * 2 ** ramp[None], 30, axis=0)
-    assert metrics.edge_share(blurred, true) == pytest.approx(0.25, abs=1e-6)
-    assert metrics.edge_share(blurred.T, true.T) == pytest.approx(0.25, abs=1e-6)
-    assert math.isnan(metrics.edge_share(true, np.full((30, 40), 2.0)))

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from dense_perception.metrics.depth import edge_share
+from dense_perception.metrics.surfaces import edge_share
 from dense_perception.training.config import LossConfig
 from dense_perception.training.losses import (
     aligned_loss,

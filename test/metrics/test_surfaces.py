@@ -1,0 +1,130 @@
+"""Normals, steps and boundaries of depth against planes, ramps and loops."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from dense_perception.core.camera import Intrinsics
+from dense_perception.metrics import surfaces as metrics
+
+
+def slanted(angle_deg: float) -> tuple[np.ndarray, Intrinsics]:
+    """Depth of a plane turned about the vertical by an angle, seen by a level camera."""
+    camera = Intrinsics.from_fov(64, 48, 60)
+    x = (np.arange(64)[None] - camera.cx) / camera.fx
+    depth = 2.0 / (1 + x * math.tan(math.radians(angle_deg)))
+    return np.repeat(depth, 48, axis=0), camera
+
+
+def test_normals_of_the_depth_see_the_angle_between_planes() -> None:
+    true, camera = slanted(10)
+    for angle in (10.0, 25.0, -20.0):
+        found = metrics.depth_normals(3 * slanted(angle)[0], true, camera)
+        assert found["median_deg"] == pytest.approx(abs(angle - 10), abs=1e-5)
+        assert found["mean_deg"] == pytest.approx(abs(angle - 10), abs=1e-5)
+    empty = metrics.depth_normals(true, np.zeros_like(true), camera)
+    assert math.isnan(empty["median_deg"])
+
+
+def test_edges_count_what_is_made_within_four_pixels() -> None:
+    true = np.full((30, 40), 2.0)
+    true[:, 20:] = 4.0
+    assert metrics.edge_share(true, true) == pytest.approx(1)
+    assert metrics.edge_share(np.full((30, 40), 3.0), true) == 0
+    # A ramp in log depth over twelve steps makes a quarter of it in three.
+    ramp = np.clip((np.arange(40) - 13.5) / 12, 0, 1)
+    blurred = np.repeat(2 * 2 ** ramp[None], 30, axis=0)
+    assert metrics.edge_share(blurred, true) == pytest.approx(0.25, abs=1e-6)
+    assert metrics.edge_share(blurred.T, true.T) == pytest.approx(0.25, abs=1e-6)
+    assert math.isnan(metrics.edge_share(true, np.full((30, 40), 2.0)))
+
+
+def bumpy(seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    depth = 2 + rng.uniform(-0.1, 0.1, (23, 31))
+    depth += 2 * (np.arange(31) > 14) + (np.arange(23) > 11)[:, None]
+    depth[rng.random(depth.shape) < 0.03] = 0
+    return depth
+
+
+def naive_normal(depth: np.ndarray, row: int, column: int, camera: Intrinsics) -> np.ndarray:
+    """By NumPy's least squares on the window."""
+    offsets = [(y, x) for y in range(-2, 3) for x in range(-2, 3)]
+    design = [[column + x - camera.cx, row + y - camera.cy, 1] for y, x in offsets]
+    inverse = [1 / depth[row + y, column + x] for y, x in offsets]
+    a, b, c = np.linalg.lstsq(np.array(design), np.array(inverse), rcond=None)[0]
+    normal = np.array([camera.fx * a, camera.fy * b, c])
+    return normal / np.linalg.norm(normal)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_normals_equal_least_squares_on_every_window(step: int) -> None:
+    true, predicted = bumpy(1), bumpy(2)
+    camera = Intrinsics.from_fov(31, 23, 70)
+    angles = []
+    for row in range(2, 21, step):
+        for column in range(2, 29, step):
+            window = (slice(row - 2, row + 3), slice(column - 2, column + 3))
+            if not (true[window].all() and predicted[window].all()):
+                continue
+            if np.abs(np.log(true[window] / true[row, column])).max() > 0.11:
+                continue
+            a, b = (naive_normal(m, row, column, camera) for m in (true, predicted))
+            angles.append(math.degrees(math.atan2(np.linalg.norm(np.cross(a, b)), a @ b)))
+    assert len(angles) > 10
+    found = metrics.depth_normals(predicted, true, camera, step)
+    assert found["mean_deg"] == pytest.approx(np.mean(angles), abs=1e-6)
+    assert found["median_deg"] == pytest.approx(np.median(angles), abs=1e-6)
+    assert found["within_22"] == pytest.approx(np.mean(np.array(angles) < 22.5))
+
+
+def test_a_perfect_answer_has_its_normals_edges_and_boundaries() -> None:
+    depth = bumpy(3).astype(np.float32)
+    camera = Intrinsics.from_fov(31, 23, 70)
+    assert metrics.depth_normals(5 * depth, depth, camera)["mean_deg"] == pytest.approx(0, abs=1e-3)
+    assert metrics.edge_share(depth, depth) == pytest.approx(1, abs=1e-6)
+    assert metrics.boundary_f1(3 * depth, depth) == pytest.approx(1, abs=1e-6)
+
+
+def naive_boundary(predicted: np.ndarray, true: np.ndarray) -> float:
+    """Pixel by pixel, direction by direction."""
+    score = weight = 0.0
+    height, width = true.shape
+    for threshold in np.linspace(1.05, 1.25, 10):
+        recalls, precisions = [], []
+        for down, across in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+            hits = said = there = 0
+            for row in range(height):
+                for column in range(width):
+                    y, x = row + down, column + across
+                    if not (0 <= y < height and 0 <= x < width):
+                        continue
+                    four = predicted[row, column], predicted[y, x], true[row, column], true[y, x]
+                    if min(four) <= 0:
+                        continue
+                    answer, truth = four[1] / four[0] > threshold, four[3] / four[2] > threshold
+                    hits, said, there = hits + (answer and truth), said + answer, there + truth
+            if said or there:
+                recalls.append(hits / max(there, 1))
+                precisions.append(hits / max(said, 1))
+        if recalls:
+            recall, precision = np.mean(recalls), np.mean(precisions)
+            both = recall + precision
+            score += threshold * (2 * recall * precision / both if both else 0)
+            weight += threshold
+    return score / weight
+
+
+def test_boundaries_equal_the_definition_pixel_by_pixel() -> None:
+    true, predicted = bumpy(1), bumpy(2)
+    predicted[:, 10:] *= 1.1
+    value = metrics.boundary_f1(predicted, true)
+    assert 0.1 < value < 0.9
+    assert value == pytest.approx(naive_boundary(predicted, true), abs=1e-12)
+    flat = np.full((23, 31), 2.0)
+    assert metrics.boundary_f1(flat, true) == 0
+    assert math.isnan(metrics.boundary_f1(predicted, flat))
+    assert metrics.boundary_f1(np.roll(true, 5, axis=(0, 1)), true) < 0.3
