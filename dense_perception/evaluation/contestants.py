@@ -13,9 +13,15 @@ import numpy as np
 from dense_perception.core.errors import InputError
 from dense_perception.core.labels import VOID
 from dense_perception.core.prediction import GRAY_MAPS, DepthKind, DepthMap
-from dense_perception.core.registry import find_card, find_model, list_models
+from dense_perception.core.registry import (
+    checkpoint_path,
+    find_card,
+    find_model,
+    list_models,
+)
 from dense_perception.core.storage import file_sha256, user_path
 from dense_perception.evaluation.baselines import CONSTANT, ROW_PRIOR, Prior, row_prior
+from dense_perception.evaluation.segmentation import first_label, network_labeller
 from dense_perception.evaluation.truth import TruthFrame
 from dense_perception.runtime.perceiver import Perceiver
 
@@ -59,6 +65,7 @@ class Entry:
     backend: str | None = None
     device: str | None = None
     prior: Prior | None = None
+    first_label: int = 1
 
     def identity(self) -> dict[str, object]:
         """What its answers depend on, as plain data."""
@@ -136,6 +143,7 @@ def resolve(text: str, options: RunOptions) -> Entry:
             chosen.precision,
             perceiver.backend.description,
             chosen.device,
+            first_label=first_label(card) if labelled else 1,
         )
 
 
@@ -233,8 +241,6 @@ class PublishedNetwork:
     """A published network in PyTorch, fed as its authors evaluate it."""
 
     def __init__(self, entry: Entry) -> None:
-        from dense_perception.evaluation.segmentation import network_labeller
-
         card, options = find_card(entry.text), entry.options
         self._classes = entry.classes
         self._label = network_labeller(
@@ -252,8 +258,6 @@ class PublishedNetwork:
 
 
 def _published(model: str, options: RunOptions) -> Entry:
-    from dense_perception.core.registry import checkpoint_path
-
     card = find_card(model)
     path = options.weights or checkpoint_path(card)
     if card.segmentation is None:
@@ -276,6 +280,7 @@ def _published(model: str, options: RunOptions) -> Entry:
         "fp32",
         "pytorch",
         "cpu",
+        first_label=first_label(card),
     )
 
 

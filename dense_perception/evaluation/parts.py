@@ -35,6 +35,7 @@ class Job:
 
 class _Notes(TypedDict):
     frames: int
+    scored: int
     unmatched: int
     problems: list[tuple[str, int]]
     failed: list[tuple[str, int]]
@@ -48,13 +49,15 @@ class _Notes(TypedDict):
 class PartScores:
     """One contestant's scores of one part as lines, and what else came of it.
 
-    ``frames`` had truth, ``unmatched`` had none; ``problems`` are of the data, ``failed`` of the
-    contestant, ``skipped`` what of its answers could not be compared. ``ms`` is its time a frame,
-    ``memory_mb`` what it took when it was opened, None where it was open already.
+    ``frames`` had truth, ``scored`` were compared, ``unmatched`` had no truth; ``problems`` are of
+    the data, ``failed`` of the contestant, ``skipped`` what of its answers could not be compared.
+    ``ms`` is its time a frame, ``memory_mb`` what it took when it was opened, None where it was
+    open already.
     """
 
     lines: list[str] = field(default_factory=list)
     frames: int = 0
+    scored: int = 0
     unmatched: int = 0
     problems: list[tuple[str, int]] = field(default_factory=list)
     failed: list[tuple[str, int]] = field(default_factory=list)
@@ -67,6 +70,7 @@ class PartScores:
         """The scores, a line each, and the rest as the last line."""
         notes = _Notes(
             frames=self.frames,
+            scored=len(self.lines),
             unmatched=self.unmatched,
             problems=self.problems,
             failed=self.failed,
@@ -117,9 +121,9 @@ class Opened:
         self._contestants: dict[Entry, Contestant] = {}
         self._memory_mb: dict[Entry, float] = {}
 
-    def source(self, job: Job) -> TruthSource:
+    def open(self, source: SourceName, options: TruthOptions) -> TruthSource:
         """Only one is open at a time: bags hold buffers."""
-        key = (job.source, job.truth)
+        key = (source, options)
         if self._source is None or self._source[0] != key:
             self.close_source()
             self._source = (key, open_source(*key))
@@ -156,7 +160,7 @@ def answer_part(job: Job, opened: Opened) -> dict[str, str]:
 
     :raises DensePerceptionError: if the source or a contestant cannot be opened.
     """
-    source = opened.source(job)
+    source = opened.open(job.source, job.truth)
     found = {entry: PartScores() for entry in job.entries}
     failed = {entry: Problems() for entry in job.entries}
     scorers = {entry: FrameScorer(entry, job.scoring) for entry in job.entries}

@@ -18,6 +18,7 @@ from dense_perception.data.folder_pairs import FolderPairs
 from dense_perception.data.sample import NamedFrames, Sample
 from dense_perception.data.sources import open_frames
 from dense_perception.evaluation.bag_truth import BagTruth
+from dense_perception.evaluation.pictures import PICTURES, LabelledPictures
 from dense_perception.evaluation.truth import (
     PART_FRAMES,
     Part,
@@ -25,6 +26,7 @@ from dense_perception.evaluation.truth import (
     TruthOptions,
     TruthSource,
 )
+from dense_perception.imaging.messages import ImageReader
 from dense_perception.media.bag_reader import is_bag
 from dense_perception.media.problems import Problems
 
@@ -49,7 +51,9 @@ def name_sources(texts: Sequence[str]) -> list[SourceName]:
         if place in places:
             raise InputError(f"--data {text} is given twice: each source counts once")
         places.add(place)
-        plain = user_path(text.partition(":")[2] or text).resolve().name.partition(".")[0]
+        place_of = text.removeprefix(PICTURES).partition(":")
+        lies = place_of[0] if text.startswith(PICTURES) else place_of[2] or text
+        plain = user_path(lies).resolve().name.partition(".")[0]
         name = base = re.sub(r"[^A-Za-z0-9_-]+", "_", plain)[:60] or "data"
         number = 2
         while name in named:
@@ -65,6 +69,11 @@ def open_source(source: SourceName, options: TruthOptions) -> TruthSource:
     path = user_path(source.text)
     if path.exists() and is_bag(path):
         return BagTruth(path, source.name, options)
+    if source.text.startswith(PICTURES):
+        reader = ImageReader(options.bits)
+        pictures = LabelledPictures(source.text, options.first_label, reader)
+        notes = [pictures.left_out] if pictures.left_out else []
+        return FramesTruth(pictures, source, options, notes)
     try:
         frames = open_frames(source.text)
     except TrainingError as error:  # a damaged corpus
@@ -74,29 +83,36 @@ def open_source(source: SourceName, options: TruthOptions) -> TruthSource:
 
 def fingerprint(source: SourceName) -> str:
     """Changes when the data may have changed: of the sizes and times of its files."""
-    _, colon, rest = source.text.partition(":")
-    path = user_path(source.text)
-    if not path.exists() and colon:
-        path = user_path(rest)
-    state = hashlib.sha256(str(path.resolve()).encode())
-    files = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
-    for file in files:
-        status = file.stat()
-        state.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    named = [source.text, *source.text.split(":")[1:]]
+    state = hashlib.sha256(source.text.encode())
+    for path in (user_path(text) for text in named if text):
+        if not path.exists():
+            continue
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        state.update(str(path.resolve()).encode())
+        for file in files:
+            status = file.stat()
+            state.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
     return state.hexdigest()
 
 
 class FramesTruth:
     """The frames of a corpus, a public data set or a folder of pairs."""
 
-    def __init__(self, frames: NamedFrames, source: SourceName, options: TruthOptions) -> None:
+    def __init__(
+        self,
+        frames: NamedFrames,
+        source: SourceName,
+        options: TruthOptions,
+        notes: Sequence[str] = (),
+    ) -> None:
         self.name, self.path = source.name, source.text
         self.kind = _kind(frames)
         self.classes = tuple(frames.classes)
         self.unmatched = 0
         self._frames = frames
         self.problems = Problems()
-        self.notes: list[str] = []
+        self.notes = list(notes)
         self._indices = evenly(len(frames), options.limit or len(frames))
 
     def close(self) -> None:
@@ -162,6 +178,8 @@ class FramesTruth:
 
 
 def _kind(frames: NamedFrames) -> str:
+    if isinstance(frames, LabelledPictures):
+        return "pictures"
     if isinstance(frames, Corpus):
         return "corpus"
     return "folder" if isinstance(frames, FolderPairs) else "data set"

@@ -130,7 +130,7 @@ def _on_cluster(jobs: Sequence[Job], workers: Workers) -> Iterator[tuple[int, Te
             )
         else:
             ray.init(address=address, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+    except Exception as error:  # Ray raises its own and plain ones
         raise InputError(f"cannot reach the cluster {workers.ray}: {error}") from error
     try:
         share = max(1, usable_cores() // workers.count) if address is None else 1

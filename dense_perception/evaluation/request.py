@@ -1,0 +1,174 @@
+"""Bag in, report out: from what a user asks for to the files of a report."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+from dense_perception.core.errors import InputError
+from dense_perception.core.json_text import json_text
+from dense_perception.core.storage import atomic_write_text
+from dense_perception.evaluation.assemble import (
+    contestant_rows,
+    data_rows,
+    machine,
+    problems_of,
+    versions,
+    write_frames,
+)
+from dense_perception.evaluation.contestants import RunOptions, resolve
+from dense_perception.evaluation.document import VERSION, FigureValue, Method, Report
+from dense_perception.evaluation.gates import failures, read_gate
+from dense_perception.evaluation.record import record
+from dense_perception.evaluation.run import Outcome, Plan, make_plan, run
+from dense_perception.evaluation.scoring import ScoreOptions
+from dense_perception.evaluation.shown import show_frames
+from dense_perception.evaluation.sources import name_sources
+from dense_perception.evaluation.truth import TruthOptions
+from dense_perception.evaluation.workers import Workers
+
+REPORT_FILE = "report.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to compare with what, and where the report goes; see ``dense-perception evaluate``.
+
+    ``out`` None keeps nothing. ``fail_if`` are conditions as :mod:`.gates` reads them.
+    """
+
+    models: tuple[str, ...]
+    data: tuple[str, ...]
+    run: RunOptions = field(default_factory=RunOptions)
+    truth: TruthOptions = field(default_factory=TruthOptions)
+    max_depth_m: float = 20.0
+    crop: str = "auto"
+    out: Path | None = None
+    compare: Path | None = None
+    fail_if: tuple[str, ...] = ()
+    record: bool = False
+    workers: int = 1
+    ray: str | None = None
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Done:
+    """The report, and a sentence for each condition of ``fail_if`` that is true."""
+
+    report: Report
+    failed: tuple[str, ...]
+
+
+def evaluate(request: Request, *, progress: bool = False) -> Done:
+    """Run what is not scored yet, and write the report.
+
+    :raises DensePerceptionError: if nothing can be compared, a contestant cannot be opened, or a
+        condition names no figure.
+    """
+    gates = tuple(read_gate(text) for text in request.fail_if)
+    entries = [resolve(text, request.run) for text in request.models]
+    topics = tuple(entry.text for entry in entries if entry.kind == "topic")
+    numbered = [entry.first_label for entry in entries if "labels" in entry.gives]
+    truth = replace(request.truth, recorded=topics, first_label=min(numbered, default=1))
+    scoring = ScoreOptions(request.max_depth_m, request.crop)
+    plan = make_plan(name_sources(request.data), entries, truth, scoring)
+    with ExitStack() as stack:
+        folder = request.out
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="evaluate_")))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
+        outcome = run(plan, folder, Workers(request.workers, request.ray), progress=progress)
+        recorded = _recorded(request, plan, folder, progress)
+        report = _report(request, outcome, folder, recorded)
+        judged = {
+            row["name"]: report["figures"][row["name"]]
+            for row in report["contestants"]
+            if row["kind"] != "baseline"
+        }
+        failed = failures(gates, judged)
+        if request.out is not None:
+            _write(report, outcome, folder)
+    return Done(report, tuple(failed))
+
+
+def _recorded(request: Request, plan: Plan, folder: Path, progress: bool) -> list[str]:
+    """Result bags where they are wanted; what could not be done."""
+    if not request.record:
+        return []
+    if request.out is None:
+        raise InputError("--record writes beside a report: name its folder with --out")
+    try:
+        return record(plan, folder, request.max_depth_m, progress=progress)
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def _report(request: Request, outcome: Outcome, folder: Path, recorded: Sequence[str]) -> Report:
+    data, contestants = data_rows(outcome), contestant_rows(outcome)
+    scored = [row for row in contestants if row["kind"] != "baseline" and row["frames"]]
+    problems = [*problems_of(data, contestants), *recorded]
+    figures = _figures(outcome)
+    if not scored or not any(figures.get(row["name"]) for row in scored):
+        raise InputError(f"nothing could be compared: {'; '.join(problems) or 'no frame'}")
+    shown = [] if request.out is None else show_frames(outcome, folder, request.max_depth_m)
+    return Report(
+        version=VERSION,
+        command=list(request.command),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        versions=versions(),
+        machine=machine(),
+        data=data,
+        contestants=contestants,
+        method=Method(
+            unit="none", units=0, resamples=0, seed=0, level=0.95, speaks_for="", crop=None,
+            max_depth_m=request.max_depth_m,
+        ),
+        figures=figures,
+        slices={},
+        pairs=[],
+        curves={},
+        per_class={},
+        verdict=[],
+        changes=[],
+        compared_with=None,
+        frames_shown=shown,
+        problems=problems,
+        units={},
+    )  # fmt: skip
+
+
+def _figures(outcome: Outcome) -> dict[str, dict[str, FigureValue]]:
+    found: dict[str, dict[str, FigureValue]] = {}
+    for entry in outcome.plan.entries:
+        sums: dict[str, list[float]] = {}
+        for score in outcome.scores(entry.name):
+            for name, value in score.values.items():
+                pair = sums.setdefault(name, [0.0, 0.0])
+                pair[0] += value
+                pair[1] += 1
+        found[entry.name] = {
+            name: FigureValue(
+                value=total / count, low=None, high=None, n_frames=int(count), n_recordings=1
+            )
+            for name, (total, count) in sums.items()
+        }
+    return found
+
+
+def _write(report: Report, outcome: Outcome, folder: Path) -> None:
+    """
+    :raises InputError: if the disk does not take it.
+    """
+    try:
+        write_frames(outcome, folder)
+        atomic_write_text(folder / REPORT_FILE, json_text(report, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error

@@ -1,0 +1,198 @@
+"""The frames that a report shows: worst, median and best of each contestant, answered again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from dense_perception.core.errors import DensePerceptionError
+from dense_perception.core.labels import VOID, LabelSet
+from dense_perception.core.prediction import DepthKind
+from dense_perception.data.targets import normals_from_depth
+from dense_perception.evaluation.contestants import Answer, Entry
+from dense_perception.evaluation.document import ShownFrame
+from dense_perception.evaluation.figures import FrameScore, figure
+from dense_perception.evaluation.panels import (
+    Panels,
+    depth_panels,
+    label_panels,
+    normal_panels,
+    write_panels,
+)
+from dense_perception.evaluation.parts import Opened, PartScores
+from dense_perception.evaluation.run import Outcome, SourceData
+from dense_perception.evaluation.truth import Part, TruthFrame
+from dense_perception.imaging.resize import restore, restore_labels, restore_normals
+from dense_perception.metrics.depth import align_scale_shift
+
+Rank = Literal["worst", "median", "best"]
+_FIGURES = {
+    "depth": ("depth.metric.absrel", "depth.aligned.absrel"),
+    "labels": ("labels.accuracy",),
+    "normals": ("normals.mean_deg",),
+}
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A frame of a part, with its value of the figure that ranks it."""
+
+    value: float
+    source: SourceData
+    part: Part
+    recording: str
+    key: str
+    stamp_ns: int
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    entry: Entry
+    task: str
+    rank: Rank
+    figure: str
+    place: _Place
+
+
+def show_frames(outcome: Outcome, folder: Path, max_depth_m: float) -> list[ShownFrame]:
+    """Write the pictures of the frames to show below ``folder``, and say what they are.
+
+    :raises OSError: if they cannot be written.
+    """
+    wanted = [
+        each
+        for entry in outcome.plan.entries
+        if entry.kind != "baseline"
+        for each in _ranked(outcome, entry)
+    ]
+    drawn: dict[int, ShownFrame] = {}
+    opened = Opened()
+    try:
+        for source, part in dict.fromkeys((w.place.source, w.place.part) for w in wanted):
+            here = {
+                number: each
+                for number, each in enumerate(wanted)
+                if (each.place.source, each.place.part) == (source, part)
+            }
+            keys = {each.place.key for each in here.values()}
+            for truth in opened.open(source.source, outcome.plan.truth).frames(part):
+                if truth.key not in keys:
+                    continue
+                keys.remove(truth.key)
+                for number, each in here.items():
+                    if each.place.key == truth.key:
+                        shown = _draw(each, truth, opened, folder, max_depth_m, number)
+                        if shown is not None:
+                            drawn[number] = shown
+                if not keys:
+                    break
+    finally:
+        opened.close()
+    return [drawn[number] for number in sorted(drawn)]
+
+
+def _ranked(outcome: Outcome, entry: Entry) -> Iterator[_Wanted]:
+    """Worst, median and best by the first figure of each task that the contestant has."""
+    found: dict[str, list[_Place]] = {}
+    paths = iter(outcome.files[entry.name])
+    for source in outcome.plan.sources:
+        for part in source.parts:
+            for score in PartScores.read_scores(next(paths)):
+                for name, value in _values(score).items():
+                    place = _Place(value, source, part, score.recording, score.key, score.stamp_ns)
+                    found.setdefault(name, []).append(place)
+    for task, names in _FIGURES.items():
+        name = next((name for name in names if name in found), None)
+        if name is None:
+            continue
+        places = sorted(found[name], key=lambda place: place.value)
+        if figure(name).better == "lower":
+            places.reverse()
+        ranks: dict[Rank, int] = {"worst": 0, "median": len(places) // 2, "best": len(places) - 1}
+        for rank, index in ranks.items():
+            if index in list(ranks.values())[: list(ranks).index(rank)]:
+                continue  # fewer frames than ranks
+            yield _Wanted(entry, task, rank, name, places[index])
+
+
+def _values(score: FrameScore) -> dict[str, float]:
+    """The figures that rank a frame."""
+    names = [name for each in _FIGURES.values() for name in each]
+    values = {name: score.values[name] for name in names if name in score.values}
+    if score.confusion:
+        right = sum(count for (true, given), count in score.confusion.items() if true == given)
+        values["labels.accuracy"] = right / sum(score.confusion.values())
+    return values
+
+
+def _draw(
+    wanted: _Wanted,
+    truth: TruthFrame,
+    opened: Opened,
+    folder: Path,
+    max_depth_m: float,
+    number: int,
+) -> ShownFrame | None:
+    try:
+        answer = opened.contestant(wanted.entry).answer(truth)
+    except DensePerceptionError:
+        return None  # it was answered before: a worker of another machine can do what we cannot
+    panels = None if answer is None else panels_of(wanted.task, truth, answer, max_depth_m)
+    if panels is None:
+        return None
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", wanted.entry.name)
+    paths = write_panels(panels, folder, f"{number:03d}-{name}-{wanted.task}-{wanted.rank}")
+    return ShownFrame(
+        contestant=wanted.entry.name,
+        recording=wanted.place.recording,
+        key=wanted.place.key,
+        stamp_ns=wanted.place.stamp_ns,
+        task=wanted.task,
+        rank=wanted.rank,
+        figure=wanted.figure,
+        value=wanted.place.value,
+        near_m=panels.near_m,
+        far_m=panels.far_m,
+        panels=paths,
+    )
+
+
+def panels_of(task: str, truth: TruthFrame, answer: Answer, max_depth_m: float) -> Panels | None:
+    """Pictures of an answer to a task beside its truth; None where either has nothing on it."""
+    rgb_hwc = truth.frame.rgb_hwc
+    if task == "depth" and truth.depth_m is not None and answer.depth is not None:
+        true_m = np.where(truth.depth_m <= max_depth_m, truth.depth_m, np.float32(np.nan))
+        return depth_panels(rgb_hwc, true_m, metres_like(answer, true_m))
+    if task == "labels" and truth.labels_hw is not None and answer.labels_hw is not None:
+        given = restore_labels(answer.labels_hw, *truth.labels_hw.shape[::-1])
+        names = answer.classes or truth.classes
+        count = max(int(given.max()), int(truth.labels_hw[truth.labels_hw != VOID].max(initial=0)))
+        labels = LabelSet("", names or tuple(f"class {k}" for k in range(count + 1)))
+        return label_panels(
+            rgb_hwc, truth.labels_hw.astype(np.uint8), given.astype(np.uint8), labels
+        )
+    if task == "normals" and truth.depth_m is not None and answer.normals_hwc is not None:
+        height, width = truth.depth_m.shape
+        if truth.frame.intrinsics is None:
+            return None
+        camera = truth.frame.intrinsics.resized(width, height)
+        true_hwc = normals_from_depth(truth.depth_m, camera)
+        return normal_panels(rgb_hwc, true_hwc, restore_normals(answer.normals_hwc, width, height))
+    return None
+
+
+def metres_like(answer: Answer, true_m: np.ndarray) -> np.ndarray:
+    """Predicted depth at the truth's size, (H, W); what is not metric is aligned with the truth."""
+    assert answer.depth is not None
+    predicted = restore(answer.depth.values_hw, *true_m.shape[::-1])
+    if answer.depth.kind is DepthKind.RELATIVE_INVERSE:
+        with np.errstate(divide="ignore"):
+            predicted = 1 / predicted
+    if answer.depth.kind is not DepthKind.METRIC:
+        predicted = align_scale_shift(predicted, true_m).astype(np.float32)
+    return predicted

@@ -1,0 +1,67 @@
+"""A report as a table for eyes."""
+
+from __future__ import annotations
+
+from dense_perception.evaluation.document import FigureValue, Report
+from dense_perception.evaluation.figures import figure, in_order
+
+_MAIN = (
+    "depth.metric.absrel",
+    "depth.metric.rmse",
+    "depth.metric.d1",
+    "depth.scaled.absrel",
+    "depth.aligned.absrel",
+    "depth.aligned.d1",
+    "depth.scale",
+    "depth.normals.mean_deg",
+    "depth.boundary.f1",
+    "depth.coverage",
+    "labels.miou",
+    "labels.accuracy",
+    "normals.mean_deg",
+    "edges.l1",
+    "keypoints.l1",
+    "confidence.ece",
+    "temporal.scale_jitter",
+    "temporal.flicker",
+)
+_WIDEST = 26
+
+
+def report_table(report: Report) -> str:
+    """The verdict, and the main figures with their intervals, a column for each contestant."""
+    names = [each["name"] for each in report["contestants"]]
+    shown = [
+        name
+        for name in in_order(set(_MAIN))
+        if any(name in report["figures"].get(each, {}) for each in names)
+    ]
+    scored = sum(each["scored"] for each in report["data"])
+    lines = [verdict["text"] for verdict in report["verdict"]]
+    lines += ["", f"{scored} frames of {len(report['data'])} recordings", ""]
+    widths = [max(24, min(_WIDEST, len(name)) + 2) for name in names]
+    heads = [_cut(name).rjust(width) for name, width in zip(names, widths, strict=True)]
+    lines.append(" " * 24 + "".join(heads))
+    for name in shown:
+        cells = [_cell(report["figures"].get(each, {}).get(name)) for each in names]
+        texts = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+        unit = figure(name).unit
+        lines.append(f"{name + (f' [{unit}]' if unit else ''):24}" + "".join(texts))
+    costs = [each["latency_ms"] for each in report["contestants"]]
+    texts = ["-" if ms is None else f"{ms['median']:.1f}" for ms in costs]
+    cells = [text.rjust(width) for text, width in zip(texts, widths, strict=True)]
+    lines.append(f"{'own time [ms]':24}" + "".join(cells))
+    lines += ["", report["method"]["speaks_for"]]
+    return "\n".join(line.rstrip() for line in lines).strip("\n")
+
+
+def _cell(found: FigureValue | None) -> str:
+    if found is None or found["value"] is None:
+        return "-"
+    if found["low"] is None or found["high"] is None:
+        return f"{found['value']:.3f}"
+    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _WIDEST else f"{name[: _WIDEST - 3]}..."
