@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-import dense_perception
+from dense_perception import __version__
 from dense_perception.core.machine import cpu_model, usable_cores
 from dense_perception.core.storage import atomic_write
 from dense_perception.evaluation.document import (
@@ -166,7 +166,7 @@ def machine() -> Machine:
 
 def versions() -> dict[str, str]:
     """Of this package, Python and what does the arithmetic, as far as installed."""
-    found = {"dense_perception": dense_perception.__version__, "python": platform.python_version()}
+    found = {"dense_perception": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
             found[name] = metadata.version(name)
