@@ -89,7 +89,7 @@ def encode(sample: Sample, *, unit_m: float | None = None, png_level: int = 6) -
     :param unit_m: metres of a step of the stored depth; by default one of :data:`UNITS_M`, a
         thousandth of the depth of the near pixels or less, or the finest that reaches the farthest.
         What lies beyond 65535 steps, is negative or not finite becomes 0.
-    :param png_level: effort of the lossless compression, 0 to 9.
+    :param png_level: effort of the lossless compression, 0 to 9; 1 suits sensors' noise.
     :raises InputError: if the maps are not of the image's size, or labels do not fit 8 bits.
     """
     height, width = sample.rgb_hwc.shape[:2]
@@ -301,12 +301,14 @@ def _encode_depth(depth_m: np.ndarray, unit_m: float | None, png_level: int) -> 
         steps += np.float32(0.5)
         known = (steps >= 0) & (steps < 65536)  # NaN and infinity are not
         steps = np.where(known, steps, 0).astype(np.uint16)
-    options = [cv2.IMWRITE_PNG_STRATEGY, 0]
-    # A sensor's noise gains nothing from the better filter, which takes longer. Debian 12's OpenCV
-    # 4.6 has no choice and takes "sub" always.
-    if png_level > 1 and hasattr(cv2, "IMWRITE_PNG_FILTER"):
+    # The level comes first: OpenCV takes it to mean the default strategy.
+    options = [cv2.IMWRITE_PNG_COMPRESSION, png_level]
+    if png_level == 1:
+        # A sensor's noise repeats nothing, so looking for repetitions costs time and bits.
+        options += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+    # Debian 12's OpenCV 4.6 has no choice and takes the filter "sub" always.
+    if hasattr(cv2, "IMWRITE_PNG_FILTER"):
         options += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_PAETH]
-    options += [cv2.IMWRITE_PNG_COMPRESSION, png_level]
     return _packed(".png", steps, options), unit_m
 
 

@@ -340,3 +340,19 @@ def test_a_damaged_frame_is_named(
     assert corpus[0].key == "walk_000"
     with pytest.raises(TrainingError, match=complaint):
         corpus[1]
+
+
+def test_a_sensors_noise_is_packed_tighter_at_the_quick_level() -> None:
+    rng = np.random.default_rng(0)
+    plane_m = np.linspace(1, 3, 128)[None, :] + np.linspace(0, 1, 96)[:, None]
+    depth_m = (plane_m + rng.normal(0, 0.004, plane_m.shape)).astype(np.float32)
+    depth_m[rng.random(depth_m.shape) < 0.1] = 0
+    camera = Intrinsics(128, 96, 100, 100, 63.5, 47.5)
+    sample = Sample(np.zeros((96, 128, 3), np.uint8), depth_m, camera)
+    quick = encode(sample, unit_m=0.001, png_level=1)
+    steps = np.rint(depth_m * 1000).astype(np.uint16)
+    plain = cv2.imencode(".png", steps, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
+    assert len(quick["depth.png"]) < 0.98 * len(plain)
+    np.testing.assert_array_equal(
+        cv2.imdecode(np.frombuffer(quick["depth.png"], np.uint8), cv2.IMREAD_UNCHANGED), steps
+    )

@@ -15,6 +15,9 @@ from dense_perception.imaging.lenses import bent, pixel_rays
 from dense_perception.imaging.transforms import Transform
 
 _NEAREST_M = 0.05
+_FARTHEST_M = 1e6
+# So many points at once stay in the processor's cache from one step to the next.
+_BLOCK = 1 << 14
 _FILLED = 1.4
 # Depths of one surface beside each other; beyond that a pixel lies on another surface.
 _SAME_SURFACE = 1.05
@@ -69,20 +72,29 @@ class Registration:
         self._finer = max(1, int(np.ceil(colour.fx / depth.fx / _FILLED)))
         size = (depth.width * self._finer, depth.height * self._finer)
         x, y = np.broadcast_arrays(*pixel_rays(depth.resized(*size)))
-        turn = motion.rotation.astype(np.float32)
-        rays = np.stack([x, y, np.ones_like(x)]).reshape(3, -1)
-        self._rays = turn @ rays  # NaN where the lens lets nothing in
-        self._shift = motion.translation.astype(np.float32)
+        rays = np.stack([x, y, np.ones_like(x)]).reshape(3, -1).astype(np.float64)
+        # Depth times the first, plus the second, is column and row times z, and z: the camera's
+        # matrix is in them already. NaN where the lens lets nothing in.
+        matrix = _pixel_matrix(colour)
+        self._per_metre = (matrix @ motion.rotation @ rays).astype(np.float32)
+        self._offset = (matrix @ motion.translation).astype(np.float32)
 
     def __call__(self, depth_m: np.ndarray) -> np.ndarray:
         """Registers (H, W) of the depth camera; NaN, infinity and 0 are none."""
         depth_m = np.asarray(depth_m, np.float32)
         if self._finer > 1:
             depth_m = _finer(depth_m, self._finer)
-        with np.errstate(invalid="ignore"):
-            xyz = self._rays * np.where(depth_m > _NEAREST_M, depth_m, np.nan).reshape(-1)
-            xyz += self._shift[:, None]
-        return _without_gaps(_splat(xyz[0], xyz[1], xyz[2], self.colour))
+        flat, nearest = depth_m.reshape(-1), _Nearest(self.colour)
+        for start in range(0, len(flat), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            metres = flat[block]
+            with np.errstate(invalid="ignore"):
+                u, v, z = (
+                    metres * per_metre[block] + offset
+                    for per_metre, offset in zip(self._per_metre, self._offset, strict=True)
+                )
+            nearest.add(u, v, z, metres > _NEAREST_M)
+        return _without_gaps(nearest.depth_hw)
 
 
 def project_points(xyz_n3: np.ndarray, colour: Intrinsics) -> np.ndarray:
@@ -90,8 +102,11 @@ def project_points(xyz_n3: np.ndarray, colour: Intrinsics) -> np.ndarray:
 
     A point that lies well behind others around it is hidden from the camera and left out.
     """
-    x, y, z = np.asarray(xyz_n3, np.float32).T
-    sparse = _splat(x, y, z, colour)
+    with np.errstate(invalid="ignore", over="ignore"):
+        u, v, z = (_pixel_matrix(colour) @ np.asarray(xyz_n3, np.float64).T).astype(np.float32)
+    points = _Nearest(colour)
+    points.add(u, v, z, z > _NEAREST_M)
+    sparse = _known(points.depth_hw)
     nearest = np.where(sparse > 0, sparse, np.inf).astype(np.float32)
     kernel = np.ones((_BEAM_GAP[1], _BEAM_GAP[0]), np.uint8)
     around = cv2.erode(nearest, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=np.inf)
@@ -99,47 +114,57 @@ def project_points(xyz_n3: np.ndarray, colour: Intrinsics) -> np.ndarray:
     return sparse
 
 
-def _splat(x: np.ndarray, y: np.ndarray, z: np.ndarray, camera: Intrinsics) -> np.ndarray:
-    """The nearest point of each pixel."""
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        inverse = 1 / z
-        u, v = x * inverse, y * inverse
-        u *= np.float32(camera.fx)
-        v *= np.float32(camera.fy)
-        u += np.float32(camera.cx + 0.5)
-        v += np.float32(camera.cy + 0.5)
-        inside = (z > _NEAREST_M) & (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height)
-        inside &= z < np.inf
-        # Of what is outside, the place means nothing and is dropped.
-        place = v.astype(np.int32)
-        place *= np.int32(camera.width)
-        place += u.astype(np.int32)
-    z, place = z[inside], place[inside]
-    nearest = np.full(camera.height * camera.width, np.inf, np.float32)
-    nearest[place] = z
-    # Of several points on one pixel any may have stayed; the nearer ones go again, few each time.
-    left = np.flatnonzero(z < nearest[place])
-    while len(left):
-        place, z = place[left], z[left]
-        nearest[place] = z
-        left = np.flatnonzero(z < nearest[place])
-    nearest[np.isinf(nearest)] = 0
-    return nearest.reshape(camera.height, camera.width)
+def _pixel_matrix(camera: Intrinsics) -> np.ndarray:
+    """Takes points to column and row times z, and z; whole columns and rows start at pixels' edges.
+
+    (3, 3) float64.
+    """
+    matrix = camera.matrix()
+    matrix[:2, 2] += 0.5
+    return matrix
 
 
-def _without_gaps(depth_m: np.ndarray) -> np.ndarray:
+class _Nearest:
+    """The nearest of all points on each pixel of a camera.
+
+    ``depth_hw`` is (H, W) float32 metres, infinity where there is none.
+    """
+
+    def __init__(self, camera: Intrinsics) -> None:
+        self.depth_hw = np.full((camera.height, camera.width), np.inf, np.float32)
+
+    def add(self, uz: np.ndarray, vz: np.ndarray, z: np.ndarray, known: np.ndarray) -> None:
+        """Points by column and row times z, and z, (N,) float32, where they are ``known``."""
+        height, width = self.depth_hw.shape
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            u, v = uz / z, vz / z
+            inside = (z > _NEAREST_M) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
+            inside &= known
+            inside &= z < np.inf
+            # Of what is outside, the place means nothing and is dropped.
+            place = v.astype(np.intp)
+            place *= width
+            place += u.astype(np.intp)
+        np.minimum.at(self.depth_hw.reshape(-1), place[inside], z[inside])
+
+
+def _known(depth_hw: np.ndarray) -> np.ndarray:
+    """0 instead of infinity for none."""
+    return cv2.threshold(depth_hw, _FARTHEST_M, 0, cv2.THRESH_TOZERO_INV)[1]
+
+
+def _without_gaps(depth_hw: np.ndarray) -> np.ndarray:
     """One or two pixels of a surface that no depth pixel fell on, or only one from behind, filled.
 
     In inverse depth, where nearer is more and nothing is 0, both are dark gaps, which a closing
-    fills. It leaves the surfaces' outlines where they are.
+    fills. It leaves the surfaces' outlines where they are. Takes infinity and gives 0 for none.
     """
-    with np.errstate(divide="ignore"):
-        inverse = 1 / depth_m
-    inverse[depth_m == 0] = 0
+    inverse = 1 / depth_hw
     closed = cv2.morphologyEx(inverse, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
-    gaps = inverse * np.float32(_SAME_SURFACE) < closed
-    depth_m[gaps] = 1 / closed[gaps]
-    return depth_m
+    inverse *= np.float32(_SAME_SURFACE)
+    gaps = np.flatnonzero(inverse < closed)
+    depth_hw.reshape(-1)[gaps] = 1 / closed.reshape(-1)[gaps]
+    return _known(depth_hw)
 
 
 def _finer(depth_m: np.ndarray, times: int) -> np.ndarray:
