@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -218,9 +219,12 @@ def _rug(rng: np.random.Generator, scene: Scene, stock: Stock) -> None:
     )
 
 
-def draw_room(rng: np.random.Generator, stock: Stock) -> Scene:
-    """A furnished room without light and paint (:func:`.surfaces.finish` adds those)."""
-    names = list(THEMES)
+def draw_room(rng: np.random.Generator, stock: Stock, kinds: Sequence[str] = ()) -> Scene:
+    """A furnished room without light and paint (:func:`.surfaces.finish` adds those).
+
+    :param kinds: names of ``THEMES`` to choose from; empty for all.
+    """
+    names = list(kinds or THEMES)
     weights = np.array([THEMES[name].weight for name in names])
     name = names[int(rng.choice(len(names), p=weights / weights.sum()))]
     scene = shell.draw_shell(rng, name)

@@ -86,7 +86,7 @@ def corpus(
         elif todo:
             context = multiprocessing.get_context("spawn")
             with concurrent.futures.ProcessPoolExecutor(
-                min(workers, len(todo)), context, _start_worker
+                min(workers, len(todo)), context, start_worker
             ) as pool:
                 jobs = [pool.submit(_job, generator, out, seed, i, counts[i], size) for i in todo]
                 try:
@@ -152,7 +152,8 @@ def _check_settings(out: Path, settings: dict[str, object]) -> None:
     atomic_write_text(path, json_text(settings, indent=1) + "\n")
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
+    """What each worker process does first: it yields to others, and ends with its parent."""
     os.nice(NICENESS)
     end_with_parent()
 

@@ -8,19 +8,17 @@ Held-out furniture and textures only, so no model was trained on what it shows.
 from __future__ import annotations
 
 import math
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
 from dense_perception.core.storage import cache_dir
-from dense_perception.imaging.messages import stamp_fields
+from dense_perception.media.camera_bag import EPOCH_NS, CameraBag, jpeg_of
 from dense_perception.synthetic import furniture, rooms, surfaces
 from dense_perception.synthetic.furnish import draw_room
 from dense_perception.synthetic.renderer import Pose, RoomRenderer, finish_picture
@@ -33,8 +31,6 @@ INFO_TOPIC = "/camera/color/camera_info"
 DEPTH_TOPIC = "/camera/depth/image_raw"
 SEED = 9106
 """The room of the bag in the package."""
-EPOCH_NS = 1_700_000_000_000_000_000
-"""Arbitrary, but a plausible time of day for tools that print it."""
 
 
 def plan_walk(rng: np.random.Generator, scene: Scene, frames: int) -> list[Pose]:
@@ -99,105 +95,23 @@ def render_walk(
             yield rgb, depth_m, intrinsics
 
 
-class TourBag:
-    """Colour as JPEG, calibration, and depth as 16UC1 millimetres at half the size."""
-
-    def __init__(self, path: Path) -> None:
-        from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
-        from rosbags.typesys import Stores, get_typestore
-
-        self._store = get_typestore(Stores.ROS2_HUMBLE)
-        self._writer = Writer(path, version=8, storage_plugin=StoragePlugin.MCAP)
-        self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-        self._writer.open()
-        kinds = {COLOR_TOPIC: "CompressedImage", INFO_TOPIC: "CameraInfo", DEPTH_TOPIC: "Image"}
-        self._connections = {
-            topic: self._writer.add_connection(
-                topic, f"sensor_msgs/msg/{kind}", typestore=self._store
-            )
-            for topic, kind in kinds.items()
-        }
-
-    def write(
-        self, index: int, rgb_hwc: np.ndarray, depth_m: np.ndarray, camera: Intrinsics
-    ) -> None:
-        time_ns = EPOCH_NS + index * 100_000_000
-        seconds, nanoseconds = stamp_fields(time_ns)
-        stamp = self._type("builtin_interfaces/msg/Time")(sec=seconds, nanosec=nanoseconds)
-        header = self._type("std_msgs/msg/Header")(stamp=stamp, frame_id=FRAME_ID)
-        _, jpeg = cv2.imencode(".jpg", rgb_hwc[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
-        self._send(
-            COLOR_TOPIC,
-            time_ns,
-            header=header,
-            format="rgb8; jpeg compressed bgr8",
-            data=jpeg.ravel(),
-        )
-        k = camera.matrix()
-        roi = self._type("sensor_msgs/msg/RegionOfInterest")(
-            x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
-        )
-        self._send(
-            INFO_TOPIC,
-            time_ns,
-            header=header,
-            height=camera.height,
-            width=camera.width,
-            distortion_model="plumb_bob",
-            d=np.zeros(5),
-            k=k.ravel(),
-            r=np.eye(3).ravel(),
-            p=np.hstack([k, np.zeros((3, 1))]).ravel(),
-            binning_x=0,
-            binning_y=0,
-            roi=roi,
-        )
-        depth_mm = np.round(depth_m[::2, ::2] * 1000).clip(0, 65535).astype("<u2")
-        self._send(
-            DEPTH_TOPIC,
-            time_ns,
-            header=header,
-            height=depth_mm.shape[0],
-            width=depth_mm.shape[1],
-            encoding="16UC1",
-            is_bigendian=0,
-            step=2 * depth_mm.shape[1],
-            data=np.ascontiguousarray(depth_mm).view(np.uint8).ravel(),
-        )
-
-    def close(self) -> None:
-        self._writer.close()
-
-    def _type(self, name: str) -> type:
-        return self._store.types[name]
-
-    def _send(self, topic: str, time_ns: int, **fields: object) -> None:
-        connection = self._connections[topic]
-        message = self._type(connection.msgtype)(**fields)
-        data = self._store.serialize_cdr(message, connection.msgtype)
-        self._writer.write(connection, time_ns, data)
-
-
 def record_tour(
     out: Path, seed: int = 9106, frames: int = 40, size: tuple[int, int] = (640, 480)
 ) -> None:
     """Record ``frames`` frames at 10 Hz, ``size`` is width and height; the seed draws the room.
 
+    Colour is JPEG, depth 16UC1 millimetres at half the size.
+
     :raises InputError: if ``out`` is there, or the room has no free line.
     """
-    if out.exists():
-        raise InputError(f"{out} exists: move it away first")
-    # The bag's folder names its file, so the unfinished one has the final name elsewhere.
-    unfinished = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    bag = TourBag(unfinished / out.name)
     walk = render_walk(cache_dir() / "synthetic", seed, frames, *size)
-    for index, view in enumerate(tqdm(walk, total=frames, unit="frame")):
-        bag.write(index, *view)
-    bag.close()
-    (unfinished / out.name).rename(out)
-    unfinished.rmdir()
+    with CameraBag(out) as bag:
+        for index, (rgb_hwc, depth_m, camera) in enumerate(tqdm(walk, total=frames, unit="frame")):
+            time_ns = EPOCH_NS + index * 100_000_000
+            bag.picture(COLOR_TOPIC, time_ns, FRAME_ID, jpeg_of(rgb_hwc, 88))
+            bag.calibration(INFO_TOPIC, time_ns, FRAME_ID, camera)
+            depth_mm = np.round(depth_m[::2, ::2] * 1000).clip(0, 65535).astype(np.uint16)
+            bag.depth(DEPTH_TOPIC, time_ns, FRAME_ID, depth_mm)
 
 
 if __name__ == "__main__":
