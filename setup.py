@@ -50,7 +50,7 @@ setup(
     package_data={PACKAGE: ["demo/*"]},
     python_requires=">=3.10",
     install_requires=[
-        "setuptools",
+        "setuptools>=64",
         "numpy>=1.26",
         "PyYAML>=6",
         "opencv-python-headless>=4.6",

@@ -27,9 +27,9 @@ def requirements() -> set[str]:
 
 
 def test_every_requirement_has_a_bound_that_was_tried() -> None:
-    """The ROS 2 wheels belong to one distribution; pip and venv bring setuptools."""
+    """The ROS 2 wheels belong to one distribution."""
     free = {line for line in requirements() if not re.search(r"[=>]=", line)}
-    assert {line for line in free if not line.startswith("ros-")} == {"setuptools"}
+    assert {line for line in free if not line.startswith("ros-")} == set()
 
 
 def test_the_page_has_the_licence_of_every_requirement() -> None:
