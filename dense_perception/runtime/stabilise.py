@@ -7,7 +7,7 @@ import numpy as np
 
 from dense_perception.core.camera import Frame
 from dense_perception.core.prediction import DepthKind, DepthMap
-from dense_perception.imaging.resize import resample
+from dense_perception.imaging.resize import MOST_ASPECT, resample
 
 _THUMB_WIDTH, _THUMB_HEIGHT = 32, 24
 _LEAST_CORRELATION = 0.4
@@ -112,7 +112,9 @@ class DepthStabiliser:
 
 def _small_gray(rgb_hwc: np.ndarray) -> np.ndarray:
     height, width = rgb_hwc.shape[:2]
-    small_hwc = resample(rgb_hwc, _FLOW_WIDTH, max(16, round(_FLOW_WIDTH * height / width)))
+    # A picture of one column must not become one of millions of rows.
+    rows = min(max(16, round(_FLOW_WIDTH * height / width)), MOST_ASPECT * _FLOW_WIDTH)
+    small_hwc = resample(rgb_hwc, _FLOW_WIDTH, rows)
     return cv2.cvtColor(small_hwc, cv2.COLOR_RGB2GRAY)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import cv2
 import numpy as np
 import pytest
@@ -113,3 +115,19 @@ def test_off_and_relative_are_left_alone() -> None:
     half = DepthMap(np.full((120, 160), 2.1, np.float32))
     answer = stabiliser.apply(frame_of(rgb_hwc, 3), half, 0.7)
     assert answer.metres() == pytest.approx(2.1)
+
+
+@pytest.mark.parametrize("size_hw", [(4000, 1), (1, 4000)])
+def test_the_narrowest_pictures_cost_no_more_than_others(size_hw: tuple[int, int]) -> None:
+    """Their flow is computed at a bounded size."""
+    smoother = DepthStabiliser()
+    noise = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), np.uint8)
+    depth = DepthMap(np.full((20, 20), 2, np.float32), DepthKind.METRIC)
+    tracemalloc.start()
+    try:
+        for index in range(2):
+            smoothed = smoother.apply(Frame(noise, stamp_ns=index * 10**8), depth, 0.7)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+    assert np.allclose(smoothed.values_hw, 2)
