@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from dense_perception.imaging.resize import flow_size
 from dense_perception.metrics.temporal import Correspondence
 
 # Flow is sought in pictures of about this many columns: enough for depth, and a few milliseconds.
@@ -25,8 +26,8 @@ def correspondence(
     :param height: with ``width`` the size of the maps whose pixels are wanted.
     """
     scale = min(1.0, _SOUGHT_WIDTH / rgb_hwc.shape[1])
-    sizes = [max(round(scale * side), 16) for side in rgb_hwc.shape[:2]]
-    now, before = (_gray(rgb, sizes[0], sizes[1]) for rgb in (rgb_hwc, rgb_before_hwc))
+    sought_width, sought_height = flow_size(rgb_hwc, scale)
+    now, before = (_gray(rgb, sought_height, sought_width) for rgb in (rgb_hwc, rgb_before_hwc))
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     there = search.calc(now, before, None)
     back = search.calc(before, now, None)
@@ -34,15 +35,15 @@ def correspondence(
         index.ravel() for index in np.mgrid[step // 2 : height : step, step // 2 : width : step]
     )
     # Pixel centres of the maps in the sought picture and back again.
-    across, down = sizes[1] / width, sizes[0] / height
+    across, down = sought_width / width, sought_height / height
     x = (columns + 0.5) * across - 0.5
     y = (rows + 0.5) * down - 0.5
     motion = _sample(there, x, y)
     before_x, before_y = x + motion[:, 0], y + motion[:, 1]
     closing = motion + _sample(back, before_x, before_y)
     seen = (np.abs(closing) <= _BACK).all(axis=1)
-    seen &= (before_x >= 0) & (before_x <= sizes[1] - 1)
-    seen &= (before_y >= 0) & (before_y <= sizes[0] - 1)
+    seen &= (before_x >= 0) & (before_x <= sought_width - 1)
+    seen &= (before_y >= 0) & (before_y <= sought_height - 1)
     return Correspondence(
         rows[seen],
         columns[seen],

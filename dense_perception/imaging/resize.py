@@ -26,6 +26,9 @@ MOST_ASPECT = 4
 """A network of free sizes takes pictures up to this aspect; longer ones are stretched to it."""
 
 _LINEAR_UP_TO = 4 / 3
+# Four times the patch of the search, which starts on a quarter of the size.
+_LEAST_FLOW_SIDE = 32
+_MOST_FLOW_SIDE = 640
 # Neighbouring unit vectors whose mean is shorter point in opposite directions.
 _SHORTEST_NORMAL = 0.05
 _METHODS = {"cubic": cv2.INTER_CUBIC, "linear": cv2.INTER_LINEAR}
@@ -47,6 +50,19 @@ def resample(
             target = out if size == (width, height) else None
             image = cv2.resize(image, size, dst=target, interpolation=method)
     return image
+
+
+def flow_size(image: np.ndarray, scale: float) -> tuple[int, int]:
+    """``(width, height)`` at which OpenCV's dense inverse search compares two pictures.
+
+    Scaled, but never so small that the search writes beside its memory, which ends the process, and
+    never so large as one column would be whose width is scaled to hundreds.
+    """
+    height, width = image.shape[:2]
+    across, down = (
+        min(max(round(scale * side), _LEAST_FLOW_SIDE), _MOST_FLOW_SIDE) for side in (width, height)
+    )
+    return across, down
 
 
 def network_size(spec: InputSpec, width: int, height: int) -> tuple[int, int]:

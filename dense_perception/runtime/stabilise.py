@@ -7,7 +7,7 @@ import numpy as np
 
 from dense_perception.core.camera import Frame
 from dense_perception.core.prediction import DepthKind, DepthMap
-from dense_perception.imaging.resize import MOST_ASPECT, resample
+from dense_perception.imaging.resize import flow_size, resample
 
 _THUMB_WIDTH, _THUMB_HEIGHT = 32, 24
 _LEAST_CORRELATION = 0.4
@@ -111,10 +111,8 @@ class DepthStabiliser:
 
 
 def _small_gray(rgb_hwc: np.ndarray) -> np.ndarray:
-    height, width = rgb_hwc.shape[:2]
-    # A picture of one column must not become one of millions of rows.
-    rows = min(max(16, round(_FLOW_WIDTH * height / width)), MOST_ASPECT * _FLOW_WIDTH)
-    small_hwc = resample(rgb_hwc, _FLOW_WIDTH, rows)
+    size = flow_size(rgb_hwc, _FLOW_WIDTH / rgb_hwc.shape[1])
+    small_hwc = resample(rgb_hwc, *size)
     return cv2.cvtColor(small_hwc, cv2.COLOR_RGB2GRAY)
 
 

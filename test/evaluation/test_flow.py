@@ -21,3 +21,11 @@ def test_a_moved_picture_is_found_again_and_what_came_in_is_left_out() -> None:
     # The last six columns were outside of the picture before.
     assert np.mean(same.columns >= 155) < 0.01
     assert len(same.rows) > 0.8 * (120 / 4) * (160 / 4)
+
+
+@pytest.mark.parametrize("size_hw", [(1, 4000), (4000, 1), (20, 500), (3, 3)])
+def test_odd_pictures_do_not_end_the_process(size_hw: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), np.uint8)
+    same = correspondence(noise, noise, 20, 20)
+    assert np.allclose(same.before_rows, same.rows, atol=1)
+    assert np.allclose(same.before_columns, same.columns, atol=1)
