@@ -89,9 +89,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     depth = parser.add_argument_group("depth")
     depth.add_argument(
-        "--max-depth", type=float, default=20.0, metavar="M", help="leave out truth beyond this"
+        "--max-depth", type=float, metavar="M", help="leave out truth beyond this (20)"
     )
-    depth.add_argument("--crop", default="auto", help="pixels that count: auto, none, garg, ...")
+    depth.add_argument("--crop", help="none, garg, eigen_kitti, eigen_nyu (the data set's)")
     depth.add_argument("--per-frame", action="store_true", help="in the table's JSON, each frame")
     labels = parser.add_argument_group("labels of published networks")
     labels.add_argument(

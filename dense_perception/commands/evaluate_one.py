@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def depth(options: argparse.Namespace) -> int:
     """Depth of a bag; returns 0, or 1 if something could not be compared."""
-    from dense_perception.evaluation.bags import PairSource, evaluate_pairs
+    from dense_perception.evaluation.bags import DEFAULT_MAX_M, PairSource, evaluate_pairs
     from dense_perception.evaluation.report import depth_summary, depth_table
 
     source = PairSource(
@@ -31,7 +31,11 @@ def depth(options: argparse.Namespace) -> int:
     )
     with closing(source), _load(options) as perceiver:
         report = evaluate_pairs(
-            perceiver, source, options.max_depth, limit=options.limit, progress=True
+            perceiver,
+            source,
+            options.max_depth or DEFAULT_MAX_M,
+            limit=options.limit,
+            progress=True,
         )
         summary = depth_summary(perceiver, options.bag, report, per_frame=options.per_frame)
     print_problems(summary["problems"])
@@ -66,7 +70,7 @@ def data(options: argparse.Namespace) -> int:
     """Depth and labels of a corpus or a data set; returns as :func:`depth`."""
     from dense_perception.data.sources import open_frames
     from dense_perception.evaluation import corpora, report
-    from dense_perception.evaluation.bags import evaluate_pairs
+    from dense_perception.evaluation.bags import DEFAULT_MAX_M, evaluate_pairs
     from dense_perception.evaluation.segmentation import perceiver_labeller
 
     frames = open_frames(options.data[0])
@@ -77,7 +81,9 @@ def data(options: argparse.Namespace) -> int:
         card = perceiver.card
         if card.depth is not None and corpora.has_depth(frames):
             pairs = corpora.FramePairs(frames, options.limit)
-            depths = evaluate_pairs(perceiver, pairs, options.max_depth, progress=True)
+            depths = evaluate_pairs(
+                perceiver, pairs, options.max_depth or DEFAULT_MAX_M, progress=True
+            )
             depth = report.depth_summary(
                 perceiver, Path(options.data[0]), depths, per_frame=options.per_frame
             )

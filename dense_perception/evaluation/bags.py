@@ -39,6 +39,8 @@ _PATIENCE = 64
 # Focal lengths of colour and depth further apart than this: the depth is of another view.
 _SAME_VIEW = 0.03
 _PRIOR_SIDE = 160
+DEFAULT_MAX_M = 20.0
+"""Truth beyond this is left out where nobody says otherwise, metres."""
 
 
 @dataclass(frozen=True)
@@ -272,7 +274,7 @@ class PairSource:
 def evaluate_pairs(
     perceiver: Perceiver,
     source: Truth,
-    max_depth_m: float = 20.0,
+    max_depth_m: float = DEFAULT_MAX_M,
     *,
     limit: int | None = None,
     progress: bool = False,

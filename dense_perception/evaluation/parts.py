@@ -14,10 +14,12 @@ from dense_perception.core.errors import DensePerceptionError, InputError
 from dense_perception.core.json_text import json_text
 from dense_perception.evaluation.contestants import Contestant, Entry, open_contestant
 from dense_perception.evaluation.figures import FrameScore
-from dense_perception.evaluation.scoring import FrameScorer, ScoreOptions, looks
+from dense_perception.evaluation.judge import Judge
+from dense_perception.evaluation.scoring import FrameScorer
 from dense_perception.evaluation.sources import SourceName, open_source
 from dense_perception.evaluation.truth import Part, TruthOptions, TruthSource
 from dense_perception.media.problems import Problems
+from dense_perception.metrics.protocols import Protocol
 
 _END = '{"part":'
 
@@ -30,7 +32,7 @@ class Job:
     truth: TruthOptions
     part: Part
     entries: tuple[Entry, ...]
-    scoring: ScoreOptions
+    protocol: Protocol
 
 
 class _Notes(TypedDict):
@@ -163,11 +165,11 @@ def answer_part(job: Job, opened: Opened) -> dict[str, str]:
     source = opened.open(job.source, job.truth)
     found = {entry: PartScores() for entry in job.entries}
     failed = {entry: Problems() for entry in job.entries}
-    scorers = {entry: FrameScorer(entry, job.scoring) for entry in job.entries}
+    scorers = {entry: FrameScorer(entry) for entry in job.entries}
     frames = 0
     for truth in source.frames(job.part):
         frames += 1
-        tags = looks(truth)
+        judge = Judge(truth, job.protocol)
         for entry, scores in found.items():
             before_mb = resident_mb() if opened.is_new(entry) else 0.0
             contestant = opened.contestant(entry)
@@ -176,7 +178,7 @@ def answer_part(job: Job, opened: Opened) -> dict[str, str]:
                 if answer is None:
                     failed[entry].at(truth.key, "it has no answer to this frame")
                     continue
-                score = scorers[entry].score(truth, answer, tags)
+                score = scorers[entry].score(judge, answer)
             except DensePerceptionError as error:
                 failed[entry].at(truth.key, error)
                 continue

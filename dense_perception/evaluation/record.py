@@ -19,6 +19,7 @@ from tqdm import tqdm
 from dense_perception.core.camera import calibration_for_output
 from dense_perception.core.errors import DensePerceptionError
 from dense_perception.evaluation.contestants import Entry
+from dense_perception.evaluation.judge import Judge
 from dense_perception.evaluation.layouts import write_layouts
 from dense_perception.evaluation.parts import Opened
 from dense_perception.evaluation.run import Plan
@@ -51,7 +52,7 @@ class _Sink(Protocol):
     def close(self) -> None: ...
 
 
-def record(plan: Plan, folder: Path, max_depth_m: float, *, progress: bool = False) -> list[str]:
+def record(plan: Plan, folder: Path, *, progress: bool = False) -> list[str]:
     """Answer every frame again and write ``folder/recordings``; returns what could not be done.
 
     :raises OSError: if the disk does not take it.
@@ -81,7 +82,8 @@ def record(plan: Plan, folder: Path, max_depth_m: float, *, progress: bool = Fal
                     number = 0
                     for part in source.parts:
                         for truth in truths.frames(part):
-                            result = _result(truth, number, entries, opened, max_depth_m)
+                            judge = Judge(truth, source.protocol)
+                            result = _result(judge, number, entries, opened)
                             topics.update(dict.fromkeys(result.pictures))
                             for sink in sinks:
                                 sink.write(result)
@@ -102,13 +104,12 @@ def topic_of(entry: Entry) -> str:
     return name if name[:1].isalpha() else f"model_{name}"
 
 
-def _result(
-    truth: TruthFrame, number: int, entries: list[Entry], opened: Opened, max_depth_m: float
-) -> Result:
+def _result(judge: Judge, number: int, entries: list[Entry], opened: Opened) -> Result:
+    truth = judge.truth
     time_ns = int(truth.key) if truth.key.isdigit() and len(truth.key) > 15 else 0
     result = Result(truth, time_ns or truth.frame.stamp_ns or (number + 1) * _STEP_NS)
-    if truth.depth_m is not None:
-        result.depth_m["truth/depth"] = truth.depth_m
+    if judge.true_m is not None:
+        result.depth_m["truth/depth"] = judge.true_m
     for entry in entries:
         try:
             answer = opened.contestant(entry).answer(truth)
@@ -117,10 +118,10 @@ def _result(
         if answer is None:
             continue
         name = topic_of(entry)
-        if answer.depth is not None and truth.depth_m is not None:
-            result.depth_m[f"{name}/depth"] = metres_like(answer, truth.depth_m)
+        if answer.depth is not None and judge.true_m is not None:
+            result.depth_m[f"{name}/depth"] = metres_like(answer, judge.true_m)
         for task in TASKS:
-            panels = panels_of(task, truth, answer, max_depth_m)
+            panels = panels_of(task, judge, answer)
             if panels is not None:
                 result.pictures[f"truth/{task}/color"] = panels.truth
                 result.pictures[f"{name}/{task}/color"] = panels.prediction

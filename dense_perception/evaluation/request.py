@@ -24,12 +24,12 @@ from dense_perception.evaluation.contestants import RunOptions, resolve
 from dense_perception.evaluation.document import VERSION, FigureValue, Method, Report
 from dense_perception.evaluation.gates import failures, read_gate
 from dense_perception.evaluation.record import record
-from dense_perception.evaluation.run import Outcome, Plan, make_plan, run
-from dense_perception.evaluation.scoring import ScoreOptions
+from dense_perception.evaluation.run import DEFAULT_MAX_M, Outcome, Plan, make_plan, run
 from dense_perception.evaluation.shown import show_frames
 from dense_perception.evaluation.sources import name_sources
 from dense_perception.evaluation.truth import TruthOptions
 from dense_perception.evaluation.workers import Workers
+from dense_perception.metrics.protocols import Protocol
 
 REPORT_FILE = "report.json"
 
@@ -45,8 +45,8 @@ class Request:
     data: tuple[str, ...]
     run: RunOptions = field(default_factory=RunOptions)
     truth: TruthOptions = field(default_factory=TruthOptions)
-    max_depth_m: float = 20.0
-    crop: str = "auto"
+    max_depth_m: float | None = None
+    crop: str | None = None
     out: Path | None = None
     compare: Path | None = None
     fail_if: tuple[str, ...] = ()
@@ -75,8 +75,7 @@ def evaluate(request: Request, *, progress: bool = False) -> Done:
     topics = tuple(entry.text for entry in entries if entry.kind == "topic")
     numbered = [entry.first_label for entry in entries if "labels" in entry.gives]
     truth = replace(request.truth, recorded=topics, first_label=min(numbered, default=1))
-    scoring = ScoreOptions(request.max_depth_m, request.crop)
-    plan = make_plan(name_sources(request.data), entries, truth, scoring)
+    plan = make_plan(name_sources(request.data), entries, truth, _protocol(request))
     with ExitStack() as stack:
         folder = request.out
         if folder is None:
@@ -99,6 +98,14 @@ def evaluate(request: Request, *, progress: bool = False) -> Done:
     return Done(report, tuple(failed))
 
 
+def _protocol(request: Request) -> Protocol | None:
+    """Which true depth counts, where the user says it."""
+    if request.crop is None and request.max_depth_m is None:
+        return None
+    crop = None if request.crop in (None, "none") else request.crop
+    return Protocol(crop, max_m=request.max_depth_m or DEFAULT_MAX_M)
+
+
 def _recorded(request: Request, plan: Plan, folder: Path, progress: bool) -> list[str]:
     """Result bags where they are wanted; what could not be done."""
     if not request.record:
@@ -106,7 +113,7 @@ def _recorded(request: Request, plan: Plan, folder: Path, progress: bool) -> lis
     if request.out is None:
         raise InputError("--record writes beside a report: name its folder with --out")
     try:
-        return record(plan, folder, request.max_depth_m, progress=progress)
+        return record(plan, folder, progress=progress)
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
 
@@ -118,7 +125,7 @@ def _report(request: Request, outcome: Outcome, folder: Path, recorded: Sequence
     figures = _figures(outcome)
     if not scored or not any(figures.get(row["name"]) for row in scored):
         raise InputError(f"nothing could be compared: {'; '.join(problems) or 'no frame'}")
-    shown = [] if request.out is None else show_frames(outcome, folder, request.max_depth_m)
+    shown = [] if request.out is None else show_frames(outcome, folder)
     return Report(
         version=VERSION,
         command=list(request.command),

@@ -22,17 +22,19 @@ from dense_perception.evaluation.baselines import fit, most_of_a_source
 from dense_perception.evaluation.contestants import Entry, baselines
 from dense_perception.evaluation.figures import FrameScore
 from dense_perception.evaluation.parts import Job, PartScores
-from dense_perception.evaluation.scoring import ScoreOptions
 from dense_perception.evaluation.sources import SourceName, fingerprint, open_source
 from dense_perception.evaluation.truth import Part, TruthFrame, TruthOptions
 from dense_perception.evaluation.workers import Workers, run_jobs
+from dense_perception.metrics.protocols import KITTI, NYU, Protocol
 
 PARTS = "parts"
+DEFAULT_MAX_M = 20.0
 
 
 @dataclass(frozen=True)
 class SourceData:
-    """A source that could be opened: its parts, and what is doubtful about all of it."""
+    """A source that could be opened: its parts, which pixels of it count, and what is doubtful
+    about all of it."""
 
     source: SourceName
     path: str
@@ -40,6 +42,7 @@ class SourceData:
     classes: tuple[str, ...]
     parts: tuple[Part, ...]
     fingerprint: str
+    protocol: Protocol
     notes: tuple[str, ...] = ()
 
 
@@ -51,7 +54,6 @@ class Plan:
     broken: tuple[tuple[SourceName, str], ...]
     entries: tuple[Entry, ...]
     truth: TruthOptions
-    scoring: ScoreOptions
 
 
 @dataclass
@@ -78,10 +80,11 @@ def make_plan(
     sources: Sequence[SourceName],
     entries: Sequence[Entry],
     truth: TruthOptions,
-    scoring: ScoreOptions,
+    protocol: Protocol | None,
 ) -> Plan:
     """Open every source once, and add the baselines of all data together.
 
+    :param protocol: which true depth counts; None is that of each data set, up to 20 m elsewhere.
     :raises InputError: if none can be used; with several, one that cannot is left out by name.
     """
     opened: list[SourceData] = []
@@ -89,7 +92,7 @@ def make_plan(
     spread: list[TruthFrame] = []
     for source in sources:
         try:
-            data, frames = _look_at(source, truth)
+            data, frames = _look_at(source, truth, protocol)
         except DensePerceptionError as error:
             broken.append((source, str(error)))
             continue
@@ -102,10 +105,12 @@ def make_plan(
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"the contestant {name} is given twice: each is compared once")
-    return Plan(tuple(opened), tuple(broken), tuple(named), truth, scoring)
+    return Plan(tuple(opened), tuple(broken), tuple(named), truth)
 
 
-def _look_at(source: SourceName, options: TruthOptions) -> tuple[SourceData, list[TruthFrame]]:
+def _look_at(
+    source: SourceName, options: TruthOptions, protocol: Protocol | None
+) -> tuple[SourceData, list[TruthFrame]]:
     """A source, and frames spread over it."""
     opened = open_source(source, options)
     try:
@@ -127,11 +132,20 @@ def _look_at(source: SourceName, options: TruthOptions) -> tuple[SourceData, lis
             opened.classes,
             tuple(parts),
             fingerprint(source),
+            protocol or usual_protocol(source.text),
             tuple(opened.notes),
         )
         return data, frames
     finally:
         opened.close()
+
+
+def usual_protocol(text: str) -> Protocol:
+    """Which true depth of a source counts where nobody says: as the data set's papers do."""
+    word = text.partition(":")[0]
+    if word == "kitti":
+        return KITTI
+    return NYU if word.startswith("nyu") and ":" in text else Protocol(max_m=DEFAULT_MAX_M)
 
 
 def run(plan: Plan, folder: Path, workers: Workers, *, progress: bool = False) -> Outcome:
@@ -153,7 +167,7 @@ def run(plan: Plan, folder: Path, workers: Workers, *, progress: bool = False) -
             done += 0 if missing else part.frames
             if missing:
                 entries = tuple(entry for entry in plan.entries if entry.name in missing)
-                job = Job(source.source, plan.truth, part, entries, plan.scoring)
+                job = Job(source.source, plan.truth, part, entries, source.protocol)
                 jobs.append((job, missing))
     total = sum(part.frames for source in plan.sources for part in source.parts)
     disable = None if progress else True
@@ -172,7 +186,7 @@ def _part_path(folder: Path, plan: Plan, source: SourceData, part: Part, entry: 
     depends = {
         "entry": entry.identity(),
         "truth": asdict(plan.truth),
-        "scoring": asdict(plan.scoring),
+        "protocol": asdict(source.protocol),
         "source": source.fingerprint,
     }
     digest = hashlib.sha256(json.dumps(depends, sort_keys=True, default=str).encode()).hexdigest()

@@ -2,48 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 
-import cv2
 import numpy as np
 
 from dense_perception.core.labels import VOID
-from dense_perception.core.prediction import DepthKind, DepthMap
+from dense_perception.core.prediction import DepthKind
 from dense_perception.core.printable import short
-from dense_perception.data.targets import (
-    corner_strength,
-    normals_from_depth,
-    reshading,
-    texture_edges,
-)
 from dense_perception.evaluation.contestants import Answer, Entry
-from dense_perception.evaluation.figures import FrameScore
-from dense_perception.evaluation.truth import TruthFrame
+from dense_perception.evaluation.figures import RIGHT, SAID, FrameScore
+from dense_perception.evaluation.judge import Judge
 from dense_perception.imaging.resize import restore, restore_gray, restore_labels, restore_normals
 from dense_perception.media.problems import Problems
-from dense_perception.metrics import dense, depth
+from dense_perception.metrics.calibration import reliability
+from dense_perception.metrics.dense import Confusion, mean_absolute_error, normal_figures
+from dense_perception.metrics.depth import KINDS, align_scale_shift, depth_figures
+from dense_perception.metrics.slices import distance_names, sliced_errors
+from dense_perception.metrics.surfaces import boundary_f1, depth_normals, edge_share
+from dense_perception.metrics.temporal import flicker, log_error, scale_jump
 
 _BASELINE_SIDE = 160
-
-
-@dataclass(frozen=True)
-class ScoreOptions:
-    """``max_depth_m``: truth beyond it does not count. ``crop``: ``garg``, ``eigen`` or None."""
-
-    max_depth_m: float = 20.0
-    crop: str | None = None
-
-
-def looks(truth: TruthFrame) -> dict[str, str | float]:
-    """What a frame is like, for slices: mean brightness 0 to 1, and how sharp it is.
-
-    ``sharpness`` is the variance of the Laplacian of the gray picture, which blur takes away.
-    """
-    gray = cv2.cvtColor(truth.frame.rgb_hwc, cv2.COLOR_RGB2GRAY)
-    step = max(1, max(gray.shape) // 640)
-    gray = np.ascontiguousarray(gray[::step, ::step])
-    sharpness = float(cv2.Laplacian(gray, cv2.CV_32F).var())
-    return {"brightness": round(float(gray.mean()) / 255, 4), "sharpness": round(sharpness, 2)}
+# Of successive frames, which show nearly the same, so many share what is dear: the surfaces and
+# slices of one, and a surface that is followed from one to the next.
+_SHAPED, _FOLLOWED = 4, 8
+_JUMP_STEP = 2  # the median error is that of every second row and column
+_COARSE_SIDE = 400  # normals and steps of depth are looked at about so many rows and columns
+_KINDS = {
+    DepthKind.METRIC: KINDS,
+    DepthKind.RELATIVE: KINDS[1:],
+    DepthKind.RELATIVE_INVERSE: KINDS[2:],
+}
+_MOST_CLASSES = 64
 
 
 class FrameScorer:
@@ -52,39 +41,43 @@ class FrameScorer:
     ``skipped`` says what of the answers could not be compared, and why.
     """
 
-    def __init__(self, entry: Entry, options: ScoreOptions) -> None:
+    def __init__(self, entry: Entry) -> None:
         self.skipped = Problems()
-        self._entry, self._options = entry, options
+        self._entry = entry
+        self._before: tuple[Judge, np.ndarray, np.ndarray] | None = None
+        self._last: Judge | None = None
+        self._number = -1
 
-    def score(
-        self, truth: TruthFrame, answer: Answer, tags: dict[str, str | float]
-    ) -> FrameScore | None:
+    def score(self, judge: Judge, answer: Answer) -> FrameScore | None:
         """None where truth and answer share nothing.
 
-        Maps are brought to the truth's size. Baselines are scored on every n-th pixel.
+        Maps are brought to the truth's size. Baselines are scored on every n-th pixel, and not on
+        surfaces. Of four successive frames of a sequence, one is scored on surfaces, slices and
+        further maps: the others show the same.
         """
+        truth = judge.truth
+        self._number += 1
+        last, self._last = self._last, judge
+        dear = self._number % _SHAPED == 0 or last is None or not judge.follows(last)
         values: dict[str, float] = {}
         sums: dict[str, tuple[float, float]] = {}
         confusion = None
-        if truth.depth_m is not None:
-            true_m = np.where(
-                truth.depth_m <= self._options.max_depth_m, truth.depth_m, np.float32(np.nan)
-            )
-            if not np.isfinite(true_m).any():
-                self.skipped.at(
-                    truth.key, f"no true depth up to {self._options.max_depth_m:g} m (--max-depth)"
-                )
-            elif answer.depth is not None:
-                self._depth(true_m, answer.depth, values)
-            if answer.normals_hwc is not None or "reshading" in answer.gray:
-                self._normals(true_m, truth, answer, values)
+        if judge.is_cut:
+            self.skipped.at(truth.key, "no true depth within --max-depth and --crop")
+        if judge.true_m is not None and answer.depth is not None:
+            if self._entry.kind == "baseline":
+                self._baseline(judge, answer, values)
+            else:
+                self._depth(judge, answer, values, sums, dear=dear)
+        if dear and answer.normals_hwc is not None and judge.true_m is not None:
+            self._normals(judge, answer.normals_hwc, values)
         if truth.labels_hw is not None and answer.labels_hw is not None:
-            confusion = self._labels(truth, answer)
-        for name, target in (("edges", texture_edges), ("keypoints", corner_strength)):
-            if name in answer.gray:
-                true_hw = target(truth.frame.rgb_hwc)
-                given = restore_gray(answer.gray[name], *true_hw.shape[::-1])
-                values[f"{name}.l1"] = dense.mean_absolute_error(given / np.float32(255), true_hw)
+            confusion = self._labels(judge, answer, sums)
+        for name, given in answer.gray.items():
+            true_hw = judge.gray(name) if dear else None
+            if true_hw is not None:
+                restored = restore_gray(given, *true_hw.shape[::-1]) / np.float32(255)
+                values[f"{name}.l1"] = mean_absolute_error(restored, true_hw)
         if not values and confusion is None:
             return None
         return FrameScore(
@@ -92,54 +85,101 @@ class FrameScorer:
             truth.recording,
             truth.key,
             truth.frame.stamp_ns,
-            {name: value for name, value in values.items() if np.isfinite(value)},
+            {name: float(value) for name, value in values.items() if math.isfinite(value)},
             sums,
             confusion,
-            tags,
+            judge.looks,
         )
 
-    def _depth(self, true_m: np.ndarray, given: DepthMap, values: dict[str, float]) -> None:
-        step = 1
-        if self._entry.kind == "baseline":
-            step = max(1, round(max(true_m.shape) / _BASELINE_SIDE))
-        height, width = true_m.shape
-        predicted = restore(given.values_hw, width, height)[::step, ::step]
-        true_m = true_m[::step, ::step]
-        if given.kind is DepthKind.RELATIVE_INVERSE:
+    def _baseline(self, judge: Judge, answer: Answer, values: dict[str, float]) -> None:
+        assert judge.true_m is not None
+        assert answer.depth is not None
+        step = max(1, round(max(judge.true_m.shape) / _BASELINE_SIDE))
+        found = depth_figures(answer.depth.values_hw[::step, ::step], judge.true_m[::step, ::step])
+        values |= {f"depth.{name}": value for name, value in found.items()}
+
+    def _depth(
+        self,
+        judge: Judge,
+        answer: Answer,
+        values: dict[str, float],
+        sums: dict[str, tuple[float, float]],
+        *,
+        dear: bool,
+    ) -> None:
+        assert judge.true_m is not None
+        assert answer.depth is not None
+        true_m, kind = judge.true_m, answer.depth.kind
+        predicted = restore(answer.depth.values_hw, *true_m.shape[::-1])
+        if kind is DepthKind.RELATIVE_INVERSE:
             with np.errstate(divide="ignore"):
                 predicted = 1 / predicted
-        names = {"abs_rel": "absrel", "sq_rel": "sqrel"}
-        for name, value in depth.evaluate(predicted, true_m).items():
-            if name == "coverage":
-                values["depth.coverage"] = value
-                continue
-            aligned = name.startswith("aligned_")
-            if not aligned and given.kind is not DepthKind.METRIC:
-                continue
-            kind, plain = "aligned" if aligned else "metric", name.removeprefix("aligned_")
-            values[f"depth.{kind}.{names.get(plain, plain)}"] = value
-
-    def _normals(
-        self, true_m: np.ndarray, truth: TruthFrame, answer: Answer, values: dict[str, float]
-    ) -> None:
-        height, width = true_m.shape
-        camera = truth.frame.intrinsics
-        if camera is None:
-            self.skipped.note("normals: the frames have no intrinsics to make true normals of")
+        metric = kind is DepthKind.METRIC
+        if metric:
+            predicted = judge.protocol.answer(predicted)
+        max_m = judge.protocol.max_m if judge.protocol.clamp else math.inf
+        found = depth_figures(predicted, true_m, max_m, _KINDS[kind])
+        values |= {f"depth.{name}": value for name, value in found.items()}
+        if metric:
+            self._time(judge, predicted, sums)
+        if not dear:
             return
-        camera = camera.resized(width, height)
-        true_hwc = normals_from_depth(true_m, camera)
-        if answer.normals_hwc is not None:
-            given = restore_normals(answer.normals_hwc, width, height)
-            for name, value in dense.normal_metrics(given, true_hwc).items():
-                short_name = name.removeprefix("normals_").replace("below", "within")
-                values[f"normals.{short_name.partition('_25')[0].partition('_5')[0]}"] = value
-        if "reshading" in answer.gray:
-            given = restore_gray(answer.gray["reshading"], width, height) / np.float32(255)
-            true_hw = reshading(true_hwc, camera)
-            values["reshading.l1"] = dense.mean_absolute_error(given, true_hw)
+        like = predicted if metric else align_scale_shift(predicted, true_m, max_m)
+        self._slices(judge, like, "metric" if metric else "aligned", sums)
+        values["depth.boundary.f1"] = boundary_f1(like, true_m)
+        values["depth.edge.within_4px"] = edge_share(like, true_m)
+        if judge.camera is None:
+            self.skipped.note("normals of the depth: the frames have no calibration")
+        else:
+            step = max(1, round(max(true_m.shape) / _COARSE_SIDE))
+            angles = depth_normals(like, true_m, judge.camera, step)
+            values |= {f"depth.normals.{name}": value for name, value in angles.items()}
 
-    def _labels(self, truth: TruthFrame, answer: Answer) -> dict[tuple[int, int], int] | None:
+    def _slices(
+        self, judge: Judge, like: np.ndarray, kind: str, sums: dict[str, tuple[float, float]]
+    ) -> None:
+        assert judge.true_m is not None
+        names = distance_names()
+        found = sliced_errors(like, judge.true_m, judge.distances, len(names))
+        _put(sums, "distance", names, found, kind)
+        classes, labels_hw = judge.truth.classes, judge.truth.labels_hw
+        if labels_hw is not None and 0 < len(classes) <= _MOST_CLASSES:
+            found = sliced_errors(like, judge.true_m, labels_hw, len(classes))
+            _put(sums, "class", classes, found, kind)
+
+    def _time(
+        self, judge: Judge, predicted: np.ndarray, sums: dict[str, tuple[float, float]]
+    ) -> None:
+        """How much the error changes since the frame before."""
+        assert judge.true_m is not None
+        thin = np.s_[::_JUMP_STEP, ::_JUMP_STEP]
+        error = log_error(predicted[thin], judge.true_m[thin])
+        before, self._before = self._before, (judge, predicted, error)
+        if before is None or not judge.follows(before[0]):
+            return
+        jump = scale_jump(error, before[2])
+        if math.isfinite(jump):
+            sums["temporal.scale_jitter"] = (jump * jump, 1.0)
+        if self._number % _FOLLOWED == 1:
+            assert before[0].true_m is not None
+            errors = log_error(predicted, judge.true_m), log_error(before[1], before[0].true_m)
+            total, count = flicker(*errors, judge.same_as(before[0]))
+            if count:
+                sums["temporal.flicker"] = (total, count)
+
+    def _normals(self, judge: Judge, normals_hwc: np.ndarray, values: dict[str, float]) -> None:
+        true_hwc = judge.normals_hwc
+        if true_hwc is None:
+            self.skipped.note("normals: the frames have no calibration to make true normals with")
+            return
+        given = restore_normals(normals_hwc, *true_hwc.shape[1::-1])
+        found = normal_figures(given, true_hwc)
+        values |= {f"normals.{name}": value for name, value in found.items()}
+
+    def _labels(
+        self, judge: Judge, answer: Answer, sums: dict[str, tuple[float, float]]
+    ) -> dict[tuple[int, int], int] | None:
+        truth = judge.truth
         assert truth.labels_hw is not None
         assert answer.labels_hw is not None
         classes = answer.classes or truth.classes
@@ -149,16 +189,45 @@ class FrameScorer:
                 f"{short(list(answer.classes))}: compare with data of the same classes"
             )
             return None
-        used = truth.labels_hw[truth.labels_hw != VOID]
+        known = truth.labels_hw != VOID
+        used = truth.labels_hw[known]
         count = len(classes) or int(max(used.max(initial=0), answer.labels_hw.max())) + 1
-        if used.max(initial=0) >= count:
+        if not used.size:
+            self.skipped.at(truth.key, "its labels name no class")
+            return None
+        if used.max() >= count:
             self.skipped.at(
-                truth.key, f"labels go up to {int(used.max()) + 1}, there are {count} classes"
+                truth.key,
+                f"its labels go up to {int(used.max())}, the classes from 0 to {count - 1}: they "
+                "belong to another list of classes or count from another number",
             )
             return None
-        given = answer.labels_hw
-        if given.shape != truth.labels_hw.shape:
-            given = restore_labels(given, *truth.labels_hw.shape[::-1])
-        table = dense.Confusion(count)
+        size = truth.labels_hw.shape[::-1]
+        given = restore_labels(answer.labels_hw, *size)
+        table = Confusion(count)
         table.add(given, truth.labels_hw)
-        return {(int(t), int(p)): int(table.counts[t, p]) for t, p in np.argwhere(table.counts > 0)}
+        if answer.confidence_hw is not None:
+            said = restore_labels(answer.confidence_hw, *size)[known]
+            bins = reliability(said, given[known] == used)
+            for number, pixels in enumerate(bins.pixels):
+                if pixels:
+                    sums[f"{SAID}@bin={number}"] = (float(bins.said[number]), float(pixels))
+                    sums[f"{RIGHT}@bin={number}"] = (float(bins.right[number]), float(pixels))
+        return table.sparse()
+
+
+def _put(
+    sums: dict[str, tuple[float, float]],
+    axis: str,
+    names: list[str] | tuple[str, ...],
+    found: dict[str, np.ndarray],
+    kind: str,
+) -> None:
+    """The sums of the places that have pixels, as slices of figures."""
+    figures = {f"depth.{kind}.absrel": "absrel", f"depth.{kind}.d1": "d1"}
+    if kind == "metric":
+        figures["depth.scale"] = "scale"
+    for number in np.flatnonzero(found["pixels"]):
+        pixels = float(found["pixels"][number])
+        for figure, column in figures.items():
+            sums[f"{figure}@{axis}={names[number]}"] = (float(found[column][number]), pixels)

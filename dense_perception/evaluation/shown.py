@@ -13,10 +13,10 @@ import numpy as np
 from dense_perception.core.errors import DensePerceptionError
 from dense_perception.core.labels import VOID, LabelSet
 from dense_perception.core.prediction import DepthKind
-from dense_perception.data.targets import normals_from_depth
 from dense_perception.evaluation.contestants import Answer, Entry
 from dense_perception.evaluation.document import ShownFrame
 from dense_perception.evaluation.figures import FrameScore, figure
+from dense_perception.evaluation.judge import Judge
 from dense_perception.evaluation.panels import (
     Panels,
     depth_panels,
@@ -26,7 +26,7 @@ from dense_perception.evaluation.panels import (
 )
 from dense_perception.evaluation.parts import Opened, PartScores
 from dense_perception.evaluation.run import Outcome, SourceData
-from dense_perception.evaluation.truth import Part, TruthFrame
+from dense_perception.evaluation.truth import Part
 from dense_perception.imaging.resize import restore, restore_labels, restore_normals
 from dense_perception.metrics.depth import align_scale_shift
 
@@ -59,7 +59,7 @@ class _Wanted:
     place: _Place
 
 
-def show_frames(outcome: Outcome, folder: Path, max_depth_m: float) -> list[ShownFrame]:
+def show_frames(outcome: Outcome, folder: Path) -> list[ShownFrame]:
     """Write the pictures of the frames to show below ``folder``, and say what they are.
 
     :raises OSError: if they cannot be written.
@@ -84,9 +84,10 @@ def show_frames(outcome: Outcome, folder: Path, max_depth_m: float) -> list[Show
                 if truth.key not in keys:
                     continue
                 keys.remove(truth.key)
+                judge = Judge(truth, source.protocol)
                 for number, each in here.items():
                     if each.place.key == truth.key:
-                        shown = _draw(each, truth, opened, folder, max_depth_m, number)
+                        shown = _draw(each, judge, opened, folder, number)
                         if shown is not None:
                             drawn[number] = shown
                 if not keys:
@@ -132,17 +133,16 @@ def _values(score: FrameScore) -> dict[str, float]:
 
 def _draw(
     wanted: _Wanted,
-    truth: TruthFrame,
+    judge: Judge,
     opened: Opened,
     folder: Path,
-    max_depth_m: float,
     number: int,
 ) -> ShownFrame | None:
     try:
-        answer = opened.contestant(wanted.entry).answer(truth)
+        answer = opened.contestant(wanted.entry).answer(judge.truth)
     except DensePerceptionError:
         return None  # it was answered before: a worker of another machine can do what we cannot
-    panels = None if answer is None else panels_of(wanted.task, truth, answer, max_depth_m)
+    panels = None if answer is None else panels_of(wanted.task, judge, answer)
     if panels is None:
         return None
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", wanted.entry.name)
@@ -162,12 +162,12 @@ def _draw(
     )
 
 
-def panels_of(task: str, truth: TruthFrame, answer: Answer, max_depth_m: float) -> Panels | None:
+def panels_of(task: str, judge: Judge, answer: Answer) -> Panels | None:
     """Pictures of an answer to a task beside its truth; None where either has nothing on it."""
+    truth = judge.truth
     rgb_hwc = truth.frame.rgb_hwc
-    if task == "depth" and truth.depth_m is not None and answer.depth is not None:
-        true_m = np.where(truth.depth_m <= max_depth_m, truth.depth_m, np.float32(np.nan))
-        return depth_panels(rgb_hwc, true_m, metres_like(answer, true_m))
+    if task == "depth" and judge.true_m is not None and answer.depth is not None:
+        return depth_panels(rgb_hwc, judge.true_m, metres_like(answer, judge.true_m))
     if task == "labels" and truth.labels_hw is not None and answer.labels_hw is not None:
         given = restore_labels(answer.labels_hw, *truth.labels_hw.shape[::-1])
         names = answer.classes or truth.classes
@@ -176,13 +176,10 @@ def panels_of(task: str, truth: TruthFrame, answer: Answer, max_depth_m: float) 
         return label_panels(
             rgb_hwc, truth.labels_hw.astype(np.uint8), given.astype(np.uint8), labels
         )
-    if task == "normals" and truth.depth_m is not None and answer.normals_hwc is not None:
-        height, width = truth.depth_m.shape
-        if truth.frame.intrinsics is None:
-            return None
-        camera = truth.frame.intrinsics.resized(width, height)
-        true_hwc = normals_from_depth(truth.depth_m, camera)
-        return normal_panels(rgb_hwc, true_hwc, restore_normals(answer.normals_hwc, width, height))
+    true_hwc = judge.normals_hwc if task == "normals" else None
+    if true_hwc is not None and answer.normals_hwc is not None:
+        given = restore_normals(answer.normals_hwc, *true_hwc.shape[1::-1])
+        return normal_panels(rgb_hwc, true_hwc, given)
     return None
 
 

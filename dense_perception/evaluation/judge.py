@@ -1,0 +1,122 @@
+"""The truth of one frame as it is compared with: made once, for all contestants."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from dense_perception.core.camera import Intrinsics
+from dense_perception.data.targets import (
+    corner_strength,
+    normals_from_depth,
+    reshading,
+    texture_edges,
+)
+from dense_perception.evaluation.flow import correspondence
+from dense_perception.evaluation.truth import TruthFrame
+from dense_perception.imaging.transforms import Transform
+from dense_perception.metrics.protocols import Protocol
+from dense_perception.metrics.slices import distance_place
+from dense_perception.metrics.temporal import Correspondence, moved_by_pose
+
+_LONGEST_GAP_NS = 500_000_000  # further apart, two frames are no sequence
+_LOOKED_AT = 320
+
+
+class Judge:
+    """What is true of a frame, and what it is like; maps are made when they are first wanted.
+
+    ``true_m``: (H, W) float32 metres that count by the protocol, NaN elsewhere; None without depth.
+    """
+
+    def __init__(self, truth: TruthFrame, protocol: Protocol) -> None:
+        self.truth, self.protocol = truth, protocol
+        self.true_m: np.ndarray | None = None
+        self.is_cut = False
+        if truth.depth_m is not None:
+            counted = protocol.truth(truth.depth_m)
+            self.is_cut = not np.isfinite(counted).any()
+            self.true_m = None if self.is_cut else counted
+
+    @cached_property
+    def camera(self) -> Intrinsics | None:
+        """That of the true depth; None where the frame is not calibrated."""
+        given, depth_m = self.truth.frame.intrinsics, self.truth.depth_m
+        if given is None or depth_m is None:
+            return None
+        return given.resized(depth_m.shape[1], depth_m.shape[0])
+
+    @cached_property
+    def distances(self) -> np.ndarray:
+        """The bin of true distance of each pixel, (H, W)."""
+        assert self.true_m is not None
+        return distance_place(self.true_m)
+
+    @cached_property
+    def normals_hwc(self) -> np.ndarray | None:
+        """Of the true depth: (H, W, 3) float32, NaN where unknown; None without calibration."""
+        if self.true_m is None or self.camera is None:
+            return None
+        return normals_from_depth(self.true_m, self.camera)
+
+    def gray(self, name: str) -> np.ndarray | None:
+        """Edges, keypoints or reshading, (H, W) float32 from 0 to 1; None where it is unknown."""
+        if name == "reshading":
+            if self.normals_hwc is None or self.camera is None:
+                return None
+            return reshading(self.normals_hwc, self.camera)
+        return self._edges if name == "edges" else self._keypoints
+
+    @cached_property
+    def _edges(self) -> np.ndarray:
+        return texture_edges(self.truth.frame.rgb_hwc)
+
+    @cached_property
+    def _keypoints(self) -> np.ndarray:
+        return corner_strength(self.truth.frame.rgb_hwc)
+
+    @cached_property
+    def looks(self) -> dict[str, str | float]:
+        """What the frame is like, for slices: mean brightness 0 to 1, and ``sharpness``, the
+        variance of the Laplacian of a gray copy of about 320 pixels, which blur takes away."""
+        rgb_hwc = self.truth.frame.rgb_hwc
+        step = max(1, max(rgb_hwc.shape) // _LOOKED_AT)
+        gray = cv2.cvtColor(np.ascontiguousarray(rgb_hwc[::step, ::step]), cv2.COLOR_RGB2GRAY)
+        sharpness = float(cv2.Laplacian(gray, cv2.CV_32F).var())
+        return {"brightness": round(float(gray.mean()) / 255, 4), "sharpness": round(sharpness, 2)}
+
+    def follows(self, before: Judge) -> bool:
+        """Whether the frame is the next one of the same sequence, with depth of the same size."""
+        gap_ns = self.truth.frame.stamp_ns - before.truth.frame.stamp_ns
+        return (
+            self.truth.recording == before.truth.recording
+            and 0 < gap_ns <= _LONGEST_GAP_NS
+            and self.true_m is not None
+            and before.true_m is not None
+            and self.true_m.shape == before.true_m.shape
+        )
+
+    def same_as(self, before: Judge) -> Correspondence:
+        """Which pixels show what the frame before shows: by poses where both have one, else by
+        optical flow."""
+        assert self.true_m is not None
+        assert before.true_m is not None
+        poses = [_pose(each.truth.camera_7) for each in (self, before)]
+        if poses[0] is not None and poses[1] is not None and self.camera is not None:
+            motion = poses[1].inverse().after(poses[0])
+            k = self.camera.matrix()
+            rigid = np.column_stack([motion.rotation, motion.translation])
+            wider = np.eye(4)
+            wider[:3, :3] = np.linalg.inv(k)
+            return moved_by_pose(self.true_m, before.true_m, k @ rigid @ wider)
+        height, width = self.true_m.shape
+        return correspondence(self.truth.frame.rgb_hwc, before.truth.frame.rgb_hwc, height, width)
+
+
+def _pose(camera_7: np.ndarray | None) -> Transform | None:
+    if camera_7 is None or not np.isfinite(camera_7).all():
+        return None
+    x, y, z, *quaternion = (float(each) for each in camera_7)
+    return Transform.from_quaternion(tuple(quaternion), (x, y, z))
