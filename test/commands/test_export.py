@@ -197,7 +197,7 @@ def test_rounding_is_judged_by_fp64(
 ) -> None:
     """Beyond the limit against fp32 PyTorch, a graph as good as PyTorch itself is accepted."""
     monkeypatch.setattr(package, "FP32_LIMIT", Difference(0.0, 0.0))
-    monkeypatch.setattr(package, "FP64_TIMES", 10.0)
+    monkeypatch.setattr(package, "FP64_TIMES", Difference(10.0, 10.0))
     assert cli.main(["export", str(checkpoint), "--output", str(tmp_path), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["files"]
     against = {row["runtime"]: row["max_of_range"] for row in rows if row["against"] == "fp64"}
