@@ -80,6 +80,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "cores but two)",
     )
     parser.add_argument(
+        "--augment",
+        choices=("auto", "loader", "device"),
+        default="auto",
+        help="where views are cut and their colours changed: by whoever loads frames, or on the "
+        "device in whole batches; auto: on a GPU, but for a CPU by the loader, which is faster "
+        "there (default %(default)s)",
+    )
+    parser.add_argument(
         "--devices",
         type=int,
         default=1,
@@ -139,6 +147,7 @@ def main(options: argparse.Namespace) -> int:
         validation_frames=options.validation_frames,
         device=options.device,
         workers=options.workers,
+        augment=options.augment,
         devices=options.devices,
         nodes=options.nodes,
         tensorboard=options.tensorboard,

@@ -1,15 +1,14 @@
-"""Random augmentation: how a clean rendering is made to look like a frame of an unknown camera.
+"""Random augmentation: what is drawn to make a rendering look like a frame of an unknown camera.
 
-:func:`random_crop` draws the view; :func:`augment` does to its pixels what light, lens, sensor and
-codec do. Every function on images takes and returns RGB uint8 (H, W, 3) and never changes its
-argument. Colour operations are composed into one table and one matrix, so that a frame costs about
-a millisecond.
+:func:`random_crop` draws the view, :func:`draw_appearance` what light, lens, sensor and codec do to
+its pixels. Nothing here touches a pixel: :mod:`dense_perception.data.photometry` does so on a CPU,
+a picture at a time, and :mod:`dense_perception.training.device_photometry` in batches on a GPU.
+What is drawn depends on the generator and the sizes alone, never on what a picture shows.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -18,9 +17,7 @@ import numpy as np
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.strict import number
 from dense_perception.data.views import Crop
-from dense_perception.imaging.resize import resample
 
-_MIDDLE_GRAY = 0.16  # in linear light; 0.43 as it is stored
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -56,6 +53,82 @@ class AugmentConfig:
     erase_p: float = number(0.3, 0, 1, "hide rectangles")
 
 
+@dataclass(frozen=True, slots=True)
+class Texture:
+    """Blend with a filtered copy: ``kernel`` (S, S) and ``mixing`` (3, 3), float32."""
+
+    kernel: np.ndarray
+    mixing: np.ndarray
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tone:
+    """Exposure, white balance (3,), tone curve and contrast about ``pivot``.
+
+    ``metered`` exposures bring the mean level to middle gray first.
+    """
+
+    metered: bool
+    stops: float
+    balance: np.ndarray
+    exponent: float
+    contrast: float
+    pivot: float
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Read and shot noise in gray levels, in ``channels`` fields (1 or 3) of ``seed``."""
+
+    read: float
+    shot: float
+    channels: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sharpening:
+    """An unsharp mask."""
+
+    amount: float
+    sigma: float
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A hidden rectangle in ``colour``; in its own mean where that is None."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    colour: tuple[int, int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Appearance:
+    """What happens to a view's colours, in this order; None leaves a step out.
+
+    ``light`` and ``vignette`` are coarse grids of gains (rows, columns, 3), ``colours`` is a 3x3
+    matrix. The lens blurs by a Gaussian, ``defocus`` its sigma, or along a line, ``motion`` its
+    kernel. ``low_resolution`` is the (width, height) of the way down and up again.
+    """
+
+    texture: Texture | None
+    light: np.ndarray | None
+    tone: Tone
+    colours: np.ndarray
+    vignette: np.ndarray | None
+    defocus: float | None
+    motion: np.ndarray | None
+    low_resolution: tuple[int, int] | None
+    noise: Noise | None
+    sharpening: Sharpening | None
+    jpeg_quality: int | None
+    patches: tuple[Patch, ...]
+
+
 def random_crop(camera: Intrinsics, config: AugmentConfig, rng: np.random.Generator) -> Crop:
     """A crop that lies inside the image, of random aspect ratio, zoom, place, roll and hand."""
     square = camera.fx / camera.fy
@@ -84,54 +157,72 @@ def random_crop(camera: Intrinsics, config: AugmentConfig, rng: np.random.Genera
     )
 
 
-def augment(rgb_hwc: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
-    """One random walk from scene to file: texture, light, colour, lens, sensor, codec."""
+def draw_appearance(
+    config: AugmentConfig, width: int, height: int, rng: np.random.Generator
+) -> Appearance:
+    """One random walk from scene to file, for a view of ``width`` x ``height``."""
 
-    def maybe(probability: float, change: Callable[..., np.ndarray], image: np.ndarray) -> None:
-        nonlocal rgb_hwc
+    def happens(probability: float) -> bool:
         # Drawn even when the answer is known, so that one setting never shifts the others.
-        if rng.random() < probability:
-            rgb_hwc = change(image, rng)
+        return bool(rng.random() < probability)
 
-    maybe(config.texture_p, filter_texture, rgb_hwc)
-    maybe(config.light_field_p, light_field, rgb_hwc)
-    rgb_hwc = tone(rgb_hwc, config, rng)
-    rgb_hwc = colour(rgb_hwc, config, rng)
-    maybe(config.vignette_p, vignette, rgb_hwc)
-    maybe(config.blur_p, blur, rgb_hwc)
-    maybe(config.low_resolution_p, low_resolution, rgb_hwc)
-    maybe(config.noise_p, sensor_noise, rgb_hwc)
-    maybe(config.sharpen_p, sharpen, rgb_hwc)
-    maybe(config.jpeg_p, jpeg, rgb_hwc)
-    maybe(config.erase_p, erase, rgb_hwc)
-    return rgb_hwc
+    texture = draw_texture(rng) if happens(config.texture_p) else None
+    light = draw_light(rng) if happens(config.light_field_p) else None
+    tone = draw_tone(config, rng)
+    colours = draw_colours(config, rng)
+    vignette = draw_vignette(rng) if happens(config.vignette_p) else None
+    defocus, motion = draw_blur(rng) if happens(config.blur_p) else (None, None)
+    low = draw_low_resolution(width, height, rng) if happens(config.low_resolution_p) else None
+    noise = draw_noise(rng) if happens(config.noise_p) else None
+    sharpening = draw_sharpening(rng) if happens(config.sharpen_p) else None
+    jpeg_quality = int(rng.integers(25, 91)) if happens(config.jpeg_p) else None
+    patches = draw_patches(width, height, rng) if happens(config.erase_p) else ()
+    return Appearance(
+        texture,
+        light,
+        tone,
+        colours,
+        vignette,
+        defocus,
+        motion,
+        low,
+        noise,
+        sharpening,
+        jpeg_quality,
+        patches,
+    )
 
 
-def tone(rgb_hwc: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
-    """Exposure, white balance, tone curve and contrast, as one table per channel.
+def draw_texture(rng: np.random.Generator) -> Texture:
+    """A random kernel and mixture of the channels (after RandConv, Xu 2021)."""
+    side = int(rng.choice([1, 3, 5]))
+    kernel = rng.standard_normal((side, side)).astype(np.float32) / side
+    mixing = rng.standard_normal((3, 3)).astype(np.float32)
+    return Texture(kernel, mixing, float(rng.uniform(0.1, 0.7)))
 
-    The exposure is metered, as a camera does it: the mean level goes to middle gray, give or take
-    ``exposure_stops``, within two stops of what was rendered.
-    """
-    meter = max(float(cv2.mean(rgb_hwc)[1]) / 255, 0.02) ** 2.2
-    stops = float(np.clip(math.log2(_MIDDLE_GRAY / meter), -2, 2)) if config.exposure_stops else 0
-    stops += rng.uniform(-config.exposure_stops, config.exposure_stops)
+
+def draw_light(rng: np.random.Generator) -> np.ndarray:
+    """A smooth, slightly coloured illumination: gains (rows, columns, 3) float32."""
+    rows, columns = int(rng.integers(2, 5)), int(rng.integers(2, 6))
+    strength = rng.uniform(0.08, 0.3)
+    grid = strength * rng.standard_normal((rows, columns, 1))
+    grid = np.exp(grid + 0.15 * strength * rng.standard_normal((rows, columns, 3)))
+    return grid.astype(np.float32)
+
+
+def draw_tone(config: AugmentConfig, rng: np.random.Generator) -> Tone:
+    """Exposure, white balance, tone curve and contrast."""
+    stops = float(rng.uniform(-config.exposure_stops, config.exposure_stops))
     balance = np.exp(
         rng.uniform(-config.white_balance, config.white_balance, 3) * np.array([1.0, 0.4, 1.0])
     )
     exponent = math.exp(rng.uniform(-config.gamma, config.gamma))
     contrast = math.exp(rng.uniform(-config.contrast, config.contrast))
-    linear = (np.arange(256) / 255.0) ** 2.2
-    curve = (linear[:, None] * balance * 2.0**stops) ** (exponent / 2.2)
-    # A soft shoulder: sensors and tone mapping compress highlights before they clip.
-    curve = np.where(curve > 0.8, 0.8 + 0.2 * np.tanh((curve - 0.8) / 0.2), curve)
     pivot = float(rng.uniform(0.3, 0.6))
-    curve = (curve - pivot) * contrast + pivot
-    table = np.clip(np.rint(curve * 255), 0, 255).astype(np.uint8)
-    return cv2.LUT(rgb_hwc, table[None])
+    return Tone(config.exposure_stops > 0, stops, balance, exponent, contrast, pivot)
 
 
-def colour(rgb_hwc: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
+def draw_colours(config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
     """Saturation and hue, as one 3x3 matrix about the gray axis."""
     saturation = rng.uniform(0.2, 1.35) if rng.random() < config.saturation_p else 1.0
     if rng.random() < config.gray_p:
@@ -140,48 +231,22 @@ def colour(rgb_hwc: np.ndarray, config: AugmentConfig, rng: np.random.Generator)
     cos, sin, third = math.cos(angle), math.sin(angle), 1.0 / 3.0
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) * math.sqrt(third)
     hue = cos * np.eye(3) + sin * cross + (1 - cos) * third
-    matrix = (saturation * np.eye(3) + (1 - saturation) * _LUMA[None, :]) @ hue
-    return cv2.transform(rgb_hwc, matrix)
+    return (saturation * np.eye(3) + (1 - saturation) * _LUMA[None, :]) @ hue
 
 
-def filter_texture(rgb_hwc: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Blend with a randomly filtered copy of equal mean and contrast (after RandConv, Xu 2021)."""
-    side = int(rng.choice([1, 3, 5]))
-    kernel = rng.standard_normal((side, side)).astype(np.float32) / side
-    mixing = rng.standard_normal((3, 3)).astype(np.float32)
-    source = rgb_hwc.astype(np.float32)
-    filtered = cv2.filter2D(cv2.transform(source, mixing), -1, kernel)
-    mean, spread = cv2.meanStdDev(source)
-    got_mean, got_spread = cv2.meanStdDev(filtered)
-    gain = spread / np.maximum(got_spread, 1e-3)
-    share = rng.uniform(0.1, 0.7)
-    affine = np.hstack([np.diag(gain[:, 0]) * share, share * (mean - gain * got_mean)])
-    mixed = cv2.addWeighted(source, 1 - share, cv2.transform(filtered, affine), 1.0, 0.0)
-    return _to_uint8(mixed)
-
-
-def light_field(rgb_hwc: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Multiply by a smooth, slightly coloured illumination."""
-    rows, columns = int(rng.integers(2, 5)), int(rng.integers(2, 6))
-    strength = rng.uniform(0.08, 0.3)
-    grid = strength * rng.standard_normal((rows, columns, 1))
-    grid = np.exp(grid + 0.15 * strength * rng.standard_normal((rows, columns, 3)))
-    return _modulate(rgb_hwc, grid.astype(np.float32))
-
-
-def vignette(rgb_hwc: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Darken towards the corners about a centre near the middle."""
+def draw_vignette(rng: np.random.Generator) -> np.ndarray:
+    """Darker towards the corners about a centre near the middle: gains (9, 9, 3) float32."""
     centre_x, centre_y = rng.uniform(-0.15, 0.15, 2)
     y, x = np.mgrid[-1:1:9j, -1:1:9j]
     radius2 = ((x - centre_x) ** 2 + (y - centre_y) ** 2) / 2
     gain = 1.0 / (1.0 + rng.uniform(0.1, 0.7) * radius2)
-    return _modulate(rgb_hwc, np.repeat(gain[..., None], 3, axis=2).astype(np.float32))
+    return np.repeat(gain[..., None], 3, axis=2).astype(np.float32)
 
 
-def blur(rgb_hwc: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Defocus (Gaussian) or motion along a line."""
+def draw_blur(rng: np.random.Generator) -> tuple[float | None, np.ndarray | None]:
+    """The sigma of a defocus or, seldom, the kernel of a motion along a line."""
     if rng.random() < 0.65:
-        return cv2.GaussianBlur(rgb_hwc, (0, 0), rng.uniform(0.3, 1.4))
+        return float(rng.uniform(0.3, 1.4)), None
     length = int(rng.integers(3, 8))
     kernel = np.zeros((length, length), np.float32)
     middle, angle = (length - 1) / 2, rng.uniform(0, math.pi)
@@ -189,69 +254,39 @@ def blur(rgb_hwc: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     start = (round(middle - reach[0]), round(middle - reach[1]))
     end = (round(middle + reach[0]), round(middle + reach[1]))
     cv2.line(kernel, start, end, 1.0, 1)
-    return cv2.filter2D(rgb_hwc, -1, kernel / kernel.sum())
+    return None, kernel / kernel.sum()
 
 
-def low_resolution(rgb_hwc: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Down to 35-80 % and up again."""
-    height, width = rgb_hwc.shape[:2]
+def draw_low_resolution(width: int, height: int, rng: np.random.Generator) -> tuple[int, int]:
+    """35 to 80 % of the size."""
     scale = rng.uniform(0.35, 0.8)
-    small = resample(rgb_hwc, max(2, round(width * scale)), max(2, round(height * scale)))
-    return resample(small, width, height)
+    return max(2, round(width * scale)), max(2, round(height * scale))
 
 
-def sharpen(rgb_hwc: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Unsharp mask."""
-    amount = rng.uniform(0.2, 1.2)
-    soft = cv2.GaussianBlur(rgb_hwc, (0, 0), rng.uniform(0.6, 1.5))
-    return cv2.addWeighted(rgb_hwc, 1 + amount, soft, -amount, 0)
-
-
-def sensor_noise(rgb_hwc: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Read and shot noise, partly equal in all channels."""
-    height, width = rgb_hwc.shape[:2]
+def draw_noise(rng: np.random.Generator) -> Noise:
+    """Equal in all channels half of the time."""
     read = 10.0 ** rng.uniform(-0.5, 1.0)
     shot = rng.uniform(0, 0.5) * read
-    source = rgb_hwc.astype(np.float32)
-    sigma = read + shot * (source / 255.0)
-    if rng.random() < 0.5:
-        noise = rng.standard_normal((height, width, 1), dtype=np.float32)
-    else:
-        noise = rng.standard_normal((height, width, 3), dtype=np.float32)
-    return _to_uint8(source + sigma * noise)
+    channels = 1 if rng.random() < 0.5 else 3
+    return Noise(read, shot, channels, int(rng.integers(2**62)))
 
 
-def jpeg(rgb_hwc: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Compress and decompress at quality 25-90."""
-    quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 91))]
-    done, packed = cv2.imencode(".jpg", rgb_hwc[..., ::-1], quality)
-    decoded = cv2.imdecode(packed, cv2.IMREAD_COLOR) if done else None
-    if decoded is None:  # pragma: no cover - OpenCV always carries a JPEG codec
-        return rgb_hwc
-    return np.ascontiguousarray(decoded[..., ::-1])
+def draw_sharpening(rng: np.random.Generator) -> Sharpening:
+    """As camera pipelines apply it."""
+    amount = float(rng.uniform(0.2, 1.2))
+    return Sharpening(amount, float(rng.uniform(0.6, 1.5)))
 
 
-def erase(rgb_hwc: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Hide one to three rectangles, so that depth has to be inferred from the surroundings."""
-    changed = rgb_hwc.copy()
-    height, width = rgb_hwc.shape[:2]
+def draw_patches(width: int, height: int, rng: np.random.Generator) -> tuple[Patch, ...]:
+    """One to three, so that depth has to be inferred from the surroundings."""
+    patches = []
     for _ in range(int(rng.integers(1, 4))):
         h = int(height * rng.uniform(0.05, 0.25))
         w = int(width * rng.uniform(0.05, 0.25))
         top, left = int(rng.integers(0, height - h)), int(rng.integers(0, width - w))
-        patch = changed[top : top + h, left : left + w]
+        colour = None
         if rng.random() < 0.5:
-            patch[...] = rng.integers(0, 256, 3, dtype=np.uint8)
-        else:
-            patch[...] = patch.reshape(-1, 3).mean(axis=0).astype(np.uint8)
-    return changed
-
-
-def _modulate(rgb_hwc: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    height, width = rgb_hwc.shape[:2]
-    gain = cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
-    return cv2.multiply(rgb_hwc, gain, dtype=cv2.CV_8U)
-
-
-def _to_uint8(image: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+            red, green, blue = (int(level) for level in rng.integers(0, 256, 3, dtype=np.uint8))
+            colour = (red, green, blue)
+        patches.append(Patch(top, left, h, w, colour))
+    return tuple(patches)

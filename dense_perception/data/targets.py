@@ -1,6 +1,7 @@
 """What the further tasks are trained towards, from a picture, its depth and its intrinsics.
 
 Everything is NumPy and OpenCV; maps are (H, W), float32 unless said otherwise.
+:mod:`dense_perception.training.device_targets` computes the same in batches on a GPU.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from dense_perception.core.labels import VOID
 from dense_perception.data.sample import Sample
 from dense_perception.data.views import Crop, View, cut_nearest, cut_normals
 
-_RADIUS = 2
+RADIUS = 2
 # A window whose inverse depth leaves its plane by more than this share holds two surfaces.
-_ROUGH = 0.006
+ROUGH = 0.006
 # Slopes of 5x5 windows over the sum of squares of -2..2, five times.
-_ACROSS = np.arange(-_RADIUS, _RADIUS + 1, dtype=np.float64)
-_MEAN = np.full(2 * _RADIUS + 1, 1 / (2 * _RADIUS + 1))
+_ACROSS = np.arange(-RADIUS, RADIUS + 1, dtype=np.float64)
+_MEAN = np.full(2 * RADIUS + 1, 1 / (2 * RADIUS + 1))
 _SLOPE = _ACROSS / (_ACROSS**2).sum()
-_EDGE_SIGMA = 1.0
-_EDGE_GAIN = 2.5
-_CORNER_SIGMA = 1.6
+EDGE_SIGMA = 1.0
+EDGE_GAIN = 2.5
+CORNER_SIGMA = 1.6
 # Corners of full contrast saturate; in generated rooms about a pixel in a hundred is above a half.
-_CORNER_GAIN = 60.0
+CORNER_GAIN = 60.0
 
 
 def further_targets(
@@ -77,11 +78,11 @@ def normals_from_depth(depth_m: np.ndarray, camera: Intrinsics) -> np.ndarray:
     square = _filtered(inverse * inverse, _MEAN, _MEAN)
     spread = float((_ACROSS**2).mean())
     residual = square - mean * mean - (a * a + b * b) * spread
-    kernel = np.ones((2 * _RADIUS + 1,) * 2, np.uint8)
+    kernel = np.ones((2 * RADIUS + 1,) * 2, np.uint8)
     whole = cv2.erode(
         valid.astype(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0
     ).astype(bool)
-    known = whole & (residual <= (_ROUGH * mean) ** 2)
+    known = whole & (residual <= (ROUGH * mean) ** 2)
     height, width = depth.shape
     u = np.arange(width, dtype=np.float32)[None, :] - np.float32(camera.cx)
     v = np.arange(height, dtype=np.float32)[:, None] - np.float32(camera.cy)
@@ -116,10 +117,10 @@ def texture_edges(rgb_hwc: np.ndarray) -> np.ndarray:
     Two fifths of full contrast in one step is 1. Of the picture alone: a printed line counts, an
     outline between equal grays does not.
     """
-    gray = _blurred_gray(rgb_hwc, _EDGE_SIGMA)
+    gray = _blurred_gray(rgb_hwc, EDGE_SIGMA)
     dx = cv2.Sobel(gray, cv2.CV_32F, 1, 0, scale=0.25)
     dy = cv2.Sobel(gray, cv2.CV_32F, 0, 1, scale=0.25)
-    return np.minimum(_EDGE_GAIN * cv2.magnitude(dx, dy), 1)
+    return np.minimum(EDGE_GAIN * cv2.magnitude(dx, dy), 1)
 
 
 def corner_strength(rgb_hwc: np.ndarray) -> np.ndarray:
@@ -128,11 +129,11 @@ def corner_strength(rgb_hwc: np.ndarray) -> np.ndarray:
     What SURF (Bay 2006), which Taskonomy takes, approximates with boxes, at one scale. Strong at
     corners and blobs, nothing along straight edges.
     """
-    gray = _blurred_gray(rgb_hwc, _CORNER_SIGMA)
+    gray = _blurred_gray(rgb_hwc, CORNER_SIGMA)
     xx = cv2.Sobel(gray, cv2.CV_32F, 2, 0, scale=0.25)
     yy = cv2.Sobel(gray, cv2.CV_32F, 0, 2, scale=0.25)
     xy = cv2.Sobel(gray, cv2.CV_32F, 1, 1, scale=0.25)
-    return np.minimum(_CORNER_GAIN * np.sqrt(np.maximum(xx * yy - xy * xy, 0)), 1)
+    return np.minimum(CORNER_GAIN * np.sqrt(np.maximum(xx * yy - xy * xy, 0)), 1)
 
 
 def class_targets(labels_hw: np.ndarray) -> np.ndarray:

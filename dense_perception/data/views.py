@@ -1,4 +1,7 @@
-"""Views of a frame: crops, mirror images and camera roll, with exact intrinsics."""
+"""Views of a frame: crops, mirror images and camera roll, with exact intrinsics.
+
+:mod:`dense_perception.training.device_views` cuts the same ones in batches on a GPU.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,7 @@ def cut(sample: Sample, crop: Crop, width: int, height: int) -> View:
     Colours are averaged over 2x2 sub-pixels; depth is taken from the nearest source pixel, since
     an average over an edge would be a depth that is nowhere in the scene.
     """
-    double = _affine(sample.intrinsics, crop, 2 * width, 2 * height)
+    double = affine(sample.intrinsics, crop, 2 * width, 2 * height)
     fine = cv2.warpAffine(
         sample.rgb_hwc,
         double,
@@ -68,8 +71,7 @@ def cut(sample: Sample, crop: Crop, width: int, height: int) -> View:
     )
     depth_m = cut_nearest(sample.depth_m.astype(np.float32), sample.intrinsics, crop, width, height)
     rgb_hwc = resample(fine, width, height)
-    to_source = _affine(sample.intrinsics, crop, width, height)
-    return View(rgb_hwc, depth_m, _intrinsics(sample.intrinsics, crop, to_source, width, height))
+    return View(rgb_hwc, depth_m, view_intrinsics(sample.intrinsics, crop, width, height))
 
 
 def cut_nearest(
@@ -78,7 +80,7 @@ def cut_nearest(
     """Resample a map of the source's size to ``width`` x ``height`` by the nearest pixel."""
     return cv2.warpAffine(
         source,
-        _affine(camera, crop, width, height),
+        affine(camera, crop, width, height),
         (width, height),
         flags=cv2.WARP_INVERSE_MAP | cv2.INTER_NEAREST,
         borderMode=cv2.BORDER_REPLICATE,
@@ -89,14 +91,17 @@ def cut_normals(
     normals_hwc: np.ndarray, camera: Intrinsics, crop: Crop, width: int, height: int
 ) -> np.ndarray:
     """As :func:`cut_nearest`, the vectors turned and mirrored with the camera."""
-    cut_hwc = cut_nearest(normals_hwc, camera, crop, width, height)
+    return cut_nearest(normals_hwc, camera, crop, width, height) @ turn(crop).T
+
+
+def turn(crop: Crop) -> np.ndarray:
+    """3x3 float32: vectors of the source's camera in the axes of the view's."""
     cos, sin = math.cos(crop.roll_rad), math.sin(crop.roll_rad)
     hand = -1.0 if crop.mirror else 1.0
-    turn = np.array([[hand * cos, hand * sin, 0], [-sin, cos, 0], [0, 0, 1]], np.float32)
-    return cut_hwc @ turn.T
+    return np.array([[hand * cos, hand * sin, 0], [-sin, cos, 0], [0, 0, 1]], np.float32)
 
 
-def _affine(camera: Intrinsics, crop: Crop, width: int, height: int) -> np.ndarray:
+def affine(camera: Intrinsics, crop: Crop, width: int, height: int) -> np.ndarray:
     """2x3 matrix from view pixels to source pixels, both with centres on integers."""
     square = camera.fx / camera.fy
     step_x = crop.width / width * (-1 if crop.mirror else 1)
@@ -111,9 +116,9 @@ def _affine(camera: Intrinsics, crop: Crop, width: int, height: int) -> np.ndarr
     return matrix
 
 
-def _intrinsics(
-    camera: Intrinsics, crop: Crop, to_source: np.ndarray, width: int, height: int
-) -> Intrinsics:
+def view_intrinsics(camera: Intrinsics, crop: Crop, width: int, height: int) -> Intrinsics:
+    """The camera of ``crop`` resampled to ``width`` x ``height``."""
+    to_source = affine(camera, crop, width, height)
     principal = np.linalg.solve(
         to_source[:, :2], np.array([camera.cx, camera.cy]) - to_source[:, 2]
     )

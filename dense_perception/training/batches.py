@@ -5,78 +5,29 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dense_perception.core.errors import DensePerceptionError, TrainingError
-from dense_perception.data.augmentation import augment, random_crop
+from dense_perception.data import photometry
+from dense_perception.data.augmentation import draw_appearance, random_crop
 from dense_perception.data.corpus import key_of
 from dense_perception.data.sample import Frames, Sample
 from dense_perception.data.targets import further_targets
-from dense_perception.data.views import View, cut, whole_crop, whole_view
+from dense_perception.data.views import Crop, View, cut, cut_nearest, whole_crop, whole_view
+from dense_perception.training.batch import CLEAN, Batch, collate
 from dense_perception.training.config import StageConfig, TrainingConfig
+from dense_perception.training.sources import Drawn, Sources, gather
 
-CLEAN = "clean_rgb"
-"""The target, (N, H, W, 3) uint8, that is the view before its colours are augmented."""
 _ATTEMPTS = 6
 _MIN_VALID = 0.3
 # So many frames one after the other that cannot be read are no accident.
 _UNREADABLE = 8
-
-
-@dataclass(frozen=True)
-class Batch:
-    """``rgb_nhwc`` uint8, ``depth_m`` (N, H, W) float32 with 0 = invalid, ``focal_px`` (N,).
-
-    ``targets`` are those of :func:`~dense_perception.data.targets.further_targets`, stacked.
-    ``keys`` name the N frames; ``unreadable`` says of each frame that another one replaced why.
-    """
-
-    rgb_nhwc: Tensor
-    depth_m: Tensor
-    focal_px: Tensor
-    targets: Mapping[str, Tensor] = field(default_factory=dict)
-    keys: tuple[str, ...] = ()
-    unreadable: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.focal_px)
-
-    def only(self, index: int) -> Batch:
-        """The batch of one of its frames."""
-        one = self._each(lambda tensor: tensor[index : index + 1])
-        return replace(one, keys=self.keys[index : index + 1])
-
-    def image_nchw(self, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-        """Normalised float32, channels last in memory."""
-        image_nchw = self.rgb_nhwc.permute(0, 3, 1, 2).float()
-        scale = 1 / (255 * torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
-        shift = torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1) * 255
-        return (image_nchw - shift.to(image_nchw.device)) * scale.to(image_nchw.device)
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on a device; from pinned memory without waiting for the copy."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pin_memory(self) -> Batch:
-        """The same batch in memory that a GPU can copy from by itself."""
-        return self._each(Tensor.pin_memory)
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        return replace(
-            self,
-            rgb_nhwc=change(self.rgb_nhwc),
-            depth_m=change(self.depth_m),
-            focal_px=change(self.focal_px),
-            targets={name: change(tensor) for name, tensor in self.targets.items()},
-        )
 
 
 @dataclass(frozen=True)
@@ -121,6 +72,8 @@ class Batches:
     :param division: which of a step's frames are this process's.
     :param taught: for a teacher instead of truth: adds the target :data:`CLEAN`, and takes views
         without depth.
+    :param on_device: leaves it to the device to make the views: see
+        :class:`~dense_perception.training.sources.Sources`.
     """
 
     def __init__(
@@ -132,20 +85,21 @@ class Batches:
         division: Division = Division(),
         *,
         taught: bool = False,
+        on_device: bool = False,
     ) -> None:
-        self.views = _Views(frames, config, taught)
+        self.views = _Views(frames, config, taught, on_device)
         self.workers, self.pinned, self.division = workers, pinned, division
         self.waited_s = 0.0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
-        self._ahead: tuple[int, StageConfig, Future[Batch]] | None = None
-        self._stream: tuple[int, StageConfig, Iterator[Batch]] | None = None
+        self._ahead: tuple[int, StageConfig, Future[Batch | Sources]] | None = None
+        self._stream: tuple[int, StageConfig, Iterator[Batch | Sources]] | None = None
 
-    def of_step(self, position: int, stage: StageConfig) -> Iterator[Batch]:
+    def of_step(self, position: int, stage: StageConfig) -> Iterator[Batch | Sources]:
         """This process's parts of the step that begins with the run's ``position``-th sample."""
         for start in self.division.positions(position, stage.batch):
             yield self.take(start, stage)
 
-    def take(self, position: int, stage: StageConfig) -> Batch:
+    def take(self, position: int, stage: StageConfig) -> Batch | Sources:
         """One part, from ``position`` on; starts on the next ones.
 
         ``waited_s`` grows by the time this took.
@@ -159,21 +113,21 @@ class Batches:
         self._stream = None
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _from_thread(self, position: int, stage: StageConfig) -> Batch:
+    def _from_thread(self, position: int, stage: StageConfig) -> Batch | Sources:
         size = self.division.size(stage.batch)
         if self._ahead is not None and self._ahead[:2] == (position, stage):
             batch = self._ahead[2].result()
         else:
-            batch = self._pool.submit(self.views.batch, position, stage, size).result()
+            batch = self._pool.submit(self.views.prepared, position, stage, size).result()
         following = position + self.division.processes * size
         self._ahead = (
             following,
             stage,
-            self._pool.submit(self.views.batch, following, stage, size),
+            self._pool.submit(self.views.prepared, following, stage, size),
         )
         return batch
 
-    def _from_workers(self, position: int, stage: StageConfig) -> Batch:
+    def _from_workers(self, position: int, stage: StageConfig) -> Batch | Sources:
         size = self.division.size(stage.batch)
         stride = self.division.processes * size
         if self._stream is None or self._stream[:2] != (position, stage):
@@ -181,7 +135,7 @@ class Batches:
             # A plain fork would inherit the locks of OpenCV's and PyTorch's threads as they are.
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload([__name__])
-            loader: DataLoader[Batch] = DataLoader(
+            loader: DataLoader[Batch | Sources] = DataLoader(
                 _Positions(self.views, stage, size),
                 batch_size=None,
                 sampler=_Endless(position, stride),
@@ -199,15 +153,15 @@ class Batches:
 
 
 @dataclass(frozen=True)
-class _Positions(Dataset[Batch]):
+class _Positions(Dataset[Batch | Sources]):
     """The batches of a stage by their first position."""
 
     views: _Views
     stage: StageConfig
     size: int
 
-    def __getitem__(self, position: int) -> Batch:
-        return self.views.batch(position, self.stage, self.size)
+    def __getitem__(self, position: int) -> Batch | Sources:
+        return self.views.prepared(position, self.stage, self.size)
 
 
 @dataclass(frozen=True)
@@ -226,42 +180,56 @@ def _start_worker(_: int) -> None:
 class _Views:
     """What every position of a run shows: a pure function of (seed, position, stage)."""
 
-    def __init__(self, frames: Frames, config: TrainingConfig, taught: bool) -> None:
+    def __init__(
+        self, frames: Frames, config: TrainingConfig, taught: bool, on_device: bool
+    ) -> None:
         self.frames = frames
         self.config = config
-        self.taught = taught
+        self.taught, self.on_device = taught, on_device
         self.tasks = config.tasks
         self.needs_depth = not taught and bool({"depth", "normals", "reshading"} & {*self.tasks})
         self._order: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
 
     def batch(self, position: int, stage: StageConfig, size: int) -> Batch:
         """Views ``position`` to ``position + size``, the last one excluded."""
-        unreadable: list[str] = []
-        found = [self._view(position + offset, stage, unreadable) for offset in range(size)]
-        batch = collate([(view, targets) for view, targets, _ in found])
-        keys = tuple(key for *_, key in found)
-        return replace(batch, keys=keys, unreadable=tuple(unreadable))
+        drawn, unreadable = self._drawn(position, stage, size)
+        made = [self._view(one, stage) for one in drawn]
+        keys = tuple(one.key for one in drawn)
+        return replace(collate(made), keys=keys, unreadable=tuple(unreadable))
 
-    def _view(
-        self, position: int, stage: StageConfig, unreadable: list[str]
-    ) -> tuple[View, dict[str, np.ndarray], str]:
+    def sources(self, position: int, stage: StageConfig, size: int) -> Sources:
+        """The same views, for the device to make."""
+        drawn, unreadable = self._drawn(position, stage, size)
+        return gather(drawn, stage, self.tasks, unreadable, taught=self.taught)
+
+    def prepared(self, position: int, stage: StageConfig, size: int) -> Batch | Sources:
+        """Whichever of the two is asked for."""
+        return (self.sources if self.on_device else self.batch)(position, stage, size)
+
+    def _drawn(self, position: int, stage: StageConfig, size: int) -> tuple[list[Drawn], list[str]]:
+        unreadable: list[str] = []
+        return [self._draw(position + k, stage, unreadable) for k in range(size)], unreadable
+
+    def _draw(self, position: int, stage: StageConfig, unreadable: list[str]) -> Drawn:
         sample, key = self._sample(position, unreadable)
+        augment = self.config.augment
         rng = np.random.default_rng([self.config.seed, 1, position])
         for _ in range(_ATTEMPTS):
-            crop = random_crop(sample.intrinsics, self.config.augment, rng)
-            view = cut(sample, crop, stage.width, stage.height)
+            crop = random_crop(sample.intrinsics, augment, rng)
             # A crop of a window or of nothing but what is out of range teaches nothing.
-            if (
-                not self.needs_depth
-                or np.count_nonzero(view.depth_m) >= _MIN_VALID * view.depth_m.size
-            ):
+            if not self.needs_depth or _has_depth(sample, crop, stage):
                 break
+        look = draw_appearance(augment, stage.width, stage.height, rng)
+        return Drawn(sample, key, crop, look)
+
+    def _view(self, drawn: Drawn, stage: StageConfig) -> tuple[View, dict[str, np.ndarray]]:
+        view = cut(drawn.sample, drawn.crop, stage.width, stage.height)
         if self.taught:
             targets = {CLEAN: view.rgb_hwc}
         else:
-            targets = further_targets(sample, crop, view, self.tasks)
-        rgb_hwc = augment(view.rgb_hwc, self.config.augment, rng)
-        return View(rgb_hwc, view.depth_m, view.intrinsics), targets, key
+            targets = further_targets(drawn.sample, drawn.crop, view, self.tasks)
+        rgb_hwc = photometry.apply(view.rgb_hwc, drawn.look)
+        return View(rgb_hwc, view.depth_m, view.intrinsics), targets
 
     def _sample(self, position: int, unreadable: list[str]) -> tuple[Sample, str]:
         """The frame of a position and its key, or the next in order that can be read."""
@@ -288,6 +256,13 @@ class _Views:
         return int(self._order[1][place])
 
 
+def _has_depth(sample: Sample, crop: Crop, stage: StageConfig) -> bool:
+    """Judged by every fourth pixel of the view each way."""
+    depth_m = sample.depth_m.astype(np.float32)
+    few = cut_nearest(depth_m, sample.intrinsics, crop, -(-stage.width // 4), -(-stage.height // 4))
+    return np.count_nonzero(few) >= _MIN_VALID * few.size
+
+
 def whole_batches(
     frames: Frames, indices: Sequence[int], stage: StageConfig, tasks: Sequence[str] = ("depth",)
 ) -> list[Batch]:
@@ -298,18 +273,3 @@ def whole_batches(
         view = whole_view(sample, stage.width, stage.height)
         views.append((view, further_targets(sample, whole_crop(sample), view, tasks)))
     return [collate(views[at : at + stage.batch]) for at in range(0, len(views), stage.batch)]
-
-
-def collate(pairs: Sequence[tuple[View, Mapping[str, np.ndarray]]]) -> Batch:
-    """Stack views of one size, and what their further tasks are to say."""
-    views = [view for view, _ in pairs]
-    targets = {
-        task: torch.from_numpy(np.stack([found[task] for _, found in pairs]))
-        for task in pairs[0][1]
-    }
-    return Batch(
-        torch.from_numpy(np.stack([view.rgb_hwc for view in views])),
-        torch.from_numpy(np.stack([view.depth_m for view in views])),
-        torch.tensor([view.intrinsics.mean_focal_px for view in views], dtype=torch.float32),
-        targets,
-    )

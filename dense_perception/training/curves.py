@@ -15,7 +15,8 @@ from dense_perception.core.labels import LabelSet
 from dense_perception.data.sample import Sample
 from dense_perception.imaging.colorize import colorize, robust_limits
 from dense_perception.nets.zoo import normalisation
-from dense_perception.training.batches import Batch, whole_batches
+from dense_perception.training.batch import Batch
+from dense_perception.training.batches import whole_batches
 from dense_perception.training.config import StageConfig, TrainingConfig
 
 FOLDER = "tensorboard"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dense_perception.training.batches import Batch
+from dense_perception.training.batch import Batch
 from dense_perception.training.objective import Learner
 
 # What PyTorch says on a CPU; a GPU has a class of its own.

@@ -19,7 +19,8 @@ from dense_perception.core.json_text import json_text
 from dense_perception.nets.weights import LoadReport
 from dense_perception.nets.zoo import build, normalisation
 from dense_perception.training import run_folder
-from dense_perception.training.batches import Batch, Batches, Division, Frames
+from dense_perception.training.batch import Batch
+from dense_perception.training.batches import Batches, Division, Frames
 from dense_perception.training.config import StageConfig, TrainingConfig
 from dense_perception.training.curves import PICTURES, Curves
 from dense_perception.training.engine import Engine, Placement
@@ -37,6 +38,7 @@ from dense_perception.training.optimisation import (
 from dense_perception.training.provenance import Provenance
 from dense_perception.training.run_state import RunState
 from dense_perception.training.schedules import learning_rate
+from dense_perception.training.sources import Sources
 from dense_perception.training.teacher import Teacher
 from dense_perception.training.tuning import trained_share, tune
 from dense_perception.training.validation import validate
@@ -56,6 +58,7 @@ class Task:
     """One run: what is trained on what, where it goes, and with what.
 
     ``workers`` processes prepare batches for each process of the run, 0 for a thread.
+    ``augment_on_device`` lets the device make the views of a batch instead of whoever loads it.
     ``tensorboard`` writes curves and pictures beside the log. A ``teacher``, see
     :class:`~dense_perception.training.teacher.Teacher`, takes the place of the training frames'
     truth.
@@ -71,6 +74,7 @@ class Task:
     resume: bool = False
     placement: Placement = field(default_factory=Placement)
     workers: int = 0
+    augment_on_device: bool = False
     tensorboard: bool = False
     teacher: Path | None = None
 
@@ -119,7 +123,15 @@ def fit(task: Task, report: Report = lambda record: None) -> dict[str, float]:
     with ExitStack() as stack:
         pinned = engine.device.type == "cuda"
         taught = task.teacher is not None
-        batches = Batches(task.train, config, task.workers, pinned, division, taught=taught)
+        batches = Batches(
+            task.train,
+            config,
+            task.workers,
+            pinned,
+            division,
+            taught=taught,
+            on_device=task.augment_on_device,
+        )
         stack.callback(batches.close)
         mixing = FeatureMixing(network, config.feature_mix, config.feature_mix_p)
         stack.callback(mixing.close)
@@ -245,7 +257,7 @@ class _Run:
                 seed = self.config.seed * 1_000_003 + self.progress.step
                 torch.manual_seed(seed + 7919 * self.engine.rank)
             self._tell_unreadable(on_host)
-            batch = on_host.to(self.engine.device)
+            batch = on_host.ready(self.engine.device)
             if self.teacher is not None:
                 batch = self.teacher.teach(batch)
             with self.engine.fabric.no_backward_sync(self.learner, enabled=index < parts - 1):
@@ -293,7 +305,7 @@ class _Run:
         kept = f"{path} holds the last checkpoint" if path.exists() else "there is no checkpoint"
         return TrainingError(f"{why}. {kept}")
 
-    def _tell_unreadable(self, batch: Batch) -> None:
+    def _tell_unreadable(self, batch: Batch | Sources) -> None:
         """Report the frames that were replaced; too many of them end the run."""
         for why in batch.unreadable:
             self.unreadable += 1

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dense_perception.core.errors import TrainingError
-from dense_perception.training.batches import Batch
+from dense_perception.training.batch import Batch
 from dense_perception.training.config import LossConfig, TrainingConfig
 from dense_perception.training.losses import (
     inverse_depth_losses,

@@ -22,7 +22,7 @@ from dense_perception.nets.checkpoint import read_checkpoint
 from dense_perception.nets.networks import published_network, trained_network
 from dense_perception.nets.weights import load_weights
 from dense_perception.nets.zoo import build, classes_of, normalisation, tasks_of
-from dense_perception.training.batches import CLEAN, Batch
+from dense_perception.training.batch import CLEAN, Batch
 from dense_perception.training.config import TrainingConfig
 from dense_perception.training.initialisation import file_of
 

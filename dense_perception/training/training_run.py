@@ -41,7 +41,9 @@ class TrainOptions:
     :class:`~dense_perception.data.corpus.Mixture`, by position in ``data``. ``device`` is cpu, cuda
     or auto: the GPU where PyTorch finds one; ``devices`` of them train on each of ``nodes``
     machines. ``workers`` processes prepare the batches of each device, 0 for a thread; None takes a
-    thread for a CPU, and for GPUs all cores but two.
+    thread for a CPU, and for GPUs all cores but two. ``augment`` says where views are made: by the
+    ``loader``, on the ``device``, or ``auto``: on a GPU, but for a CPU by the loader, which is
+    faster there.
     """
 
     config: Path
@@ -58,6 +60,7 @@ class TrainOptions:
     shares: Mapping[int, float] = field(default_factory=dict)
     device: str = "auto"
     workers: int | None = None
+    augment: str = "auto"
     devices: int = 1
     nodes: int = 1
     tensorboard: bool = False
@@ -82,11 +85,12 @@ class TrainOptions:
             ("--seed", self.seed),
             ("--threads", self.threads),
             ("--workers", self.workers),
+            ("--augment", self.augment if self.augment != "auto" else None),
             ("--devices", self.devices if self.devices > 1 else None),
             ("--nodes", self.nodes if self.nodes > 1 else None),
         ):
             if value is not None:
-                words += [option, f"{value:g}"]
+                words += [option, value if isinstance(value, str) else f"{value:g}"]
         return " ".join(words if self.device == "auto" else [*words, "--device", self.device])
 
 
@@ -149,6 +153,8 @@ def train(options: TrainOptions, on_record: Report) -> dict[str, float]:
         resume=options.resume and is_begun,
         placement=Placement(device, options.devices, options.nodes),
         workers=_workers(device, options.devices) if options.workers is None else options.workers,
+        augment_on_device=options.augment == "device"
+        or (options.augment == "auto" and device == "cuda"),
         tensorboard=options.tensorboard,
         teacher=options.teacher,
     )

@@ -14,7 +14,8 @@ from dense_perception.metrics import dense as dense_metrics
 from dense_perception.metrics import depth as metrics
 from dense_perception.metrics import surfaces
 from dense_perception.nets.zoo import classes_of, normalisation
-from dense_perception.training.batches import Batch, Frames, whole_batches
+from dense_perception.training.batch import Batch
+from dense_perception.training.batches import Frames, whole_batches
 from dense_perception.training.config import StageConfig, TrainingConfig
 
 # Inverse depth that counts as infinitely far.

@@ -93,8 +93,11 @@ def test_the_loss_falls_and_the_checkpoint_carries_a_card(
     assert [json.loads(line)["kind"] for line in log].count("validation") == 1
 
 
-def test_an_interrupted_run_resumes_to_the_same_weights(corpus: Corpus, tmp_path: Path) -> None:
-    fit(task(corpus, tmp_path / "whole"))
+@pytest.mark.parametrize("on_device", [False, True])
+def test_an_interrupted_run_resumes_to_the_same_weights(
+    corpus: Corpus, tmp_path: Path, on_device: bool
+) -> None:
+    fit(task(corpus, tmp_path / "whole", augment_on_device=on_device))
 
     def interrupt(record: dict[str, Any]) -> None:
         if record["step"] > 1:
@@ -102,10 +105,10 @@ def test_an_interrupted_run_resumes_to_the_same_weights(corpus: Corpus, tmp_path
 
     often = replace(CONFIG, save_minutes=0.001)
     with pytest.raises(KeyboardInterrupt):
-        fit(task(corpus, tmp_path / "cut", often), interrupt)
+        fit(task(corpus, tmp_path / "cut", often, augment_on_device=on_device), interrupt)
     state = run_folder.read(tmp_path / "cut" / run_folder.STATE_FILE).content
     assert 0 < state["training"]["step"] < 11
-    fit(task(corpus, tmp_path / "cut", resume=True))
+    fit(task(corpus, tmp_path / "cut", resume=True, augment_on_device=on_device))
     whole = run_folder.read(tmp_path / "whole" / run_folder.STATE_FILE).content
     cut = run_folder.read(tmp_path / "cut" / run_folder.STATE_FILE).content
     assert cut["training"]["samples"] == whole["training"]["samples"] == 44
@@ -114,11 +117,15 @@ def test_an_interrupted_run_resumes_to_the_same_weights(corpus: Corpus, tmp_path
             assert torch.equal(value, which(cut)[key]), key
 
 
-def test_worker_processes_change_nothing(corpus: Corpus, tmp_path: Path) -> None:
+@pytest.mark.parametrize("on_device", [False, True])
+def test_worker_processes_change_nothing(corpus: Corpus, tmp_path: Path, on_device: bool) -> None:
     config = replace(CONFIG, steps=4)
-    fit(task(corpus, tmp_path / "thread", config))
+    fit(task(corpus, tmp_path / "thread", config, augment_on_device=on_device))
     records: list[dict[str, Any]] = []
-    fit(task(corpus, tmp_path / "workers", config, workers=2), records.append)
+    fit(
+        task(corpus, tmp_path / "workers", config, workers=2, augment_on_device=on_device),
+        records.append,
+    )
     thread, workers = (
         run_folder.read(tmp_path / name / run_folder.STATE_FILE).content["resume"]["weights"]
         for name in ("thread", "workers")
@@ -133,7 +140,14 @@ def test_a_gpu_learns_and_its_checkpoint_resumes_on_a_cpu(corpus: Corpus, tmp_pa
     config = replace(CONFIG, arithmetic="bf16")
     records: list[dict[str, Any]] = []
     fit(
-        task(corpus, tmp_path / "run", config, placement=Placement("cuda"), workers=2),
+        task(
+            corpus,
+            tmp_path / "run",
+            config,
+            placement=Placement("cuda"),
+            workers=2,
+            augment_on_device=True,
+        ),
         records.append,
     )
     assert records[-2]["loss"] < records[0]["loss"]

@@ -21,7 +21,7 @@ from dense_perception.nets.checkpoint import Checkpoint
 from dense_perception.nets.mult import TASKS
 from dense_perception.nets.weights import load_parts
 from dense_perception.training import run_folder
-from dense_perception.training.batches import Batch
+from dense_perception.training.batch import Batch
 from dense_perception.training.config import LossConfig, StageConfig, TrainingConfig
 from dense_perception.training.loop import Task, fit
 from dense_perception.training.losses import l1_loss, segmentation_loss

@@ -12,7 +12,7 @@ import torch
 from dense_perception.core.labels import VOID
 from dense_perception.nets.segmenter import Segmenter, SegmenterConfig
 from dense_perception.nets.swin import SwinConfig, SwinTransformer
-from dense_perception.training.batches import Batch
+from dense_perception.training.batch import Batch
 from dense_perception.training.config import LossConfig, TrainingConfig
 from dense_perception.training.objective import UncertaintyWeighting, task_losses
 from dense_perception.training.optimisation import layer_factors, optimiser_of, parameter_groups

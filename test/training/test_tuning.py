@@ -16,7 +16,8 @@ from dense_perception.data.corpus import Corpus
 from dense_perception.nets.networks import trained_network
 from dense_perception.nets.zoo import build
 from dense_perception.training import run_folder
-from dense_perception.training.batches import CLEAN, Batches
+from dense_perception.training.batch import CLEAN
+from dense_perception.training.batches import Batches
 from dense_perception.training.config import TuningConfig
 from dense_perception.training.loop import Task, fit
 from dense_perception.training.teacher import Teacher
