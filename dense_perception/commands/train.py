@@ -6,10 +6,13 @@ import argparse
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dense_perception.commands.arguments import add_validation
 from dense_perception.commands.output import print_json, say
+
+if TYPE_CHECKING:
+    from dense_perception.training.training_run import TrainOptions
 
 HELP = "train a model on generated rooms or on your own recordings"
 EXAMPLES = """\
@@ -24,6 +27,8 @@ examples:
       --data corpora/rooms --data corpora/walk=0.15 --validation corpora/val --out runs/gpu
   dense-perception train config/training/depth_anything_v2_lora.yaml \\
       --init depth_anything_v2_small_hypersim --data corpora/mine --out runs/lora
+  dense-perception train config/training/upernet_swin.yaml --init swin_tiny_imagenet \\
+      --data corpora/mine --out runs/labels
   dense-perception train config/training/dpt_tiny_indoor.yaml --init dpt_tiny_indoor \\
       --teacher depth_anything_v2_small_hypersim --data corpora/unlabelled --out runs/student
 """
@@ -52,8 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="start from the weights of another model.pt, an exported fp32 ONNX file, a model's "
-        "name, or a published checkpoint of the network or its backbone (ImageNet, DINOv2, BEiT, "
-        "Swin)",
+        "name, a published checkpoint of the network or its backbone (ImageNet, DINOv2, BEiT, "
+        "Swin), or the name of such a backbone, which is fetched (see `fetch --help`); default: "
+        "the configuration's `init`",
     )
     parser.add_argument(
         "--teacher",
@@ -153,6 +159,7 @@ def main(options: argparse.Namespace) -> int:
         tensorboard=options.tensorboard,
         teacher=options.teacher,
     )
+    _fetch(wanted, quiet=options.json)
     printer = _Printer(options.json)
     try:
         results = train(wanted, printer.show)
@@ -161,6 +168,21 @@ def main(options: argparse.Namespace) -> int:
     if results and not options.json:
         say(f"{options.out / MODEL_FILE}: {_line(results)}")
     return 0
+
+
+def _fetch(options: TrainOptions, *, quiet: bool) -> None:
+    """Get the weights of a published backbone that the run starts from and this machine lacks."""
+    from dense_perception.commands.fetch import fetch_backbone
+    from dense_perception.nets.backbones import BACKBONES, backbone_path
+    from dense_perception.training.config import TrainingConfig
+
+    name = str(options.initial or TrainingConfig.from_yaml(options.config).init)
+    if name not in BACKBONES or Path(name).exists() or backbone_path(name).is_file():
+        return
+    published = BACKBONES[name]
+    if not quiet:
+        say(f"fetching {name} ({published.licence}) from {published.source.url}")
+    fetch_backbone(name, progress=not quiet)
 
 
 class _Printer:

@@ -20,6 +20,7 @@ from dense_perception.nets.vit import TransformerBlock, VisionTransformer
 LAYER_NORM_EPS = 1e-5
 HEAD_CHANNELS = 64
 DECODERS = ("linear", "mask")
+SCORE_NORMS = ("layer", "scale")
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,9 @@ class SegmenterConfig:
     """The hyperparameters; ``height`` and ``width`` are the network's size (one window) in pixels.
 
     ``decoder_layers`` is ignored by the linear decoder. ``drop_path`` is the last block's rate of
-    stochastic depth.
+    stochastic depth. ``beit`` makes the encoder BEiT's: relative positions and scaled layers. With
+    two classes the mask decoder's LayerNorm leaves of two scores nothing but which one is larger,
+    and hardly a gradient: ``score_norm`` "scale" replaces it by a learned factor per class.
     """
 
     height: int = 512
@@ -41,10 +44,16 @@ class SegmenterConfig:
     decoder_layers: int = 2
     classes: int = 150
     drop_path: float = 0.0
+    beit: bool = False
+    score_norm: str = "layer"
 
     def __post_init__(self) -> None:
         if self.decoder not in DECODERS:
             raise InputError(f"decoder is {self.decoder!r}, expected one of {list(DECODERS)}")
+        if self.score_norm not in SCORE_NORMS:
+            raise InputError(
+                f"score_norm is {self.score_norm!r}, expected one of {list(SCORE_NORMS)}"
+            )
         for name in ("height", "width", "patch", "dim", "heads", "layers", "classes"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
@@ -77,6 +86,17 @@ class LinearDecoder(nn.Module):
         return self.head(tokens_bnc)
 
 
+class ScoreScale(nn.Module):
+    """Cosine similarities, -1 to 1, times a learned factor per class: 10 at first."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.factor_k = nn.Parameter(torch.full((classes,), 10.0))
+
+    def forward(self, scores_bnk: Tensor) -> Tensor:
+        return scores_bnk * self.factor_k
+
+
 class MaskDecoder(nn.Module):
     """(B, N, C) patch tokens to (B, N, classes) scores by a mask transformer (section 3.2).
 
@@ -84,7 +104,7 @@ class MaskDecoder(nn.Module):
     similarities of projected patches and classes, normalised over the classes.
     """
 
-    def __init__(self, dim: int, layers: int, classes: int) -> None:
+    def __init__(self, dim: int, layers: int, classes: int, score_norm: str = "layer") -> None:
         super().__init__()
         self.classes = classes
         self.embed = nn.Linear(dim, dim)
@@ -95,7 +115,11 @@ class MaskDecoder(nn.Module):
         self.norm = nn.LayerNorm(dim, LAYER_NORM_EPS)
         self.patch_projection_cc = nn.Parameter(torch.randn(dim, dim) * dim**-0.5)
         self.class_projection_cc = nn.Parameter(torch.randn(dim, dim) * dim**-0.5)
-        self.mask_norm = nn.LayerNorm(classes, LAYER_NORM_EPS)
+        self.mask_norm: nn.Module
+        if score_norm == "layer":
+            self.mask_norm = nn.LayerNorm(classes, LAYER_NORM_EPS)
+        else:
+            self.mask_norm = ScoreScale(classes)
         nn.init.trunc_normal_(self.class_embeddings_1kc, std=0.02)
 
     def forward(self, tokens_bnc: Tensor) -> Tensor:
@@ -142,12 +166,16 @@ class Segmenter(nn.Module):
             distilled=config.distilled,
             final_norm=True,
             drop_path=config.drop_path,
+            layer_scale=config.beit,
+            relative_positions=config.beit,
         )
         self.decoder: nn.Module
         if config.decoder == "linear":
             self.decoder = LinearDecoder(config.dim, config.classes)
         else:
-            self.decoder = MaskDecoder(config.dim, config.decoder_layers, config.classes)
+            self.decoder = MaskDecoder(
+                config.dim, config.decoder_layers, config.classes, config.score_norm
+            )
 
     def scores(self, image_nchw: Tensor) -> Tensor:
         """The scores per patch, (N, classes, rows, columns), of the padded image."""

@@ -39,7 +39,9 @@ class LoadReport:
 
     ``loaded`` counts our parameters and buffers that were filled; ``resized`` are ours that took
     another grid or patch; ``ignored`` are the checkpoint's that are known not to be used;
-    ``missing`` are ours that keep their values (only where the caller allowed it).
+    ``missing`` are ours that keep their values (only where the caller allowed it); ``converted``
+    are a transformer's scales of layers that one side has, folded or set to 1: the same numbers
+    come out.
     """
 
     layout: str
@@ -47,10 +49,11 @@ class LoadReport:
     resized: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    converted: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         text = f"{self.loaded} tensors loaded from names of {self.layout}"
-        for word in ("resized", "ignored", "missing"):
+        for word in ("resized", "converted", "ignored", "missing"):
             names = getattr(self, word)
             if names:
                 text += f"; {len(names)} {word}: {_some(names)}"
@@ -77,8 +80,9 @@ def load_weights(module: nn.Module, source: Path | OnnxFile | Checkpoint) -> Loa
     trained on, and fills from ImageNet (timm, DeiT), DINOv2, BEiT or Swin weights: the patch
     embedding is resampled bicubically to another patch size (DINOv2's 14 to 16, say); blocks after
     the last tap, tokens that the transformer does not have, and a final norm or classifier that
-    only the file has are ignored. A Swin's norms of the shallower stages, which classification does
-    not have, keep their values.
+    only the file has are ignored; LayerScale is folded, or set to 1, where one side has it. A
+    Swin's norms of the shallower stages and BEiT's final norm, which classification does not have,
+    keep their values.
 
     :param source: a published checkpoint of the network's family in its authors', OpenMMLab's or
         Hugging Face's names, or one of our own: a ``model.pt`` or an exported fp32 ``.onnx`` file.
@@ -169,10 +173,15 @@ def _load(
     ours = module.state_dict()
     renamed = _rename(theirs, ours, layouts)
     kept: list[str] = []
+    converted: list[str] = []
     if backbone:
         _drop_unused(renamed, module, ours)
+        converted = _convert_scales(renamed.tensors, ours)
         if isinstance(module, SwinTransformer):
             kept = sorted(k for k in ours if k.startswith("norms.") and k not in renamed.tensors)
+        elif any(isinstance(part, beit.GridPositionBias) for part in module.modules()):
+            # A classifier of BEiT's norms the mean of its tokens, not the tokens.
+            kept = [k for k in ("norm.bias", "norm.weight") if k in ours.keys() - renamed.tensors]
     resized = _resize(module, renamed.tensors, ours, backbone)
     missing = sorted(set(ours) - set(renamed.tensors))
     # Checkpoints from before PyTorch 0.4.1 have no such counter, and nothing reads it here.
@@ -209,6 +218,7 @@ def _load(
         tuple(resized),
         tuple(sorted(renamed.ignored)),
         tuple(kept),
+        tuple(converted),
     )
 
 
@@ -269,6 +279,32 @@ def _drop_unused(renamed: _Renamed, module: nn.Module, ours: Mapping[str, Tensor
         ):
             del renamed.tensors[key]
             renamed.ignored.append(key)
+
+
+def _convert_scales(tensors: dict[str, Tensor], ours: Mapping[str, Tensor]) -> list[str]:
+    """LayerScale between a file that has it and a network that has not, or the other way; in place.
+
+    DINOv2 and BEiT scale what each branch adds, ImageNet's transformers do not. A scale belongs
+    just as well to the branch's last layer, and a scale of 1 changes nothing.
+    """
+    converted = []
+    for key in sorted(tensors.keys() - ours.keys()):
+        match = re.fullmatch(r"(.*\bblocks\.\d+\.)scale([12])\.gamma_c", key)
+        if match is None:
+            continue
+        last = match[1] + ("attention.project" if match[2] == "1" else "mlp.fc2")
+        if f"{last}.weight" not in tensors or f"{last}.bias" not in tensors:
+            continue  # reported as missing
+        gamma_c = tensors.pop(key)
+        tensors[f"{last}.weight"] = gamma_c[:, None] * tensors[f"{last}.weight"]
+        tensors[f"{last}.bias"] = gamma_c * tensors[f"{last}.bias"]
+        converted.append(key)
+    for key in sorted(ours.keys() - tensors.keys()):
+        match = re.fullmatch(r"(.*\bblocks\.\d+\.)scale[12]\.gamma_c", key)
+        if match and f"{match[1]}mlp.fc2.weight" in tensors:
+            tensors[key] = torch.ones_like(ours[key])
+            converted.append(key)
+    return converted
 
 
 def _shape(tensor: Tensor) -> str:

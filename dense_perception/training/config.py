@@ -16,6 +16,7 @@ OPTIMISERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "poly")
 METHODS = ("all", "heads", "branch", "lora")
 WEIGHTINGS = ("fixed", "uncertainty")
+OWN_START = "default"
 # What may differ between a run and its resumption: when it ends, and when it looks and saves.
 LENGTHS = (
     "minutes",
@@ -95,6 +96,13 @@ class TrainingConfig:
     name: str = field(metadata={"help": "model name, lower_case_words"})
     summary: str = field(metadata={"help": "one sentence for the card"})
     network: Mapping[str, object] = field(metadata={"help": "what nets.zoo.build takes"})
+    init: str = field(
+        default=OWN_START,
+        metadata={
+            "help": "weights to start from, as --init takes them, which goes before this; default: "
+            "ImageNet's stem where the network has one, random ones elsewhere"
+        },
+    )
     width: int = number(256, 32, 4096, "network input width, pixels")
     height: int = number(192, 32, 4096, "network input height, pixels")
     min_m: float = number(0.1, 0.001, 1000, "nearest depth that is supervised, metres")

@@ -15,19 +15,30 @@ from dense_perception.core.errors import (
 )
 from dense_perception.core.registry import checkpoint_path, find_card, find_model, list_models
 from dense_perception.core.storage import file_sha256
+from dense_perception.nets.backbones import BACKBONES, backbone_at, backbone_path
 from dense_perception.nets.checkpoint import Checkpoint, read_checkpoint
 from dense_perception.nets.lite import LiteNetwork
 from dense_perception.nets.weights import LoadReport, backbone_of, load_parts, load_weights
-from dense_perception.nets.zoo import load_pretrained_stem
+from dense_perception.nets.zoo import load_pretrained_stem, normalisation
 from dense_perception.training.config import TrainingConfig
 
 
 def file_of(given: Path) -> Path:
-    """The file with weights that a user means: one that is there, or that of a known model's name.
+    """The file with weights that a user means: one that is there, or that of a known name.
 
-    :raises TrainingError: if it is neither, or the model's weights are not on this machine.
+    Known are models, and the published backbones of
+    :data:`~dense_perception.nets.backbones.BACKBONES`.
+
+    :raises TrainingError: if the weights of that name are not on this machine.
     """
     name = str(given)
+    if name in BACKBONES and not given.exists():
+        if backbone_path(name).is_file():
+            return backbone_path(name)
+        raise TrainingError(
+            f"the weights of {name} are not on this machine: run `dense-perception fetch {name}` "
+            "first, or name a file"
+        )
     if given.exists() or name not in list_models():
         return given  # whoever reads it says what is wrong with it
     try:
@@ -49,7 +60,7 @@ def initialise(
     network: nn.Module,
     config: TrainingConfig,
     initial: Path | None,
-    on_report: Callable[[LoadReport], None] = lambda report: None,
+    on_report: Callable[[LoadReport | str], None] = lambda report: None,
 ) -> dict[str, object]:
     """Put weights into ``network``; returns where they came from, for the card.
 
@@ -57,7 +68,8 @@ def initialise(
         parts are taken that fit whole. Or a published checkpoint: of the whole network, or of its
         backbone (ImageNet, DINOv2, BEiT or Swin). None takes ImageNet's stem where the network has
         one, random weights elsewhere.
-    :param on_report: gets what became of a published checkpoint's tensors.
+    :param on_report: gets what became of a published checkpoint's tensors, and a warning where a
+        named backbone was trained on pixels that are normalised otherwise.
     :raises TrainingError: if the file cannot be read or does not fit.
     """
     if initial is None:
@@ -71,7 +83,7 @@ def initialise(
     try:
         checkpoint = read_checkpoint(initial)
         if checkpoint.content.get("card") is None:
-            return _from_published(network, checkpoint, on_report)
+            return _from_published(network, config, checkpoint, on_report)
         return _from_ours(network, config, checkpoint)
     except (ArtefactError, CardError) as error:
         raise TrainingError(f"cannot start from {initial}: {error}") from error
@@ -92,20 +104,34 @@ def _from_ours(
 
 
 def _from_published(
-    network: nn.Module, checkpoint: Checkpoint, on_report: Callable[[LoadReport], None]
+    network: nn.Module,
+    config: TrainingConfig,
+    checkpoint: Checkpoint,
+    on_report: Callable[[LoadReport | str], None],
 ) -> dict[str, object]:
     origin = {"from": checkpoint.path.name, "sha256": file_sha256(checkpoint.path)}
+    name = backbone_at(checkpoint.path)
+    if name:
+        published = BACKBONES[name]
+        origin |= {"backbone": name, "licence": published.licence}
+        ours, theirs = normalisation(config.network), published.pixels
+        if ours != theirs:
+            on_report(
+                f"{name} was trained on pixels of mean {list(theirs[0])} and deviation "
+                f"{list(theirs[1])}, network has mean {list(ours[0])} and std {list(ours[1])}: set "
+                "both to the former"
+            )
     backbone = backbone_of(network)
     try:
         report = load_weights(network, checkpoint)
     except ArtefactError as whole:
         if backbone is None:
             raise
-        name, part = backbone
+        place, part = backbone
         try:
             report = load_weights(part, checkpoint)
         except ArtefactError as error:
             raise ArtefactError(f"{whole} As its backbone: {error}") from error
-        origin["part"] = name
+        origin["part"] = place
     on_report(report)
     return {**origin, "names": report.layout}

@@ -99,7 +99,7 @@ def fit(task: Task, report: Report = lambda record: None) -> dict[str, float]:
     network = build(config.network)
     learner = Learner(network, config, *normalisation(config.network))
 
-    def tell(loaded: LoadReport) -> None:
+    def tell(loaded: LoadReport | str) -> None:
         if engine.is_first:
             report({"kind": "initialisation", "text": str(loaded)})
 

@@ -23,7 +23,7 @@ from dense_perception.data.sources import open_frames
 from dense_perception.nets.checkpoint import read_checkpoint
 from dense_perception.nets.zoo import classes_of
 from dense_perception.training import run_folder
-from dense_perception.training.config import TrainingConfig
+from dense_perception.training.config import OWN_START, TrainingConfig
 from dense_perception.training.engine import Placement
 from dense_perception.training.initialisation import file_of
 from dense_perception.training.loop import Report, Task, fit
@@ -75,9 +75,9 @@ class TrainOptions:
         for path in self.validation:
             words += ["--validation", path.name]
         if self.initial is not None:
-            words += ["--init", f"{self.initial.parent.name}/{self.initial.name}"]
+            words += ["--init", _short(self.initial)]
         if self.teacher is not None:
-            words += ["--teacher", f"{self.teacher.parent.name}/{self.teacher.name}"]
+            words += ["--teacher", _short(self.teacher)]
         words += ["--out", self.out.name]
         for option, value in (
             ("--minutes", self.minutes),
@@ -92,6 +92,11 @@ class TrainOptions:
             if value is not None:
                 words += [option, value if isinstance(value, str) else f"{value:g}"]
         return " ".join(words if self.device == "auto" else [*words, "--device", self.device])
+
+
+def _short(path: Path) -> str:
+    """A file with its folder alone, a name as it is."""
+    return f"{path.parent.name}/{path.name}".lstrip("/")
 
 
 def train(options: TrainOptions, on_record: Report) -> dict[str, float]:
@@ -122,7 +127,7 @@ def train(options: TrainOptions, on_record: Report) -> dict[str, float]:
         given_data = None
         frames, validation = split(data, _HELD_OUT)
         validation_data = [{"name": "held out", "frames": len(validation)}]
-    config = _with_classes(config, data)
+    config = _with_classes(config, data, on_record)
     checked = () if options.teacher else data.corpora
     classes = _checked(config, checked, given_data.corpora if given_data else (), on_record)
     if options.teacher and not classes:
@@ -133,6 +138,7 @@ def train(options: TrainOptions, on_record: Report) -> dict[str, float]:
         raise TrainingError(
             f"{options.out} already holds a run: go on with it (--resume), or choose another --out"
         )
+    initial = options.initial or (Path(config.init) if config.init != OWN_START else None)
     task = Task(
         config=config,
         train=frames,
@@ -148,7 +154,7 @@ def train(options: TrainOptions, on_record: Report) -> dict[str, float]:
             "machine": machine(device),
             **({"teacher": options.teacher.name} if options.teacher else {}),
         },
-        initial=file_of(options.initial) if options.initial else None,
+        initial=file_of(initial) if initial else None,
         # A run that was killed before it saved anything begins again with the same command.
         resume=options.resume and is_begun,
         placement=Placement(device, options.devices, options.nodes),
@@ -235,14 +241,29 @@ def _checked(
     return names
 
 
-def _with_classes(config: TrainingConfig, data: Mixture) -> TrainingConfig:
+def _with_classes(config: TrainingConfig, data: Mixture, on_record: Report) -> TrainingConfig:
     """With the corpora's number of classes, where a segmentation does not say its own."""
-    if "segmentation" not in config.tasks or "classes" in config.network:
+    if "segmentation" not in config.tasks:
         return config
-    counts = {len(corpus.classes) for corpus in data.corpora} - {0}
-    if len(counts) != 1:
-        return config  # the check says what is wrong
-    return replace(config, network={**config.network, "classes": counts.pop()})
+    network = dict(config.network)
+    if "classes" not in network:
+        counts = {len(corpus.classes) for corpus in data.corpora} - {0}
+        if len(counts) != 1:
+            return config  # the check says what is wrong
+        network["classes"] = counts.pop()
+    if (
+        network.get("family") == "segmenter"
+        and network.get("decoder", "mask") == "mask"
+        and network["classes"] == 2
+        and "score_norm" not in network
+    ):
+        network["score_norm"] = "scale"
+        text = (
+            "with two classes, Segmenter's LayerNorm over the classes leaves hardly a gradient: "
+            "training with score_norm: scale instead (write score_norm: layer to keep it)"
+        )
+        on_record({"kind": "notice", "text": text})
+    return replace(config, network=network)
 
 
 def _taught_classes(config: TrainingConfig, teacher: Path) -> tuple[str, ...]:

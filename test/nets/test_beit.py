@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from dense_perception.core.errors import ArtefactError, InputError
+from dense_perception.nets import zoo
 from dense_perception.nets.positions import fix_positions
 from dense_perception.nets.vit import VisionTransformer
-from dense_perception.nets.weights import load_weights
+from dense_perception.nets.weights import backbone_of, load_weights
 from test.support.randomise import randomise
 
 
@@ -134,3 +135,22 @@ def test_a_transformer_with_a_position_table_refuses_beit(tmp_path: Path) -> Non
         load_weights(transformer(relative_positions=False), tmp_path / "beit.pth")
     with pytest.raises(InputError, match="need a class token alone"):
         transformer(distilled=True)
+
+
+@torch.no_grad()
+def test_a_segmenter_starts_from_beit(tmp_path: Path) -> None:
+    theirs = official(reference(False))
+    # The published ones are classifiers: they norm the mean of the tokens alone.
+    theirs = {key: value for key, value in theirs.items() if not key.startswith("norm.")}
+    torch.save({"model": theirs}, tmp_path / "beit.pth")
+    size = {"dim": 24, "heads": 3, "layers": 3, "height": 64, "width": 96, "classes": 4}
+    network = {"family": "segmenter", "variant": "small", **size, "decoder": "linear"}
+    ours = zoo.build({**network, "beit": True, "mean": [0.5] * 3, "std": [0.5] * 3}).eval()
+    backbone = backbone_of(ours)
+    assert backbone is not None
+    report = load_weights(backbone[1], tmp_path / "beit.pth")
+    assert report.missing == ("norm.bias", "norm.weight")
+    assert len(report.resized) == 3  # offsets of a grid of 4x4 on one of 4x6
+    kernel = ours.state_dict()["encoder.patch_embed.weight"]
+    assert torch.equal(kernel, theirs["patch_embed.proj.weight"].float())
+    assert torch.isfinite(ours(torch.randn(1, 3, 64, 96))["logits"]).all()

@@ -35,7 +35,7 @@ def naive_block(block: DecoderBlock, task: str, stream_hwc: Tensor, encoder_hwc:
     A token attends to those that share its window after the shift and were its neighbours
     before: on each axis the shifted grid has three regions, as in Swin.
     """
-    w = block.state_dict()
+    w = dict(block.named_parameters())
     mine = f"tasks.{task}"
     height, width, dim = stream_hwc.shape
     size, shift, heads = block.window, block.shift, block.shared.heads
@@ -102,6 +102,33 @@ def test_the_shared_attention_equals_the_equations(shift: int, size_hw: tuple[in
         for task in streams:
             naive = naive_block(block, task, streams[task][1], encoder[1])
             torch.testing.assert_close(got[task][1], naive, atol=1e-10, rtol=0)
+
+
+def test_the_shared_attention_s_gradients_equal_the_equations() -> None:
+    """Of a loss on two tasks: both reach the one attention, each its own values alone."""
+    block = DecoderBlock(4, 2, 3, 1, ("depth", "normals"), mlp_ratio=2.0).double().eval()
+    randomise(block)
+    encoder = torch.randn(1, 5, 4, 4, dtype=torch.float64, requires_grad=True)
+    streams = {
+        task: torch.randn(1, 5, 4, 4, dtype=torch.float64, requires_grad=True)
+        for task in ("depth", "normals")
+    }
+    weights = {task: torch.randn(5, 4, 4, dtype=torch.float64) for task in streams}
+    leaves = {"encoder": encoder, **streams, **dict(block.named_parameters())}
+
+    def slopes(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        loss = sum((outputs[task] * weights[task]).sum() for task in streams)
+        return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+
+    got = slopes({task: out[0] for task, out in block(streams, encoder).items()})
+    wanted = slopes(
+        {task: naive_block(block, task, stream[0], encoder[0]) for task, stream in streams.items()}
+    )
+    for name, slope in wanted.items():
+        torch.testing.assert_close(got[name], slope, atol=1e-9, rtol=1e-9, msg=name)
+    # A key's bias moves all scores of a token alike: softmax does not see it.
+    assert wanted["shared.key.bias"].abs().max() < 1e-9
+    assert wanted["shared.bias.table"].abs().max() > 1e-3
 
 
 def test_every_task_gives_its_map_at_the_image_size() -> None:

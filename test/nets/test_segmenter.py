@@ -207,3 +207,18 @@ def test_parameters_are_the_published_ones(
 def test_wrong_configuration_is_named(change: dict[str, object], complaint: str) -> None:
     with pytest.raises(CardError, match=complaint):
         zoo.build({**TINY, **change})
+
+
+@torch.no_grad()
+def test_two_classes_need_scores_that_are_not_normalised_over_them() -> None:
+    """LayerNorm makes +-1 of any two numbers: how sure a patch is cannot be said, or learnt."""
+    spread = {}
+    for norm in ("layer", "scale"):
+        module = randomised({**TINY, "classes": 2, "score_norm": norm})
+        scale = module.decoder.mask_norm
+        weight, bias = (scale.weight, scale.bias) if norm == "layer" else (scale.factor_k, 0)
+        scores_12n = module.scores(image(48, 48)).flatten(2)
+        plain = ((scores_12n.transpose(1, 2) - bias) / weight).abs()
+        spread[norm] = float(plain.max() / plain.min())
+    assert spread["layer"] < 1.2
+    assert spread["scale"] > 1.5

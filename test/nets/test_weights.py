@@ -175,6 +175,20 @@ def test_a_backbone_for_fine_tuning(tmp_path: Path) -> None:
     torch.testing.assert_close(ours.position.table_1nc, resized.flatten(2).transpose(1, 2))
 
 
+@pytest.mark.parametrize("theirs_scales", [False, True])
+@torch.no_grad()
+def test_scales_of_layers_that_one_side_has(theirs_scales: bool, tmp_path: Path) -> None:
+    """DeiT in ViT-CoMer, DINOv2 in Segmenter: another network, the same function."""
+    pretrained = transformer(layer_scale=theirs_scales)
+    path = saved(official_layouts.vit(pretrained, ""), tmp_path)
+    ours = transformer(layer_scale=not theirs_scales)
+    report = load_weights(ours, path)
+    assert len(report.converted) == 2 * len(ours.blocks)
+    x = image(1, 56, 56)
+    for got, want in zip(ours(x)[0], pretrained(x)[0], strict=True):
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
+
+
 def test_a_backbone_of_another_width_is_refused(tmp_path: Path) -> None:
     path = saved(official_layouts.vit(transformer(), ""), tmp_path)
     with pytest.raises(ArtefactError, match="of another shape"):

@@ -13,8 +13,11 @@ import yaml
 from torch import Tensor, nn
 
 from dense_perception import cli
+from dense_perception.core.errors import TrainingError
 from dense_perception.nets import zoo
+from dense_perception.nets.backbones import BACKBONES, backbone_at, backbone_path
 from dense_perception.nets.networks import trained_network
+from dense_perception.training.initialisation import file_of
 from test.support import official_layouts
 from test.support.corpora import write_corpus
 from test.support.randomise import randomise
@@ -68,13 +71,19 @@ def swin_classifier() -> dict[str, Tensor]:
 
 
 def train(
-    tmp_path: Path, network: dict[str, Any], size: dict[str, int], frozen: str, *words: str
+    tmp_path: Path,
+    network: dict[str, Any],
+    size: dict[str, int],
+    frozen: str,
+    *words: str,
+    init: str = "default",
 ) -> int:
     corpus = write_corpus(tmp_path / "rooms", frames=6, labels=True)
     config = {
         "name": "tiny_test",
         "summary": "A test.",
         "network": network,
+        "init": init,
         **size,
         "steps": 2,
         "rates": {frozen: 0},
@@ -140,6 +149,51 @@ def test_a_whole_published_network_begins_a_run(tmp_path: Path) -> None:
     assert card.provenance["initialisation"]["names"] == "Depth Anything V2"
     for key, value in original.decoder.state_dict().items():
         assert torch.equal(network.decoder.state_dict()[key], value), key
+
+
+def test_a_backbone_by_name_is_fetched_and_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("DENSE_PERCEPTION_MIRROR", str(tmp_path / "mirror"))
+    source = BACKBONES["swin_tiny_imagenet"].source
+    (tmp_path / "mirror").mkdir()
+    weights = swin_classifier()
+    torch.save({"model": weights}, tmp_path / "mirror" / source.file)
+    assert train(tmp_path, MULT, SIZE, "encoder", init="swin_tiny_imagenet") == 0
+    shown = capsys.readouterr()
+    text = shown.out + shown.err
+    assert f"fetching swin_tiny_imagenet (MIT) from {source.url}" in text
+    assert "tensors loaded from names of Swin; 2 ignored: head.bias" in text
+    assert "swin_tiny_imagenet was trained on pixels of mean [0.485, 0.456, 0.406]" in text
+    network, card = trained_network(tmp_path / "run" / "model.pt")
+    origin = card.provenance["initialisation"]
+    assert (origin["backbone"], origin["licence"]) == ("swin_tiny_imagenet", "MIT")
+    assert (origin["from"], origin["part"]) == (source.file, "encoder")
+    got = network.state_dict()["encoder.patch_embed.weight"]
+    assert torch.equal(got, weights["patch_embed.proj.weight"])
+    # The publisher states no digest: another file in the place of the first one is refused.
+    torch.save(
+        {"model": swin_classifier(), "more": torch.ones(1)}, backbone_path("swin_tiny_imagenet")
+    )
+    assert cli.main(["fetch", "swin_tiny_imagenet"]) == 2
+    assert "when it was first" in capsys.readouterr().err
+
+
+def test_an_offline_machine_is_told_how_to_get_a_backbone(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="dense-perception fetch dinov2_small"):
+        file_of(Path("dinov2_small"))
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_every_name_has_one_file_and_where_it_is(name: str) -> None:
+    source = BACKBONES[name].source
+    assert source.url.startswith("https://")
+    assert source.url.endswith(source.file)
+    assert name.split("_")[0] in source.file
+    assert backbone_at(backbone_path(name)) == name
+    assert backbone_at(Path(source.file)) == ""
+    assert not source.sha256 or source.sha256 in source.file
 
 
 @pytest.mark.parametrize(
