@@ -1,0 +1,409 @@
+"""From the scores of frames to figures with intervals, differences, slices and curves.
+
+What an interval is and when a difference is certain is said in
+:mod:`dense_perception.evaluation.intervals`; every sum is taken over the frames in the order of
+:class:`~dense_perception.evaluation.score_table.ScoreTable`, so that the same scores give the same
+bytes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from dense_perception.core.errors import InputError
+from dense_perception.evaluation.document import (
+    ClassValue,
+    Curves,
+    FigureValue,
+    Method,
+    PairValue,
+    Point,
+    ReliabilityPoint,
+    SliceValue,
+    UnitSums,
+)
+from dense_perception.evaluation.figures import RIGHT, SAID, figure, in_order
+from dense_perception.evaluation.intervals import (
+    LEVEL,
+    RESAMPLES,
+    SEED,
+    Units,
+    drawn_weights,
+    interval,
+    judged,
+    units_of,
+)
+from dense_perception.evaluation.score_table import Answers, Frames, ScoreTable
+from dense_perception.evaluation.totals import Column, column_totals
+from dense_perception.metrics.calibration import BINS
+from dense_perception.metrics.slices import DISTANCES_M, distance_names
+
+SLICED = (
+    "depth.metric.absrel", "depth.metric.d1", "depth.scaled.absrel", "depth.aligned.absrel",
+    "depth.scale", "normals.mean_deg", "labels.accuracy",
+)  # fmt: skip
+"""The figures that are also given by recording and by the frames' tags."""
+_THIRDS = ("lowest third", "middle third", "highest third")
+_MOST_BINS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The parts of a report that come from the scores alone, by contestant where it says so."""
+
+    units: Units
+    resamples: int
+    seed: int
+    figures: dict[str, dict[str, FigureValue]]
+    slices: dict[str, dict[str, list[SliceValue]]]
+    pairs: list[PairValue]
+    curves: dict[str, Curves]
+    per_class: dict[str, list[ClassValue]]
+    unit_sums: dict[str, UnitSums]
+
+    def method(self, crop: str | None = None, max_depth_m: float | None = None) -> Method:
+        """How the intervals were made, for the report."""
+        return Method(
+            unit=self.units.kind,
+            units=len(self.units.names),
+            resamples=self.resamples,
+            seed=self.seed,
+            level=LEVEL,
+            speaks_for=self.units.speaks_for,
+            crop=crop,
+            max_depth_m=max_depth_m,
+        )
+
+
+def summarise(
+    table: ScoreTable,
+    classes: Sequence[str] = (),
+    contestants: Sequence[str] | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> Summary:
+    """Everything that the scores of ``table`` say.
+
+    :param classes: the names of the labels' classes, from 0.
+    :param contestants: in the order of the report; without it in that of the alphabet.
+
+    :raises InputError: if there is no score at all, or a class without a name.
+    """
+    names = table.contestants if contestants is None else list(contestants)
+    frames = table.frames()
+    if not len(frames):
+        raise InputError("no frame was scored: there is nothing to report")
+    units = units_of(frames.recordings, frames.stamps_ns)
+    weights = drawn_weights(len(units.names), resamples, seed)
+    axes = _axes(frames)
+    summary = Summary(units, resamples, seed, {}, {}, [], {}, {}, {})
+    for name in names:
+        found = _Found(table.answers(name), axes, frames, units, weights, classes)
+        summary.figures[name] = found.figures()
+        summary.slices[name] = found.slices()
+        summary.curves[name] = found.curves()
+        summary.per_class[name] = found.per_class()
+        summary.unit_sums[name] = found.totals.sums(units.names, classes)
+        del found  # tens of megabytes, before those of the next
+    for pair in itertools.combinations(names, 2):
+        summary.pairs.extend(_pair(pair, table, frames, units, weights, classes))
+    return summary
+
+
+class _Found:
+    """The figures of one contestant, over all frames and in every resample."""
+
+    def __init__(
+        self,
+        answers: Answers,
+        axes: Mapping[str, Mapping[str, np.ndarray]],
+        frames: Frames,
+        units: Units,
+        weights: np.ndarray,
+        classes: Sequence[str],
+    ) -> None:
+        self.classes = classes
+        self.orders = {
+            "distance": distance_names(),
+            "class": list(classes),
+            **{axis: list(bins) for axis, bins in axes.items()},
+        }
+        self.counts = {"labels": _counts(answers.labelled, frames)}
+        confident = np.zeros(len(frames), bool)
+
+        def counted() -> Iterator[tuple[str, Column]]:
+            for name, column in _columns(answers, axes):
+                self.counts[name] = _counts(column.counted, frames)
+                if name.startswith(SAID):
+                    np.logical_or(confident, column.counted, out=confident)
+                yield name, column
+
+        self.totals = column_totals(counted(), answers, units, classes)
+        self.counts["confidence"] = _counts(confident, frames)
+        self.whole = self.totals.whole().figures()
+        self.drawn = self.totals.drawn(weights).figures()
+        self.by_unit = self.totals.figures()
+
+    def value(self, name: str) -> FigureValue:
+        low, high = interval(self.drawn[name], int(np.isfinite(self.by_unit[name]).sum()))
+        n_frames, n_recordings = self.counts.get(name) or self.counts[name.split(".")[0]]
+        return FigureValue(
+            value=_number(self.whole[name][0]),
+            low=low,
+            high=high,
+            n_frames=n_frames,
+            n_recordings=n_recordings,
+        )
+
+    def figures(self) -> dict[str, FigureValue]:
+        return {name: self.value(name) for name in in_order(self.whole) if "@" not in name}
+
+    def slices(self) -> dict[str, list[SliceValue]]:
+        rows: dict[str, list[SliceValue]] = {}
+        for name in self.whole:
+            base, _, rest = name.partition("@")
+            if not rest:
+                continue
+            axis, _, part = rest.partition("=")
+            value = self.value(name)
+            row = SliceValue(
+                bin=part,
+                figure=base,
+                value=value["value"],
+                low=value["low"],
+                high=value["high"],
+                n=value["n_frames"],
+            )
+            rows.setdefault(axis, []).append(row)
+        for axis, found in rows.items():
+            bins = {part: number for number, part in enumerate(self.orders.get(axis, ()))}
+            names = in_order(row["figure"] for row in found)
+            places = {name: number for number, name in enumerate(names)}
+            found.sort(key=partial(_slice_place, places, bins))
+        return {axis: rows[axis] for axis in sorted(rows)}
+
+    def curves(self) -> Curves:
+        kinds = [k for k in ("metric", "aligned") if self._along(f"depth.{k}.absrel")]
+        return Curves(
+            scale_by_distance=self._along("depth.scale"),
+            absrel_by_distance=self._along(f"depth.{kinds[0]}.absrel") if kinds else [],
+            reliability=self._reliability(),
+        )
+
+    def _along(self, base: str) -> list[Point]:
+        points = []
+        for number, part in enumerate(distance_names()):
+            name = f"{base}@distance={part}"
+            if name in self.whole:
+                value = self.value(name)
+                points.append(
+                    Point(
+                        x_low=DISTANCES_M[number],
+                        x_high=DISTANCES_M[number + 1],
+                        value=value["value"],
+                        low=value["low"],
+                        high=value["high"],
+                        n=value["n_frames"],
+                    )
+                )
+        return points
+
+    def _reliability(self) -> list[ReliabilityPoint]:
+        points = []
+        whole = self.totals.whole()
+        for number in range(BINS):
+            said, right = f"{SAID}@bin={number}", f"{RIGHT}@bin={number}"
+            if said in whole.names and right in whole.names:
+                (above, below), (correct, _) = (whole.column(name) for name in (said, right))
+                points.append(
+                    ReliabilityPoint(
+                        x_low=number / BINS,
+                        x_high=(number + 1) / BINS,
+                        said=_number(above[0] / below[0]) if below[0] else None,
+                        right=_number(correct[0] / below[0]) if below[0] else None,
+                        pixels=float(below[0]),
+                    )
+                )
+        return points
+
+    def per_class(self) -> list[ClassValue]:
+        whole = self.totals.whole()
+        pixels = whole.true.sum()
+        rows = []
+        for number, name in enumerate(self.classes):
+            if f"labels.iou.{name}" not in self.whole:
+                continue
+            value = self.value(f"labels.iou.{name}")
+            true, hit = whole.true[0, number], whole.hit[0, number]
+            rows.append(
+                ClassValue(
+                    name=name,
+                    iou=value["value"],
+                    low=value["low"],
+                    high=value["high"],
+                    accuracy=float(hit / true) if true else None,
+                    share=float(true / pixels) if pixels else 0.0,
+                )
+            )
+        return rows
+
+
+def _pair(
+    names: tuple[str, str],
+    table: ScoreTable,
+    frames: Frames,
+    units: Units,
+    weights: np.ndarray,
+    classes: Sequence[str],
+) -> Iterator[PairValue]:
+    """The first less the second for every figure both have, on the frames on which both have it."""
+    a, b = names
+    answers = [table.answers(name) for name in names]
+    answered = answers[0].answered & answers[1].answered
+    labelled = answers[0].labelled & answers[1].labelled
+    masks = _shared_frames(answers[0], answers[1])
+    counts = {name: _counts(mask, frames) for name, mask in masks.items()}
+    counts |= {"labels": _counts(labelled, frames), "confidence": _counts(answered, frames)}
+    totals = [
+        column_totals(
+            ((name, c.where(masks[name])) for name, c in _columns(each, {}) if name in masks),
+            each,
+            units,
+            classes,
+            labelled,
+        )
+        for each in answers
+    ]
+    whole = [each.whole().figures() for each in totals]
+    drawn = [each.drawn(weights).figures() for each in totals]
+    by_unit = [each.figures() for each in totals]
+    for name in in_order(set(whole[0]) & set(whole[1])):
+        kind = figure(name)
+        if "@" in name or kind.better == "one" or name.startswith("labels.iou."):
+            continue
+        difference = float(whole[0][name][0] - whole[1][name][0])
+        if not math.isfinite(difference):
+            continue
+        apart = by_unit[0][name] - by_unit[1][name]
+        apart = apart[np.isfinite(apart)]
+        low, high = interval(drawn[0][name] - drawn[1][name], len(apart))
+        certain, why = judged(difference, low, high, apart, units)
+        n_frames, n_recordings = counts.get(name) or counts[name.split(".")[0]]
+        a_is_better = kind.improves(float(whole[1][name][0]), float(whole[0][name][0]))
+        yield PairValue(
+            a=a,
+            b=b,
+            figure=name,
+            difference=difference,
+            low=low,
+            high=high,
+            better=None if difference == 0 else a if a_is_better else b,
+            certain=certain,
+            why=why,
+            n_frames=n_frames,
+            n_recordings=n_recordings,
+        )
+
+
+def _shared_frames(first: Answers, second: Answers) -> dict[str, np.ndarray]:
+    """The frames on which both have a figure, bool (frames,), by the names of its columns.
+
+    Slices are left out. A bin of the confidence that one of them never uses in a frame is empty
+    there, not unknown.
+    """
+    masks = {
+        name: np.isfinite(values) & np.isfinite(second.values[name])
+        for name, values in first.values.items()
+        if name in second.values
+    }
+    for name, (_, below) in first.sums.items():
+        if "@" not in name and name in second.sums:
+            masks[name] = (below > 0) & (second.sums[name][1] > 0)
+    for name in {**first.sums, **second.sums}:
+        if name.startswith((SAID, RIGHT)):
+            masks[name] = first.answered & second.answered
+    return masks
+
+
+def _columns(
+    answers: Answers, axes: Mapping[str, Mapping[str, np.ndarray]]
+) -> Iterator[tuple[str, Column]]:
+    """What is added up of each frame, with the slices over frames."""
+    sliced = {}
+    for name, values in answers.values.items():
+        column = Column.of_values(values)
+        if name in SLICED:
+            sliced[name] = column
+        yield name, column
+    for name, pair in answers.sums.items():
+        yield name, Column.of_sums(*pair)
+    if len(answers.confusion):
+        sliced["labels.accuracy"] = _accuracy(answers)
+    for axis, bins in axes.items():
+        for part, inside in bins.items():
+            for name, column in sliced.items():
+                here = column.where(inside)
+                if here.counted.any():
+                    yield f"{name}@{axis}={part}", here
+
+
+def _counts(frames_counted: np.ndarray, frames: Frames) -> tuple[int, int]:
+    """How many frames, of how many recordings."""
+    places = np.flatnonzero(frames_counted)
+    return len(places), len(np.unique(frames.recording_numbers[places]))
+
+
+def _accuracy(answers: Answers) -> Column:
+    frame, true, predicted, pixels = answers.confusion.T
+    count = len(answers.answered)
+    return Column(
+        np.bincount(frame, pixels * (true == predicted), count),
+        np.bincount(frame, pixels, count),
+    )
+
+
+def _axes(frames: Frames) -> dict[str, dict[str, np.ndarray]]:
+    """Which frames are in each bin of each axis: the recordings, and the tags.
+
+    Texts are bins of their own; numbers are cut into thirds of the frames, with their range in the
+    name. Of more than fifty bins the first are kept.
+    """
+    axes: dict[str, dict[str, np.ndarray]] = {}
+    known: dict[str, list[str | float | None]] = {"recording": list(frames.recordings)}
+    for name, values in {**known, **frames.tags}.items():
+        if any(isinstance(value, str) for value in values):
+            texts = sorted({value for value in values if isinstance(value, str)})[:_MOST_BINS]
+            axes[name] = {t: np.array([value == t for value in values]) for t in texts}
+            continue
+        numbers = np.array([math.nan if v is None else float(v) for v in values])
+        present = numbers[np.isfinite(numbers)]
+        if not len(present) or present.min() == present.max():
+            continue
+        ends = np.quantile(present, [0, 1 / 3, 2 / 3, 1])
+        inside = (
+            numbers <= ends[1],
+            (numbers > ends[1]) & (numbers <= ends[2]),
+            numbers > ends[2],
+        )
+        axes[name] = {
+            f"{text} ({ends[i]:.3g} to {ends[i + 1]:.3g})": inside[i]
+            for i, text in enumerate(_THIRDS)
+        }
+    return axes
+
+
+def _slice_place(
+    figures: Mapping[str, int], bins: Mapping[str, int], row: SliceValue
+) -> tuple[int, int, str]:
+    return figures[row["figure"]], bins.get(row["bin"], len(bins)), row["bin"]
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
