@@ -122,7 +122,7 @@ def catalogue() -> Mapping[str, Figure]:
     figures = [
         *_depth_errors("metric", "Depth as answered"),
         *_depth_errors("scaled", "Depth times median(truth) / median(prediction), as Zhou 2017"),
-        *_depth_errors("aligned", "Depth after the best scale and shift of 1/z, as MiDaS 2020"),
+        *_depth_errors("aligned", "Depth after the best scale and shift of 1 / z, as MiDaS 2020"),
         *_depth_figures(),
         *_normal_figures("depth.normals", "the normals of predicted and true depth"),
         *_normal_figures("normals", "the predicted and the true normals"),
@@ -195,8 +195,8 @@ def _depth_errors(kind: str, how: str) -> list[Figure]:
         ("log10", "", "lower", "mean of |log10 p - log10 t| (Saxena 2009)"),
         ("silog", "", "lower", "100 times the standard deviation of ln p - ln t (KITTI)"),
         *(
-            (f"d{n}", "", "higher", f"share of pixels with max(p/t, t/p) < 1.25^{n} (Eigen 2014)")
-            for n in (1, 2, 3)
+            (f"d{n}", "", "higher", f"share of pixels with max(p/t, t/p) < {limit} (Eigen 2014)")
+            for n, limit in ((1, "1.25"), (2, "1.25^2"), (3, "1.25^3"))
         ),
     ]
     return [

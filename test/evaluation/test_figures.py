@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,18 @@ def test_every_figure_says_what_it_is() -> None:
         assert entry.name == name
         assert len(entry.definition) > 20, name
         assert entry.better in ("lower", "higher", "one"), name
+
+
+def test_the_page_of_figures_has_every_definition() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "figures.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split(" | ")] for line in page.splitlines()]
+    found = {row[0].strip("| `"): row[1:] for row in rows if row[0].startswith("| `")}
+    better = {"lower": "lower", "higher": "higher", "one": "near 1"}
+    expected = {
+        name: [each.unit or "-", better[each.better], each.definition.replace("|", r"\|") + " |"]
+        for name, each in catalogue().items()
+    }
+    assert found == expected
 
 
 def test_slices_and_classes_are_found_by_their_figure() -> None:
