@@ -91,19 +91,22 @@ def errors(ratio: np.ndarray, true_m: np.ndarray) -> dict[str, float]:
     """
     if not len(ratio):
         return dict.fromkeys(ERRORS, math.nan)
+    found = {}
+    # Everything goes through one scratch array: new ones of a megabyte cost more than the sums.
+    log, scratch = np.log(ratio), np.empty_like(ratio)
+    worst = np.maximum(ratio, np.divide(1, ratio, out=scratch), out=scratch)
+    for power in (1, 2, 3):
+        found[f"d{power}"] = _below(worst, power)
     relative = ratio - 1
-    metres = relative * true_m
-    log = np.log(ratio)
-    worst = np.maximum(ratio, 1 / ratio)
-    return {
-        "absrel": float(np.mean(np.abs(relative))),
-        "sqrel": float(np.mean(relative * metres)),
-        "rmse": math.sqrt(np.mean(metres * metres)),
-        "rmselog": math.sqrt(np.mean(log * log)),
-        "log10": float(np.mean(np.abs(log))) / math.log(10),
-        "silog": 100 * float(np.std(log)),
-        **{f"d{power}": _below(worst, power) for power in (1, 2, 3)},
-    }
+    found["absrel"] = float(np.mean(np.abs(relative, out=scratch)))
+    metres = np.multiply(relative, true_m, out=scratch)
+    found["sqrel"] = float(np.mean(np.multiply(relative, metres, out=relative)))
+    found["rmse"] = math.sqrt(np.mean(np.square(metres, out=scratch)))
+    found["rmselog"] = math.sqrt(np.mean(np.square(log, out=scratch)))
+    found["log10"] = float(np.mean(np.abs(log, out=scratch))) / math.log(10)
+    centred = np.subtract(log, np.mean(log), out=scratch)
+    found["silog"] = 100 * math.sqrt(np.mean(np.square(centred, out=scratch)))
+    return {name: found[name] for name in ERRORS}
 
 
 def depth_figures(
@@ -135,7 +138,9 @@ def depth_figures(
             scaled = errors(ratio / ratio.dtype.type(scale), t)
             found |= {f"scaled.{name}": value for name, value in scaled.items()}
     if "aligned" in kinds:
-        aligned = errors(_aligned(p, t, p, max_m) / t, t)
+        ratio = _aligned(p, t, p, max_m)
+        ratio /= t
+        aligned = errors(ratio, t)
         found |= {f"aligned.{name}": value for name, value in aligned.items()}
     count = int(np.count_nonzero(measured))
     found["coverage"] = len(p) / count if count else math.nan
@@ -198,18 +203,21 @@ def _aligned(p: np.ndarray, t: np.ndarray, asked: np.ndarray, max_m: float) -> n
     if not len(p):
         return np.full(asked.shape, np.nan, asked.dtype)
     x, y = 1 / p, 1 / t
-    x_mean, y_mean = float(np.mean(x)), float(np.mean(y))
-    centred = x - p.dtype.type(x_mean)
-    spread = float(np.mean(centred * centred))
+    x_mean, y_mean = np.mean(x), np.mean(y)
+    centred_x = np.subtract(x, x_mean, out=x)
+    centred_y = np.subtract(y, y_mean, out=y)
+    both = float(np.mean(np.multiply(centred_x, centred_y, out=y)))
+    spread = float(np.mean(np.square(centred_x, out=x)))
     # A prediction that is constant up to rounding has no slope to fit.
     rounding = max(1e-20, (8 * float(np.finfo(p.dtype).eps)) ** 2)
-    flat = spread <= rounding * x_mean**2
-    slope = 0.0 if flat else float(np.mean(centred * (y - p.dtype.type(y_mean)))) / spread
-    shift = y_mean - slope * x_mean
+    slope = 0.0 if spread <= rounding * float(x_mean) ** 2 else both / spread
+    shift = float(y_mean) - slope * float(x_mean)
     farthest = max_m if math.isfinite(max_m) else float(np.max(t))
     with np.errstate(over="ignore"):
-        inverse = p.dtype.type(slope) / asked + p.dtype.type(shift)
-    return np.asarray(1 / np.maximum(inverse, p.dtype.type(1 / farthest)))
+        inverse = p.dtype.type(slope) / asked
+    inverse += p.dtype.type(shift)
+    np.maximum(inverse, p.dtype.type(1 / farthest), out=inverse)
+    return np.divide(1, inverse, out=inverse)
 
 
 def _below(worst: np.ndarray, power: int) -> float:

@@ -6,7 +6,6 @@ count where truth and prediction are finite and positive, NaN where nothing coun
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -145,8 +144,8 @@ def _mean_known(rows: list[np.ndarray]) -> np.ndarray:
 
 def _window(values_hw: np.ndarray, step: int, combine: np.ufunc) -> np.ndarray:
     """``combine`` over the 5x5 windows about every ``step``-th inner pixel."""
-    across = functools.reduce(combine, _shifts(values_hw, step))
-    return np.asarray(functools.reduce(combine, _shifts(across.T, step))).T
+    across = _combined(_shifts(values_hw, step), combine)
+    return _combined(_shifts(across.T, step), combine).T
 
 
 def _shifts(rows_hw: np.ndarray, step: int) -> list[np.ndarray]:
@@ -155,13 +154,21 @@ def _shifts(rows_hw: np.ndarray, step: int) -> list[np.ndarray]:
     return [rows_hw[:, k : k + width : step] for k in range(2 * _WINDOW + 1)]
 
 
+def _combined(shifts: Sequence[np.ndarray], combine: np.ufunc = np.add) -> np.ndarray:
+    """The sum, or what else, of all: in one array, for new ones cost more than the sums."""
+    result: np.ndarray = combine(shifts[0], shifts[1])
+    for shift in shifts[2:]:
+        combine(result, shift, out=result)
+    return result
+
+
 def _slope(shifts: Sequence[np.ndarray]) -> np.ndarray:
     """Least-squares slope through five neighbours, times 10."""
-    return np.asarray(2 * (shifts[4] - shifts[0]) + (shifts[3] - shifts[1]))
-
-
-def _sum(shifts: Sequence[np.ndarray]) -> np.ndarray:
-    return np.asarray(functools.reduce(np.add, shifts))
+    result: np.ndarray = shifts[4] - shifts[0]
+    result *= 2
+    result += shifts[3]
+    result -= shifts[1]
+    return result
 
 
 def _plane_normals(
@@ -170,13 +177,13 @@ def _plane_normals(
     """x, y, z of the unit normals of the planes 1/z = a u + b v + c through the ``wanted`` windows,
     each (N,)."""
     along = _shifts(1 / depth_m, step)
-    down = _shifts(_sum(along).T, step)
-    a = _sum(_shifts(_slope(along).T, step)).T[wanted] / 50
+    down = _shifts(_combined(along).T, step)
+    a = _combined(_shifts(_slope(along).T, step)).T[wanted] / 50
     b = _slope(down).T[wanted] / 50
-    mean = _sum(down).T[wanted] / 25
+    mean = _combined(down).T[wanted] / 25
     dtype = depth_m.dtype.type
     rows, columns = (step * index.astype(dtype) for index in np.nonzero(wanted))
     u, v = columns + dtype(_WINDOW - camera.cx), rows + dtype(_WINDOW - camera.cy)
     parts = [dtype(camera.fx) * a, dtype(camera.fy) * b, mean - a * u - b * v]
-    length = np.sqrt(_sum([part * part for part in parts]))
+    length = np.sqrt(_combined([part * part for part in parts]))
     return [part / length for part in parts]
