@@ -93,7 +93,6 @@ def summarise(
 
     :param classes: the names of the labels' classes, from 0.
     :param contestants: in the order of the report; without it in that of the alphabet.
-
     :raises InputError: if there is no score at all, or a class without a name.
     """
     names = table.contestants if contestants is None else list(contestants)
@@ -198,8 +197,9 @@ class _Found:
         )
 
     def _along(self, base: str) -> list[Point]:
+        """A curve over the true distance, without the last bin, which has no end."""
         points = []
-        for number, part in enumerate(distance_names()):
+        for number, part in enumerate(distance_names()[:-1]):
             name = f"{base}@distance={part}"
             if name in self.whole:
                 value = self.value(name)
