@@ -22,7 +22,13 @@ from dense_perception.evaluation.document import (
     UnitSums,
 )
 from dense_perception.evaluation.figures import figure, in_order
-from dense_perception.evaluation.intervals import Units, drawn_weights, interval, judged
+from dense_perception.evaluation.intervals import (
+    Units,
+    drawn_weights,
+    interval,
+    judged,
+    known_together,
+)
 from dense_perception.evaluation.totals import Totals, from_sums
 
 _MOST_BYTES = 256 << 20
@@ -122,7 +128,7 @@ def _contestant_changes(
             continue
         difference = now["value"] - was["value"]
         if paired is not None and paired.has(name):
-            low, high, certain, why = paired.judge(name, difference)
+            low, high, certain, why = paired.judge(name)
         else:
             low, high, certain, why = _apart(was, now, units)
         better = figure(name).improves(was["value"], now["value"])
@@ -162,11 +168,10 @@ class _Paired:
             return np.array_equal(*below)
         return all(name in each for each in self._by_unit)
 
-    def judge(self, name: str, difference: float) -> tuple[float | None, float | None, bool, str]:
-        apart = self._by_unit[1][name] - self._by_unit[0][name]
-        apart = apart[np.isfinite(apart)]
-        low, high = interval(self._drawn[1][name] - self._drawn[0][name], len(apart))
-        return low, high, *judged(difference, low, high, apart, self.units)
+    def judge(self, name: str) -> tuple[float | None, float | None, bool, str]:
+        parts = known_together(self._by_unit[1][name], self._by_unit[0][name])
+        low, high = interval(self._drawn[1][name] - self._drawn[0][name], len(parts[0]))
+        return low, high, *judged(low, high, *parts, self.units)
 
 
 def _apart(

@@ -147,39 +147,43 @@ def student_quantile(probability: float, freedom: int) -> float:
 
 
 def judged(
-    difference: float,
-    low: float | None,
-    high: float | None,
-    by_unit: np.ndarray,
-    units: Units,
+    low: float | None, high: float | None, first: np.ndarray, second: np.ndarray, units: Units
 ) -> tuple[bool, str]:
     """Whether one may rely on a difference having its sign, and why in a sentence.
 
     Over recordings, where the interval excludes 0. Over blocks of time, where besides
-    :data:`ENOUGH_BLOCKS` of them may pass for independent, or every block shows the difference and
-    none less than half of it.
+    :data:`ENOUGH_BLOCKS` of them may pass for independent, or the difference is overwhelming: in
+    every block the same one is ahead, by half of the smaller figure or more.
 
-    :param by_unit: the difference in each unit that has one, (n,).
+    :param low: with ``high`` the interval of the difference.
+    :param first: with ``second`` both figures in each unit that has them, (n,).
     """
-    count = len(by_unit)
+    apart, count = first - second, len(first)
     if low is None or high is None:
         return False, f"not certain: {count} {_named(units.kind, count)} are too few to tell"
-    if not by_unit.any():
-        return False, "no difference: every frame has the same figure"
+    if not apart.any():
+        return False, "no difference: every part of the data gives the same figure"
     if low <= 0 <= high:
         return False, f"not certain: from {low:.4g} to {high:.4g}, which includes no difference"
     over = f"over {count} {_named(units.kind, count)} it lies from {low:.4g} to {high:.4g}"
     if units.kind == "recordings":
         return True, f"certain: {over}"
-    alike = bool((by_unit * difference >= 0.5 * difference * difference).all())
-    if alike and count >= _FEWEST_BLOCKS:
-        return True, f"certain for {_these(units)} only: {over}, and each shows it clearly"
+    one_sided = bool((apart > 0).all() or (apart < 0).all())
+    large = bool((np.abs(apart) >= 0.5 * np.minimum(np.abs(first), np.abs(second))).all())
+    if one_sided and large and count >= _FEWEST_BLOCKS:
+        return True, f"certain for {_these(units)} only: {over}, and by half or more in each"
     if units.independent < ENOUGH_BLOCKS:
         return False, (
-            f"not certain: {over}, but that is only {units.independent} times {BLOCK_S:g} s: "
-            f"record {FEWEST_RECORDINGS} places or more"
+            f"not certain: {over}, but {ENOUGH_BLOCKS} blocks of {BLOCK_S:g} s would be needed, "
+            f"or better {FEWEST_RECORDINGS} recordings"
         )
     return True, f"certain for {_these(units)} only: {over}"
+
+
+def known_together(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The figures of the units that have both."""
+    both = np.isfinite(first) & np.isfinite(second)
+    return first[both], second[both]
 
 
 def _named(kind: str, count: int) -> str:

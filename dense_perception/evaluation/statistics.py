@@ -37,6 +37,7 @@ from dense_perception.evaluation.intervals import (
     drawn_weights,
     interval,
     judged,
+    known_together,
     units_of,
 )
 from dense_perception.evaluation.score_table import Answers, Frames, ScoreTable
@@ -291,10 +292,9 @@ def _pair(
         difference = float(whole[0][name][0] - whole[1][name][0])
         if not math.isfinite(difference):
             continue
-        apart = by_unit[0][name] - by_unit[1][name]
-        apart = apart[np.isfinite(apart)]
-        low, high = interval(drawn[0][name] - drawn[1][name], len(apart))
-        certain, why = judged(difference, low, high, apart, units)
+        parts = known_together(by_unit[0][name], by_unit[1][name])
+        low, high = interval(drawn[0][name] - drawn[1][name], len(parts[0]))
+        certain, why = judged(low, high, *parts, units)
         n_frames, n_recordings = counts.get(name) or counts[name.split(".")[0]]
         a_is_better = kind.improves(float(whole[1][name][0]), float(whole[0][name][0]))
         yield PairValue(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
@@ -112,10 +110,11 @@ def test_many_recordings_are_drawn_in_groups() -> None:
     assert units.speaks_for == "other recordings like these 5000"
 
 
-def judge(by_unit: list[float], units: Units) -> tuple[bool, str]:
-    values = np.array(by_unit)
-    drawn = drawn_weights(len(values), 2000) @ values / len(values)
-    return judged(float(values.mean()), *interval(drawn, len(values)), values, units)
+def judge(ahead: list[float], units: Units, figure: float = 1.0) -> tuple[bool, str]:
+    """One with that figure everywhere against one that is ``ahead`` in each unit."""
+    first, second = figure + np.array(ahead), np.full(len(ahead), figure)
+    drawn = drawn_weights(len(ahead), 2000) @ (first - second) / len(ahead)
+    return judged(*interval(drawn, len(ahead)), first, second, units)
 
 
 def blocks(count: int, independent: int) -> Units:
@@ -132,7 +131,7 @@ def test_a_difference_is_certain_over_recordings_or_enough_time() -> None:
     assert judge(clear, blocks(10, ENOUGH_BLOCKS))[1].startswith("certain for this recording only")
     certain, why = judge(clear, blocks(10, 2))
     assert not certain
-    assert "only 2 times 5 s: record 5 places or more" in why
+    assert "10 blocks of 5 s would be needed, or better 5 recordings" in why
 
 
 def test_a_difference_is_not_certain_where_it_is_not() -> None:
@@ -141,15 +140,18 @@ def test_a_difference_is_not_certain_where_it_is_not() -> None:
     assert "includes no difference" in why
     assert judge([0.1, 0.2], blocks(2, 0))[1] == "not certain: 2 blocks of time are too few to tell"
     assert judge([0.0] * 6, recordings(6)) == (
-        False, "no difference: every frame has the same figure",
-    )  # fmt: skip
-    assert math.copysign(1, -0.0) < 0
+        False,
+        "no difference: every part of the data gives the same figure",
+    )
 
 
-def test_a_short_walk_convinces_only_where_every_block_shows_it_clearly() -> None:
-    assert not judge([0.1, 0.02, 0.09, 0.1], blocks(4, 0))[0]
-    certain, why = judge([0.1, 0.08, 0.09, 0.1], blocks(4, 0))
+def test_a_short_walk_convinces_only_where_every_block_is_overwhelming() -> None:
+    clear = [0.1, 0.08, 0.09, 0.1]
+    assert not judge(clear, blocks(4, 0))[0]
+    certain, why = judge(clear, blocks(4, 0), figure=0.15)
     assert certain
     assert "for this recording only" in why
-    assert "each shows it clearly" in why
-    assert not judge([0.1, 0.1, 0.1], blocks(3, 0))[0]
+    assert why.endswith("and by half or more in each")
+    assert judge([-each for each in clear], blocks(4, 0), figure=0.2)[0]
+    assert not judge([0.1, 0.02, 0.09, 0.1], blocks(4, 0), figure=0.15)[0]
+    assert not judge(clear[:3], blocks(3, 0), figure=0.15)[0]
