@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
+from dense_perception.core.storage import scratch_folder
 from dense_perception.imaging.messages import stamp_fields
 from dense_perception.imaging.transforms import Transform
 
@@ -43,14 +44,13 @@ class CameraBag:
         if path.exists():
             raise InputError(f"{path} exists: move it away or choose another folder")
         self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._stack = ExitStack()
         # The folder names the file in it, so the unfinished one has the final name elsewhere.
-        self._scratch = path.with_name(f".{path.name}.partial")
-        shutil.rmtree(self._scratch, ignore_errors=True)
-        self._scratch.mkdir(parents=True)
+        scratch = self._stack.enter_context(scratch_folder(path.parent, f".{path.name}-"))
+        self._unfinished = scratch / path.name
         self._store: Any = get_typestore(Stores.ROS2_HUMBLE)
-        self._writer: Any = Writer(
-            self._scratch / path.name, version=8, storage_plugin=StoragePlugin.MCAP
-        )
+        self._writer: Any = Writer(self._unfinished, version=8, storage_plugin=StoragePlugin.MCAP)
         self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
         self._writer.open()
         self._connections: dict[str, Any] = {}
@@ -64,10 +64,10 @@ class CameraBag:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._writer.close()
-        if kind is None:
-            os.replace(self._scratch / self.path.name, self.path)
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        with self._stack:
+            self._writer.close()
+            if kind is None:
+                os.replace(self._unfinished, self.path)
 
     def picture(self, topic: str, time_ns: int, frame_id: str, jpeg: bytes) -> None:
         """A JPEG of RGB colours."""

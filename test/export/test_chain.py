@@ -18,6 +18,7 @@ from dense_perception import cli
 from dense_perception.backends.nvidia.build import TensorRtOptions, build_engine
 from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import CheckpointSource, InputSpec
+from dense_perception.core.difference import Difference
 from dense_perception.core.errors import ArtefactError, CardError, ModelNotFoundError
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.registry import checkpoint_path, exported_dir, find_model
@@ -269,3 +270,9 @@ def test_own_weights_of_a_published_network_need_one_command(
     # The published card is what it was, and still asks for its own weights.
     with pytest.raises(ModelNotFoundError, match=f"dense-perception fetch {card.name}"):
         find_model(card.name)
+
+
+def test_a_difference_without_a_measure_allows_nothing_more() -> None:
+    """One value all over has no range; the card must stay readable, and as strict as before."""
+    seen = [Difference(0.04, 0.004), Difference(float("inf"), float("inf"))]
+    assert package.allowed(seen, "int8") == package.allowed(seen[:1], "int8")
