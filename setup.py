@@ -38,6 +38,8 @@ TEST = [
     "efficientnet-lite-pytorch==0.1.0",
     "h5py>=3.8",
     "webdataset>=0.2.86",
+    "Jinja2>=3.1",
+    "matplotlib>=3.6",
 ]
 
 setup(
@@ -47,7 +49,7 @@ setup(
     author="dense_perception maintainers",
     license="Apache-2.0",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["demo/*"]},
+    package_data={PACKAGE: ["demo/*", "evaluation/page/templates/*"]},
     python_requires=">=3.10",
     install_requires=[
         "setuptools>=64",
@@ -64,6 +66,7 @@ setup(
         "tensorrt_rtx": ["tensorrt-rtx-cu13-libs>=1.7", "tensorrt-rtx-cu13-bindings>=1.7"],
         "video": ["av>=14"],
         "datasets": ["h5py>=3.8", "scipy>=1.10"],
+        "report": ["Jinja2>=3.1", "matplotlib>=3.6"],
         "fetch": ["pooch>=1.8", "requests>=2.28"],
         "export": ["torch>=2.13", "onnx>=1.17", "onnxscript>=0.7", "safetensors>=0.4"],
         "train": [

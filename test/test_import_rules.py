@@ -51,6 +51,8 @@ ONLY_IN = {
     "transformers": {"nets"},
     "lightning_fabric": {"training.engine"},
     "tensorboard": {"training.curves"},
+    "matplotlib": {"evaluation.page.charts"},
+    "jinja2": {"evaluation.page.write"},
 }
 # What each room may need at import time; everything else must be imported late.
 NEEDED = {
@@ -66,6 +68,7 @@ NEEDED = {
 OPTIONAL = {
     "cv2", "tqdm", "torch", "onnx", "onnxruntime", "openvino", "rclpy", "rosbags", "transformers",
     "mujoco", "trimesh", "PIL", "vizdoom", "numba", "onnxscript", "fast_simplification",
+    "jinja2", "matplotlib",
 }  # fmt: skip
 
 

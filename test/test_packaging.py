@@ -27,6 +27,8 @@ KEYS = {
     "cv2": "python3-opencv",
     "yaml": "python3-yaml",
     "tqdm": "python3-tqdm",
+    "jinja2": "python3-jinja2",
+    "matplotlib": "python3-matplotlib",
     "onnxruntime": "python3-onnxruntime-pip",
     "rosbags": "python3-rosbags-pip",
 }
@@ -37,6 +39,8 @@ EXTRAS = {
     "av": ("av", "video"),
     "h5py": ("h5py", "datasets"),
     "scipy": ("scipy", "datasets"),
+    "jinja2": ("Jinja2", "report"),
+    "matplotlib": ("matplotlib", "report"),
     "pooch": ("pooch", "fetch"),
     "requests": ("requests", "fetch"),
     "torch": ("torch", "export"),
@@ -60,6 +64,7 @@ FOREIGN = {
     "foxglove_msgs": "who publishes these videos has it installed",
     "ffmpeg_image_transport_msgs": "who publishes these videos has it installed",
     "lz4": "rosbags needs it itself",
+    "markupsafe": "Jinja2 needs it itself",
     "backports": "rosbags needs backports.zstd itself",
     "compression": "Python 3.14's own, in place of backports.zstd",
 }

@@ -1,0 +1,153 @@
+"""How numbers, figures and intervals read on the page."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+
+from dense_perception.evaluation.figures import IOU, figure
+
+NONE = "\N{EN DASH}"
+_MINUS = "\N{MINUS SIGN}"
+_MEASURES = {
+    "absrel": "AbsRel",
+    "sqrel": "SqRel",
+    "rmse": "RMSE",
+    "rmselog": "RMSElog",
+    "log10": "log10",
+    "silog": "SILog",
+    "d1": "d1",
+    "d2": "d2",
+    "d3": "d3",
+    "mean_deg": "Mean angle",
+    "median_deg": "Median angle",
+    "within_11": "Within 11.25°",
+    "within_22": "Within 22.5°",
+    "within_30": "Within 30°",
+    "l1": "Mean absolute error",
+    "miou": "Mean IoU",
+    "accuracy": "Pixel accuracy",
+    "ece": "Calibration error (ECE)",
+    "scale": "Scale",
+    "coverage": "Coverage",
+    "f1": "Boundary F-score",
+    "within_4px": "Steps made within 4 px",
+    "scale_jitter": "Scale jitter",
+    "flicker": "Flicker",
+}
+_GROUPS = {
+    "depth.metric": "Metric depth, as answered",
+    "depth.scaled": "Depth, scaled by the medians",
+    "depth.aligned": "Depth, best scale and shift",
+    "depth.normals": "Normals of the depth",
+    "depth": "Depth, other",
+    "normals": "Normals",
+    "labels": "Labels",
+    "confidence": "Confidence of the labels",
+    "temporal": "From frame to frame",
+}
+_SHORT = {
+    "depth.metric": "metric depth",
+    "depth.scaled": "scaled depth",
+    "depth.aligned": "aligned depth",
+    "depth.normals": "normals of the depth",
+    "temporal": "from frame to frame",
+}
+_HINTS = {
+    "d1": "share within 25 %",
+    "d2": "share within 56 %",
+    "d3": "share within 95 %",
+    "scale": "prediction / truth",
+}
+
+
+def group_of(name: str) -> str:
+    """The heading that a figure stands under."""
+    parts = name.split("@")[0].split(".")
+    for length in (2, 1):
+        if title := _GROUPS.get(".".join(parts[:length])):
+            return title
+    return parts[0].capitalize()
+
+
+def measure_of(name: str) -> str:
+    """What is measured, without what it is measured of: ``AbsRel``."""
+    if name.startswith(IOU):
+        return f"IoU of {name.removeprefix(IOU)}"
+    last = name.split("@")[0].rpartition(".")[2]
+    return _MEASURES.get(last, last)
+
+
+def title_of(name: str) -> str:
+    """A figure in full: ``AbsRel, metric depth``."""
+    base = name.split("@")[0]
+    return measure_of(name) if base.startswith(IOU) else f"{measure_of(base)}, {subject_of(base)}"
+
+
+def subject_of(name: str) -> str:
+    """What a figure is measured of: ``metric depth``."""
+    prefix = name.split("@")[0].rpartition(".")[0]
+    return _SHORT.get(prefix, prefix.split(".")[0])
+
+
+def hint_of(name: str) -> str:
+    """What a measure is, in few words, where its name does not say; or empty."""
+    return _HINTS.get(name.split("@")[0].rpartition(".")[2], "")
+
+
+def direction_of(name: str) -> str:
+    """Which values are good, with the unit: ``m, lower is better``."""
+    known = figure(name)
+    better = {
+        "lower": "lower is better",
+        "higher": "higher is better",
+        "one": "1 is right",
+    }[known.better]
+    return f"{known.unit}, {better}" if known.unit else better
+
+
+def number(value: float | None, name: str = "") -> str:
+    """A figure's value at the digits that matter; a dash for none."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    digits = _digits(name)
+    text = f"{value:.{digits}f}"
+    if value and not float(text):
+        text = f"{value:.1g}"
+    elif abs(value) >= 10_000:
+        text = f"{value:.3g}"
+    return text.replace("-", _MINUS)
+
+
+def signed(value: float | None, name: str = "") -> str:
+    """A difference, with its sign."""
+    text = number(value, name)
+    return f"+{text}" if value is not None and math.isfinite(value) and value > 0 else text
+
+
+def interval(low: float | None, high: float | None, name: str = "") -> str:
+    """``[0.004, 0.020]``; empty where there is none."""
+    if low is None or high is None:
+        return ""
+    return f"[{number(low, name)}, {number(high, name)}]"
+
+
+def moment(text: str) -> str:
+    """``27 November 2026, 02:30 UTC`` of an ISO time; another text as it is."""
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    zone = f" {when.tzname()}" if when.tzinfo else ""
+    return f"{when.day} {when:%B %Y, %H:%M}{zone}"
+
+
+def counted(count: float, thing: str) -> str:
+    """``1 frame``, ``1,024 frames``."""
+    return f"{count:,.0f} {thing}{'' if count == 1 else 's'}"
+
+
+def _digits(name: str) -> int:
+    if not name:
+        return 3
+    return 1 if figure(name).unit == "deg" or name.endswith(".silog") else 3
