@@ -21,12 +21,14 @@ from dense_perception.evaluation.assemble import (
     write_frames,
 )
 from dense_perception.evaluation.contestants import RunOptions, resolve
-from dense_perception.evaluation.document import VERSION, FigureValue, Method, Report
+from dense_perception.evaluation.document import VERSION, Report
 from dense_perception.evaluation.gates import failures, read_gate
 from dense_perception.evaluation.record import record
 from dense_perception.evaluation.run import DEFAULT_MAX_M, Outcome, Plan, make_plan, run
+from dense_perception.evaluation.score_table import ScoreTable
 from dense_perception.evaluation.shown import show_frames
 from dense_perception.evaluation.sources import name_sources
+from dense_perception.evaluation.statistics import summarise
 from dense_perception.evaluation.truth import TruthOptions
 from dense_perception.evaluation.workers import Workers
 from dense_perception.metrics.protocols import Protocol
@@ -120,12 +122,16 @@ def _recorded(request: Request, plan: Plan, folder: Path, progress: bool) -> lis
 
 def _report(request: Request, outcome: Outcome, folder: Path, recorded: Sequence[str]) -> Report:
     data, contestants = data_rows(outcome), contestant_rows(outcome)
-    scored = [row for row in contestants if row["kind"] != "baseline" and row["frames"]]
     problems = [*problems_of(data, contestants), *recorded]
-    figures = _figures(outcome)
-    if not scored or not any(figures.get(row["name"]) for row in scored):
+    table = ScoreTable(outcome.all_scores())
+    judged = [row["name"] for row in contestants if row["kind"] != "baseline"]
+    if not set(judged) & set(table.contestants):
         raise InputError(f"nothing could be compared: {'; '.join(problems) or 'no frame'}")
-    shown = [] if request.out is None else show_frames(outcome, folder)
+    names = [row["name"] for row in contestants if row["name"] in table.contestants]
+    found = summarise(table, outcome.classes(), names)
+    protocols = {source.protocol for source in outcome.plan.sources}
+    protocol = protocols.pop() if len(protocols) == 1 else None
+    limit_m = None if protocol is None else protocol.max_m
     return Report(
         version=VERSION,
         command=list(request.command),
@@ -134,40 +140,19 @@ def _report(request: Request, outcome: Outcome, folder: Path, recorded: Sequence
         machine=machine(),
         data=data,
         contestants=contestants,
-        method=Method(
-            unit="none", units=0, resamples=0, seed=0, level=0.95, speaks_for="", crop=None,
-            max_depth_m=request.max_depth_m,
-        ),
-        figures=figures,
-        slices={},
-        pairs=[],
-        curves={},
-        per_class={},
+        method=found.method(None if protocol is None else protocol.crop, limit_m),
+        figures={**{row["name"]: {} for row in contestants}, **found.figures},
+        slices=found.slices,
+        pairs=found.pairs,
+        curves=found.curves,
+        per_class=found.per_class,
         verdict=[],
         changes=[],
         compared_with=None,
-        frames_shown=shown,
+        frames_shown=[] if request.out is None else show_frames(outcome, folder),
         problems=problems,
-        units={},
-    )  # fmt: skip
-
-
-def _figures(outcome: Outcome) -> dict[str, dict[str, FigureValue]]:
-    found: dict[str, dict[str, FigureValue]] = {}
-    for entry in outcome.plan.entries:
-        sums: dict[str, list[float]] = {}
-        for score in outcome.scores(entry.name):
-            for name, value in score.values.items():
-                pair = sums.setdefault(name, [0.0, 0.0])
-                pair[0] += value
-                pair[1] += 1
-        found[entry.name] = {
-            name: FigureValue(
-                value=total / count, low=None, high=None, n_frames=int(count), n_recordings=1
-            )
-            for name, (total, count) in sums.items()
-        }
-    return found
+        units=found.unit_sums,
+    )
 
 
 def _write(report: Report, outcome: Outcome, folder: Path) -> None:

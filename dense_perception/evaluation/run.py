@@ -68,6 +68,22 @@ class Outcome:
         for path in self.files[name]:
             yield from PartScores.read_scores(path)
 
+    def all_scores(self) -> Iterator[FrameScore]:
+        """Those of every contestant."""
+        for entry in self.plan.entries:
+            yield from self.scores(entry.name)
+
+    def classes(self) -> tuple[str, ...]:
+        """The names of the labels' classes from 0: of the data, else of a contestant."""
+        given = [source.classes for source in self.plan.sources]
+        given += [entry.classes for entry in self.plan.entries]
+        known = next((classes for classes in given if classes), ())
+        if known:
+            return known
+        counts = (score.confusion or {} for score in self.all_scores())
+        most = max((max(pair) for each in counts for pair in each), default=-1)
+        return tuple(f"class {number}" for number in range(most + 1))
+
     def parts(self, name: str) -> Iterator[tuple[SourceData, PartScores]]:
         """What came of each part besides scores, for a contestant."""
         paths = iter(self.files[name])

@@ -1,0 +1,253 @@
+"""Whole evaluations: recordings with known answers through contestants to a report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dense_perception import cli
+from dense_perception.evaluation import bag_truth, run
+from dense_perception.evaluation.contestants import RunOptions
+from dense_perception.evaluation.request import Request, evaluate
+from dense_perception.evaluation.sources import name_sources, open_source
+from dense_perception.evaluation.truth import TruthOptions
+from dense_perception.media.bag_reader import BagReader
+from test.support import recordings as bags
+from test.support.artefacts import red_depth, write_red_artefact
+
+FOCAL, COUNT = 64.0, 20
+STEP_NS = 100_000_000
+RUN = RunOptions(backend="onnxruntime", threads=1)
+TRUTH = "/cam/depth/image_raw"
+OTHER = "/other/depth"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(bag_truth, "PART_FRAMES", 8)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    path = tmp_path / "red_depth.onnx"
+    write_red_artefact(path)
+    return str(path)
+
+
+def walk(
+    folder: Path,
+    seed: int = 0,
+    *,
+    truth: float = 1.0,
+    other: float | None = None,
+    calibrated: bool = True,
+    depth: bool = True,
+    storage: str = "mcap",
+) -> Path:
+    """A bag in which ``truth`` times the model's answer is true, and ``other`` times that is what
+    another system said."""
+    messages: list[tuple[str, int, Any]] = []
+    rng = np.random.default_rng(seed)
+    for index in range(COUNT):
+        stamp = (index + 1) * STEP_NS
+        rgb = rng.integers(0, 256, (48, 64, 3), np.uint8)
+        true_m = (truth * red_depth(rgb, FOCAL)).astype(np.float32)
+        if calibrated:
+            info = bags.camera_info(64, 48, FOCAL, stamp, d=np.zeros(5))
+            messages.append(("/cam/color/camera_info", stamp, info))
+        messages.append(("/cam/color/image_raw", stamp, bags.image(rgb, "rgb8", stamp)))
+        if depth:
+            messages.append((TRUTH, stamp + 1, bags.image(true_m, "32FC1", stamp)))
+        if other is not None:
+            said_m = np.float32(other) * true_m
+            messages.append((OTHER, stamp + 2, bags.image(said_m, "32FC1", stamp)))
+    return bags.write_bag(folder, messages, storage=storage)
+
+
+def values(report: Any, contestant: str) -> dict[str, float]:
+    return {name: each["value"] for name, each in report["figures"][contestant].items()}
+
+
+def test_models_topics_and_baselines_are_compared(tmp_path: Path, model: str) -> None:
+    bag = walk(tmp_path / "bag", other=1.1)
+    out = tmp_path / "out"
+    request = Request((model, f"topic:{OTHER}"), (str(bag),), RUN, out=out)
+    report = evaluate(request).report
+    assert report == json.loads((out / "report.json").read_text())
+    own, other = values(report, "red_depth fp32"), values(report, OTHER)
+    assert own["depth.metric.absrel"] < 1e-5
+    assert own["depth.metric.d1"] == own["depth.coverage"] == 1
+    assert other["depth.metric.absrel"] == pytest.approx(0.1, abs=1e-5)
+    assert other["depth.scale"] == pytest.approx(1.1, abs=1e-5)
+    assert other["temporal.scale_jitter"] < 1e-4
+    for baseline in ("row prior", "constant"):
+        # Red is noise: neither its row nor its mean says anything about it.
+        assert values(report, baseline)["depth.aligned.absrel"] > 0.2
+    (data,) = report["data"]
+    assert (data["frames"], data["scored"], data["skipped"]) == (COUNT, COUNT, [])
+    kinds = {each["name"]: each["kind"] for each in report["contestants"]}
+    assert kinds[OTHER] == "topic"
+    assert kinds["red_depth fp32"] == "artefact"
+    rows = (out / "frames.csv").read_text().splitlines()
+    assert len(rows) == 1 + 4 * COUNT
+    shown = {(each["contestant"], each["rank"]) for each in report["frames_shown"]}
+    assert {(OTHER, "worst"), (OTHER, "median"), (OTHER, "best")} <= shown
+    for each in report["frames_shown"]:
+        assert all((out / path).is_file() for path in each["panels"].values())
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_parts_of_a_bag_are_the_whole_bag(tmp_path: Path, storage: str) -> None:
+    bag = walk(tmp_path / "bag", storage=storage)
+    (name,) = name_sources([str(bag)])
+    source = open_source(name, TruthOptions())
+    parts = source.parts()
+    assert len(parts) == 3
+    assert sum(part.frames for part in parts) == COUNT
+    # In another order than they were recorded: each part is read by itself.
+    stamps = {p.number: [f.frame.stamp_ns for f in source.frames(p)] for p in reversed(parts)}
+    found = [stamp for number in sorted(stamps) for stamp in stamps[number]]
+    assert found == [(index + 1) * STEP_NS for index in range(COUNT)]
+    source.close()
+
+
+def lines(folder: Path) -> dict[str, list[str]]:
+    """The scores of a run by file, without what was measured."""
+    return {
+        str(path.relative_to(folder)): path.read_text().splitlines()[:-1]
+        for path in sorted(folder.rglob("*.jsonl"))
+    }
+
+
+def judged(report: Any) -> dict[str, Any]:
+    """A report without when it was made and what it cost."""
+    free = ("created", "command", "contestants", "frames_shown")
+    return {key: value for key, value in report.items() if key not in free}
+
+
+def test_workers_and_interruptions_change_nothing(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = (str(walk(tmp_path / "one")), str(walk(tmp_path / "two", 1, truth=1.2)))
+    request = Request((model,), sources, RUN)
+    whole = evaluate(replaced(request, out=tmp_path / "a")).report
+    parallel = evaluate(replaced(request, out=tmp_path / "b", workers=2)).report
+    assert judged(parallel) == judged(whole)
+    assert lines(tmp_path / "b") == lines(tmp_path / "a")
+
+    def stopping(jobs: Any, workers: Any) -> Any:
+        for number, each in enumerate(run_jobs(jobs, workers)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield each
+
+    run_jobs = run.run_jobs
+    monkeypatch.setattr(run, "run_jobs", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(replaced(request, out=tmp_path / "c"))
+    begun = lines(tmp_path / "c")
+    assert 0 < len(begun) < len(lines(tmp_path / "a"))
+    done: list[Any] = []
+
+    def counting(jobs: Any, workers: Any) -> Any:
+        done.extend(jobs)
+        return run_jobs(jobs, workers)
+
+    monkeypatch.setattr(run, "run_jobs", counting)
+    resumed = evaluate(replaced(request, out=tmp_path / "c")).report
+    assert judged(resumed) == judged(whole)
+    assert len(done) == 6 - 2
+    # Nothing is left to do: the same report from what is there.
+    assert judged(evaluate(replaced(request, out=tmp_path / "c")).report) == judged(whole)
+    assert len(done) == 6 - 2
+
+
+def replaced(request: Request, **changes: Any) -> Request:
+    return Request(**{**request.__dict__, **changes})
+
+
+def test_what_is_broken_is_named_and_the_rest_goes_on(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, cut = walk(tmp_path / "whole"), walk(tmp_path / "cut")
+    file = bags.storage_file(cut)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    dark, empty = walk(tmp_path / "dark", depth=False), tmp_path / "empty.mcap"
+    empty.write_bytes(b"")
+    words = ["evaluate", model, "--backend", "onnxruntime", "--threads", "1", "--json", "--data"]
+    assert cli.main([*words, *map(str, (whole, cut, dark, empty))]) == 1
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    scored = {each["name"]: each["scored"] for each in report["data"]}
+    assert scored["whole"] == COUNT
+    assert 0 < scored["cut"] < COUNT
+    assert scored["dark"] == scored["empty"] == 0
+    assert "cut: cut.mcap is cut off or damaged" in said.err
+    assert "dark: dark has images on /cam/color/image_raw and no truth beside them" in said.err
+    assert "empty: " in said.err
+    assert cli.main([*words, str(dark)]) == 2
+    assert "name a topic with --depth-topic" in capsys.readouterr().err
+
+
+def test_depth_without_calibration_is_compared_and_said(tmp_path: Path, model: str) -> None:
+    bag = walk(tmp_path / "bag", calibrated=False)
+    report = evaluate(Request((model,), (str(bag),), RUN)).report
+    assert any("has no camera_info" in problem for problem in report["problems"])
+    assert values(report, "red_depth fp32")["depth.aligned.absrel"] < 1e-4
+    assert "depth.normals.mean_deg" not in report["figures"]["red_depth fp32"]
+
+
+def test_stamps_that_do_not_overlap_are_named(tmp_path: Path, model: str) -> None:
+    bag = walk(tmp_path / "bag", other=1.0)
+    request = Request(
+        (model,), (str(bag),), RUN, TruthOptions(depth_topic=TRUTH, tolerance_ms=0.0)
+    )
+    assert evaluate(request).report["data"][0]["scored"] == COUNT  # stamps are equal here
+    late = []
+    for index in range(3):
+        stamp = (index + 1) * STEP_NS
+        rgb = np.zeros((48, 64, 3), np.uint8)
+        late.append(("/cam/color/image_raw", stamp, bags.image(rgb, "rgb8", stamp)))
+        depth = np.ones((48, 64), np.float32)
+        late.append((TRUTH, stamp + 1, bags.image(depth, "32FC1", stamp + 40_000_000)))
+    with pytest.raises(Exception, match="raise --tolerance-ms"):
+        evaluate(Request((model,), (str(bags.write_bag(tmp_path / "late", late)),), RUN))
+
+
+def test_conditions_fail_a_build(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = walk(tmp_path / "bag", truth=1.25)  # absrel is 0.2, as is what must be beaten
+    words = ["evaluate", model, "--backend", "onnxruntime", "--threads", "1", "--data", str(bag)]
+    out = ["--out", str(tmp_path / "out")]
+    assert cli.main([*words, *out, "--fail-if", "depth.metric.absrel > 0.21"]) == 0
+    assert cli.main([*words, *out, "--fail-if", "depth.metric.absrel > 0.19"]) == 3
+    assert "depth.metric.absrel of red_depth fp32 is 0.2" in capsys.readouterr().err
+    assert cli.main([*words, *out, "--fail-if", "depth.absrel > 1"]) == 2
+    assert "did you mean" in capsys.readouterr().err
+    assert cli.main([*words, *out, "--fail-if", "labels.miou < 0.5"]) == 2
+    assert "no contestant has this figure" in capsys.readouterr().err
+
+
+def test_result_bags_have_the_original_stamps(tmp_path: Path, model: str) -> None:
+    bag, out = walk(tmp_path / "bag"), tmp_path / "out"
+    truth = TruthOptions(limit=3)
+    evaluate(Request((model,), (str(bag),), RUN, truth, out=out, record=True))
+    with BagReader(out / "recordings" / "bag") as reader:
+        counts = {topic.name: topic.count for topic in reader.topics}
+        assert counts["/truth/depth"] == counts["/red_depth_fp32/depth"] == 3
+        assert {"/image/compressed", "/camera_info", "/red_depth_fp32/depth/error"} <= set(counts)
+        stamps = [
+            reader.deserialize(message).header.stamp
+            for message in reader.messages(["/red_depth_fp32/depth"])
+        ]
+    assert [s.sec * 10**9 + s.nanosec for s in stamps] == [STEP_NS, 2 * STEP_NS, 3 * STEP_NS]
+    layout = json.loads((out / "recordings" / "evaluation_foxglove.json").read_text())
+    shown = {each["imageMode"]["imageTopic"] for each in layout["configById"].values()}
+    assert shown <= set(counts)
+    assert "/red_depth_fp32/depth/error" in shown
