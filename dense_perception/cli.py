@@ -1,7 +1,8 @@
 """``dense-perception VERB``: finds the verb's module, and turns errors into one line and a code.
 
 Exit codes: 0 all is well; 1 done, but something on the way could not be read or a promise of a
-benchmark was not kept; 2 it could not be done; 130 interrupted.
+benchmark was not kept; 2 it could not be done; 3 a condition of ``evaluate --fail-if`` is true; 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ _EXTRAS = {
     "numba": "synthetic",
     "PIL": "synthetic",
     "h5py": "datasets",
+    "ray": "ray",
+    "rerun": "rerun",
     "scipy": "datasets",
     "transformers": "dev",
     "psutil": "dev",

@@ -53,6 +53,8 @@ ONLY_IN = {
     "tensorboard": {"training.curves"},
     "matplotlib": {"evaluation.page.charts"},
     "jinja2": {"evaluation.page.write"},
+    "ray": {"evaluation.workers"},
+    "rerun": {"evaluation.record"},
 }
 # What each room may need at import time; everything else must be imported late.
 NEEDED = {
@@ -68,7 +70,7 @@ NEEDED = {
 OPTIONAL = {
     "cv2", "tqdm", "torch", "onnx", "onnxruntime", "openvino", "rclpy", "rosbags", "transformers",
     "mujoco", "trimesh", "PIL", "vizdoom", "numba", "onnxscript", "fast_simplification",
-    "jinja2", "matplotlib",
+    "jinja2", "matplotlib", "ray", "rerun",
 }  # fmt: skip
 
 

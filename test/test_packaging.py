@@ -41,6 +41,8 @@ EXTRAS = {
     "scipy": ("scipy", "datasets"),
     "jinja2": ("Jinja2", "report"),
     "matplotlib": ("matplotlib", "report"),
+    "ray": ("ray", "ray"),
+    "rerun": ("rerun-sdk", "rerun"),
     "pooch": ("pooch", "fetch"),
     "requests": ("requests", "fetch"),
     "torch": ("torch", "export"),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dense_perception.commands.arguments import (
     add_camera_matrix,
@@ -13,13 +11,8 @@ from dense_perception.commands.arguments import (
     add_model_options,
     add_reading,
     at_least_one,
-    model_options,
 )
-from dense_perception.commands.output import complain, print_problems, show
 from dense_perception.core.errors import InputError
-
-if TYPE_CHECKING:
-    from dense_perception.evaluation.request import Request
 
 HELP = "Compare models with recordings, annotated pictures, corpora or data sets; write a report."
 EXAMPLES = """\
@@ -47,7 +40,6 @@ predicted, `aligned` after the best scale and shift in inverse depth of each fra
 knowing the pixel row alone (each row's mean over this bag), aligned: what to beat. Depth of --bag
 must then be aligned with (seen from) the colour camera.
 """
-_CONDITION = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +103,9 @@ def main(options: argparse.Namespace) -> int:
     if not any(given):
         raise InputError("no truth is given: name it with --data, --bag, or --images and --labels")
     if _is_report(options) or sum(given) > 1:
-        return _report(options)
+        from dense_perception.commands.evaluate_report import report
+
+        return report(options)
     from dense_perception.commands import evaluate_one
 
     if options.data:
@@ -134,57 +128,4 @@ def _is_report(options: argparse.Namespace) -> bool:
         or len(data) > 1
         or options.model[0].startswith((TOPIC, NETWORK))
         or (len(data) == 1 and user_path(data[0]).exists() and is_bag(user_path(data[0])))
-    )
-
-
-def _report(options: argparse.Namespace) -> int:
-    from dense_perception.evaluation.request import evaluate
-    from dense_perception.evaluation.table import report_table
-
-    done = evaluate(_request(options), progress=True)
-    print_problems(done.report["problems"])
-    show(done.report, report_table, options.json)
-    for text in done.failed:
-        complain(f"dense-perception: --fail-if: {text}")
-    return _CONDITION if done.failed else int(bool(done.report["problems"]))
-
-
-def _request(options: argparse.Namespace) -> Request:
-    from dense_perception.evaluation.contestants import RunOptions
-    from dense_perception.evaluation.request import Request
-    from dense_perception.evaluation.truth import TruthOptions
-
-    pictures = [] if options.images is None else [f"pictures:{options.images}:{options.labels}"]
-    bags = [] if options.bag is None else [str(options.bag)]
-    return Request(
-        models=tuple(options.model),
-        data=(*bags, *pictures, *options.data),
-        run=RunOptions(
-            **model_options(options),
-            hfov_deg=options.hfov,
-            weights=options.weights,
-            multi_scale=options.multi_scale,
-            flip=options.flip,
-        ),
-        truth=TruthOptions(
-            topic=options.topic,
-            depth_topic=options.depth_topic,
-            points=tuple(options.points_topic),
-            label_topic=options.label_topic,
-            tolerance_ms=options.tolerance_ms,
-            world=options.world,
-            hfov_deg=options.hfov,
-            limit=options.limit,
-            bits=options.bits,
-            matrix=options.camera_matrix,
-        ),
-        max_depth_m=options.max_depth,
-        crop=options.crop,
-        out=options.out,
-        compare=options.compare,
-        fail_if=tuple(options.fail_if),
-        record=options.record,
-        workers=options.workers,
-        ray=options.ray,
-        command=("dense-perception", *sys.argv[1:]),
     )

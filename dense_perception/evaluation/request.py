@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -60,10 +59,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Done:
-    """The report, and a sentence for each condition of ``fail_if`` that is true."""
+    """The report, a sentence for each condition of ``fail_if`` that is true, and what was not
+    written since an optional package is missing."""
 
     report: Report
     failed: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def evaluate(request: Request, *, progress: bool = False) -> Done:
@@ -87,8 +88,8 @@ def evaluate(request: Request, *, progress: bool = False) -> Done:
         except OSError as error:
             raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
         outcome = run(plan, folder, Workers(request.workers, request.ray), progress=progress)
-        recorded = _recorded(request, plan, folder, progress)
-        report = _report(request, outcome, folder, recorded)
+        notes = _recorded(request, plan, folder, progress)
+        report = _report(request, outcome, folder)
         judged = {
             row["name"]: report["figures"][row["name"]]
             for row in report["contestants"]
@@ -97,7 +98,7 @@ def evaluate(request: Request, *, progress: bool = False) -> Done:
         failed = failures(gates, judged)
         if request.out is not None:
             _write(report, outcome, folder)
-    return Done(report, tuple(failed))
+    return Done(report, tuple(failed), tuple(notes))
 
 
 def _protocol(request: Request) -> Protocol | None:
@@ -120,9 +121,9 @@ def _recorded(request: Request, plan: Plan, folder: Path, progress: bool) -> lis
         raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
-def _report(request: Request, outcome: Outcome, folder: Path, recorded: Sequence[str]) -> Report:
+def _report(request: Request, outcome: Outcome, folder: Path) -> Report:
     data, contestants = data_rows(outcome), contestant_rows(outcome)
-    problems = [*problems_of(data, contestants), *recorded]
+    problems = problems_of(data, contestants)
     table = ScoreTable(outcome.all_scores())
     judged = [row["name"] for row in contestants if row["kind"] != "baseline"]
     if not set(judged) & set(table.contestants):

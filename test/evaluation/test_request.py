@@ -204,9 +204,7 @@ def test_depth_without_calibration_is_compared_and_said(tmp_path: Path, model: s
 
 def test_stamps_that_do_not_overlap_are_named(tmp_path: Path, model: str) -> None:
     bag = walk(tmp_path / "bag", other=1.0)
-    request = Request(
-        (model,), (str(bag),), RUN, TruthOptions(depth_topic=TRUTH, tolerance_ms=0.0)
-    )
+    request = Request((model,), (str(bag),), RUN, TruthOptions(depth_topic=TRUTH, tolerance_ms=0.0))
     assert evaluate(request).report["data"][0]["scored"] == COUNT  # stamps are equal here
     late = []
     for index in range(3):
