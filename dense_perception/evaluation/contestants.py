@@ -23,6 +23,7 @@ from dense_perception.core.storage import file_sha256, user_path
 from dense_perception.evaluation.baselines import CONSTANT, ROW_PRIOR, Prior, row_prior
 from dense_perception.evaluation.segmentation import first_label, network_labeller
 from dense_perception.evaluation.truth import TruthFrame
+from dense_perception.imaging.resize import network_input, restore_depth
 from dense_perception.runtime.perceiver import Perceiver
 
 TOPIC, NETWORK = "topic:", "network:"
@@ -241,17 +242,29 @@ class PublishedNetwork:
     """A published network in PyTorch, fed as its authors evaluate it."""
 
     def __init__(self, entry: Entry) -> None:
-        card, options = find_card(entry.text), entry.options
-        self._classes = entry.classes
-        self._label = network_labeller(
-            card, options.weights, multi_scale=options.multi_scale, flip=options.flip
-        )
+        self._card, self._classes = find_card(entry.text), entry.classes
+        options = entry.options
+        if "labels" in entry.gives:
+            self._label = network_labeller(
+                self._card, options.weights, multi_scale=options.multi_scale, flip=options.flip
+            )
+        else:
+            from dense_perception.nets.estimator import published_estimator
+
+            self._estimate = published_estimator(self._card, options.weights, flip=options.flip)
 
     def answer(self, truth: TruthFrame) -> Answer:
-        start = time.perf_counter()
-        labels_hw = self._label(truth.frame.rgb_hwc)
+        frame, start = truth.frame, time.perf_counter()
+        if self._card.segmentation is not None:
+            labels_hw = self._label(frame.rgb_hwc)
+            ms = (time.perf_counter() - start) * 1e3
+            return Answer(labels_hw=labels_hw, classes=self._classes, ms=ms)
+        assert self._card.depth is not None
+        spec = self._card.input
+        depth_hw = self._estimate(network_input(frame.rgb_hwc, spec))
+        restored_hw = restore_depth(depth_hw, frame.width, frame.height, spec.restore)
         ms = (time.perf_counter() - start) * 1e3
-        return Answer(labels_hw=labels_hw, classes=self._classes, ms=ms)
+        return Answer(DepthMap(restored_hw, self._card.depth.kind), ms=ms)
 
     def close(self) -> None:
         return
@@ -260,11 +273,8 @@ class PublishedNetwork:
 def _published(model: str, options: RunOptions) -> Entry:
     card = find_card(model)
     path = options.weights or checkpoint_path(card)
-    if card.segmentation is None:
-        raise InputError(
-            f"{card.name} gives no labels, and only networks that give some are run in PyTorch "
-            "here: export it and evaluate the exported model, which is fed the same"
-        )
+    if card.segmentation is None and options.multi_scale:
+        raise InputError(f"{card.name} gives depth: --multi-scale is for labels, leave it out")
     views = " ".join(
         word for word, on in (("multi-scale", options.multi_scale), ("flip", options.flip)) if on
     )
@@ -273,14 +283,14 @@ def _published(model: str, options: RunOptions) -> Entry:
         "checkpoint",
         card.name,
         options,
-        ("labels",),
-        tuple(card.segmentation.label_set.labels),
+        ("depth",) if card.segmentation is None else ("labels",),
+        () if card.segmentation is None else tuple(card.segmentation.label_set.labels),
         None if path is None else str(path),
         file_sha256(path) if path is not None and path.is_file() else None,
         "fp32",
         "pytorch",
         "cpu",
-        first_label=first_label(card),
+        first_label=1 if card.segmentation is None else first_label(card),
     )
 
 
