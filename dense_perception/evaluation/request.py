@@ -19,9 +19,11 @@ from dense_perception.evaluation.assemble import (
     versions,
     write_frames,
 )
+from dense_perception.evaluation.comparison import Evaluated, changes, read_report
 from dense_perception.evaluation.contestants import RunOptions, resolve
-from dense_perception.evaluation.document import VERSION, Report
+from dense_perception.evaluation.document import VERSION, Change, FigureValue, Report
 from dense_perception.evaluation.gates import failures, read_gate
+from dense_perception.evaluation.page.write import why_missing, write_page
 from dense_perception.evaluation.record import record
 from dense_perception.evaluation.run import DEFAULT_MAX_M, Outcome, Plan, make_plan, run
 from dense_perception.evaluation.score_table import ScoreTable
@@ -29,6 +31,7 @@ from dense_perception.evaluation.shown import show_frames
 from dense_perception.evaluation.sources import name_sources
 from dense_perception.evaluation.statistics import summarise
 from dense_perception.evaluation.truth import TruthOptions
+from dense_perception.evaluation.verdict import verdicts
 from dense_perception.evaluation.workers import Workers
 from dense_perception.metrics.protocols import Protocol
 
@@ -74,6 +77,7 @@ def evaluate(request: Request, *, progress: bool = False) -> Done:
         condition names no figure.
     """
     gates = tuple(read_gate(text) for text in request.fail_if)
+    before = None if request.compare is None else read_report(request.compare)
     entries = [resolve(text, request.run) for text in request.models]
     topics = tuple(entry.text for entry in entries if entry.kind == "topic")
     numbered = [entry.first_label for entry in entries if "labels" in entry.gives]
@@ -89,7 +93,7 @@ def evaluate(request: Request, *, progress: bool = False) -> Done:
             raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
         outcome = run(plan, folder, Workers(request.workers, request.ray), progress=progress)
         notes = _recorded(request, plan, folder, progress)
-        report = _report(request, outcome, folder)
+        report = _report(request, outcome, folder, before)
         judged = {
             row["name"]: report["figures"][row["name"]]
             for row in report["contestants"]
@@ -97,7 +101,7 @@ def evaluate(request: Request, *, progress: bool = False) -> Done:
         }
         failed = failures(gates, judged)
         if request.out is not None:
-            _write(report, outcome, folder)
+            notes += _write(report, outcome, folder)
     return Done(report, tuple(failed), tuple(notes))
 
 
@@ -121,7 +125,7 @@ def _recorded(request: Request, plan: Plan, folder: Path, progress: bool) -> lis
         raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
-def _report(request: Request, outcome: Outcome, folder: Path) -> Report:
+def _report(request: Request, outcome: Outcome, folder: Path, before: Report | None) -> Report:
     data, contestants = data_rows(outcome), contestant_rows(outcome)
     problems = problems_of(data, contestants)
     table = ScoreTable(outcome.all_scores())
@@ -133,6 +137,12 @@ def _report(request: Request, outcome: Outcome, folder: Path) -> Report:
     protocols = {source.protocol for source in outcome.plan.sources}
     protocol = protocols.pop() if len(protocols) == 1 else None
     limit_m = None if protocol is None else protocol.max_m
+    figures: dict[str, dict[str, FigureValue]] = {row["name"]: {} for row in contestants}
+    figures |= found.figures
+    changed: list[Change] = []
+    if before is not None:
+        after = Evaluated(contestants, found.figures, found.unit_sums)
+        changed = changes(before, after, found.units)
     return Report(
         version=VERSION,
         command=list(request.command),
@@ -142,26 +152,31 @@ def _report(request: Request, outcome: Outcome, folder: Path) -> Report:
         data=data,
         contestants=contestants,
         method=found.method(None if protocol is None else protocol.crop, limit_m),
-        figures={**{row["name"]: {} for row in contestants}, **found.figures},
+        figures=figures,
         slices=found.slices,
         pairs=found.pairs,
         curves=found.curves,
         per_class=found.per_class,
-        verdict=[],
-        changes=[],
-        compared_with=None,
+        verdict=verdicts(contestants, figures, found.pairs),
+        changes=changed,
+        compared_with=None if request.compare is None else str(request.compare),
         frames_shown=[] if request.out is None else show_frames(outcome, folder),
         problems=problems,
         units=found.unit_sums,
     )
 
 
-def _write(report: Report, outcome: Outcome, folder: Path) -> None:
-    """
+def _write(report: Report, outcome: Outcome, folder: Path) -> list[str]:
+    """Returns what could not be written for want of a package.
+
     :raises InputError: if the disk does not take it.
     """
     try:
         write_frames(outcome, folder)
         atomic_write_text(folder / REPORT_FILE, json_text(report, indent=1) + "\n")
+        missing = why_missing()
+        if not missing:
+            write_page(report, folder)
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
+    return [missing] if missing else []

@@ -26,6 +26,7 @@ _MAIN = (
     "temporal.flicker",
 )
 _WIDEST = 26
+_TIME = "own time [ms]"
 
 
 def report_table(report: Report) -> str:
@@ -41,16 +42,23 @@ def report_table(report: Report) -> str:
     lines += ["", f"{scored} frames of {len(report['data'])} recordings", ""]
     widths = [max(24, min(_WIDEST, len(name)) + 2) for name in names]
     heads = [_cut(name).rjust(width) for name, width in zip(names, widths, strict=True)]
-    lines.append(" " * 24 + "".join(heads))
+    rows = {name: f"{name} [{figure(name).unit}]" if figure(name).unit else name for name in shown}
+    left = 2 + max([len(_TIME), *map(len, rows.values())])
+    lines.append(" " * left + "".join(heads))
     for name in shown:
         cells = [_cell(report["figures"].get(each, {}).get(name)) for each in names]
         texts = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
-        unit = figure(name).unit
-        lines.append(f"{name + (f' [{unit}]' if unit else ''):24}" + "".join(texts))
+        lines.append(f"{rows[name]:{left}}" + "".join(texts))
+    for change in report["changes"]:
+        if change["verdict"] != "same":
+            lines.append(
+                f"{change['verdict']} than before: {change['contestant']} {change['figure']} "
+                f"{change['before']:.4g} -> {change['after']:.4g}"
+            )
     costs = [each["latency_ms"] for each in report["contestants"]]
     texts = ["-" if ms is None else f"{ms['median']:.1f}" for ms in costs]
     cells = [text.rjust(width) for text, width in zip(texts, widths, strict=True)]
-    lines.append(f"{'own time [ms]':24}" + "".join(cells))
+    lines.append(f"{_TIME:{left}}" + "".join(cells))
     lines += ["", report["method"]["speaks_for"]]
     return "\n".join(line.rstrip() for line in lines).strip("\n")
 

@@ -93,6 +93,8 @@ def test_models_topics_and_baselines_are_compared(tmp_path: Path, model: str) ->
     kinds = {each["name"]: each["kind"] for each in report["contestants"]}
     assert kinds[OTHER] == "topic"
     assert kinds["red_depth fp32"] == "artefact"
+    assert "red_depth fp32" in (out / "report.html").read_text()
+    assert report["verdict"]
     rows = (out / "frames.csv").read_text().splitlines()
     assert len(rows) == 1 + 4 * COUNT
     shown = {(each["contestant"], each["rank"]) for each in report["frames_shown"]}
@@ -230,6 +232,17 @@ def test_conditions_fail_a_build(
     assert "did you mean" in capsys.readouterr().err
     assert cli.main([*words, *out, "--fail-if", "labels.miou < 0.5"]) == 2
     assert "no contestant has this figure" in capsys.readouterr().err
+
+
+def test_an_earlier_report_is_compared_with(tmp_path: Path, model: str) -> None:
+    bag, out = walk(tmp_path / "bag"), tmp_path / "out"
+    before = evaluate(Request((model,), (str(bag),), RUN, out=out)).report
+    assert before["changes"] == []
+    again = Request((model,), (str(bag),), RUN, compare=out / "report.json")
+    after = evaluate(again).report
+    assert after["compared_with"] == str(out / "report.json")
+    assert {each["verdict"] for each in after["changes"]} == {"same"}
+    assert any(each["figure"] == "depth.metric.absrel" for each in after["changes"])
 
 
 def test_result_bags_have_the_original_stamps(tmp_path: Path, model: str) -> None:
