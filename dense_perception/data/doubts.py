@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -14,6 +15,8 @@ MILLIMETRES = 300.0
 _FLAT = 2.0  # levels of 255: a black, white or covered camera has noise below
 _ALIKE = 1.0  # levels: the noise of a camera that stands still is below
 _FACTOR = 300.0  # between frames' medians: metres among millimetres are 1000 apart
+# Models are wrong by a factor of 3 near by; units differ by 10 or more.
+_OTHER_UNIT = 7.0
 _MOST_DUPLICATES = 0.5
 _THUMBNAIL = (16, 12)
 # Whether depth fits its picture is judged on small maps of this many frames.
@@ -140,7 +143,7 @@ def doubts_of(evidence: Evidence) -> list[str]:
     say(evidence.above, f"{above}: the classes and the label images do not belong together")
     if evidence.labelled and len(evidence.void) == evidence.labelled:
         found.append("all labels are 0 (void): there is nothing to learn from them")
-    found += _units(evidence)
+    found += unit_doubts(evidence.medians_m, evidence.keys)
     copies = evidence.duplicates()
     if copies > _MOST_DUPLICATES * count and count > _ENOUGH:
         found.append(
@@ -157,25 +160,63 @@ def doubts_of(evidence: Evidence) -> list[str]:
     return found
 
 
-def _units(evidence: Evidence) -> list[str]:
-    medians = np.array([median for median in evidence.medians_m if median > 0])
+def median_depth_m(depth_m: np.ndarray) -> float:
+    """The median of (H, W) metres where there is some, of every fourth pixel; 0 without any."""
+    thinned = depth_m[::4, ::4]
+    known = thinned[np.isfinite(thinned) & (thinned > 0)]
+    return float(np.median(known)) if known.size else 0.0
+
+
+def unit_doubts(medians_m: Sequence[float], keys: Sequence[str]) -> list[str]:
+    """Whether depth can be in metres by its medians, one a frame (0 without depth); mostly empty.
+
+    :param keys: the names of these frames.
+    """
+    medians = np.array([median for median in medians_m if median > 0])
     if not len(medians):
         return []
     large = medians > MILLIMETRES
     if large.all():
         return [
-            f"the median depth is {np.median(medians):.0f}, expected metres: millimetres must be "
-            "divided by 1000 before they are written"
+            f"the median depth is {np.median(medians):.0f}, expected metres (16-bit images: "
+            "millimetres): millimetres must be divided by 1000 before they are written as metres"
         ]
     rest = np.median(medians[~large])
     if large.any() and np.median(medians[large]) > _FACTOR * rest:
-        key = evidence.keys[int(np.argmax(evidence.medians_m))]
+        key = keys[int(np.argmax(medians_m))]
         return [
             f"units are mixed: the median depth is over {MILLIMETRES:g} m in {int(large.sum())} "
             f"frames (the most in {key}) and about {rest:.2g} m in the others: some are in "
             "millimetres"
         ]
     return []
+
+
+def depth_ratio(answer_m: np.ndarray, true_m: np.ndarray) -> float:
+    """The median of an answer over that of the truth, where both have depth; NaN if nowhere.
+
+    (H, W) metres each, NaN where there is none.
+    """
+    both = np.isfinite(answer_m) & np.isfinite(true_m) & (answer_m > 0) & (true_m > 0)
+    if not both.any():
+        return float("nan")
+    return float(np.median(answer_m[both]) / np.median(true_m[both]))
+
+
+def scale_doubt(ratios: Sequence[float]) -> str:
+    """Whether true depth is in another unit than metric answers; mostly empty.
+
+    :param ratios: of each frame, the median of the answer's depth over that of the truth's.
+    """
+    logs = np.log10([ratio for ratio in ratios if 0 < ratio < np.inf])
+    if not len(logs) or abs(np.median(logs)) < np.log10(_OTHER_UNIT):
+        return ""
+    power = round(float(np.median(logs)))
+    factor = f"{10**power} times" if power > 0 else f"1/{10**-power} of"
+    return (
+        f"metric answers are about {factor} the true depth: is that in another unit? Expected "
+        "are metres (32FC1) or millimetres (16UC1, 16-bit PNG)"
+    )
 
 
 def _outlines(gray: np.ndarray, depth_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -21,6 +21,12 @@ from dense_perception.core.camera import (
 )
 from dense_perception.core.errors import BackendError, InputError
 from dense_perception.core.prediction import DepthKind
+from dense_perception.data.doubts import (
+    depth_ratio,
+    median_depth_m,
+    scale_doubt,
+    unit_doubts,
+)
 from dense_perception.imaging.messages import (
     ImageReader,
     message_depth_m,
@@ -300,8 +306,11 @@ def evaluate_pairs(
     )
     report = BagReport(source.topic, source.depth_topic)
     truths: list[np.ndarray] = []
+    medians_m: dict[str, float] = {}
+    ratios: list[float] = []
     empty = 0
     for pair in pairs:
+        medians_m[f"{pair.frame.stamp_ns} ns"] = median_depth_m(pair.true_m)
         true_m = np.where(pair.true_m <= max_depth_m, pair.true_m, np.float32(np.nan))
         if not np.isfinite(true_m).any():
             empty += 1
@@ -317,6 +326,8 @@ def evaluate_pairs(
         if prediction.depth.kind is DepthKind.RELATIVE_INVERSE:
             with np.errstate(divide="ignore"):
                 values_hw = 1 / values_hw
+        if prediction.depth.kind is DepthKind.METRIC:
+            ratios.append(depth_ratio(values_hw, true_m))
         metrics = evaluate(values_hw, true_m)
         if prediction.depth.kind is not DepthKind.METRIC:
             metrics = {k: v for k, v in metrics.items() if k.startswith("aligned_")}
@@ -327,6 +338,10 @@ def evaluate_pairs(
     if len({true_m.shape for true_m in truths}) == 1:
         report.row_prior = row_prior_metrics(truths)
     report.problems[:0] = source.problems
+    doubts = unit_doubts([*medians_m.values()], [*medians_m])
+    if doubt := scale_doubt(ratios):
+        doubts.append(doubt)
+    report.problems += [f"{source.depth_topic}: {doubt}" for doubt in doubts]
     if empty:
         report.problems.append(
             f"{empty} frames of {source.depth_topic} have no depth from 0 to {max_depth_m:g} m and "

@@ -192,6 +192,7 @@ def answer_part(job: Job, opened: Opened) -> dict[str, str]:
         scores.frames, scores.unmatched = frames, source.unmatched
         scores.problems = source.problems.counted
         scores.failed = failed[entry].counted
+        scorers[entry].skipped.extend(scorers[entry].unit_doubts)
         scores.skipped = scorers[entry].skipped.counted
     return {entry.name: scores.text() for entry, scores in found.items()}
 

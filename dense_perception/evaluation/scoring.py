@@ -9,6 +9,7 @@ import numpy as np
 from dense_perception.core.labels import VOID
 from dense_perception.core.prediction import DepthKind
 from dense_perception.core.printable import short
+from dense_perception.data.doubts import depth_ratio, median_depth_m, scale_doubt, unit_doubts
 from dense_perception.evaluation.contestants import Answer, Entry
 from dense_perception.evaluation.figures import RIGHT, SAID, FrameScore
 from dense_perception.evaluation.judge import Judge
@@ -47,6 +48,15 @@ class FrameScorer:
         self._before: tuple[Judge, np.ndarray, np.ndarray] | None = None
         self._last: Judge | None = None
         self._number = -1
+        self._ratios: list[float] = []
+        self._medians_m: dict[str, float] = {}
+
+    @property
+    def unit_doubts(self) -> list[str]:
+        """Whether truth so far can be in metres, by itself and by the metric answers."""
+        doubts = unit_doubts([*self._medians_m.values()], [*self._medians_m])
+        doubt = scale_doubt(self._ratios)
+        return [*doubts, doubt] if doubt else doubts
 
     def score(self, judge: Judge, answer: Answer) -> FrameScore | None:
         """None where truth and answer share nothing.
@@ -62,6 +72,8 @@ class FrameScorer:
         values: dict[str, float] = {}
         sums: dict[str, tuple[float, float]] = {}
         confusion = None
+        if truth.depth_m is not None:
+            self._medians_m[truth.key] = median_depth_m(truth.depth_m)
         if judge.is_cut:
             self.skipped.at(truth.key, "no true depth within --max-depth and --crop")
         if judge.true_m is not None and answer.depth is not None:
@@ -116,6 +128,7 @@ class FrameScorer:
                 predicted = 1 / predicted
         metric = kind is DepthKind.METRIC
         if metric:
+            self._ratios.append(depth_ratio(predicted, true_m))
             predicted = judge.protocol.answer(predicted)
         max_m = judge.protocol.max_m if judge.protocol.clamp else math.inf
         found = depth_figures(predicted, true_m, max_m, _KINDS[kind])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from dense_perception import cli
-from dense_perception.evaluation.bags import row_prior_metrics
+from dense_perception.evaluation.bags import PairSource, evaluate_pairs, row_prior_metrics
+from dense_perception.runtime.perceiver import Perceiver
 from test.support import recordings as bags
 from test.support.artefacts import red_depth, write_red_artefact
 
@@ -102,6 +104,25 @@ def test_wrong_scale_is_seen_and_aligned_away(tmp_path: Path, model: str, capsys
     assert means["abs_rel"] == pytest.approx(1 / 3, abs=1e-3)
     assert means["d1"] == 0
     assert means["aligned_abs_rel"] < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("factor", "says"),
+    [
+        (1000, ["the median depth is", "about 1/1000 of the true depth"]),
+        (0.1, ["about 10 times the true depth"]),
+        (3, []),
+    ],
+)
+def test_another_unit_of_the_truth_is_named(
+    tmp_path: Path, model: str, factor: float, says: list[str]
+) -> None:
+    source = PairSource(depth_bag(tmp_path / "bag", lambda depth: depth * factor))
+    with closing(source), Perceiver.load(model, backend="onnxruntime", threads=1) as perceiver:
+        report = evaluate_pairs(perceiver, source, 1e5)
+    problems = [line for line in report.problems if line.startswith("/cam/depth/image_raw")]
+    assert len(problems) == len(says)
+    assert all(text in line for text, line in zip(says, problems, strict=True))
 
 
 def test_shift_in_inverse_depth_is_aligned_away(tmp_path: Path, model: str, capsys: Any) -> None:

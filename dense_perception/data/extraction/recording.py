@@ -18,6 +18,7 @@ from dense_perception.core.errors import InputError
 from dense_perception.core.json_text import json_text
 from dense_perception.core.limits import MAX_JPEG_SCANS, MAX_PIXELS
 from dense_perception.core.storage import atomic_write_text
+from dense_perception.data.doubts import median_depth_m, unit_doubts
 from dense_perception.data.extraction.matching import Match, Matcher, Transforms
 from dense_perception.data.extraction.scene import Cameras, Motions, motions_of
 from dense_perception.data.extraction.topics import TopicNames, Topics, choose_topics
@@ -155,6 +156,7 @@ class _Extraction:
         self._matcher.on_transforms = self._on_transforms  # type: ignore[method-assign]
         if topics.doubt:
             self._problems.note(topics.doubt)
+        self._medians_m: dict[str, float] = {}
         self._last: np.ndarray | None = None
         if progress.thumbnail:
             stored = np.frombuffer(base64.b64decode(progress.thumbnail), np.uint8)
@@ -204,6 +206,7 @@ class _Extraction:
         progress.seen, progress.stamp_ns = result.seen, result.stamp_ns
         progress.still = result.still
         progress.frames += 1
+        self._medians_m[result.key] = result.median_m
         progress.width, progress.height = result.size
         if result.thumbnail is not None:
             packed = cv2.imencode(".png", np.rint(result.thumbnail).astype(np.uint8))[1]
@@ -216,6 +219,8 @@ class _Extraction:
         """All images were dealt with, those that were dropped at the end too."""
         self.progress.seen, self.progress.still = self._seen, self._still
         self.progress.finished = True
+        for doubt in unit_doubts([*self._medians_m.values()], [*self._medians_m]):
+            self._problems.note(doubt)
         if self._reader.bits.doubt:
             self._problems.note(self._reader.bits.advice)
         if self._reader.skipped:
@@ -250,6 +255,7 @@ class _Result:
     size: tuple[int, int] = (0, 0)
     partners: tuple[str, ...] = ()
     thumbnail: np.ndarray | None = None
+    median_m: float = 0.0
     problem: str = ""
 
 
@@ -285,6 +291,7 @@ class _Job:
             size,
             partners,
             self.thumbnail,
+            median_depth_m(sample.depth_m),
         )
 
 

@@ -198,6 +198,18 @@ def test_without_a_transform_depth_is_left_out_and_named(tmp_path: Path) -> None
     assert not Corpus(tmp_path / "c")[0].depth_m.any()
 
 
+def test_floats_in_millimetres_are_named_before_they_are_lost(tmp_path: Path) -> None:
+    header = recordings.header(START_NS)
+    info = recordings.camera_info(64, 48, 50.0, START_NS, d=np.zeros(5), header=header)
+    rgb_hwc = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    depth = recordings.image(np.full((48, 64), 90_000, "<f4"), "32FC1", START_NS)
+    messages = [("/c/camera_info", START_NS, info), ("/c/depth", START_NS, depth)]
+    messages.append(("/c/image", START_NS, recordings.image(rgb_hwc, "rgb8", START_NS)))
+    (row,) = run([recordings.write_bag(tmp_path / "bag", messages)], tmp_path / "c").rows
+    assert len(row.problems) == 1
+    assert row.problems[0].startswith("the median depth is 90000, expected metres")
+
+
 def test_depth_beyond_the_tolerance_is_not_taken(tmp_path: Path) -> None:
     bag = write_robot_bag(tmp_path / "bag", ROBOT, 3, lidar=False, depth_late_ns=40_000_000)
     (row,) = run([bag], tmp_path / "c", Settings(tolerance_ms=30)).rows

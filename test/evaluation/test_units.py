@@ -1,0 +1,37 @@
+"""Truth in another unit than metres is named, by itself and by the answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dense_perception.core.camera import Frame
+from dense_perception.core.prediction import DepthKind, DepthMap
+from dense_perception.evaluation.contestants import Answer, Entry, RunOptions
+from dense_perception.evaluation.scoring import FrameScorer, ScoreOptions
+from dense_perception.evaluation.truth import TruthFrame
+
+
+@pytest.mark.parametrize(
+    ("factor", "kind", "says"),
+    [
+        (1, DepthKind.METRIC, []),
+        (4, DepthKind.METRIC, []),  # as wrong as a model may be
+        (0.1, DepthKind.METRIC, ["about 10 times the true depth"]),
+        (100, DepthKind.METRIC, ["about 1/100 of the true depth"]),
+        (1000, DepthKind.METRIC, ["median depth is 2000, expected metres", "about 1/1000 of the"]),
+        (1000, DepthKind.RELATIVE_INVERSE, ["median depth is 2000, expected metres"]),
+    ],
+)
+def test_units_of_truth(factor: float, kind: DepthKind, says: list[str]) -> None:
+    scorer = FrameScorer(Entry("m", "artefact", "m", RunOptions()), ScoreOptions(1e6))
+    answer_m = np.full((8, 8), 2, np.float32)
+    answer_m[:4] = 1.5
+    for index in range(3):
+        frame = Frame(np.full((8, 8, 3), 60, np.uint8), index)
+        true_m = np.full((8, 8), 2 * factor, np.float32)
+        true_m[0] = np.nan
+        truth = TruthFrame("bag", str(index), frame, true_m)
+        scorer.score(truth, Answer(DepthMap(answer_m, kind)), {})
+    assert len(scorer.unit_doubts) == len(says)
+    assert all(text in line for text, line in zip(says, scorer.unit_doubts, strict=True))
