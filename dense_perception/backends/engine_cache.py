@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 from dense_perception.core.difference import Difference
-from dense_perception.core.json_text import json_text
+from dense_perception.core.json_text import json_text, parse_json
 from dense_perception.core.storage import (
     atomic_write,
     cache_dir,
@@ -201,8 +200,8 @@ def _read(path: Path) -> tuple[EngineKey, bytes, str]:
 
 def _header(line: bytes) -> _Header:
     try:
-        header = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        header = parse_json(line)
+    except ValueError as error:
         raise ValueError("its header is unreadable") from error
     if not isinstance(header, dict) or header.get("magic") != _MAGIC:
         raise ValueError("its header is not one of this version")

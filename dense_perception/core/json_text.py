@@ -1,4 +1,4 @@
-"""The one writer of JSON: what it writes, any program reads."""
+"""The one writer of JSON, which any program reads, and the one reader of what others wrote."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,17 @@ def json_text(
     return json.dumps(
         _plain(value), indent=indent, sort_keys=sort_keys, separators=separators, allow_nan=False
     )
+
+
+def parse_json(text: str | bytes) -> Any:  # noqa: ANN401  # JSON can be anything
+    """The content of a JSON text from a file or a message.
+
+    :raises ValueError: if it is no JSON, no UTF-8, or nested too deeply for Python's reader.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def _plain(value: object) -> object:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dense_perception.core.errors import ArtefactError, InputError
-from dense_perception.core.json_text import json_text
+from dense_perception.core.json_text import json_text, parse_json
 
 _FOLDER = "dense_perception"
 _BLOCK = 1 << 20
@@ -341,8 +340,8 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         with open_own(path) as stream:
             text = stream.read(_MAX_JSON + 1)
-        data = json.loads(text) if len(text) <= _MAX_JSON else {}
-    except (OSError, ValueError, RecursionError):
+        data = parse_json(text) if len(text) <= _MAX_JSON else {}
+    except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}
 

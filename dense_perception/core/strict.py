@@ -7,7 +7,6 @@ Whatever is unknown, missing, mistyped or out of range is refused by name: every
 from __future__ import annotations
 
 import datetime
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass, replace
@@ -17,6 +16,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 
 from dense_perception.core.errors import DensePerceptionError, InputError
+from dense_perception.core.json_text import parse_json
 from dense_perception.core.printable import short
 from dense_perception.core.storage import read_file
 
@@ -75,9 +75,7 @@ def json_value(text: str, where: str, error: type[DensePerceptionError]) -> obje
     :raises DensePerceptionError: an ``error``, if it is no JSON or is nested too deeply.
     """
     try:
-        data = json.loads(text)
-    except RecursionError as problem:
-        raise error(f"{where}: it is nested too deeply") from problem
+        data = parse_json(text)
     except ValueError as problem:
         raise error(f"{where} is not JSON: {problem}") from problem
     return plain(data, where, error)

@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dense_perception.core.errors import InputError
-from dense_perception.core.json_text import json_text
+from dense_perception.core.json_text import json_text, parse_json
 from dense_perception.core.storage import atomic_write_text
 from dense_perception.data.description import DESCRIPTION_FILE, write_description
 from dense_perception.data.sample import NamedFrames
@@ -59,7 +59,7 @@ def _claim(out: Path, settings: Mapping[str, object]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if path.exists() and not (out / DESCRIPTION_FILE).exists():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = parse_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             found = {}
         if found == json.loads(json_text(settings)):

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dense_perception.core.errors import TrainingError
+from dense_perception.core.json_text import parse_json
 from dense_perception.core.storage import atomic_write, read_file, require_regular_file
 from dense_perception.data.sample import Sample
 from dense_perception.data.shards import Place, decode, members_of, scan, shard_paths
 
 INDEX_FILE = "index.npz"
 MANIFEST_FILE = "manifest.json"
+# An index is stored as it is; one that somebody packed tightly may still be read.
+_LEAST_LIMIT, _MOST_PACKED = 1 << 20, 20
 _COLUMNS = ("shard", "offset", "size", "key")
 
 
@@ -92,11 +96,16 @@ class TarShards:
             return list(present), arrays
         try:
             require_regular_file(path)
+            _require_small(path)
             with np.load(path, allow_pickle=False) as stored:
                 names = [name.decode() for name in stored["names"].tolist()]
                 sizes = dict(zip(names, stored["bytes"].tolist(), strict=True))
                 arrays = {name: stored[name] for name in _COLUMNS}
-        except (OSError, ValueError, KeyError, EOFError) as error:
+            _require_sound(arrays, list(sizes.values()))
+        except (
+            *(OSError, ValueError, KeyError, EOFError, TypeError, AttributeError),
+            *(NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error),
+        ) as error:
             raise TrainingError(
                 f"cannot read {path}: {error}; delete it: it is made anew from the shards"
             ) from error
@@ -112,6 +121,37 @@ class TarShards:
         return names, arrays
 
 
+def _require_small(path: Path) -> None:
+    """
+    :raises ValueError: if what the index unpacks to is far more than its bytes are.
+    """
+    with zipfile.ZipFile(path) as packed:
+        claimed = sum(member.file_size for member in packed.infolist())
+    most = _LEAST_LIMIT + _MOST_PACKED * path.stat().st_size
+    if claimed > most:
+        raise ValueError(f"it claims {claimed} bytes of which {most} can be")
+
+
+def _require_sound(arrays: Mapping[str, np.ndarray], sizes: Sequence[int]) -> None:
+    """
+    :raises ValueError: if a place is not inside its shard.
+    """
+    count = len(arrays["key"])
+    for name, array in arrays.items():
+        kind = "S" if name == "key" else "iu"
+        if array.ndim != 1 or len(array) != count or array.dtype.kind not in kind:
+            raise ValueError(f"{name} is {array.dtype} {array.shape}, expected {count} of each")
+    if not count:
+        return
+    shard, offset, size = (arrays[name].astype(np.int64) for name in _COLUMNS[:3])
+    if shard.min() < 0 or shard.max() >= len(sizes):
+        raise ValueError(f"it has frames in shard {int(shard.max())} of {len(sizes)}")
+    ends = np.asarray(sizes, np.int64)[shard]
+    outside = (offset < 0) | (size < 1) | (size > ends) | (offset > ends - size)
+    if outside.any():
+        raise ValueError(f"{int(outside.sum())} frames lie outside of their shards")
+
+
 def read_manifest(root: Path) -> dict[str, str]:
     """SHA-256 by shard; empty where there is no manifest.
 
@@ -121,9 +161,9 @@ def read_manifest(root: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        shards = json.loads(read_file(path))["shardlist"]
+        shards = parse_json(read_file(path))["shardlist"]
         return {str(shard["url"]): str(shard["sha256"]) for shard in shards}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"cannot read {path}: {error!r}") from error
 
 

@@ -17,7 +17,7 @@ The members of a frame lie next to each other, so that one seek and one read get
 from __future__ import annotations
 
 import io
-import json
+import math
 import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,9 +30,13 @@ import numpy as np
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError, TrainingError
-from dense_perception.core.json_text import json_text
+from dense_perception.core.json_text import json_text, parse_json
+from dense_perception.core.limits import MAX_PIXELS
+from dense_perception.core.printable import printable
 from dense_perception.core.storage import atomic_write, require_regular_file
 from dense_perception.data.sample import Sample
+from dense_perception.imaging.encodings import check_pixels
+from dense_perception.imaging.picture_headers import read_header
 
 UNITS_M = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01)
 """Steps of stored depth: the coarsest one that is fine enough for a frame's near pixels."""
@@ -44,6 +48,7 @@ _FARTHEST_M = 65535 * UNITS_M[-1]
 _COARSE_UNIT_M = 1.0
 JPEG_QUALITY = 92
 _BLOCK = 512
+_LONGEST_NAME = 255
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _COLOURS = ("jpg", "jpeg", "png")
 
@@ -150,13 +155,18 @@ def decode(members: Mapping[str, bytes], key: str, void: int = 0, classes: int =
     bgr_hwc = _unpacked(members[suffix], f"{key}.{suffix}", flags)
     height, width = bgr_hwc.shape[:2]
     try:
-        record = json.loads(members["json"])
+        record = parse_json(members["json"])
         fx, fy, cx, cy = (float(record[name]) for name in ("fx", "fy", "cx", "cy"))
         camera = Intrinsics(width, height, fx, fy, cx, cy)
         stamp, scene, pose = (record.get(name) for name in ("stamp_ns", "scene", "camera"))
         unit_m = float(record.get("depth_unit_m", 0.001))
         camera_7 = None if pose is None else np.array(pose, np.float32).reshape(7)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        scene, stamp = (None if each is None else int(each) for each in (scene, stamp))
+        if not (math.isfinite(unit_m) and unit_m > 0):
+            raise ValueError(f"depth_unit_m is {unit_m}")
+    except InputError as error:
+        raise TrainingError(f"{key}.json is damaged: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise TrainingError(f"{key}.json is damaged: {error!r}") from error
     depth_m = np.zeros((height, width), np.float32)
     if "depth.png" in members:
@@ -180,11 +190,11 @@ def decode(members: Mapping[str, bytes], key: str, void: int = 0, classes: int =
         depth_m,
         camera,
         labels_hw,
-        None if scene is None else int(scene),
+        scene,
         camera_7,
         key,
         str(record.get("recording", "")),
-        None if stamp is None else int(stamp),
+        stamp,
     )
 
 
@@ -245,8 +255,9 @@ def scan(path: Path) -> list[Place]:
         require_regular_file(path)
         with tarfile.open(path, "r:") as shard:
             for entry in shard:
-                if not entry.isfile():
+                if entry.isdir():
                     continue
+                _require_plain(entry)
                 folder, _, name = entry.name.rpartition("/")
                 key = "/".join(part for part in (folder, name.partition(".")[0]) if part)
                 end = entry.offset_data + -(-entry.size // _BLOCK) * _BLOCK
@@ -255,7 +266,7 @@ def scan(path: Path) -> list[Place]:
                 places.append(Place(key, begin, end - begin))
             # A whole archive ends with zeros; one that was cut between two frames does not.
             whole = path.stat().st_size >= shard.offset + _BLOCK
-    except (InputError, tarfile.TarError, OSError, EOFError) as error:
+    except (InputError, tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise TrainingError(
             f"cannot read {path}: {error}; the shard is damaged or cut short: delete it and "
             "make it again"
@@ -276,15 +287,31 @@ def members_of(content: bytes, key: str) -> dict[str, bytes]:
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as shard:
             for entry in shard:
-                stream = shard.extractfile(entry)
-                if stream is not None:
-                    name = entry.name.rpartition("/")[2]
-                    members[name.partition(".")[2].lower()] = stream.read()
-    except (tarfile.TarError, OSError, EOFError) as error:
+                _require_plain(entry)
+                begin, end = entry.offset_data, entry.offset_data + entry.size
+                if end > len(content):
+                    raise EOFError(f"{printable(entry.name)} has {entry.size} bytes")
+                name = entry.name.rpartition("/")[2]
+                members[name.partition(".")[2].lower()] = content[begin:end]
+    except (InputError, tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise TrainingError(
             f"frame {key} is damaged ({error}): its shard was changed after its index was made"
         ) from error
     return members
+
+
+def _require_plain(entry: tarfile.TarInfo) -> None:
+    """
+    :raises InputError: for links, devices and sparse files, which claim what is not there, and for
+        names that nobody can print.
+    """
+    if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE) or entry.issparse():
+        raise InputError(
+            f"{printable(entry.name)} is no plain file (a link, device or sparse file), expected "
+            "the members of frames: pack them again"
+        )
+    if printable(entry.name, keep="") != entry.name or len(entry.name) > _LONGEST_NAME:
+        raise InputError(f"a member has the name {printable(entry.name)[:_LONGEST_NAME]!r}")
 
 
 def _encode_colours(rgb_hwc: np.ndarray) -> bytes:
@@ -332,8 +359,12 @@ def _packed(suffix: str, image: np.ndarray, options: Sequence[int]) -> bytes:
 
 
 def _unpacked(content: bytes, name: str, flags: int) -> np.ndarray:
-    buffer = np.frombuffer(content, np.uint8)
-    image = cv2.imdecode(buffer, flags) if buffer.size else None
+    try:
+        header = read_header(memoryview(content))
+        check_pixels(f"{header.kind} picture", header.width, header.height, MAX_PIXELS)
+    except InputError as error:
+        raise TrainingError(f"{name} cannot be decoded: {error}") from error
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     if image is None:
         raise TrainingError(f"{name} cannot be decoded: make the shard again")
     return image

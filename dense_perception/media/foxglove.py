@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from dense_perception.core.errors import InputError
+from dense_perception.core.json_text import parse_json
 
 Value: TypeAlias = "int | float | str | bytes | list[float] | tuple[int, int]"
 _Read: TypeAlias = "Callable[[bytes | int], Value]"
@@ -196,7 +196,7 @@ def _content(value: object) -> bytes:
 
 
 def _from_json(data: bytes) -> dict[str, object]:
-    values = json.loads(data)
+    values = parse_json(data)
     if not isinstance(values, dict):
         raise TypeError(f"it is a {type(values).__name__}")
     return values

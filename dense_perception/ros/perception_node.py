@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Generic
+from typing import Generic, TypeAlias
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
@@ -36,6 +37,32 @@ from dense_perception.runtime.perceiver import Perceiver
 _SETTLE_S = 0.1
 # How soon a transition that waits for a model sees that it has come.
 _POLL_S = 0.05
+_LAST_PATIENCE_S = 1.0
+
+_Transition: TypeAlias = Callable[
+    ["PerceptionNode[Settings]", LifecycleState], TransitionCallbackReturn
+]
+
+
+def _ends_with_context(transition: _Transition[Settings]) -> _Transition[Settings]:
+    """Raises KeyboardInterrupt if a signal ends the node's context during the transition.
+
+    That passes rclpy, which would try to complete the transition and call that an error.
+    """
+
+    @functools.wraps(transition)
+    def obedient(node: PerceptionNode[Settings], state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            result = transition(node, state)
+        except Exception as error:
+            if node.context.ok():
+                raise
+            raise KeyboardInterrupt from error
+        if not node.context.ok():
+            raise KeyboardInterrupt
+        return result
+
+    return obedient
 
 
 class PerceptionNode(LifecycleNode, Generic[Settings]):
@@ -102,6 +129,7 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
         self._starting = True
         self._loader.request(self._declared.current)
 
+    @_ends_with_context
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._starting = False
         settings = self.settings = self._declared.current
@@ -121,6 +149,7 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
         self.state = "inactive"
         return super().on_configure(state)
 
+    @_ends_with_context
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)
         for camera in self._cameras.values():
@@ -136,20 +165,24 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
         self._tie()
         return result
 
+    @_ends_with_context
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stop_answering()
         self.state = "inactive"
         return super().on_deactivate(state)
 
+    @_ends_with_context
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._release()
         return super().on_cleanup(state)
 
+    @_ends_with_context
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._release()
         self.state = "finalized"
         return super().on_shutdown(state)
 
+    @_ends_with_context
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._release()
         super().on_error(state)
@@ -201,7 +234,6 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
         report_s = time.monotonic() + settings.diagnostics_period_s
         while (loaded := self._loader.take()) is None:
             if not self.context.ok():
-                # Past rclpy, which would try to complete the transition and call that an error.
                 raise KeyboardInterrupt
             if time.monotonic() >= report_s:
                 report_s += settings.diagnostics_period_s
@@ -355,9 +387,11 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
         for camera in self._cameras.values():
             camera.mute()
         worker, self._worker = self._worker, None
-        ended = worker is None or worker.stop(PATIENCE_S)
+        # After a signal the process ends, also amid a frame: its graph may never come to an end.
+        patience_s = PATIENCE_S if self.context.ok() else _LAST_PATIENCE_S
+        ended = worker is None or worker.stop(patience_s)
         if not ended:
-            self._log.error(f"the worker is still busy after {PATIENCE_S:g} s")
+            self._log.error(f"the worker is still busy after {patience_s:g} s")
         return ended
 
     def _release(self) -> bool:

@@ -26,6 +26,7 @@ from dense_perception.ros.topics import message_class
 
 _CLOCK_PERIOD_S = 0.01
 _MAX_DEPTH = 1000
+_LINGER_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,8 @@ class Replay:
                 break
         for publisher in self._publishers.values():
             publisher.wait_for_all_acked(Duration(seconds=1.0))
+        # A best-effort subscriber acknowledges nothing, and what it has not read yet goes with us.
+        _sleep_until(time.monotonic() + _LINGER_S, is_stopped)
         self.report.seconds = time.monotonic() - started
         self.report.problems = list(self._bag.problems)
         return self.report
@@ -131,9 +134,12 @@ class Replay:
             return
         name = self._options.remap.get(topic.name, topic.name)
         try:
+            if "\0" in name:  # ROS would take what is before it
+                raise ValueError("it contains a null character")
             publisher: Publisher[Any] = self._node.create_publisher(kind, name, replay_qos(topic))
-        except NameValidationException as error:
-            why = " ".join(str(error).split())
+        # rclpy checks the letters, rcl the substitutions, and its bindings whether it is a text.
+        except (NameValidationException, ValueError, TypeError) as error:
+            why = " ".join(str(error).splitlines()[0].partition(", at /")[0].split())
             self.report.skipped[topic.name] = f"{name!r} is no topic's name ({why}): use --remap"
             return
         self._publishers[topic.name] = publisher

@@ -7,7 +7,6 @@ z = 0 with the footprint centred on the origin, the front facing +y, in metres.
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 import zipfile
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from dense_perception.core.errors import InputError
-from dense_perception.core.json_text import json_text
+from dense_perception.core.json_text import json_text, parse_json
 from dense_perception.core.storage import atomic_write_text
 from dense_perception.synthetic import meshes
 from dense_perception.synthetic.taxonomy import classify
@@ -94,7 +93,7 @@ def load_catalogue(
         listing = folder / "catalogue.json"
         if not listing.exists():
             convert_library(Path(library), folder, progress)
-        for record in json.loads(listing.read_text()):
+        for record in parse_json(listing.read_text()):
             record["size_m"] = tuple(record["size_m"])
             models.append(FurnitureModel(**record))
     return models

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures
-import json
 import multiprocessing
 import os
 from pathlib import Path
 from typing import Protocol
 
 from dense_perception.core.errors import InputError, TrainingError
-from dense_perception.core.json_text import json_text
+from dense_perception.core.json_text import json_text, parse_json
 from dense_perception.core.machine import end_with_parent
 from dense_perception.core.storage import atomic_write_text
 from dense_perception.data.description import write_description
@@ -139,10 +138,11 @@ def _check_settings(out: Path, settings: dict[str, object]) -> None:
     path = out / "settings.json"
     if path.exists():
         try:
-            found = json.loads(path.read_text())
+            found = parse_json(path.read_text())
         except ValueError:
-            found = {}
+            found = None
         if found != settings:
+            found = found if isinstance(found, dict) else {}
             different = sorted(k for k in settings if found.get(k) != settings[k])
             raise InputError(
                 f"{out} was begun with other settings ({', '.join(different)}): give those of "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dense_perception.core.errors import TrainingError
+from dense_perception.core.json_text import parse_json
 from dense_perception.core.storage import atomic_write_text
 from dense_perception.nets.checkpoint import Checkpoint
 from dense_perception.training import run_folder
@@ -142,9 +142,9 @@ def _forget_later(log: Path, step: int) -> None:
     kept = []
     for line in log.read_text(encoding="utf-8").splitlines():
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError:  # the run was killed while it wrote
+            record = parse_json(line)
+        except ValueError:  # the run was killed while it wrote
             continue
-        if record.get("step", 0) <= step:
+        if isinstance(record, dict) and record.get("step", 0) <= step:
             kept.append(line + "\n")
     atomic_write_text(log, "".join(kept))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dense_perception.core.json_text import json_text
+from dense_perception.core.json_text import json_text, parse_json
 
 PACKAGE = Path(__file__).parents[2] / "dense_perception"
 
@@ -19,6 +19,27 @@ def test_what_json_has_no_word_for_is_null() -> None:
     assert json.loads(json_text(value)) == {"a": None, "b": [None, 3], "c": [1.5, None]}
     with pytest.raises(TypeError):
         json_text({"a": object()})
+
+
+def test_deep_nesting_is_no_json() -> None:
+    """Python's reader raises a RecursionError, which nobody expects of a text."""
+    for text in ("[" * 100_000, '{"a":' * 100_000, b"\xff"):
+        with pytest.raises(ValueError, match=r"nested too deeply|utf-8"):
+            parse_json(text)
+
+
+def test_what_others_wrote_is_read_in_one_place() -> None:
+    """Python's own reader is called on what this process or its child wrote, and nowhere else."""
+    own = ("benchmarks/", "ros/demo.py", "core/json_text.py", "evaluation/")
+    readers = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("json.load", "json.loads")
+        and not (node.args and ast.unparse(node.args[0]).startswith("json_text("))
+    }
+    assert {name for name in readers if not name.startswith(own)} == set()
 
 
 def test_nothing_else_writes_json() -> None:

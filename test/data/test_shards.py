@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import tarfile
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -271,6 +272,42 @@ def twice(root: Path) -> None:
     (root / "index.npz").unlink()
 
 
+def packed(*entries: tarfile.TarInfo) -> Callable[[Path], None]:
+    """Further members at the beginning of a shard."""
+
+    def damage(root: Path) -> None:
+        path = shard_path(root, 0)
+        first = io.BytesIO()
+        with tarfile.open(fileobj=first, mode="w") as shard:
+            for entry in entries:
+                shard.addfile(entry)
+        path.write_bytes(first.getvalue()[: 512 * len(entries)] + path.read_bytes())
+        (root / "index.npz").unlink()
+
+    return damage
+
+
+def member(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.linkname = kind, target
+    return entry
+
+
+def lying_index(**changes: object) -> Callable[[Path], None]:
+    def damage(root: Path) -> None:
+        with np.load(root / "index.npz") as stored:
+            arrays = dict(stored)
+        arrays.update({name: np.asarray(value) for name, value in changes.items()})
+        np.savez(root / "index.npz", **arrays)  # type: ignore[arg-type]
+
+    return damage
+
+
+def swollen_index(root: Path) -> None:
+    """40 MB of zeros in 40 kB."""
+    np.savez_compressed(root / "index.npz", key=np.zeros(5_000_000))
+
+
 def describe(root: Path, **changes: object) -> None:
     path = root / "corpus.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}), encoding="utf-8")
@@ -285,6 +322,19 @@ def describe(root: Path, **changes: object) -> None:
         (no_tar, r"cannot read .*shard-00001\.tar"),
         (gone, r"shard-00001\.tar is missing, which index\.npz names"),
         (broken_index, r"cannot read .*index\.npz.*delete it"),
+        (swollen_index, r"cannot read .*index\.npz: it claims 40\d+ bytes"),
+        (lying_index(shard=[0, 0, 0, 1, 9]), "frames in shard 9 of 2"),
+        (lying_index(size=[1 << 60] * 5), "5 frames lie outside of their shards"),
+        (lying_index(offset=[-1] * 5), "5 frames lie outside of their shards"),
+        (lying_index(offset=[0]), r"offset is int64 \(1,\), expected 5 of each"),
+        (lying_index(key=np.zeros(5)), r"key is float64 \(5,\), expected"),
+        (packed(member("a.jpg", tarfile.SYMTYPE, "/etc/passwd")), r"a\.jpg is no plain file"),
+        (packed(member("a.jpg", tarfile.LNKTYPE, "nothing")), r"a\.jpg is no plain file"),
+        (packed(member("a.jpg", tarfile.CHRTYPE)), r"a\.jpg is no plain file"),
+        (packed(member("a.jpg", tarfile.FIFOTYPE)), r"a\.jpg is no plain file"),
+        (packed(member("a.jpg", tarfile.GNUTYPE_SPARSE)), "cannot read .*shard-00000"),
+        (packed(member("a\x1b[2J.jpg", tarfile.REGTYPE)), r"the name 'a\\\\x1b\[2J\.jpg'"),
+        (packed(member("a\udcff.jpg", tarfile.REGTYPE)), r"cannot read .*shard-00000"),
         (twice, "several frames of the key 'walk_000'"),
         (lambda root: describe(root, frames=9), "holds 5 frames, corpus.json promises 9"),
         (lambda root: describe(root, classes=["none", 3]), "classes must be a list of names"),
@@ -321,12 +371,28 @@ def png(array: np.ndarray) -> bytes:
     return cv2.imencode(".png", array)[1].tobytes()
 
 
+def huge_png() -> bytes:
+    """A PNG of 400 million pixels in some kilobytes."""
+    content = bytearray(png(np.zeros((1, 1), np.uint8)))
+    content[16:24] = (20_000).to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    return bytes(content)
+
+
 @pytest.mark.parametrize(
     ("suffix", "content", "complaint"),
     [
         ("jpg", b"no picture", r"walk_001\.jpg cannot be decoded"),
         ("jpg", None, r"walk_001 has depth\.png, labels\.png, json, expected"),
         ("json", b"{", r"walk_001\.json is damaged"),
+        ("json", b"[" * 200_000, r"walk_001\.json is damaged: .*nested too deeply"),
+        ("json", b"[]", r"walk_001\.json is damaged"),
+        *(
+            ("json", b'{"fx": 9, "fy": 9, "cx": 1, "cy": 1, ' + wrong + b"}", "json is damaged")
+            for wrong in (b'"stamp_ns": Infinity', b'"camera": [1]', b'"depth_unit_m": -1')
+        ),
+        ("jpg", huge_png(), "20000x20000, expected at most 96 million pixels"),
+        ("depth.png", huge_png(), "20000x20000, expected at most 96 million pixels"),
         ("json", b'{"fx": 0, "fy": 1, "cx": 1, "cy": 1}', "fx is 0.0, expected a positive"),
         ("depth.png", png(np.zeros((8, 8), np.uint16)), r"depth\.png is uint16 \(8, 8\)"),
         ("labels.png", png(np.full((32, 48), 9, np.uint8)), "has label 9, expected up to 4"),

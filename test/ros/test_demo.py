@@ -17,7 +17,7 @@ from std_msgs.msg import Header
 from dense_perception.media.bag_reader import BagReader
 from test.support.artefacts import red_depth
 from test.support.bags import START_NS, TYPES, image, write_bag
-from test.support.ros_probe import Probe, header, qos_profile, random_rgb
+from test.support.ros_probe import Probe, header, qos_profile, random_rgb, wait_until
 
 pytestmark = pytest.mark.ros
 
@@ -73,6 +73,41 @@ def test_demo(tmp_path: Path, red_model: Path) -> None:
     again = command(*arguments, "--output", output)
     assert again.returncode == 2
     assert "is not empty" in again.stderr
+
+
+def test_what_a_killed_demo_started_ends_with_it(tmp_path: Path, red_model: Path) -> None:
+    words = ["demo", "--bag", small_bag(tmp_path / "bag"), "--model", red_model, "--rate", "0.1"]
+    words += ["--output", tmp_path / "out"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dense_perception.cli", *map(str, words)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    children: set[int] = set()
+
+    def both_run() -> bool:
+        children.update(children_of(process.pid))
+        return len(children) == 2  # the node and the player
+
+    try:
+        wait_until(both_run, "the node and the player", 60)
+        process.kill()
+        process.wait()
+        wait_until(lambda: not any(map(is_running, children)), "their end", 15)
+    finally:
+        process.kill()
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_demo_says_why_the_node_does_not_start(tmp_path: Path) -> None:

@@ -399,3 +399,20 @@ def test_configure_reports_while_it_waits_and_ends_with_the_context(running: Run
     waiting.join(10)
     assert time.monotonic() - begun < 2.0
     assert ends == ["interrupted"]
+
+
+def test_a_signal_amid_a_report_is_no_failure_of_the_transition(
+    running: Running, capfd: pytest.CaptureFixture[str]
+) -> None:
+    node = running.node
+    running.loads.go.clear()
+    publish = node._diagnostics.publish
+
+    def interrupted(message: Any) -> None:
+        running.context.try_shutdown()  # as SIGINT does
+        publish(message)
+
+    node._diagnostics.publish = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        node.trigger_configure()
+    assert "ERROR" not in capfd.readouterr().err

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+import rclpy
+from rclpy.context import Context
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from rosbags.interfaces import (
     Qos,
@@ -22,9 +24,9 @@ from sensor_msgs.msg import Image
 
 from dense_perception.commands.replay import parse_remaps
 from dense_perception.core.errors import InputError
-from dense_perception.media.bag_reader import BagTopic
+from dense_perception.media.bag_reader import BagReader, BagTopic
 from dense_perception.ros.processes import ChildProcess
-from dense_perception.ros.replay import ReplayOptions, replay_qos
+from dense_perception.ros.replay import Replay, ReplayOptions, replay_qos
 from dense_perception.ros.topics import message_class
 from test.support.bags import START_NS, cut_in_half, picture_messages, unknown_thing, write_bag
 from test.support.ros_probe import Probe, wait_until
@@ -186,6 +188,22 @@ def test_options_are_checked() -> None:
             parse_remaps([text])
     with pytest.raises(InputError, match="rate is 0"):
         ReplayOptions(rate=0)
+
+
+def test_names_that_are_none_are_refused(tmp_path: Path) -> None:
+    names = ["", "/", "//a", "a b", "/1a", "/a~b", "{", "/a/{sub}", "/a\0b", "/ä", "/a\n"]
+    context = Context()
+    rclpy.init(context=context, args=[])
+    node = rclpy.create_node("player", context=context, start_parameter_services=False)
+    try:
+        with BagReader(write_bag(tmp_path / "bag", picture_messages(1))) as bag:
+            for name in [*names, "x" * 300, "\ud800"]:
+                options = ReplayOptions(topics=("/note",), remap={"/note": name})
+                with pytest.raises(InputError, match=r"is no topic's name \(.*\): use --remap"):
+                    Replay(node, bag, options)
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown(context=context)
 
 
 @pytest.mark.ros

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -17,16 +19,17 @@ from lifecycle_msgs.srv import ChangeState
 from sensor_msgs.msg import Image
 
 from dense_perception.ros.convert import image_message
-from dense_perception.ros.processes import ChildProcess
+from dense_perception.ros.processes import ChildProcess, cpu_s
 from test.ros.conftest import NodeFactory
 from test.support.artefacts import write_red_artefact
+from test.support.endless import write_endless_artefact
 from test.support.ros_probe import Probe, header, random_rgb, values_of, wait_until
 
 pytestmark = pytest.mark.ros
 
 RATE_HZ = 15.0
 LOAD_S, BUILD_S = 5.0, 60.0
-LONGEST_GAP_S, LONGEST_END_S = 0.3, 2.0
+LONGEST_GAP_S, LONGEST_END_S, LONGEST_STOP_S = 0.3, 2.0, 3.0
 STAMPS = itertools.count(100)
 
 
@@ -169,6 +172,46 @@ def test_ctrl_c_ends_a_build_at_once(
         assert code == 0
         assert seconds < LONGEST_END_S
         assert not any(word in node.log() for word in ("ERROR", "Traceback", "core dumped"))
+
+
+@pytest.mark.parametrize(
+    ("how", "number"),
+    [("start", signal.SIGTERM), ("change", signal.SIGINT), ("frame", signal.SIGINT)],
+)
+def test_a_graph_that_never_ends_is_stopped_by_a_signal(
+    how: str,
+    number: signal.Signals,
+    ros_environment: dict[str, str],
+    probe: Probe,
+    tmp_path: Path,
+    red_model: Path,
+) -> None:
+    """While the backends are compared, which runs the graph, and while a frame is answered."""
+    endless = tmp_path / "endless.onnx"
+    write_endless_artefact(endless)
+    with ExitStack() as stack:
+        node = start_slow(
+            stack,
+            tmp_path,
+            ros_environment,
+            0.0,
+            model=red_model if how == "change" else endless,
+            backend="onnxruntime" if how == "frame" else "auto",
+        )
+        if how == "frame":
+            node.wait_for_text("waiting for images")
+            probe.collect(Image, "/depth_node/depth/image")
+            probe.send_image(image_message(random_rgb(), header(next(STAMPS)), "rgb8"))
+        else:
+            ask_to_load(how, probe, node, endless)
+        begin_s = cpu_s(node.pid)
+        wait_until(lambda: cpu_s(node.pid) > begin_s + 1.0, "the graph to run", 30)
+        begin = time.monotonic()
+        os.kill(node.pid, number)
+        code = node.wait(20)
+        assert time.monotonic() - begin < LONGEST_STOP_S
+        assert code == 0
+        assert "Traceback" not in node.log()
 
 
 def test_services_are_answered_while_the_first_model_is_loaded(

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from dense_perception.core.errors import InputError
-from dense_perception.core.json_text import json_text
+from dense_perception.core.json_text import json_text, parse_json
 from dense_perception.core.limits import MAX_JPEG_SCANS, MAX_PIXELS
 from dense_perception.core.storage import atomic_write_text
 from dense_perception.data.doubts import median_depth_m, unit_doubts
@@ -323,10 +323,10 @@ def _read(journal: Path, settings: dict[str, Any]) -> Progress:
     :raises InputError: if it was begun with other settings.
     """
     try:
-        found = json.loads(journal.read_text(encoding="utf-8"))
+        found = parse_json(journal.read_text(encoding="utf-8"))
         before = found.pop("settings")
         progress = Progress(**found)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Progress()
     # What a begun extraction does not know yet was the default then.
     before = {**json.loads(json_text(Settings())), **before}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import numpy as np
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
+from dense_perception.core.json_text import parse_json
 from dense_perception.core.storage import require_regular_file
 from dense_perception.data.files import read_image
 from dense_perception.data.folder_pairs import position_and_quaternion
@@ -214,7 +214,7 @@ class Taskonomy(FileSet):
         depth_m = read_depth(paths[1], _TASKONOMY_UNIT_M, _TASKONOMY_NONE)
         height, width = depth_m.shape
         try:
-            info = json.loads(paths[2].read_text(encoding="utf-8"))
+            info = parse_json(paths[2].read_text(encoding="utf-8"))
             fov_deg = math.degrees(float(info["field_of_view_rads"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"cannot read {paths[2]}: {error!r}") from error
@@ -239,7 +239,7 @@ class Replica(FileSet):
         super().__init__(root, entries, "SCENE/results/frame000000.jpg")
         path = root / "cam_params.json"
         try:
-            camera = json.loads(path.read_text(encoding="utf-8"))["camera"]
+            camera = parse_json(path.read_text(encoding="utf-8"))["camera"]
             fx, fy, cx, cy = (float(camera[each]) for each in ("fx", "fy", "cx", "cy"))
             self._camera = Intrinsics(int(camera["w"]), int(camera["h"]), fx, fy, cx, cy)
             self._unit_m = 1 / float(camera["scale"])

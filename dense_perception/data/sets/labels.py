@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dense_perception.core.errors import InputError
+from dense_perception.core.json_text import parse_json
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.data.files import read_image
 from dense_perception.data.sample import Sample
@@ -179,6 +179,6 @@ def _categories(path: Path, data: Any = None) -> dict[int, str]:  # noqa: ANN401
 
 def _json(path: Path) -> Any:  # noqa: ANN401
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {error}") from error

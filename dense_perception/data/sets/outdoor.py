@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
+from dense_perception.core.json_text import parse_json
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.storage import require_regular_file
 from dense_perception.data.folder_pairs import position_and_quaternion
@@ -147,7 +147,7 @@ class Cityscapes(FileSet):
         depth_m = camera = None
         if camera_file.is_file():
             try:
-                data = json.loads(camera_file.read_text(encoding="utf-8"))
+                data = parse_json(camera_file.read_text(encoding="utf-8"))
                 fx, fy, cx, cy = (float(data["intrinsic"][k]) for k in ("fx", "fy", "u0", "v0"))
                 baseline_m = float(data["extrinsic"]["baseline"])
             except (ValueError, KeyError, TypeError) as error:
