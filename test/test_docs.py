@@ -113,6 +113,18 @@ def test_functions_of_the_recipes_exist() -> None:
             assert known, f"extending.md names {code}"
 
 
+def test_tests_of_the_field_reports_exist() -> None:
+    text = prose_of(ROOT / "docs" / "experiments" / "field_reports.md")
+    named = re.findall(r"`(test/[\w/]+\.py)::(\w+)`", text)
+    assert len(named) == text.count("::") > 100
+    for file, name in named:
+        source = (ROOT / file).read_text(encoding="utf-8")
+        assert re.search(rf"^(?:    )?def {name}\(", source, re.MULTILINE), f"{file}::{name}"
+    rows = re.findall(r"^\| ([A-Z]\d+) \|", text, re.MULTILINE)
+    counts = {"B": 12, "C": 15, "F": 18, "G": 6}
+    assert set(rows) == {f"{k}{n}" for k, last in counts.items() for n in range(1, last + 1)}
+
+
 def test_modules_of_the_upgrade_page_exist_now() -> None:
     now = re.findall(
         r"^\| `dense_perception\.[^|]* \| `(dense_perception[\w.]*)`",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # Where a training script's dictionary keeps the network's weights.
 _WRAPPERS = ("model", "state_dict")
+_PREFIXES, _COMPILED = ("module.", "model.", "network."), "_orig_mod."
 _PREFIX = "network."
 
 
@@ -84,10 +85,18 @@ def read_checkpoint(source: Path | OnnxFile) -> Checkpoint:
             f"{path} holds no named tensors: expected a state dictionary, or one under "
             f"{' or '.join(map(repr, _WRAPPERS))}"
         )
-    # DistributedDataParallel prefixes everything with the wrapper's name.
-    if all(key.startswith("module.") for key in tensors):
-        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
-    return Checkpoint(path, tensors, content)
+    return Checkpoint(path, _unwrapped(tensors), content)
+
+
+def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without what wrappers put before every name: DistributedDataParallel, Lightning, compile."""
+    # torch.compile may wrap a part alone.
+    names = {key: key.replace(_COMPILED, "") for key in tensors}
+    while prefix := next(
+        (p for p in _PREFIXES if all(name.startswith(p) for name in names.values())), ""
+    ):
+        names = {key: name.removeprefix(prefix) for key, name in names.items()}
+    return {names[key]: value for key, value in tensors.items()}
 
 
 def _read_exported(file: OnnxFile) -> Checkpoint:

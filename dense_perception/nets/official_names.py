@@ -173,7 +173,11 @@ def _hf_vit(theirs: str, ours: str) -> Table:
             rf"{theirs}embeddings\.(?:patch_embeddings\.)?projection\.{_LEAF}",
             rf"{ours}patch_embed.\1",
         ),
-        (rf"{layer}attention\.output\.dense\.{_LEAF}", rf"{block}attention.project.\2"),
+        # Names in files, then those that transformers 5 has in memory.
+        (
+            rf"{layer}attention\.(?:output\.dense|o_proj)\.{_LEAF}",
+            rf"{block}attention.project.\2",
+        ),
         (rf"{layer}norm([12])\.{_LEAF}", rf"{block}norm\2.\3"),
         (rf"{layer}layernorm_before\.{_LEAF}", rf"{block}norm1.\2"),
         (rf"{layer}layernorm_after\.{_LEAF}", rf"{block}norm2.\2"),
@@ -185,7 +189,7 @@ def _hf_vit(theirs: str, ours: str) -> Table:
     for name in ("query", "key", "value"):
         table.append(
             (
-                rf"{layer}attention\.attention\.{name}\.{_LEAF}",
+                rf"{layer}attention\.(?:attention\.{name}|{name[0]}_proj)\.{_LEAF}",
                 rf"{block}attention.qkv.\2#{name[0]}",
             )
         )

@@ -16,7 +16,15 @@ from dense_perception.nets import zoo
 from dense_perception.nets.vit import VisionTransformer
 from dense_perception.nets.weights import load_weights
 from test.support import official_layouts
-from test.support.transformers_zoo import DEPTH_ANYTHING, DPT_SEGMENTATION, image, randomise
+from test.support.transformers_zoo import (
+    DEPTH_ANYTHING,
+    DPT_SEGMENTATION,
+    depth_anything,
+    dpt_segmentation,
+    image,
+    randomise,
+    save,
+)
 
 SEGMENTER = {
     "family": "segmenter",
@@ -77,6 +85,40 @@ def test_official_layout_round_trip(family: str, tmp_path: Path) -> None:
     assert not report.resized
     assert report.ignored  # each layout has some of these
     assert torch.equal(next(iter(other(x).values())), want)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        "module.{}",
+        "model.{}",
+        "_orig_mod.{}",
+        "module._orig_mod.{}",
+        "model.module.{}",
+        "network.{}",
+    ],
+)
+def test_names_that_wrappers_put_before_weights(tmp_path: Path, wrapped: str) -> None:
+    """DistributedDataParallel, Lightning, torch.compile, and several of them."""
+    original, other = random_network(SEGMENTER, 1), random_network(SEGMENTER, 2)
+    named = {wrapped.format(key): value for key, value in original.state_dict().items()}
+    load_weights(other, saved({"state_dict": named}, tmp_path))
+    for key, value in original.state_dict().items():
+        assert torch.equal(other.state_dict()[key], value)
+
+
+@pytest.mark.parametrize("make", [depth_anything, dpt_segmentation])
+def test_names_that_transformers_has_in_memory(
+    tmp_path: Path, make: Callable[[], nn.Module]
+) -> None:
+    """Version 5 writes the names of the hub, but who saves the state dictionary gets its own."""
+    config = DEPTH_ANYTHING if make is depth_anything else DPT_SEGMENTATION
+    model = make()
+    loaded, in_memory = zoo.build(config), zoo.build(config)
+    load_weights(loaded, save(model, tmp_path))
+    load_weights(in_memory, saved(model.state_dict(), tmp_path))
+    for key, value in loaded.state_dict().items():
+        assert torch.equal(in_memory.state_dict()[key], value), key
 
 
 def test_our_own_checkpoint_loads(tmp_path: Path) -> None:
