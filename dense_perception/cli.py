@@ -95,7 +95,12 @@ def _guarded(words: list[str]) -> int:
         return DONE
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
+            if error.filename is None:
+                raise
+            return _complain(
+                f"cannot use {error.filename} ({error.strerror}): check the path and who may read "
+                "and write there"
+            )
         where = f" at {error.filename}" if error.filename else ""
         return _complain(
             f"the disk is full{where} ({error.strerror}): free some space, or choose an output "

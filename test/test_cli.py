@@ -6,6 +6,7 @@ import argparse
 import errno
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -87,6 +88,21 @@ def test_a_full_disk_is_one_line(
     said = capsys.readouterr().err
     assert "the disk is full at out/a.png" in said
     assert said.count("\n") == 1
+
+
+def test_a_path_that_the_system_refuses_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    verb("probe", monkeypatch, PermissionError(errno.EACCES, "Permission denied", "/root/x"))
+    assert cli.main(["probe"]) == 2
+    said = capsys.readouterr().err
+    assert "cannot use /root/x (Permission denied): check the path" in said
+    assert said.count("\n") == 1
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for words in (["extract", str(loop), "--out", "c"], ["extract", "bag", "--out", str(loop)]):
+        assert cli.main(words) == 2
+        assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_missing_dependency_names_the_extra(

@@ -242,6 +242,14 @@ def user_path(text: str) -> Path:
         return Path(text)
 
 
+def real_path(path: Path) -> Path:
+    """``path`` absolute and without links; of links in a circle what can be told.
+
+    ``Path.resolve`` raises for those.
+    """
+    return Path(os.path.realpath(path))
+
+
 def cache_dir() -> Path:
     """``$XDG_CACHE_HOME/dense_perception``, else ``~/.cache/dense_perception``; not created.
 
@@ -262,7 +270,7 @@ def why_untrusted(folder: Path) -> str:
     """
     if not hasattr(os, "getuid"):
         return ""
-    plain, real = Path(os.path.abspath(folder)), folder.resolve()
+    plain, real = Path(os.path.abspath(folder)), real_path(folder)
     for place in dict.fromkeys((real, *real.parents, plain, *plain.parents)):
         try:
             status = place.lstat()

@@ -17,7 +17,7 @@ from onnx import helper
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import InputError, TrainingError
 from dense_perception.core.reference_frames import reference_feeds
-from dense_perception.core.storage import read_file
+from dense_perception.core.storage import read_file, real_path
 from dense_perception.data.corpus import Corpus
 from dense_perception.data.description import DESCRIPTION_FILE
 from dense_perception.data.numpy_layout import iterate_shards, shard_folders
@@ -239,7 +239,7 @@ def frames_from(
         return frames, "reference frames"
     frames = calibration_frames(source, card, count, topic, reader)
     check_variety(frames, str(source))
-    return frames, source.resolve().name
+    return frames, real_path(source).name
 
 
 def check_variety(frames: Sequence[Mapping[str, np.ndarray]], source: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import DensePerceptionError, InputError
 from dense_perception.core.prediction import GRAY_MAPS, DepthKind, LabelMap, Prediction
-from dense_perception.core.storage import atomic_write, prepare_output_folder
+from dense_perception.core.storage import atomic_write, prepare_output_folder, real_path, user_path
 from dense_perception.imaging.colorize import DepthColorizer, side_by_side
 from dense_perception.imaging.points import organised_xyz, write_ply
 from dense_perception.imaging.resize import resample
@@ -185,7 +185,7 @@ def refuse_input_as_output(text: str, output: Path) -> None:
     """
     :raises InputError: if answers could be written over ``text``, which they are made from.
     """
-    given, folder = Path(text).expanduser().resolve(), output.expanduser().resolve()
+    given, folder = real_path(user_path(text)), real_path(user_path(str(output)))
     if not given.exists():
         return  # a camera's number
     inside = given.is_relative_to(folder)

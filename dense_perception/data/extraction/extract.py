@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from dense_perception.core.errors import InputError, TrainingError
 from dense_perception.core.machine import end_with_parent, keep_freed_memory
+from dense_perception.core.storage import real_path
 from dense_perception.data.description import DESCRIPTION_FILE, write_description
 from dense_perception.data.extraction.recording import (
     JOURNALS,
@@ -114,7 +115,7 @@ def _check(options: ExtractOptions) -> None:
         raise InputError(f"--held-out is {options.held_out}, expected a share above 0 and below 1")
     if options.settings.tolerance_ms < 0 or options.settings.rate_hz < 0:
         raise InputError("--tolerance-ms and --rate are expected to be 0 or more")
-    if options.validation is not None and options.validation.resolve() == options.out.resolve():
+    if options.validation is not None and real_path(options.validation) == real_path(options.out):
         raise InputError(f"--out and --validation are both {options.out}: choose two folders")
     for out in (options.out, options.validation):
         begun = out is None or not out.exists() or (out / JOURNALS).exists()
@@ -126,7 +127,7 @@ def _plan(options: ExtractOptions) -> tuple[list[tuple[Span, int]], list[tuple[s
     """Spans with their number of images, and recordings that cannot be used with the reason."""
     counted: list[tuple[Path, str, int]] = []
     broken: list[tuple[str, str]] = []
-    names = _unique([bag.resolve() for bag in options.bags])
+    names = _unique([real_path(bag) for bag in options.bags])
     for bag, name in zip(options.bags, names, strict=True):
         try:
             with BagReader(bag) as reader:

@@ -9,12 +9,14 @@ import numpy as np
 
 from dense_perception.core.camera import CameraInfoMessage, calibration_doubt
 from dense_perception.core.errors import InputError
+from dense_perception.core.storage import read_file
 from dense_perception.imaging.messages import takes_projection
 from dense_perception.media.bag_images import calibration_topic, choose_topic, image_topics
 from dense_perception.media.bag_reader import BagReader
 
 POINTS = "sensor_msgs/msg/PointCloud2"
 SCAN = "sensor_msgs/msg/LaserScan"
+_MOST_BYTES = 1 << 20
 _LABEL_INFO = "vision_msgs/msg/LabelInfo"
 _TRANSFORMS = ("/tf", "/tf_static")
 
@@ -127,8 +129,8 @@ def read_classes(path: Path) -> tuple[str, ...]:
     :raises InputError: if the file cannot be read or names nothing.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_file(path, _MOST_BYTES).decode("utf-8-sig").splitlines()
+    except (InputError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:

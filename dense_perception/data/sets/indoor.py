@@ -40,6 +40,11 @@ _TUM_TOLERANCE_S = 0.02
 _TASKONOMY_UNIT_M = 1 / 512
 _TASKONOMY_NONE = 65535
 _MOST_NAMES = 255
+# What h5py raises for files that are damaged or hold something else.
+_HDF5_ERRORS = (
+    *(OSError, KeyError, IndexError, TypeError, ValueError),
+    *(RuntimeError, AttributeError, OverflowError),
+)
 # Of the engine that played CocoDoom: 90 degrees across at 4:3, pixels 1.2 times as high as wide.
 _DOOM_HFOV_DEG = 90.0
 
@@ -67,7 +72,7 @@ class NyuDepth:
             count = len(self._file["images"])
             shapes = [self._file[each].shape for each in ("depths", "labels")]
             names = [self._text(reference) for reference in self._file["names"][0]]
-        except (OSError, KeyError, IndexError, TypeError) as error:
+        except _HDF5_ERRORS as error:
             raise InputError(
                 f"{path} is not the labelled part of NYU Depth v2 (images, depths, labels, names): "
                 f"{error}"
@@ -77,7 +82,10 @@ class NyuDepth:
         self._rows = self._split(split) if split else list(range(count))
         self.keys = tuple(f"nyu_{row:04d}" for row in self._rows)
         self._to_class = np.zeros(len(names) + 1, np.uint8)
-        kept = names if len(names) <= _MOST_NAMES else self._most_common(names)
+        try:
+            kept = names if len(names) <= _MOST_NAMES else self._most_common(names)
+        except _HDF5_ERRORS as error:
+            raise InputError(f"the labels of {path} cannot be read: {error}") from error
         self.classes = tuple(kept)
         for label, name in enumerate(kept, 1):
             self._to_class[names.index(name) + 1] = label
@@ -93,14 +101,18 @@ class NyuDepth:
         if not 0 <= index < len(self):
             raise IndexError(f"frame {index} of {len(self)}")
         row = self._rows[index]
-        # MATLAB's arrays come with their axes in reverse.
-        rgb_hwc = np.ascontiguousarray(np.asarray(self._file["images"][row]).transpose(2, 1, 0))
-        depth_m = np.ascontiguousarray(np.asarray(self._file["depths"][row], np.float32).T)
-        labels_hw = self._to_class[np.asarray(self._file["labels"][row]).T]
+        try:
+            # MATLAB's arrays come with their axes in reverse.
+            images = np.asarray(self._file["images"][row], np.uint8)
+            rgb_hwc = np.ascontiguousarray(images.transpose(2, 1, 0))
+            depth_m = np.ascontiguousarray(np.asarray(self._file["depths"][row], np.float32).T)
+            labels_hw = self._to_class[np.asarray(self._file["labels"][row]).T]
+            scenes = self._file.get("scenes")
+            recording = "" if scenes is None else self._text(scenes[0][row])
+        except _HDF5_ERRORS as error:
+            raise InputError(f"frame {row} of {self.path} cannot be read: {error}") from error
         height, width = depth_m.shape
         full = Intrinsics(640, 480, *_NYU_CAMERA)
-        scenes = self._file.get("scenes")
-        recording = "" if scenes is None else self._text(scenes[0][row])
         return Sample(
             rgb_hwc,
             np.nan_to_num(depth_m, nan=0, posinf=0, neginf=0),
@@ -136,10 +148,17 @@ class NyuDepth:
 
         path = self.path.with_name("splits.mat")
         require_regular_file(path)
-        found = loadmat(path).get(f"{split}Ndxs")
+        try:
+            found = loadmat(path).get(f"{split}Ndxs")
+        except Exception as error:  # a reader of many formats, whose failures have no common base
+            raise InputError(f"{path} is no MATLAB file that can be read: {error}") from error
         if found is None:
             raise InputError(f"{path} has no split {split!r}, expected train or test")
-        return [int(number) - 1 for number in np.asarray(found).reshape(-1)]
+        rows = [int(number) - 1 for number in np.asarray(found).reshape(-1)]
+        count = len(self._file["images"])
+        if not rows or min(rows) < 0 or max(rows) >= count:
+            raise InputError(f"{path} names frames that {self.path} of {count} does not have")
+        return rows
 
 
 class TumRgbd(FileSet):

@@ -392,9 +392,26 @@ def unknown_segment(root: Path) -> str:
     return f"coco_panoptic:{root}"
 
 
+def groups_in_hdf5(root: Path) -> str:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(root / "nyu.mat", "w") as file:
+        for name in ("images", "depths", "labels", "names"):
+            file.create_group(name)
+    return f"nyu:{root / 'nyu.mat'}"
+
+
+def links_in_a_circle(root: Path) -> str:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(root / "nyu.mat", "w") as file:
+        file["images"] = h5py.SoftLink("/images")
+    return f"nyu:{root / 'nyu.mat'}"
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
+        (groups_in_hdf5, "is not the labelled part of NYU Depth v2"),
+        (links_in_a_circle, "is not the labelled part of NYU Depth v2"),
         (unknown_label, r"has the labels \[151\], which are none of its data set's"),
         (other_size, "has 16x6 pixels, its label image 16x12"),
         (eight_bits, "depth000000.png is uint8 .* expected depth of 16 bits"),
