@@ -8,8 +8,10 @@ import pytest
 from dense_perception.core.camera import Frame
 from dense_perception.core.prediction import DepthKind, DepthMap
 from dense_perception.evaluation.contestants import Answer, Entry, RunOptions
-from dense_perception.evaluation.scoring import FrameScorer, ScoreOptions
+from dense_perception.evaluation.judge import Judge
+from dense_perception.evaluation.scoring import FrameScorer
 from dense_perception.evaluation.truth import TruthFrame
+from dense_perception.metrics.protocols import Protocol
 
 
 @pytest.mark.parametrize(
@@ -24,7 +26,7 @@ from dense_perception.evaluation.truth import TruthFrame
     ],
 )
 def test_units_of_truth(factor: float, kind: DepthKind, says: list[str]) -> None:
-    scorer = FrameScorer(Entry("m", "artefact", "m", RunOptions()), ScoreOptions(1e6))
+    scorer = FrameScorer(Entry("m", "artefact", "m", RunOptions()))
     answer_m = np.full((8, 8), 2, np.float32)
     answer_m[:4] = 1.5
     for index in range(3):
@@ -32,6 +34,6 @@ def test_units_of_truth(factor: float, kind: DepthKind, says: list[str]) -> None
         true_m = np.full((8, 8), 2 * factor, np.float32)
         true_m[0] = np.nan
         truth = TruthFrame("bag", str(index), frame, true_m)
-        scorer.score(truth, Answer(DepthMap(answer_m, kind)), {})
+        scorer.score(Judge(truth, Protocol()), Answer(DepthMap(answer_m, kind)))
     assert len(scorer.unit_doubts) == len(says)
     assert all(text in line for text, line in zip(says, scorer.unit_doubts, strict=True))
