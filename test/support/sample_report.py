@@ -78,7 +78,7 @@ def sample_report(frames: int = 1024, *, compared: bool = True) -> Report:
             "resamples": 2000,
             "seed": 0,
             "level": 0.95,
-            "speaks_for": "Intervals speak for recordings like these 6.",
+            "speaks_for": "recordings like these 6",
             "crop": None,
             "max_depth_m": 20.0,
         },

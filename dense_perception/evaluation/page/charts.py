@@ -106,7 +106,7 @@ def draw_lines(
             colour, marker, dash = _looks(each.slot)
             if each.low and each.high:
                 axes.fill_between(
-                    each.x, _gaps(each.low), _gaps(each.high), color=colour, alpha=0.15, linewidth=0
+                    each.x, _gaps(each.low), _gaps(each.high), color=colour, alpha=0.1, linewidth=0
                 )
             axes.plot(
                 each.x,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from dense_perception.evaluation.document import Point, SliceValue
 from dense_perception.evaluation.page import charts
+from dense_perception.evaluation.page.differences import with_more
 from dense_perception.evaluation.page.elements import (
     Cell,
     Column,
@@ -26,6 +28,7 @@ from dense_perception.evaluation.page.wording import (
 )
 
 _BY_DISTANCE = ("scale_by_distance", "absrel_by_distance")
+_AXES = ("distance", "class", "brightness", "sharpness", "blur")  # then others, as recording
 _OPEN_ROWS = 12  # a longer table is folded, or cut with the rest folded
 
 
@@ -125,16 +128,16 @@ def slices_section(reading: Reading) -> Section | None:
     if not found:
         return None
     order = {name: k for k, name in enumerate((reading.primary, *reading.figures))}
-    seen: set[str] = set()
     tables: list[Table] = []
-    axes_in_order = list(dict.fromkeys(axis for axis, _ in found))
-    for axis, which in sorted(
-        found, key=lambda key: (axes_in_order.index(key[0]), order.get(key[1], len(order)))
-    ):
-        bins = found[axis, which]
-        folded = axis in seen or len(bins) > _OPEN_ROWS
-        tables.append(_slice_table(reading, axis, which, bins, folded=folded))
-        seen.add(axis)
+    axes_found = {axis for axis, _ in found}
+    known = [axis for axis in _AXES if axis in axes_found]
+    for axis in (*known, *sorted(axes_found - set(known))):
+        figures = sorted(
+            (which for each, which in found if each == axis),
+            key=lambda which: order.get(which, len(order)),
+        )
+        first, *more = (_slice_table(reading, axis, which, found[axis, which]) for which in figures)
+        tables.append(with_more(first, more, f"By {axis}: other figures") if more else first)
     return Section(
         "slices",
         "Slices",
@@ -196,7 +199,11 @@ def _distance_drawing(
     lines: dict[str, Sequence[Point]] = {}
     for name, curves in reading.report["curves"].items():
         points: Sequence[Point] = curves[key]  # type: ignore[literal-required]
-        if any(point["value"] is not None for point in points):
+        # Only as far as something was measured; the last bin has no end to draw it at.
+        points = [each for each in points if _is_finite(each)]
+        measured = [k for k, each in enumerate(points) if each["value"] is not None]
+        points = points[measured[0] : measured[-1] + 1] if measured else []
+        if points:
             lines[name] = points
     if not lines:
         return None
@@ -240,6 +247,11 @@ def _distance_drawing(
     )
 
 
+def _is_finite(point: Point) -> bool:
+    high: float | None = point["x_high"]  # a report from its file has null for infinity
+    return high is not None and math.isfinite(high)
+
+
 def _point_cell(point: Point | None) -> Cell:
     if point is None or point["value"] is None:
         return Cell(number(None))
@@ -251,8 +263,6 @@ def _slice_table(
     axis: str,
     which: str,
     bins: dict[str, dict[str, SliceValue]],
-    *,
-    folded: bool,
 ) -> Table:
     largest = max(
         (abs(each["value"]) for row in bins.values() for each in row.values() if each["value"]),
@@ -262,6 +272,8 @@ def _slice_table(
     named = [each["name"] for each in reading.contestants if each["name"] in present]
     rows = []
     for part, row in bins.items():
+        if all(each["value"] is None for each in row.values()):
+            continue
         cells = [_slice_cell(row.get(name), which, largest) for name in named]
         frames = max(each["n"] for each in row.values())
         rows.append(Row(_bin(axis, part), cells, detail=counted(frames, "frame")))
@@ -272,7 +284,7 @@ def _slice_table(
         axis.capitalize(),
         columns,
         [RowGroup("", rows)],
-        folded=folded,
+        folded=len(rows) > _OPEN_ROWS,
     )
 
 
@@ -288,9 +300,10 @@ def _slice_cell(value: SliceValue | None, which: str, largest: float) -> Cell:
 
 
 def _bin(axis: str, part: str) -> str:
-    if axis == "distance" and not part.endswith("m"):
-        return part.replace("-", " to ") + " m"
-    return part
+    low, dash, high = part.partition("-")
+    if axis != "distance" or not dash:
+        return part
+    return f"over {low} m" if high == "inf" else f"{low} to {high} m"
 
 
 SECTIONS: Sequence[Callable[[Reading], Section | None]] = (

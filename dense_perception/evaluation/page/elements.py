@@ -56,7 +56,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with its caption; ``corner`` is the head of the column of row heads."""
+    """A table with its caption; ``corner`` is the head of the column of row heads.
+
+    ``more`` are tables that lie folded below it, under ``more_title``.
+    """
 
     key: str
     caption: str
@@ -65,6 +68,8 @@ class Table:
     groups: Sequence[RowGroup]
     note: str = ""
     folded: bool = False
+    more: Sequence[Table] = ()
+    more_title: str = ""
 
     @property
     def is_short(self) -> bool:

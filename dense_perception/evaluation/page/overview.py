@@ -1,11 +1,11 @@
-"""The first part of the page: the verdict, the main table, pairs, what changed since before."""
+"""The first part of the page: the verdict and the main table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dense_perception.evaluation.document import Change, FigureValue
+from dense_perception.evaluation.document import FigureValue
 from dense_perception.evaluation.page import charts
 from dense_perception.evaluation.page.elements import (
     Cell,
@@ -18,14 +18,12 @@ from dense_perception.evaluation.page.elements import (
 )
 from dense_perception.evaluation.page.reading import Reading
 from dense_perception.evaluation.page.wording import (
-    counted,
     direction_of,
     group_of,
     hint_of,
     interval,
     measure_of,
     number,
-    signed,
     subject_of,
     title_of,
 )
@@ -35,7 +33,6 @@ _SIGNS = (
     "to some other model is not certain or was not tested. Ranges in brackets are {level:g} % "
     "intervals."
 )
-_TURNS = {"worse": "✗ worse", "better": "✓ better", "same": "= no certain change"}
 
 
 @dataclass(frozen=True)
@@ -59,9 +56,9 @@ def verdict(reading: Reading) -> Verdict:
     return Verdict(
         first["text"],
         None if pair is None else pair["certain"],
-        "" if pair is None else pair["why"],
+        "" if pair is None else pair["why"][:1].upper() + pair["why"][1:],
         [each["text"] for each in others],
-        method["speaks_for"],
+        f"Intervals speak for {method['speaks_for']}." if method["speaks_for"] else "",
     )
 
 
@@ -140,120 +137,6 @@ def figure_cell(reading: Reading, name: str, which: str) -> Cell:
     )
 
 
-def pairs_section(reading: Reading) -> Section | None:
-    """Differences between models on the same frames, the certain ones first."""
-    pairs = reading.report["pairs"]
-    if not pairs:
-        return None
-    groups: dict[str, list[Row]] = {}
-    for pair in sorted(pairs, key=lambda each: not each["certain"]):
-        which = pair["figure"]
-        words = "no difference" if pair["better"] is None else f"{pair['better']} is better"
-        cells = [
-            Cell(
-                signed(pair["difference"], which),
-                pair["difference"],
-                interval(pair["low"], pair["high"], which),
-            ),
-            Cell("✓ certain" if pair["certain"] else "? not certain"),
-            Cell(words if pair["certain"] else f"perhaps: {words}"),
-            Cell(pair["why"]),
-        ]
-        head = f"{pair['a']} less {pair['b']}"
-        detail = (
-            f"{counted(pair['n_frames'], 'frame')}, {counted(pair['n_recordings'], 'recording')}"
-        )
-        groups.setdefault(title_of(which), []).append(Row(head, cells, detail=detail))
-    order = [title_of(name) for name in reading.figures]
-    primary = title_of(reading.primary) if reading.primary else ""
-    table = Table(
-        "pairs",
-        "Paired differences on the frames that both answered",
-        "Pair",
-        [
-            Column("Difference"),
-            Column("Certain?", text=True),
-            Column("Reading", text=True),
-            Column("Why", text=True),
-        ],
-        [
-            RowGroup(f"{title} ({_better(reading, title)})", groups[title])
-            for title in sorted(
-                groups, key=lambda t: (t != primary, order.index(t) if t in order else len(order))
-            )
-        ],
-    )
-    return Section(
-        "pairs",
-        "Differences",
-        "Is the difference certain?",
-        [
-            "A difference is taken frame by frame, then averaged. It is certain if its interval "
-            "leaves out 0 and rests on enough independent data."
-        ],
-        tables=[table],
-    )
-
-
-def changes_section(reading: Reading) -> Section | None:
-    """Regressions against the earlier report; ``None`` where nothing was compared."""
-    before = reading.report["compared_with"]
-    if before is None:
-        return None
-    changes = reading.report["changes"]
-    counts = {
-        kind: sum(each["verdict"] == kind for each in changes)
-        for kind in ("worse", "better", "same")
-    }
-    text = (
-        f"Against {before}: {counted(counts['worse'], 'figure')} certainly worse, "
-        f"{counts['better']} certainly better, {counts['same']} without a certain change."
-    )
-    tables = [
-        _changes_table(key, caption, [each for each in changes if each["verdict"] in kinds], folded)
-        for key, caption, kinds, folded in (
-            ("worse", "Regressions", ("worse",), False),
-            ("better", "Improvements", ("better",), False),
-            ("same", "Without a certain change", ("same",), True),
-        )
-        if counts[kinds[0]]
-    ]
-    return Section("changes", "Changes", "What changed since before?", [text], tables=tables)
-
-
-def _changes_table(key: str, caption: str, changes: Sequence[Change], folded: bool) -> Table:
-    groups: dict[str, list[Row]] = {}
-    for each in changes:
-        which = each["figure"]
-        cells = [
-            Cell(number(each["before"], which), each["before"]),
-            Cell(number(each["after"], which), each["after"]),
-            Cell(
-                signed(each["difference"], which),
-                each["difference"],
-                interval(each["low"], each["high"], which),
-            ),
-            Cell(_TURNS[each["verdict"]]),
-            Cell(each["why"]),
-        ]
-        row = Row(title_of(which), cells, detail=direction_of(which))
-        groups.setdefault(each["contestant"], []).append(row)
-    return Table(
-        f"changes-{key}",
-        f"{caption} ({len(changes)})",
-        "Figure",
-        [
-            Column("Before"),
-            Column("Now"),
-            Column("Difference"),
-            Column("Verdict", text=True),
-            Column("Why", text=True),
-        ],
-        [RowGroup(name, rows) for name, rows in groups.items()],
-        folded=folded,
-    )
-
-
 def _row(reading: Reading, name: str) -> Row:
     cells = [figure_cell(reading, name, which) for which in reading.headlines]
     return Row(name, cells, detail=_what(reading, name), slot=reading.slot(name))
@@ -269,12 +152,6 @@ def _what(reading: Reading, name: str) -> str:
 
 def _of(which: str) -> str:
     return "; ".join(filter(None, (subject_of(which), hint_of(which), direction_of(which))))
-
-
-def _better(reading: Reading, title: str) -> str:
-    return next(
-        (direction_of(name) for name in reading.figures if title_of(name) == title), "difference"
-    )
 
 
 def _intervals(reading: Reading) -> list[Drawing]:

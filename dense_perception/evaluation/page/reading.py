@@ -26,6 +26,8 @@ HEADLINES = (
     "reshading.l1",
 )
 
+_FREE = ("depth.scale", "depth.coverage")
+
 
 class Reading:
     """A report with the questions that several sections have.
@@ -107,9 +109,12 @@ class Reading:
         return leader, all(self._is_certainly_better(leader, other, which) for other in others)
 
     def unbeaten(self, name: str, which: str) -> list[str]:
-        """The baselines that a model's value does not improve on."""
+        """The baselines that a model's value does not improve on.
+
+        None in what baselines have for free, as they are fitted to the truth.
+        """
         own = self.value(name, which)
-        if own is None or own["value"] is None:
+        if own is None or own["value"] is None or which in _FREE:
             return []
         return [
             each["name"]

@@ -14,14 +14,9 @@ from dense_perception.evaluation.document import Report
 from dense_perception.evaluation.page import charts
 from dense_perception.evaluation.page.account import cost_section, made_section, skipped_section
 from dense_perception.evaluation.page.details import SECTIONS
+from dense_perception.evaluation.page.differences import changes_section, pairs_section
 from dense_perception.evaluation.page.frames import gallery
-from dense_perception.evaluation.page.overview import (
-    all_figures,
-    changes_section,
-    main_section,
-    pairs_section,
-    verdict,
-)
+from dense_perception.evaluation.page.overview import all_figures, main_section, verdict
 from dense_perception.evaluation.page.reading import Reading
 from dense_perception.evaluation.page.wording import counted, moment
 
@@ -30,6 +25,8 @@ if TYPE_CHECKING:
 
 FILE = "report.html"
 _TEMPLATES = "evaluation/page/templates"
+# Where long names may be broken, but numbers may not.
+_BREAKS = re.compile(r"(?<=[_/:])(?=\w)|(?<=[.-])(?=[^\W\d])")
 
 
 def why_missing() -> str:
@@ -121,7 +118,7 @@ def _environment() -> Environment:
 
     def soft(text: str) -> Markup:
         """Long names may be broken after their separators."""
-        return Markup(re.sub(r"(?<=[_/.:-])(?=\w)", "<wbr>", str(Markup.escape(printable(text)))))
+        return Markup(_BREAKS.sub("<wbr>", str(Markup.escape(printable(text)))))
 
     environment.filters["soft"] = soft
     environment.filters["svg"] = Markup

@@ -111,7 +111,7 @@ def test_the_verdict_comes_first_with_whether_it_is_certain(
     said = page.text("verdict")
     assert said.startswith("Verdict ✓ Certain mult_tiny_indoor (int8) is better than")
     assert all(each["text"] in said for each in report["verdict"])
-    assert "Why: the interval excludes 0 in 6 recordings." in said
+    assert "The interval excludes 0 in 6 recordings. Intervals speak for" in said
     without_charts["verdict"][0]["pair"] = 1
     assert (
         Page(page_text(without_charts, Path())).text("verdict").startswith("Verdict ? Not certain")
