@@ -53,8 +53,8 @@ class Units:
         those = "this recording" if self.recordings == 1 else f"these {self.recordings} recordings"
         if self.kind == "blocks":
             return (
-                f"{those} only: fewer than {FEWEST_RECORDINGS} say nothing about other places, so "
-                "blocks of time inside them were drawn"
+                f"{those} only: fewer than {FEWEST_RECORDINGS} recordings say nothing about other "
+                "places, so blocks of time were drawn"
             )
         return f"the frames of {those} only: there are too few for an interval"
 

@@ -38,12 +38,14 @@ def verdicts(
     figures: Mapping[str, Mapping[str, FigureValue]],
     pairs: Sequence[PairValue],
 ) -> list[Verdict]:
-    """For each task the best model against each other one, and against the best baseline.
+    """For each task the best model against each other one, and against the best baseline; its
+    bare figures where there is nothing to compare it with.
 
     The sentences rest on ``pairs``, whose numbers they carry.
     """
     kinds = {row["name"]: row["kind"] for row in contestants}
     found: list[Verdict] = []
+    alone: list[Verdict] = []
     for task, candidates in HEADLINES:
         given = [
             name for name in kinds if any(each in figures.get(name, {}) for each in candidates)
@@ -55,7 +57,7 @@ def verdicts(
         ranked = _ranked(models, name, figures)
         best = ranked[0]
         if len(ranked) == 1:
-            found.append(Verdict(text=f"{best}: {_value(best, name, figures)}.", pair=None))
+            alone.append(Verdict(text=f"{best}: {_value(best, name, figures)}.", pair=None))
         found += [_against(best, each, name, figures, pairs) for each in ranked[1:]]
         baselines = [each for each in given if kinds[each] == "baseline"]
         shared = next(
@@ -69,7 +71,7 @@ def verdicts(
         if baselines and shared is not None:
             rival = _ranked(baselines, shared, figures)[0]
             found.append(_against(best, rival, shared, figures, pairs, baseline=True))
-    return found
+    return found or alone
 
 
 def _ranked(
