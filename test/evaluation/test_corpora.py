@@ -15,6 +15,7 @@ from dense_perception.data.corpus import Corpus
 from dense_perception.data.description import write_description
 from dense_perception.data.sample import Sample
 from dense_perception.data.shards import write_shard
+from dense_perception.data.targets import texture_edges
 from dense_perception.metrics.depth import average, evaluate
 from dense_perception.runtime.perceiver import Perceiver
 from test.support.artefacts import write_red_artefact
@@ -106,3 +107,43 @@ def test_a_data_set_without_the_models_truth(
     write_description(root, {})
     assert cli.main(["evaluate", str(model), "--data", str(root)]) == 2
     assert "has neither depth nor labels that red_depth gives" in capsys.readouterr().err
+
+
+def test_a_report_of_every_map_that_model_and_corpora_share(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two corpora, one of them with other classes: its labels are skipped by name, nothing else."""
+    model, own, other = tmp_path / "multi.onnx", tmp_path / "own", tmp_path / "other"
+    card = multitask_card()
+    write_multitask_artefact(model, card)
+    assert card.segmentation is not None
+    names = list(card.segmentation.label_set.labels)
+    samples = frames(3, labels=True)
+    for root, classes in ((own, names), (other, ["shelf", "robot"])):
+        write_shard(root, 0, samples)
+        write_description(root, {"classes": ["none", *classes]})
+    words = ["evaluate", str(model), "--data", str(own), str(other), "--backend", "onnxruntime"]
+    assert cli.main([*words, "--json"]) == 1
+    said = capsys.readouterr()
+    assert "labels: the data has the classes ['shelf', 'robot']" in said.err
+    report = json.loads(said.out)
+    (name,) = [row["name"] for row in report["contestants"] if row["kind"] == "artefact"]
+    figures = report["figures"][name]
+    assert figures["depth.metric.absrel"]["n_frames"] == 6
+    assert figures["labels.accuracy"]["n_frames"] == 3
+    right = total = 0
+    edges = []
+    with Perceiver.load(str(model), backend="onnxruntime") as perceiver:
+        for k in range(3):
+            sample = Corpus(own)[k]
+            given = perceiver(Frame(sample.rgb_hwc, intrinsics=sample.intrinsics))
+            assert given.labels is not None
+            assert given.edges is not None
+            assert sample.labels_hw is not None
+            right += int((given.labels.values_hw == sample.labels_hw.astype(int) - 1).sum())
+            total += sample.labels_hw.size
+            true = texture_edges(sample.rgb_hwc).astype(np.float64)
+            edges.append(np.abs(given.edges.values_hw / 255 - true).mean())
+    assert figures["labels.accuracy"]["value"] == pytest.approx(right / total, abs=1e-12)
+    assert figures["edges.l1"]["value"] == pytest.approx(np.mean(edges), abs=1e-6)
+    assert {"normals.mean_deg", "confidence.ece", "labels.miou"} <= set(figures)
