@@ -108,17 +108,17 @@ def _ranked(outcome: Outcome, entry: Entry) -> Iterator[_Wanted]:
                     place = _Place(value, source, part, score.recording, score.key, score.stamp_ns)
                     found.setdefault(name, []).append(place)
     for task, names in _FIGURES.items():
-        name = next((name for name in names if name in found), None)
-        if name is None:
+        ranking = next((name for name in names if name in found), None)
+        if ranking is None:
             continue
-        places = sorted(found[name], key=lambda place: place.value)
-        if figure(name).better == "lower":
+        places = sorted(found[ranking], key=lambda place: place.value)
+        if figure(ranking).better == "lower":
             places.reverse()
         ranks: dict[Rank, int] = {"worst": 0, "median": len(places) // 2, "best": len(places) - 1}
         for rank, index in ranks.items():
             if index in list(ranks.values())[: list(ranks).index(rank)]:
                 continue  # fewer frames than ranks
-            yield _Wanted(entry, task, rank, name, places[index])
+            yield _Wanted(entry, task, rank, ranking, places[index])
 
 
 def _values(score: FrameScore) -> dict[str, float]:
