@@ -28,7 +28,8 @@ def correspondence(
     scale = min(1.0, _SOUGHT_WIDTH / rgb_hwc.shape[1])
     sought_width, sought_height = flow_size(rgb_hwc, scale)
     now, before = (_gray(rgb, sought_height, sought_width) for rgb in (rgb_hwc, rgb_before_hwc))
-    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    # OpenCV's types know DISOpticalFlow.create alone, which OpenCV 4.5 lacks.
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)  # type: ignore[attr-defined]
     there = search.calc(now, before, None)
     back = search.calc(before, now, None)
     rows, columns = (
