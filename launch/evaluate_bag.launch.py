@@ -3,11 +3,14 @@
 ros2 launch dense_perception evaluate_bag.launch.py
 ros2 launch dense_perception evaluate_bag.launch.py bag:=recording rviz:=true \\
     input_image_topic:=/camera/image_raw image_transport:=raw record:=answers
+ros2 launch dense_perception evaluate_bag.launch.py report:=live_report
 ros2 launch dense_perception evaluate_bag.launch.py task:=multitask namespace:=robot record:=answers
 
 Plays the bag through a node in the bag's own time, compares the model's depth with the depth in the
-bag when it is over, and ends. Without arguments it takes the small recording of the demo. All
-arguments of perception.launch.py are taken. The exit code is 1 if anything fails.
+bag when it is over, and ends. With report:=FOLDER it records the images, the truth and what the
+node answered meanwhile, and writes a report in which the live answers stand beside the model's.
+Without arguments it takes the small recording of the demo. All arguments of perception.launch.py
+are taken. The exit code is 1 if anything fails.
 """
 
 import sys
@@ -71,9 +74,12 @@ ARGUMENTS = {
     "node_name": ("", "name of the node; empty is depth_node and the like, by the task", None),
     "rate": ("1.0", "speed of the replay, 1 is real time", None),
     "record": ("", "new folder for a bag of the node's answers; empty records none", None),
+    "report": ("", "new folder for a report on the live answers; empty writes none", None),
     "rviz": ("false", "true starts RViz on the outputs", ("true", "false")),
 }
-PASSED_ON = tuple(name for name in ARGUMENTS if name not in ("bag", "rate", "record"))
+# What a report compares of the answers.
+JUDGED = ("depth/image", "segmentation/labels")
+PASSED_ON = tuple(name for name in ARGUMENTS if name not in ("bag", "rate", "record", "report"))
 
 
 def generate_launch_description():
@@ -120,6 +126,8 @@ def _prepare(context):
 
 def _processes(context):
     given = _given(context)
+    if given["report"]:
+        return _live_processes(given)
     image = _image(given)
     verb = [sys.executable, "-m", "dense_perception.cli"]
     common = {"output": "screen", "additional_env": transport_environment()}
@@ -142,15 +150,75 @@ def _processes(context):
     )
     if not given["record"]:
         return [replay]
-    name = given["node_name"] or f"{given['task']}_node"
-    node = f"{given['namespace'].strip('/')}/{name}".lstrip("/")
-    topics = [f"/{node}/{topic}" for topic in TASKS[given["task"]][1]]
     recorder = ExecuteProcess(
         name="record",
-        cmd=[sys.executable, "-m", "dense_perception.ros.record", given["record"], *topics],
+        cmd=[
+            *(sys.executable, "-m", "dense_perception.ros.record", given["record"]),
+            *_answer_topics(given),
+        ],
         **common,
     )
     return [recorder, replay]
+
+
+def _live_processes(given):
+    """Replay and recorder at the same time, then the report on what was recorded.
+
+    The recorder takes the images, the truth and the answers into one bag, with the images' stamps
+    in the answers' headers. It ends by itself when the replay is over.
+    """
+    verb = [sys.executable, "-m", "dense_perception.cli"]
+    common = {"output": "screen", "additional_env": transport_environment()}
+    image, answers = _image(given), _answer_topics(given)
+    truth = _truth_topics(given)
+    played = list(dict.fromkeys(filter(None, (image, given["input_camera_info_topic"], *truth))))
+    bag = str(Path(given["report"]) / "live")
+    judged = [f"topic:{topic}" for topic in answers if topic.endswith(JUDGED)]
+    evaluation = ExecuteProcess(
+        name="evaluate",
+        cmd=[
+            *(*verb, "evaluate", given["model"], *judged, "--data", bag),
+            *("--topic", image, "--depth-topic", truth[0], "--out", given["report"]),
+        ],
+        on_exit=[Shutdown(reason="the live answers are evaluated")],
+        **common,
+    )
+    recorder = ExecuteProcess(
+        name="record",
+        cmd=[
+            *(sys.executable, "-m", "dense_perception.ros.record", "--until-clock-ends"),
+            *(bag, *played, *answers),
+        ],
+        on_exit=[evaluation],
+        **common,
+    )
+    replay = ExecuteProcess(
+        name="replay",
+        cmd=[
+            *(*verb, "replay", given["bag"], "--clock", "--rate", given["rate"]),
+            *("--topics", *played),
+            *("--wait-for-subscribers", "60", "--require-subscribers"),
+        ],
+        **common,
+    )
+    return [recorder, replay]
+
+
+def _answer_topics(given):
+    name = given["node_name"] or f"{given['task']}_node"
+    node = f"{given['namespace'].strip('/')}/{name}".lstrip("/")
+    return [f"/{node}/{topic}" for topic in TASKS[given["task"]][1]]
+
+
+def _truth_topics(given):
+    """The depth in the bag, and its calibration where there is one."""
+    source = PairSource(Path(given["bag"]), topic=_image(given))
+    try:
+        recorded = {topic.name for topic in source.bag.topics}
+        info = source.depth_info_topic
+        return [source.depth_topic, *([info] if info in recorded else [])]
+    finally:
+        source.close()
 
 
 def _check(given, model):
@@ -160,8 +228,11 @@ def _check(given, model):
         rate = 0.0
     if not 0.001 <= rate <= 1000:
         raise ValueError(f"rate is {given['rate']!r}, expected 0.001 to 1000 (1 is real time)")
-    if given["record"] and Path(given["record"]).exists():
-        raise ValueError(f"record is {given['record']!r}, which exists: name a new folder")
+    for name in ("record", "report"):
+        if given[name] and Path(given[name]).exists():
+            raise ValueError(f"{name} is {given[name]!r}, which exists: name a new folder")
+    if given["record"] and given["report"]:
+        raise ValueError("record and report are both given: a report's folder has the answers, too")
     try:
         if find_model(model).card.depth is None:
             raise ValueError(f"model {model} gives no depth, expected one that does")

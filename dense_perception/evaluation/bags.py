@@ -149,9 +149,9 @@ class PairSource:
         self.unmatched = 0
         self._problems = Problems()
         self._info_topic = calibration_topic(self.bag, self.topic)
-        self._depth_info_topic = calibration_topic(self.bag, self.depth_topic)
+        self.depth_info_topic = calibration_topic(self.bag, self.depth_topic)
         self._info = self._first(self._info_topic)
-        self._depth_info = self._first(self._depth_info_topic)
+        self._depth_info = self._first(self.depth_info_topic)
         self._is_video = needs_all(self.bag, self.topic)
 
     @property
@@ -233,7 +233,7 @@ class PairSource:
         if info is None:
             return None
         is_colour = topic == self.topic
-        where = self._info_topic if is_colour else self._depth_info_topic
+        where = self._info_topic if is_colour else self.depth_info_topic
         matrix = self._matrix if is_colour else "auto"
         rectified = takes_projection(matrix, topic)
         try:

@@ -25,12 +25,15 @@ class Recorder:
     """Writes every message of the given topics, as received, with its time of arrival.
 
     The bag grows in a hidden folder beside ``output`` and moves there when it is closed. Topics
-    are subscribed as soon as somebody publishes them.
+    are subscribed as soon as somebody publishes them; ``together``: when all of them are, so that
+    a replay that waits for subscribers does not start before the node that answers it.
 
     :raises InputError: if ``output`` exists.
     """
 
-    def __init__(self, node: Node, output: Path, topics: Sequence[str]) -> None:
+    def __init__(
+        self, node: Node, output: Path, topics: Sequence[str], *, together: bool = False
+    ) -> None:
         from rosbags.rosbag2 import StoragePlugin, Writer
         from rosbags.typesys import Stores, get_typestore
 
@@ -48,6 +51,7 @@ class Recorder:
         self._typestore = get_typestore(Stores.LATEST)
         self._node = node
         self._missing = set(topics)
+        self._together = together
         self.counts = dict.fromkeys(topics, 0)
         self._subscriptions: list[Subscription[Any]] = []
         # The executor must come back at once, or the middleware's queues overflow meanwhile.
@@ -64,8 +68,12 @@ class Recorder:
 
     def subscribe_to_published(self) -> None:
         """Subscribe to those wanted topics that have a publisher by now."""
-        for topic in sorted(self._missing):
-            publishers = self._node.get_publishers_info_by_topic(topic)
+        found = {
+            topic: self._node.get_publishers_info_by_topic(topic) for topic in sorted(self._missing)
+        }
+        if self._together and not all(found.values()):
+            return
+        for topic, publishers in found.items():
             if publishers:
                 self._subscribe(topic, publishers)
                 self._missing.discard(topic)
@@ -124,11 +132,41 @@ class Recorder:
         )
 
 
+class ReplayWatch:
+    """Tells when a replay is over: ``/clock`` had a publisher, and has had none for a while.
+
+    The while is ``LAST_ANSWERS_S``, in which the answers to the last images come.
+    """
+
+    LAST_ANSWERS_S = 3.0
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._seen = False
+        self._gone_at: float | None = None
+
+    def is_over(self) -> bool:
+        """To be asked again and again."""
+        if self._node.count_publishers("/clock"):
+            self._seen, self._gone_at = True, None
+        elif self._seen and self._gone_at is None:
+            self._gone_at = time.monotonic()
+        gone = self._gone_at
+        return gone is not None and time.monotonic() - gone > self.LAST_ANSWERS_S
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """``python -m dense_perception.ros.record FOLDER TOPIC ...``: until interrupted; returns 0."""
-    words = sys.argv[1:] if arguments is None else arguments
+    """``python -m dense_perception.ros.record [--until-clock-ends] FOLDER TOPIC ...``; returns 0.
+
+    Records until interrupted, or with ``--until-clock-ends`` until the replay that publishes
+    ``/clock`` is over; then nothing is subscribed before everything is published.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    ends_itself = words[:1] == ["--until-clock-ends"]
+    words = words[ends_itself:]
     if len(words) < 2 or words[0].startswith("-"):
-        print("usage: python -m dense_perception.ros.record FOLDER TOPIC ...", file=sys.stderr)
+        usage = "python -m dense_perception.ros.record [--until-clock-ends] FOLDER TOPIC ..."
+        print(f"usage: {usage}", file=sys.stderr)
         return 2
     output, wanted = Path(words[0]), words[1:]
 
@@ -143,12 +181,13 @@ def main(arguments: list[str] | None = None) -> int:
     interrupt_on_signals()
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("recorder", start_parameter_services=False)
-    recorder = Recorder(node, output, wanted)
+    recorder = Recorder(node, output, wanted, together=ends_itself)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     announced = False
+    watch = ReplayWatch(node)
     try:
-        while True:
+        while not (ends_itself and watch.is_over()):
             executor.spin_once(timeout_sec=0.1)
             if recorder.is_complete and not announced:
                 print(f"recording {len(wanted)} topics", flush=True)

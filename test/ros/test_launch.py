@@ -236,6 +236,34 @@ def test_a_bag_is_played_then_evaluated_and_all_is_over(
     assert "2 frames of /camera/color/image_raw/compressed" in capsys.readouterr().out
 
 
+def test_a_report_is_on_what_the_live_node_answered(tmp_path: Path) -> None:
+    path = LAUNCH.with_name("evaluate_bag.launch.py")
+    given = {"report": str(tmp_path / "report"), "task": "multitask", "namespace": "robot"}
+    recorder, replay = processes(path, given, tmp_path / "a")
+    played = parsed(replay_command, replay.cmd).topics
+    # Images, calibration and truth, and the answers beside them, until the replay is over.
+    assert played[0] == "/camera/color/image_raw/compressed"
+    assert any("depth" in topic for topic in played)
+    bag, *recorded = recorder.cmd[recorder.cmd.index("--until-clock-ends") + 1 :]
+    assert recorded[: len(played)] == list(played)
+    assert replay.on_exit == []
+    (evaluation,) = recorder.on_exit
+    options = parsed(evaluate_command, evaluation.cmd)
+    below = "topic:/robot/multitask_node"
+    assert options.model == [
+        "mult_tiny_indoor",
+        f"{below}/depth/image",
+        f"{below}/segmentation/labels",
+    ]
+    assert {model.removeprefix("topic:") for model in options.model[1:]} < set(recorded)
+    assert options.data == [bag]
+    assert options.topic == played[0]
+    assert options.depth_topic in played[1:]
+    assert str(options.out) == given["report"]
+    with pytest.raises(ValueError, match="record and report are both given"):
+        processes(path, {**given, "record": str(tmp_path / "answers")}, tmp_path / "b")
+
+
 def test_what_is_recorded_and_compared_follows_namespace_name_and_task(tmp_path: Path) -> None:
     path = LAUNCH.with_name("evaluate_bag.launch.py")
     given = {"record": str(tmp_path / "answers"), "namespace": "/robot/", "task": "segmentation"}
