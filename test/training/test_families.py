@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from dense_perception.data.augmentation import AugmentConfig
 from dense_perception.data.corpus import Corpus
 from dense_perception.nets.networks import trained_network
 from dense_perception.nets.zoo import build, normalisation
+from dense_perception.training import training_run
 from dense_perception.training.batches import whole_batches
 from dense_perception.training.config import StageConfig, TrainingConfig
 from dense_perception.training.loop import Task, fit
@@ -49,7 +50,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "depth_anything_v2_metric": ANYTHING,
     "depth_anything_v2_lora": ANYTHING,
     "segmenter_linear": SEGMENTER,
-    "segmenter_mask": {**SEGMENTER, "decoder_layers": 1},
+    # As `train` sets it for two classes, which LayerNorm cannot be trained on.
+    "segmenter_mask": {**SEGMENTER, "decoder_layers": 1, "score_norm": "scale"},
     "upernet_swin": {**SWIN, **UPERNET},
     "upernet_vit_comer": {**COMER, **UPERNET},
     "vit_comer_frozen": {**COMER, **UPERNET},
@@ -59,6 +61,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "mult_tiny_indoor": {**LITE, "classes": 2, "decoder_dim": 32, "windows": [2, 4, 4, 4]},
 }
 SMALL["mult_tiny_indoor_gpu"] = SMALL["mult_tiny_indoor"]
+SMALL["finetune_dpt_tiny"] = SMALL["dpt_tiny_indoor"]
+# The same networks and losses as other recipes'.
+ALIKE = ("_gpu", "_lora", "_frozen", "finetune_dpt_tiny")
 
 
 def recipe(name: str) -> TrainingConfig:
@@ -110,9 +115,7 @@ def test_a_recipe_trains_and_delivers_a_card(name: str, corpus: Corpus, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [name for name in SMALL if not name.endswith(("_gpu", "_lora", "_frozen"))]
-)
+@pytest.mark.parametrize("name", [name for name in SMALL if not name.endswith(ALIKE)])
 def test_a_family_overfits(name: str, corpus: Corpus) -> None:
     """To half of the first loss on 4 frames; with FULL to a tenth on 32, minutes each."""
     frames, share, steps = (32, 0.1, 600) if FULL else (4, 0.5, 120)
@@ -137,6 +140,31 @@ def test_a_family_overfits(name: str, corpus: Corpus) -> None:
         torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         optimiser.step()
     assert losses[-1] < share * losses[0], f"{losses[0]:.3f} to {losses[-1]:.3f}"
+
+
+@pytest.mark.parametrize(("count", "expected"), [(2, "scale"), (3, None)])
+def test_a_mask_transformer_of_two_classes_is_not_normalised_over_them(
+    count: int, expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_corpus(tmp_path / "hall", frames=4, labels=True)
+    description = json.loads((root / "corpus.json").read_text())
+    names = ["none", "wall", "floor", "pallet"][: count + 1]
+    (root / "corpus.json").write_text(json.dumps({**description, "classes": names}))
+    config = recipe("segmenter_mask").to_dict()
+    config["network"] = {"family": "segmenter", "variant": "small", **SIZE}
+    config["network"] |= {"mean": [0.5] * 3, "std": [0.5] * 3}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(config))
+    begun: list[Task] = []
+    monkeypatch.setattr(training_run, "fit", lambda task, report: begun.append(task) or {})
+    said: list[Mapping[str, object]] = []
+    train(
+        TrainOptions(tmp_path / "own.yaml", [root], tmp_path / "run", validation=[root]),
+        said.append,
+    )
+    assert begun[0].config.network["classes"] == count
+    assert begun[0].config.network.get("score_norm") == expected
+    notices = [record["text"] for record in said if "LayerNorm" in str(record["text"])]
+    assert len(notices) == (expected is not None)
 
 
 def test_own_classes_go_from_the_corpus_to_the_card(tmp_path: Path) -> None:
