@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import queue
 import shutil
+import struct
 import sys
 import threading
 import time
@@ -20,13 +22,19 @@ if TYPE_CHECKING:
     from rclpy.topic_endpoint_info import TopicEndpointInfo
     from rosbags.interfaces import Connection
 
+# How long images wait for their answers, by stamps, before they are written.
+_HELD_NS = 5_000_000_000
+
 
 class Recorder:
     """Writes every message of the given topics, as received, with its time of arrival.
 
     The bag grows in a hidden folder beside ``output`` and moves there when it is closed. Topics
-    are subscribed as soon as somebody publishes them; ``together``: when all of them are, so that
-    a replay that waits for subscribers does not start before the node that answers it.
+    are subscribed as soon as somebody publishes them.
+
+    ``together`` is for a replay and what answers it: topics, all with headers, are subscribed when
+    all are published, so that the replay does not start before the node. Messages lie in the bag
+    by the stamps of their headers, an answer beside its image however long it took.
 
     :raises InputError: if ``output`` exists.
     """
@@ -90,8 +98,23 @@ class Recorder:
         self._work.rmdir()
 
     def _write(self) -> None:
-        while (item := self._pending.get()) is not None:
-            self._writer.write(*item)
+        waiting: list[tuple[int, int, Connection, bytes]] = []
+        newest_ns = 0
+        for number, (connection, received_ns, data) in enumerate(iter(self._pending.get, None)):
+            if not self._together:
+                self._writer.write(connection, received_ns, data)
+                continue
+            stamp_ns = header_stamp_ns(data)
+            newest_ns = max(newest_ns, stamp_ns)
+            heapq.heappush(waiting, (stamp_ns, number, connection, data))
+            while waiting[0][0] < newest_ns - _HELD_NS:
+                self._put_first(waiting)
+        while waiting:
+            self._put_first(waiting)
+
+    def _put_first(self, waiting: list[tuple[int, int, Connection, bytes]]) -> None:
+        stamp_ns, _, connection, data = heapq.heappop(waiting)
+        self._writer.write(connection, stamp_ns, data)
 
     def _subscribe(self, topic: str, publishers: Sequence[TopicEndpointInfo]) -> None:
         from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -130,6 +153,12 @@ class Recorder:
                 raw=True,
             )
         )
+
+
+def header_stamp_ns(cdr: bytes) -> int:
+    """The stamp of a serialised message whose first field is a ``std_msgs/Header``, in ns."""
+    seconds, nanoseconds = struct.unpack_from("<iI" if cdr[1] & 1 else ">iI", cdr, 4)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
 class ReplayWatch:
