@@ -72,7 +72,7 @@ def test_from_a_recording_to_a_better_model(
 
     with one_thread():
         run("train", small_recipe(config), "--data", train_on,
-            "--validation", held_out, "--out", tmp_path / "run", "--steps", 40,
+            "--validation", held_out, "--out", tmp_path / "run", "--steps", 60,
             "--threads", 1)  # fmt: skip
     trained, models = tmp_path / "run" / "model.pt", tmp_path / "models"
     run("export", trained, "--output", models, "--calibrate", train_on, "--max-drop", 0.1)
