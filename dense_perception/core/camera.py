@@ -223,8 +223,8 @@ def intrinsics_from_info(
     if abs(width / shown_width * shown_height - height) > 1 + height / shown_height:
         raise InputError(
             f"camera_info is for an image of {shown_width:g}x{shown_height:g} pixels, the image is "
-            f"{width}x{height}, which has another shape: remap camera_info to the topic of this "
-            "image, or republish it cropped the same way"
+            f"{width}x{height}, which has another shape: give the calibration of this very "
+            "camera, and crop both the same way"
         )
     name, matrix = ("P", info.p) if rectified else ("K", info.k)
     try:

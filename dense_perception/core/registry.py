@@ -153,6 +153,11 @@ def find_model(model: str | Path) -> Model:
             raise ModelNotFoundError(f"there is no model card {path}: check the path")
         return _from_yaml(path)
     known = list_models()
+    if text not in known and path.is_file():
+        raise ModelNotFoundError(
+            f"{path} is no model that can be loaded: name a model, a .yaml card or an .onnx file; "
+            "engines are built from these on the machine that uses them"
+        )
     if text not in known:
         raise ModelNotFoundError(_unknown(text, known))
     exported = exported_dir() / f"{text}.yaml"

@@ -19,6 +19,7 @@ _FACTOR = 300.0  # between frames' medians: metres among millimetres are 1000 ap
 _OTHER_UNIT = 7.0
 _MOST_DUPLICATES = 0.5
 _THUMBNAIL = (16, 12)
+_SAME_VIEW = 0.03  # of the ratio of sides: sensors round them to whole pixels
 # Whether depth fits its picture is judged on small maps of this many frames.
 _SMALL = (96, 72)
 _JUDGED = 512
@@ -190,6 +191,18 @@ def unit_doubts(medians_m: Sequence[float], keys: Sequence[str]) -> list[str]:
             "millimetres"
         ]
     return []
+
+
+def view_doubt(depth_topic: str, depth_hw: tuple[int, int], topic: str, hw: tuple[int, int]) -> str:
+    """Whether a depth image can be aligned with its picture by its shape; mostly empty."""
+    height, width = depth_hw
+    if abs(width / height * hw[0] / hw[1] - 1) <= _SAME_VIEW:
+        return ""
+    return (
+        f"{depth_topic} is {width}x{height} and {topic} {hw[1]}x{hw[0]}, which has another "
+        "shape: it is not aligned with the picture, so its depth lies at the wrong pixels; record "
+        "aligned depth"
+    )
 
 
 def depth_ratio(answer_m: np.ndarray, true_m: np.ndarray) -> float:

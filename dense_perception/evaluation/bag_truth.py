@@ -54,6 +54,7 @@ class BagTruth:
     def __init__(self, path: Path, name: str, options: TruthOptions) -> None:
         self.name, self.path = name, str(path)
         self.unmatched = 0
+        self._empty = 0  # of these, the images whose partner holds no truth
         self._options = options
         self.problems = Problems()
         self.notes: list[str] = []
@@ -87,9 +88,14 @@ class BagTruth:
 
     def why_none(self) -> str:
         names = (self._topics.depth, *self._topics.points, self._topics.labels)
+        topics = ", ".join(name for name in names if name)
+        if self._empty:
+            return (
+                f"{self._empty} images of {self._topics.colour} have a partner on {topics} that "
+                "holds no depth where the picture looks: check the sensor and its calibration"
+            )
         return (
-            f"{self.unmatched} images of {self._topics.colour} have nothing on "
-            f"{', '.join(name for name in names if name)} within "
+            f"{self.unmatched} images of {self._topics.colour} have nothing on {topics} within "
             f"{self._options.tolerance_ms:g} ms: raise --tolerance-ms"
         )
 
@@ -109,7 +115,7 @@ class BagTruth:
 
     def frames(self, part: Part) -> Iterator[TruthFrame]:
         """The images of a part that have truth; the others count as ``unmatched``."""
-        self.problems, self.unmatched = Problems(), 0
+        self.problems, self.unmatched, self._empty = Problems(), 0, 0
         buffer = TransformBuffer()
         for message in self._static:
             self._add(buffer, message.topic, self._bag.deserialize(message))
@@ -140,11 +146,15 @@ class BagTruth:
                 continue
             if frame is None:
                 self.unmatched += 1
+                self._empty += 1
                 continue
             yield frame
             given += 1
             if self._options.limit is not None and given >= self._options.limit:
                 break
+        for cameras in (self._cameras, *(each.cameras for each in self._recorded.values())):
+            if cameras.doubt:
+                self.problems.note(cameras.doubt)
         if self._reader.bits.doubt:
             self.problems.note(self._reader.bits.advice)
 

@@ -26,6 +26,7 @@ from dense_perception.data.doubts import (
     median_depth_m,
     scale_doubt,
     unit_doubts,
+    view_doubt,
 )
 from dense_perception.imaging.messages import (
     ImageReader,
@@ -250,13 +251,9 @@ class PairSource:
         self, camera: Intrinsics | None, rgb_hwc: np.ndarray, true_m: np.ndarray
     ) -> None:
         height, width = true_m.shape
-        shape = rgb_hwc.shape[1] / rgb_hwc.shape[0]
-        if abs(width / height / shape - 1) > _SAME_VIEW:
-            self._problems.note(
-                f"{self.depth_topic} is {width}x{height} and {self.topic} "
-                f"{rgb_hwc.shape[1]}x{rgb_hwc.shape[0]}, which has another shape: it is not "
-                "aligned with the picture, and the figures mean little; record aligned depth"
-            )
+        doubt = view_doubt(self.depth_topic, true_m.shape, self.topic, rgb_hwc.shape[:2])
+        if doubt:
+            self._problems.note(doubt)
         depth_camera = self._camera(self._depth_info, self.depth_topic, true_m)
         if camera is None or depth_camera is None:
             return

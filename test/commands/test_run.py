@@ -196,6 +196,7 @@ def test_relative_depth_is_not_shown_as_metres(
         ("x.onnx", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         ("weights/model.safetensors", b"", "is a folder of weights (model.safetensors)"),
         ("empty/readme.txt", b"", "is a folder without a model card"),
+        ("x.engine", b"ptrt", "is no model that can be loaded: name a model, a .yaml card or an"),
     ],
 )
 def test_what_is_no_model_is_named_with_the_way_on(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from dense_perception.core.camera import Frame
 from dense_perception.core.prediction import DepthKind, DepthMap
+from dense_perception.evaluation.bag_truth import BagTruth
 from dense_perception.evaluation.contestants import Answer, Entry, RunOptions
 from dense_perception.evaluation.judge import Judge
 from dense_perception.evaluation.scoring import FrameScorer
-from dense_perception.evaluation.truth import TruthFrame
+from dense_perception.evaluation.truth import TruthFrame, TruthOptions
 from dense_perception.metrics.protocols import Protocol
+from test.data.extraction.test_extract import depth_bag
 
 
 @pytest.mark.parametrize(
@@ -37,3 +41,14 @@ def test_units_of_truth(factor: float, kind: DepthKind, says: list[str]) -> None
         scorer.score(Judge(truth, Protocol()), Answer(DepthMap(answer_m, kind)))
     assert len(scorer.unit_doubts) == len(says)
     assert all(text in line for text, line in zip(says, scorer.unit_doubts, strict=True))
+
+
+def test_why_a_bag_has_no_truth(tmp_path: Path) -> None:
+    """An empty depth image is no missing one."""
+    bag = depth_bag(tmp_path / "bag", np.zeros((36, 64)), "16UC1")
+    truth = BagTruth(bag, "bag", TruthOptions())
+    assert list(truth.frames(truth.parts()[0])) == []
+    assert truth.why_none().startswith("2 images of /c/image have a partner on /c/depth that holds")
+    (doubt,) = truth.problems.lines
+    assert "/c/depth is 64x36 and /c/image 64x48, which has another shape" in doubt
+    truth.close()

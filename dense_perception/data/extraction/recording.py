@@ -87,6 +87,7 @@ class Progress:
     frames: int = 0
     still: int = 0
     partners: dict[str, int] = field(default_factory=dict)
+    without_depth: int = 0
     thumbnail: str = ""
     stamp_ns: int = 0
     width: int = 0
@@ -211,6 +212,7 @@ class _Extraction:
         if result.thumbnail is not None:
             packed = cv2.imencode(".png", np.rint(result.thumbnail).astype(np.uint8))[1]
             progress.thumbnail = base64.b64encode(packed.tobytes()).decode()
+        progress.without_depth += result.is_empty
         counts = Counter(progress.partners)
         counts.update(result.partners)
         progress.partners = dict(counts)
@@ -221,6 +223,15 @@ class _Extraction:
         self.progress.finished = True
         for doubt in unit_doubts([*self._medians_m.values()], [*self._medians_m]):
             self._problems.note(doubt)
+        if self._cameras.doubt:
+            self._problems.note(self._cameras.doubt)
+        depth, progress = self._cameras.topics.depth, self.progress
+        if progress.without_depth:
+            self._problems.note(
+                f"{progress.without_depth} of {progress.partners[depth]} images of {depth} have no "
+                "depth where the picture looks (0 or not finite everywhere): check the sensor and "
+                "its calibration, or leave the topic out with --depth-topic none"
+            )
         if self._reader.bits.doubt:
             self._problems.note(self._reader.bits.advice)
         if self._reader.skipped:
@@ -256,6 +267,7 @@ class _Result:
     partners: tuple[str, ...] = ()
     thumbnail: np.ndarray | None = None
     median_m: float = 0.0
+    is_empty: bool = False
     problem: str = ""
 
 
@@ -281,6 +293,10 @@ class _Job:
         except InputError as error:
             return _Result(stamp_ns=match.stamp_ns, problem=str(error))
         size = (sample.intrinsics.width, sample.intrinsics.height)
+        # What lacks a transform has its own line.
+        has_place = match.partners.get(self.cameras.topics.depth) is not None and (
+            self.motions.depth is not None or self.cameras.is_aligned(match)
+        )
         partners = tuple(name for name, found in match.partners.items() if found is not None)
         return _Result(
             key,
@@ -292,6 +308,7 @@ class _Job:
             partners,
             self.thumbnail,
             median_depth_m(sample.depth_m),
+            has_place and not sample.depth_m.any(),
         )
 
 

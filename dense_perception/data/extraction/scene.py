@@ -11,6 +11,7 @@ import numpy as np
 
 from dense_perception.core.camera import Intrinsics, intrinsics_from_info
 from dense_perception.core.errors import InputError
+from dense_perception.data.doubts import view_doubt
 from dense_perception.data.extraction.matching import Match, StampedMessage
 from dense_perception.data.extraction.registration import (
     Registration,
@@ -79,6 +80,7 @@ class Cameras:
     ) -> None:
         self.topics = topics
         self.reader = reader
+        self.doubt = ""  # about depth that claims to be aligned, once some was seen
         self._size, self._hfov_deg = size, hfov_deg
         self._colour: dict[tuple[int, int], tuple[Undistortion | None, Intrinsics]] = {}
         self._registrations: dict[tuple[Any, ...], Registration] = {}
@@ -89,7 +91,8 @@ class Cameras:
         :raises InputError: if an image cannot be decoded, or a calibration cannot be used.
         """
         rgb_hwc = self._rgb(match)
-        undistortion, camera = self._camera(rgb_hwc.shape[1], rgb_hwc.shape[0])
+        picture_hw = rgb_hwc.shape[0], rgb_hwc.shape[1]
+        undistortion, camera = self._camera(*picture_hw[::-1])
         jpeg = _jpeg(match.colour)
         if undistortion is not None:
             rgb_hwc, jpeg = undistortion.image(rgb_hwc), None
@@ -99,7 +102,7 @@ class Cameras:
         depth_m = np.zeros((camera.height, camera.width), np.float32)
         depth = match.partners.get(self.topics.depth)
         if depth is not None:
-            depth_m = self._depth(depth, match, motions, undistortion, camera)
+            depth_m = self._depth(depth, match, motions, undistortion, camera, picture_hw)
         for topic in self.topics.points:
             points = match.partners.get(topic)
             motion = motions.points.get(topic)
@@ -130,7 +133,7 @@ class Cameras:
         """
         undistortion, camera = self._camera(*size)
         message = match.partners[self.topics.depth]
-        return self._depth(message, match, motions, undistortion, camera)
+        return self._depth(message, match, motions, undistortion, camera, size[::-1])
 
     def labels(self, match: Match, size: tuple[int, int]) -> np.ndarray:
         """The labels of a match alone, from 0 on, at the size of its image (width, height).
@@ -216,9 +219,12 @@ class Cameras:
         motions: Motions,
         undistortion: Undistortion | None,
         camera: Intrinsics,
+        picture_hw: tuple[int, int],
     ) -> np.ndarray:
         depth_m = message_depth_m(message, self.reader.max_pixels)
         if self.is_aligned(match):
+            names = self.topics.depth, self.topics.colour
+            self.doubt = self.doubt or view_doubt(names[0], depth_m.shape, names[1], picture_hw)
             return self._fitted(np.nan_to_num(depth_m, nan=0, posinf=0), undistortion, camera)
         if motions.depth is None:
             return np.zeros((camera.height, camera.width), np.float32)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dense_perception.cli import main
+from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
 from dense_perception.data.corpus import Corpus
 from dense_perception.data.extraction import recording
@@ -208,6 +209,51 @@ def test_floats_in_millimetres_are_named_before_they_are_lost(tmp_path: Path) ->
     (row,) = run([recordings.write_bag(tmp_path / "bag", messages)], tmp_path / "c").rows
     assert len(row.problems) == 1
     assert row.problems[0].startswith("the median depth is 90000, expected metres")
+
+
+def test_depth_without_any_value_is_named(tmp_path: Path) -> None:
+    """A sensor that sees nothing, in millimetres and in metres."""
+    for name, encoding, value in (("zero", "16UC1", 0), ("inf", "32FC1", np.inf)):
+        bag = depth_bag(tmp_path / name, np.full((48, 64), value), encoding)
+        (row,) = run([bag], tmp_path / f"c_{name}", Settings(still=0)).rows
+        assert row.frames == 2
+        assert "2 of 2 images of /c/depth have no depth" in row.problems[0]
+
+
+def test_depth_of_another_shape_is_named(tmp_path: Path) -> None:
+    """In the frame of the picture it claims to be aligned, which it cannot be."""
+    for shape, problems in (((24, 32), 0), ((36, 64), 1)):
+        bag = depth_bag(tmp_path / f"{shape[0]}", np.full(shape, 2000), "16UC1")
+        (row,) = run([bag], tmp_path / f"c{shape[0]}", Settings(still=0)).rows
+        assert len(row.problems) == problems
+    assert "/c/depth is 64x36 and /c/image 64x48" in row.problems[0]
+
+
+def depth_bag(path: Path, depth: np.ndarray, encoding: str) -> Path:
+    """Two pictures of 64x48 with depth that is said to be seen from the same camera."""
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 48, 64, 3), np.uint8)
+    depth = depth.astype(np.uint16 if encoding == "16UC1" else np.float32)
+    messages: list[tuple[str, int, Any]] = []
+    for k, rgb in enumerate(pixels):
+        stamp = START_NS + k * 10**8
+        messages += [
+            (
+                "/c/camera_info",
+                stamp,
+                info_of(Intrinsics.from_fov(64, 48, 60), stamp, "camera_optical"),
+            ),
+            (
+                "/c/image",
+                stamp,
+                recordings.image(rgb, "rgb8", stamp, header=recordings.header(stamp)),
+            ),
+            (
+                "/c/depth",
+                stamp,
+                recordings.image(depth, encoding, stamp, header=recordings.header(stamp)),
+            ),
+        ]
+    return recordings.write_bag(path, messages)
 
 
 def test_depth_beyond_the_tolerance_is_not_taken(tmp_path: Path) -> None:
