@@ -139,7 +139,8 @@ def _drive(args: argparse.Namespace, cache: Path) -> int:
     unknown = [kind for kind in args.rooms if kind not in THEMES]
     if unknown:
         raise InputError(f"--rooms is {unknown[0]!r}, expected one of {', '.join(THEMES)}")
-    robot = Robot(*args.size, args.hfov, args.camera_height, args.pitch, args.depth)
+    width, height = args.size
+    robot = Robot(width, height, args.hfov, args.camera_height, args.pitch, args.depth)
     if args.out.exists():
         raise InputError(f"{args.out} exists: move it away or choose another folder")
     source = RoomGenerator.prepare(cache, args.furniture, args.split)

@@ -164,8 +164,7 @@ class _Paired:
             classes = self._before.classes == self._after.classes
             return classes and np.array_equal(self._before.true, self._after.true)
         if name in self._before.names and name in self._after.names:
-            below = [each.column(name)[1] for each in (self._before, self._after)]
-            return np.array_equal(*below)
+            return np.array_equal(self._before.column(name)[1], self._after.column(name)[1])
         return all(name in each for each in self._by_unit)
 
     def judge(self, name: str) -> tuple[float | None, float | None, bool, str]:

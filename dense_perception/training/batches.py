@@ -260,7 +260,7 @@ def _has_depth(sample: Sample, crop: Crop, stage: StageConfig) -> bool:
     """Judged by every fourth pixel of the view each way."""
     depth_m = sample.depth_m.astype(np.float32)
     few = cut_nearest(depth_m, sample.intrinsics, crop, -(-stage.width // 4), -(-stage.height // 4))
-    return np.count_nonzero(few) >= _MIN_VALID * few.size
+    return int(np.count_nonzero(few)) >= _MIN_VALID * few.size
 
 
 def whole_batches(

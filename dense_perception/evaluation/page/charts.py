@@ -11,6 +11,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -203,7 +204,7 @@ def draw_marker(slot: int | None) -> str:
     return shapes[slot % len(shapes)]
 
 
-def _style() -> object:
+def _style() -> AbstractContextManager[None]:
     import matplotlib
 
     return matplotlib.rc_context(_STYLE)

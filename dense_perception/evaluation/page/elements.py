@@ -10,15 +10,15 @@ from dataclasses import dataclass
 class Cell:
     """One entry of a table.
 
-    ``value`` is the exact number behind ``text``; ``interval`` stands below it; ``best`` marks the
-    best of its comparison in words and by a sign; ``warning`` is a short remark that must be seen;
-    ``bar`` is a share of 1 drawn behind the number.
+    ``value`` is the exact number behind ``text``; ``interval`` stands below it; ``best`` is
+    ``best``, ``leads`` (not certain) or empty, shown in words and by a sign; ``warning`` is a short
+    remark that must be seen; ``bar`` is a share of 1 drawn behind the number.
     """
 
     text: str
     value: float | None = None
     interval: str = ""
-    best: bool = False
+    best: str = ""
     warning: str = ""
     bar: float | None = None
 
