@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Literal, cast
 import numpy as np
 
 from dense_perception.core.errors import InputError
+from dense_perception.core.json_text import parse_json
 from dense_perception.core.storage import read_file
 from dense_perception.evaluation.document import (
     VERSION,
@@ -50,8 +50,8 @@ def read_report(path: Path) -> Report:
     :raises InputError: if it cannot be read or is no report of this version.
     """
     try:
-        data = json.loads(read_file(path, _MOST_BYTES))
-    except (InputError, ValueError, RecursionError) as error:
+        data = parse_json(read_file(path, _MOST_BYTES))
+    except (InputError, ValueError) as error:
         raise InputError(f"cannot read the earlier report {path}: {error}") from error
     version = data.get("version") if isinstance(data, dict) else None
     if version != VERSION or not all(name in data for name in _NEEDED):

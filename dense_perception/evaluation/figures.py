@@ -9,13 +9,13 @@ the same figure on a slice of the pixels: ``depth.metric.absrel@distance=1-2``.
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
 
 from dense_perception.core.errors import InputError
+from dense_perception.core.json_text import json_text, parse_json
 
 Better = Literal["lower", "higher", "one"]
 """Which values are good; ``one`` is a ratio that should be 1."""
@@ -89,7 +89,7 @@ class FrameScore:
             "confusion": counts,
             "tags": dict(self.tags),
         }
-        return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return json_text(data, sort_keys=True, compact=True)
 
     @classmethod
     def from_line(cls, line: str) -> FrameScore:
@@ -97,7 +97,7 @@ class FrameScore:
         :raises InputError: if it is no line that :meth:`to_line` wrote.
         """
         try:
-            data = json.loads(line)
+            data = parse_json(line)
             counts = data["confusion"]
             return cls(
                 str(data["contestant"]),

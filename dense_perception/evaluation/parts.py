@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from dense_perception.core.errors import DensePerceptionError, InputError
-from dense_perception.core.json_text import json_text
+from dense_perception.core.json_text import json_text, parse_json
 from dense_perception.evaluation.contestants import Contestant, Entry, open_contestant
 from dense_perception.evaluation.figures import FrameScore
 from dense_perception.evaluation.judge import Judge
@@ -102,7 +101,7 @@ class PartScores:
         for line in _lines(path):
             last = line
         try:
-            return cls([], **json.loads(last)["part"])
+            return cls([], **parse_json(last)["part"])
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is damaged: delete it and run again") from error
 

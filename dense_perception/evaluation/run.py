@@ -8,7 +8,6 @@ stopped goes on, and neither the number of workers nor their machines change a d
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dense_perception.core.errors import DensePerceptionError, InputError
+from dense_perception.core.json_text import json_text
 from dense_perception.core.storage import atomic_write_text
 from dense_perception.evaluation.baselines import fit, most_of_a_source
 from dense_perception.evaluation.contestants import Entry, baselines
@@ -205,5 +205,5 @@ def _part_path(folder: Path, plan: Plan, source: SourceData, part: Part, entry: 
         "protocol": asdict(source.protocol),
         "source": source.fingerprint,
     }
-    digest = hashlib.sha256(json.dumps(depends, sort_keys=True, default=str).encode()).hexdigest()
+    digest = hashlib.sha256(json_text(depends, sort_keys=True).encode()).hexdigest()
     return folder / PARTS / digest[:16] / f"{source.source.name}-{part.number:05d}.jsonl"
