@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dense_perception.core.printable import printable
 
@@ -36,7 +36,7 @@ _VARIABLES = {
     _BASELINE: "--baseline",
     **{code: f"--series-{k}" for k, code in enumerate(_SERIES)},
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {  # matplotlib types each key
     "svg.fonttype": "none",  # text as text
     "svg.hashsalt": "dense_perception",  # the same ids each time
     "text.parse_math": False,  # a name may have dollars
