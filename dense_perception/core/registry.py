@@ -149,7 +149,7 @@ def find_model(model: str | Path) -> Model:
         card = ModelCard.from_onnx(path)
         return Model(card, {card.precision: path}, path)
     if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
+        if not path.exists():
             raise ModelNotFoundError(f"there is no model card {path}: check the path")
         return _from_yaml(path)
     known = list_models()

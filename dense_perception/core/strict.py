@@ -48,6 +48,8 @@ def yaml_file(path: Path, what: str, error: type[DensePerceptionError]) -> objec
         if _expanded(node, {}) > _MAX_VALUES:
             raise error(f"{what} {path} has more than {_MAX_VALUES} values, aliases written out")
         data = loader.construct_document(node)
+    except DensePerceptionError:  # which may be a ValueError too
+        raise
     except RecursionError as problem:
         raise error(f"cannot read {what} {path}: it is nested too deeply") from problem
     except (ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as problem:

@@ -414,9 +414,9 @@ class Camera(Generic[Settings]):
         if not is_certain and self.frame_log.seconds_silent < _PATIENCE_S:
             return
         self.frame_log.silence = reason
-        self._log.warning(
-            f"{self._label()}{reason}", topic=f"silence {self.name}", period_s=_REMINDER_S
-        )
+        # A camera of the wrong kind that starts after "no publisher" was said is news.
+        topic = f"silence {self.name} {is_certain}"
+        self._log.warning(f"{self._label()}{reason}", topic=topic, period_s=_REMINDER_S)
 
     def announce(self, settings: Settings, now: Time) -> None:
         """Publish what does not belong to a frame."""

@@ -140,7 +140,10 @@ class Replay:
         # rclpy checks the letters, rcl the substitutions, and its bindings whether it is a text.
         except (NameValidationException, ValueError, TypeError) as error:
             why = " ".join(str(error).splitlines()[0].partition(", at /")[0].split())
-            self.report.skipped[topic.name] = f"{name!r} is no topic's name ({why}): use --remap"
+            reason = f"{name!r} is no topic's name ({why}): use --remap"
+            if topic.name in self._options.remap:
+                raise InputError(f"--remap of {topic.name}: {reason} with another") from error
+            self.report.skipped[topic.name] = reason
             return
         self._publishers[topic.name] = publisher
         self.report.published[topic.name] = 0

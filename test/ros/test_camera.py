@@ -361,6 +361,23 @@ def test_why_nothing_comes_is_said(
     assert live.camera.frame_log.silence == ""
 
 
+def test_a_camera_of_the_wrong_kind_that_comes_later_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Launched before its camera, a node has warned of nobody when the camera starts."""
+    live = Live()
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 6)
+    live.camera.look()
+    live.graph.offered = {"/image": [Offer("/camera", "sensor_msgs/msg/CompressedImage")]}
+    live.camera.look()
+    live.camera.look()
+    nobody, wrong = (line[1] for line in live.logged.lines)
+    assert "no publisher on /image" in nobody
+    assert "/image carries sensor_msgs/msg/CompressedImage" in wrong
+    assert "set image_transport to compressed" in wrong
+
+
 def test_outputs_go_where_the_model_and_the_listeners_say() -> None:
     live = Live()
     assert live.camera.wanted(DEFAULTS) == frozenset()

@@ -201,6 +201,9 @@ def test_names_that_are_none_are_refused(tmp_path: Path) -> None:
                 options = ReplayOptions(topics=("/note",), remap={"/note": name})
                 with pytest.raises(InputError, match=r"is no topic's name \(.*\): use --remap"):
                     Replay(node, bag, options)
+            # What was asked for is no topic to be skipped, though others could be played.
+            with pytest.raises(InputError, match="--remap of /note: 'a b' is no topic's name"):
+                Replay(node, bag, ReplayOptions(remap={"/note": "a b"}))
     finally:
         node.destroy_node()
         rclpy.try_shutdown(context=context)
