@@ -78,6 +78,8 @@ class Matcher:
     ) -> None:
         self.bag = bag
         self.problems = Problems() if problems is None else problems
+        self._last_ns: int | None = None
+        self._repeats = False
         self._video = reader if reader is not None and needs_all(bag, colour) else None
         self._colour, self._partners = colour, tuple(partners)
         self._transforms = tuple(transforms)
@@ -141,8 +143,23 @@ class Matcher:
         self.problems.extend(self.bag.problems)
 
     def _with_partners(self, match: Match) -> Match:
+        if match.stamp_ns == self._last_ns and not self._repeats and self._recent:
+            self._repeats = True
+            self.problems.note(
+                f"images of {self._colour} repeat the stamp {match.stamp_ns} ns: what has it too "
+                "is matched by the time of recording; have the driver stamp each image"
+            )
+        self._last_ns = match.stamp_ns
         for topic, recent in self._recent.items():
-            best = min(recent, key=lambda each: abs(each[0] - match.stamp_ns), default=None)
+            # Where drivers leave stamps at 0 or repeat them, the time of recording decides.
+            best = min(
+                recent,
+                key=lambda each: (
+                    abs(each[0] - match.stamp_ns),
+                    abs(each[1].time_ns - match.time_ns),
+                ),
+                default=None,
+            )
             if best is not None and abs(best[0] - match.stamp_ns) <= self._tolerance_ns:
                 match.partners[topic] = self.bag.deserialize(best[1])
         return match
