@@ -189,7 +189,7 @@ class PairSource:
                 continue
             message = _Waiting(recorded, rgb_hwc)
             partners = waiting[self.depth_topic if is_colour else self.topic]
-            found = self._nearest(partners, time_ns)
+            found = self._nearest(partners, time_ns, recorded.time_ns)
             if found is None:
                 own = waiting[recorded.topic]
                 own.append((time_ns, message))
@@ -205,12 +205,23 @@ class PairSource:
         for problem in self.bag.problems:
             self._problems.note(problem)
 
-    def _nearest(self, partners: list[tuple[int, _Waiting]], stamp_ns: int) -> int | None:
+    def _nearest(
+        self, partners: list[tuple[int, _Waiting]], stamp_ns: int, recorded_ns: int
+    ) -> int | None:
         if not partners:
             return None
-        distances = [abs(stamp - stamp_ns) for stamp, _ in partners]
-        best = int(np.argmin(distances))
-        return best if distances[best] <= self.tolerance_ns else None
+        # Where drivers leave stamps at 0 or repeat them, the time of recording decides.
+        distances = [
+            (abs(stamp - stamp_ns), abs(waiting.message.time_ns - recorded_ns))
+            for stamp, waiting in partners
+        ]
+        best = distances.index(min(distances))
+        if sum(stamp == partners[best][0] for stamp, _ in partners) > 1:
+            self._problems.note(
+                f"stamps of {self.topic} and {self.depth_topic} repeat ({stamp_ns} ns): they are "
+                "matched by the time of recording; have the drivers stamp each image"
+            )
+        return best if distances[best][0] <= self.tolerance_ns else None
 
     def _pair(self, colour: _Waiting, depth: _Waiting) -> Pair | None:
         message = colour.message

@@ -153,6 +153,24 @@ def test_stamps_may_differ_by_the_tolerance(tmp_path: Path, model: str, capsys: 
     assert report["means"]["abs_rel"] < 1e-5
 
 
+def test_stamps_that_repeat_are_matched_by_the_time_of_recording(tmp_path: Path) -> None:
+    """All are 0, and the first picture's depth is missing: it does not get the next one's."""
+    messages: list[tuple[str, int, Any]] = []
+    for index in range(COUNT):
+        time_ns = (index + 1) * STEP_NS
+        messages.append(("/c/image", time_ns, bags.image(picture(index), "rgb8", 0)))
+        if index:
+            depth = np.full((48, 64), 1000 + index, np.uint16)
+            messages.append(("/c/depth", time_ns + 1, bags.image(depth, "16UC1", 0)))
+    source = PairSource(bags.write_bag(tmp_path / "bag", messages))
+    for index, pair in enumerate(source, start=1):
+        assert abs(float(pair.true_m[0, 0]) - 1 - index / 1000) < 1e-5
+        assert np.array_equal(pair.frame.rgb_hwc, picture(index))
+    assert source.unmatched == 1
+    assert any("repeat (0 ns)" in problem for problem in source.problems)
+    source.close()
+
+
 def test_depth_of_another_view_is_said(tmp_path: Path, model: str, capsys: Any) -> None:
     bag = depth_bag(tmp_path / "bag", depth_focal=80.0)
     report = evaluate(model, bag, capsys, code=1)
