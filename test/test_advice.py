@@ -76,9 +76,10 @@ def test_every_option_in_a_text_is_one_of_a_command_that_shows_it() -> None:
         if ".commands." in module:
             continue
         for text in read(module)[1]:
-            # A single word is handed to another process.
+            # A single word is handed to another process; `python -m` shows a module's own use.
             if (
                 " " in text
+                and not text.startswith("python -m ")
                 and OPTION.search(text)
                 and all(not_there(command, text) for command in commands)
             ):
