@@ -12,8 +12,9 @@ from pathlib import Path
 _FOLDER = Path("/dev/shm")
 # Older and newer versions' names. Ports are small and shared by several processes: left alone.
 _SEGMENT = re.compile(r"fast(?:dds|rtps)_[0-9a-f]{16}")
-# A process that is starting may have made a segment and not locked it yet.
-_LEAST_AGE_S = 5.0
+# A process that is starting may have made a segment and not locked it yet. A node that is started
+# again and again within a second must not fill the memory in that time.
+_LEAST_AGE_S = 1.5
 
 
 def remove_dead_segments(folder: Path = _FOLDER, least_age_s: float = _LEAST_AGE_S) -> int:
