@@ -47,7 +47,10 @@ class Judge:
         self.want = self._run(model)
 
     def drop(self, model: onnx.ModelProto) -> float:
-        """Infinite where an answer is not finite."""
+        """Infinite where an answer is not finite.
+
+        :raises ArtefactError: if ONNX Runtime does not read the graph.
+        """
         found = [
             self._between(got, want) for got, want in zip(self._run(model), self.want, strict=True)
         ]
@@ -58,9 +61,16 @@ class Judge:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        try:
+            session = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # it has a class of its own for each reason
+            raise ArtefactError(
+                f"ONNX Runtime {onnxruntime.__version__} does not read the graph, and so cannot "
+                f"measure it: {str(error).splitlines()[0][:200]}: update it (the newest need "
+                "Python 3.11 or later), or choose another precision"
+            ) from error
         names = [output.name for output in session.get_outputs()]
         return [
             dict(zip(names, session.run(names, dict(feeds)), strict=True)) for feeds in self.frames

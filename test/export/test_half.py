@@ -93,6 +93,15 @@ def test_the_search_finds_the_island_that_overflows() -> None:
     assert set(fp16_nodes(to_half(bright_model(), found.kept))) >= {"conv", "resize", "last"}
 
 
+def test_a_graph_that_onnx_runtime_does_not_read_is_one_line() -> None:
+    """As its versions for Python 3.10 do not read fp8 in every operator."""
+    judge = Judge(bright_model(), CARD, FRAMES)
+    strange = bright_model()
+    strange.graph.node[3].op_type = "Nowhere"
+    with pytest.raises(ArtefactError, match=r"^ONNX Runtime [\d.]+ does not read .*Nowhere.*\Z"):
+        judge.drop(strange)
+
+
 def test_a_budget_that_cannot_be_met_is_refused() -> None:
     judge = Judge(bright_model(), CARD, FRAMES)
     with pytest.raises(ArtefactError, match=r"nothing but fp32 stays within a drop of 1e-12"):
