@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +28,21 @@ TIMES = ("minutes", "waiting", "memory_mb")
 def start(corpus: Path, out: Path, processes: int, steps: int) -> subprocess.Popen[bytes]:
     words = ["-m", "test.training.small_run", str(corpus), str(out), str(processes), str(steps)]
     return subprocess.Popen([sys.executable, *words])
+
+
+def run(corpus: Path, out: Path, processes: int, steps: int) -> None:
+    """Once more if it hangs: the port that the processes meet at may be taken by another test."""
+    for _ in range(2):
+        words = ["-m", "test.training.small_run", str(corpus), str(out), str(processes), str(steps)]
+        child = subprocess.Popen([sys.executable, *words], start_new_session=True)
+        try:
+            assert child.wait(timeout=120) == 0
+            return
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+            shutil.rmtree(out, ignore_errors=True)
+    pytest.fail("the run hung twice")
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -52,10 +69,8 @@ def every_step_logged(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("every_step_logged")
 def test_two_processes_equal_one_with_all_frames(corpus: Path, tmp_path: Path) -> None:
-    two = start(corpus, tmp_path / "two", 2, 10)
-    with one_thread():
-        fit(task(corpus, tmp_path / "one", 10))
-    assert two.wait(timeout=300) == 0
+    run(corpus, tmp_path / "two", 2, 10)
+    run(corpus, tmp_path / "one", 1, 10)
     one_weights, two_weights = weights(tmp_path / "one"), weights(tmp_path / "two")
     for key, value in one_weights.items():
         torch.testing.assert_close(two_weights[key], value, rtol=1e-6, atol=1e-6)
