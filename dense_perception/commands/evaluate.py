@@ -116,14 +116,15 @@ def main(options: argparse.Namespace) -> int:
 def _is_report(options: argparse.Namespace) -> bool:
     """Whether more is asked for than one model's table on one source."""
     from dense_perception.core.storage import user_path
-    from dense_perception.evaluation.contestants import NETWORK, TOPIC
+    from dense_perception.evaluation.contestants import NETWORK, TOPIC, with_precision
     from dense_perception.media.bag_reader import is_bag
 
     wanted = (options.out, options.compare, options.fail_if, options.record, options.ray)
-    new = (options.points_topic, options.label_topic, options.workers > 1)
+    new = (options.points_topic, options.label_topic, options.workers > 1, options.world)
+    new_too = (options.crop, with_precision(options.model[0])[1])
     data = options.data
     return (
-        any(wanted + new)
+        any(wanted + new + new_too)
         or len(options.model) > 1
         or len(data) > 1
         or options.model[0].startswith((TOPIC, NETWORK))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from dense_perception.commands.arguments import model_options
+from dense_perception.commands.arguments import image_reader, model_options
 from dense_perception.commands.output import complain, print_problems, show
 from dense_perception.evaluation.contestants import RunOptions
 from dense_perception.evaluation.request import Request, evaluate
@@ -28,6 +28,7 @@ def report(options: argparse.Namespace) -> int:
 
 
 def _request(options: argparse.Namespace) -> Request:
+    reader = image_reader(options)
     pictures = [] if options.images is None else [f"pictures:{options.images}:{options.labels}"]
     bags = [] if options.bag is None else [str(options.bag)]
     return Request(
@@ -50,6 +51,8 @@ def _request(options: argparse.Namespace) -> Request:
             hfov_deg=options.hfov,
             limit=options.limit,
             bits=options.bits,
+            max_pixels=reader.max_pixels,
+            max_scans=reader.max_scans,
             matrix=options.camera_matrix,
         ),
         max_depth_m=options.max_depth,

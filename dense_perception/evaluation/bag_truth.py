@@ -22,7 +22,6 @@ from dense_perception.evaluation.truth import (
     TruthFrame,
     TruthOptions,
 )
-from dense_perception.imaging.messages import ImageReader
 from dense_perception.imaging.transforms import TransformBuffer
 from dense_perception.media.bag_images import image_topics, needs_all
 from dense_perception.media.bag_reader import BagMessage, BagReader
@@ -68,7 +67,7 @@ class BagTruth:
                     "name a topic with --depth-topic, --points-topic or --label-topic"
                 )
             self._is_video = needs_all(self._bag, self._topics.colour)
-            self._reader = ImageReader(options.bits)
+            self._reader = options.reader()
             self._cameras = self._cameras_of(self._topics)
             self._recorded = self._open_recorded()
             self._static = self._static_transforms()

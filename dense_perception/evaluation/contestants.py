@@ -125,7 +125,7 @@ def resolve(text: str, options: RunOptions) -> Entry:
         return Entry(name, "topic", name, options, ("depth", "labels"))
     if text.startswith(NETWORK) or options.weights or options.multi_scale or options.flip:
         return _published(text.removeprefix(NETWORK), options)
-    model, precision = _with_precision(text)
+    model, precision = with_precision(text)
     options = replace(options, precision=precision or options.precision)
     with _load(model, options) as perceiver:
         chosen, card = perceiver.selection, perceiver.card
@@ -294,7 +294,7 @@ def _published(model: str, options: RunOptions) -> Entry:
     )
 
 
-def _with_precision(text: str) -> tuple[str, str]:
+def with_precision(text: str) -> tuple[str, str]:
     """``MODEL@PRECISION`` as the two; a model or file that has an @ in its name is itself."""
     model, at, precision = text.rpartition("@")
     if not at or text in list_models() or user_path(text).exists():

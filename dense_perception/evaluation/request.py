@@ -25,7 +25,7 @@ from dense_perception.evaluation.document import VERSION, Change, FigureValue, R
 from dense_perception.evaluation.gates import failures, read_gate
 from dense_perception.evaluation.page.write import why_missing, write_page
 from dense_perception.evaluation.record import record
-from dense_perception.evaluation.run import DEFAULT_MAX_M, Outcome, Plan, make_plan, run
+from dense_perception.evaluation.run import GivenProtocol, Outcome, Plan, make_plan, run
 from dense_perception.evaluation.score_table import ScoreTable
 from dense_perception.evaluation.shown import show_frames
 from dense_perception.evaluation.sources import name_sources
@@ -33,7 +33,6 @@ from dense_perception.evaluation.statistics import summarise
 from dense_perception.evaluation.truth import TruthOptions
 from dense_perception.evaluation.verdict import verdicts
 from dense_perception.evaluation.workers import Workers
-from dense_perception.metrics.protocols import Protocol
 
 REPORT_FILE = "report.json"
 
@@ -76,13 +75,15 @@ def evaluate(request: Request, *, progress: bool = False) -> Done:
     :raises DensePerceptionError: if nothing can be compared, a contestant cannot be opened, or a
         condition names no figure.
     """
+    if request.record and request.out is None:
+        raise InputError("--record writes beside a report: name its folder with --out")
     gates = tuple(read_gate(text) for text in request.fail_if)
     before = None if request.compare is None else read_report(request.compare)
     entries = [resolve(text, request.run) for text in request.models]
     topics = tuple(entry.text for entry in entries if entry.kind == "topic")
     numbered = [entry.first_label for entry in entries if "labels" in entry.gives]
     truth = replace(request.truth, recorded=topics, first_label=min(numbered, default=1))
-    plan = make_plan(name_sources(request.data), entries, truth, _protocol(request))
+    plan = make_plan(name_sources(request.data), entries, truth, given_protocol(request))
     with ExitStack() as stack:
         folder = request.out
         if folder is None:
@@ -105,20 +106,20 @@ def evaluate(request: Request, *, progress: bool = False) -> Done:
     return Done(report, tuple(failed), tuple(notes))
 
 
-def _protocol(request: Request) -> Protocol | None:
-    """Which true depth counts, where the user says it."""
-    if request.crop is None and request.max_depth_m is None:
-        return None
-    crop = None if request.crop in (None, "none") else request.crop
-    return Protocol(crop, max_m=request.max_depth_m or DEFAULT_MAX_M)
+def given_protocol(request: Request) -> GivenProtocol:
+    """What the user says of the true depth that counts; the rest is each data set's."""
+    given: GivenProtocol = {}
+    if request.crop is not None:
+        given["crop"] = None if request.crop == "none" else request.crop
+    if request.max_depth_m is not None:
+        given["max_m"] = request.max_depth_m
+    return given
 
 
 def _recorded(request: Request, plan: Plan, folder: Path, progress: bool) -> list[str]:
     """Result bags where they are wanted; what could not be done."""
     if not request.record:
         return []
-    if request.out is None:
-        raise InputError("--record writes beside a report: name its folder with --out")
     try:
         return record(plan, folder, progress=progress)
     except OSError as error:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TypedDict
 
 from tqdm import tqdm
 
+from dense_perception import __version__
 from dense_perception.core.errors import DensePerceptionError, InputError
 from dense_perception.core.json_text import json_text
 from dense_perception.core.storage import atomic_write_text
@@ -92,15 +94,23 @@ class Outcome:
                 yield source, PartScores.read(next(paths))
 
 
+class GivenProtocol(TypedDict, total=False):
+    """Fields of a :class:`Protocol` that the user states."""
+
+    crop: str | None
+    max_m: float
+
+
 def make_plan(
     sources: Sequence[SourceName],
     entries: Sequence[Entry],
     truth: TruthOptions,
-    protocol: Protocol | None,
+    given: GivenProtocol,
 ) -> Plan:
     """Open every source once, and add the baselines of all data together.
 
-    :param protocol: which true depth counts; None is that of each data set, up to 20 m elsewhere.
+    :param given: fields of the protocol that the user states; the others are those of each data
+        set, and up to 20 m elsewhere.
     :raises InputError: if none can be used; with several, one that cannot is left out by name.
     """
     opened: list[SourceData] = []
@@ -108,7 +118,7 @@ def make_plan(
     spread: list[TruthFrame] = []
     for source in sources:
         try:
-            data, frames = _look_at(source, truth, protocol)
+            data, frames = _look_at(source, truth, given)
         except DensePerceptionError as error:
             broken.append((source, str(error)))
             continue
@@ -125,7 +135,7 @@ def make_plan(
 
 
 def _look_at(
-    source: SourceName, options: TruthOptions, protocol: Protocol | None
+    source: SourceName, options: TruthOptions, given: GivenProtocol
 ) -> tuple[SourceData, list[TruthFrame]]:
     """A source, and frames spread over it."""
     opened = open_source(source, options)
@@ -148,7 +158,7 @@ def _look_at(
             opened.classes,
             tuple(parts),
             fingerprint(source),
-            protocol or usual_protocol(source.text),
+            replace(usual_protocol(source.text), **given),
             tuple(opened.notes),
         )
         return data, frames
@@ -158,10 +168,10 @@ def _look_at(
 
 def usual_protocol(text: str) -> Protocol:
     """Which true depth of a source counts where nobody says: as the data set's papers do."""
-    word = text.partition(":")[0]
-    if word == "kitti":
+    word, colon, _ = text.partition(":")  # without one it is a folder of that name
+    if colon and word == "kitti":
         return KITTI
-    return NYU if word.startswith("nyu") and ":" in text else Protocol(max_m=DEFAULT_MAX_M)
+    return NYU if colon and word.startswith("nyu") else Protocol(max_m=DEFAULT_MAX_M)
 
 
 def run(plan: Plan, folder: Path, workers: Workers, *, progress: bool = False) -> Outcome:
@@ -200,6 +210,7 @@ def run(plan: Plan, folder: Path, workers: Workers, *, progress: bool = False) -
 def _part_path(folder: Path, plan: Plan, source: SourceData, part: Part, entry: Entry) -> Path:
     """Of what the scores depend on, so that other settings never take each other's."""
     depends = {
+        "version": __version__,
         "entry": entry.identity(),
         "truth": asdict(plan.truth),
         "protocol": asdict(source.protocol),

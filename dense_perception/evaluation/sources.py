@@ -26,7 +26,6 @@ from dense_perception.evaluation.truth import (
     TruthOptions,
     TruthSource,
 )
-from dense_perception.imaging.messages import ImageReader
 from dense_perception.media.bag_reader import is_bag
 from dense_perception.media.problems import Problems
 
@@ -70,7 +69,7 @@ def open_source(source: SourceName, options: TruthOptions) -> TruthSource:
     if path.exists() and is_bag(path):
         return BagTruth(path, source.name, options)
     if source.text.startswith(PICTURES):
-        reader = ImageReader(options.bits)
+        reader = options.reader()
         pictures = LabelledPictures(source.text, options.first_label, reader)
         notes = [pictures.left_out] if pictures.left_out else []
         return FramesTruth(pictures, source, options, notes)

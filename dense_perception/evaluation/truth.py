@@ -9,7 +9,9 @@ from typing import Protocol
 import numpy as np
 
 from dense_perception.core.camera import Frame
+from dense_perception.core.limits import MAX_JPEG_SCANS, MAX_PIXELS
 from dense_perception.core.prediction import DepthMap
+from dense_perception.imaging.messages import ImageReader
 from dense_perception.media.problems import Problems
 
 PART_FRAMES = 64
@@ -67,7 +69,8 @@ class TruthOptions:
 
     ``recorded`` are the topics whose answers are contestants. ``limit``: no more frames of each
     source than this. ``hfov_deg`` where a bag has no calibration. ``first_label`` is the value of
-    the first class in label files; ``bits`` how many of 16-bit pictures count, 0 for all.
+    the first class in label files; ``bits`` how many of 16-bit pictures count, 0 for all. Larger
+    images than ``max_pixels``, and JPEGs of more than ``max_scans``, are refused.
     ``matrix`` says which one of a colour camera's calibration counts: ``K``, ``P`` or ``auto``.
     """
 
@@ -82,7 +85,13 @@ class TruthOptions:
     limit: int | None = None
     first_label: int = 1
     bits: int = 0
+    max_pixels: int = MAX_PIXELS
+    max_scans: int = MAX_JPEG_SCANS
     matrix: str = "auto"
+
+    def reader(self) -> ImageReader:
+        """What reads the images of one camera."""
+        return ImageReader(self.bits, self.max_pixels, self.max_scans)
 
 
 class TruthSource(Protocol):

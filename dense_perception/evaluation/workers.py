@@ -45,7 +45,7 @@ def run_jobs(jobs: Sequence[Job], workers: Workers) -> Iterator[tuple[int, Texts
         yield from _on_cluster(jobs, workers)
         return
     count = min(workers.count, len(jobs))
-    jobs = [_with_threads(job, max(1, usable_cores() // workers.count)) for job in jobs]
+    jobs = [_with_threads(job, max(1, usable_cores() // count)) for job in jobs]
     if count == 1:
         yield from _here(jobs)
     else:

@@ -68,7 +68,7 @@ class Judge:
         except Exception as error:  # it has a class of its own for each reason
             raise ArtefactError(
                 f"ONNX Runtime {onnxruntime.__version__} does not read the graph, and so cannot "
-                f"measure it: {str(error).splitlines()[0][:200]}: update it (the newest need "
+                f"measure it: {str(error).partition(chr(10))[0][:200]}: update it (the newest need "
                 "Python 3.11 or later), or choose another precision"
             ) from error
         names = [output.name for output in session.get_outputs()]

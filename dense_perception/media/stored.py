@@ -61,8 +61,11 @@ def from_time(pieces: Iterable[Piece], start_ns: int | None) -> Iterator[Piece]:
 
 
 def time_span(pieces: Iterable[Piece]) -> tuple[int, int] | None:
-    """The first and about the last time of what the pieces hold; None without any."""
-    starts = [piece.start_ns for piece in pieces]
+    """The first and about the last time of what the pieces hold; None without any.
+
+    An empty chunk says 0 of both its times.
+    """
+    starts = [piece.start_ns for piece in pieces if piece.end_ns > 0]
     return (min(starts), max(starts)) if starts else None
 
 

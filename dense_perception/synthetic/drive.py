@@ -128,7 +128,9 @@ def record_drive(
     kinds: tuple[str, ...] = (),
     workers: int = 1,
 ) -> None:
-    """Record ``frames`` images at 5 Hz as the bag ``out``, 40 in each room that ``seed`` draws.
+    """Record ``frames`` images at 5 Hz as the bag ``out``.
+
+    :data:`FRAMES_PER_ROOM` in each room that ``seed`` draws.
 
     :param kinds: of rooms, names of :data:`.shell.THEMES`; empty for any.
     :raises InputError: if ``out`` is there, or no room can be driven through.

@@ -258,7 +258,7 @@ class _Views:
 
 def _has_depth(sample: Sample, crop: Crop, stage: StageConfig) -> bool:
     """Judged by every fourth pixel of the view each way."""
-    depth_m = sample.depth_m.astype(np.float32)
+    depth_m = sample.depth_m.astype(np.float32, copy=False)
     few = cut_nearest(depth_m, sample.intrinsics, crop, -(-stage.width // 4), -(-stage.height // 4))
     return int(np.count_nonzero(few)) >= _MIN_VALID * few.size
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ import numpy as np
 import pytest
 
 from dense_perception import cli
+from dense_perception.core.errors import InputError
 from dense_perception.evaluation import bag_truth, run
 from dense_perception.evaluation.contestants import RunOptions
-from dense_perception.evaluation.request import Request, evaluate
+from dense_perception.evaluation.request import Request, evaluate, given_protocol
+from dense_perception.evaluation.run import usual_protocol
 from dense_perception.evaluation.sources import name_sources, open_source
 from dense_perception.evaluation.truth import TruthOptions
 from dense_perception.media.bag_reader import BagReader
+from dense_perception.metrics.protocols import KITTI
 from test.support import recordings as bags
 from test.support.artefacts import red_depth, write_red_artefact
 
@@ -262,3 +266,18 @@ def test_result_bags_have_the_original_stamps(tmp_path: Path, model: str) -> Non
     shown = {each["imageMode"]["imageTopic"] for each in layout["configById"].values()}
     assert shown <= set(counts)
     assert "/red_depth_fp32/depth/error" in shown
+
+
+def test_what_is_not_said_of_the_truth_stays_the_data_set_s() -> None:
+    """One field of the protocol given leaves the others as the papers have them."""
+    assert usual_protocol("kitti:/data") == KITTI
+    assert usual_protocol("kitti") == usual_protocol("rooms")  # a folder of that name
+    given = Request(models=(), data=(), max_depth_m=10.0)
+    assert replace(KITTI, **given_protocol(given)) == replace(KITTI, max_m=10.0)
+    given = Request(models=(), data=(), crop="none")
+    assert replace(KITTI, **given_protocol(given)) == replace(KITTI, crop=None)
+
+
+def test_a_record_without_a_folder_is_refused_before_anything_is_scored() -> None:
+    with pytest.raises(InputError, match="--out"):
+        evaluate(Request(models=("no_such_model",), data=("/nowhere",), record=True))

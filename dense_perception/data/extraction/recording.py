@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -164,6 +165,7 @@ class _Extraction:
             decoded = cv2.imdecode(stored, cv2.IMREAD_UNCHANGED)
             self._last = None if decoded is None else decoded.astype(np.float32)
         self._last_ns = progress.stamp_ns
+        self._last_time_ns: int | None = None
         self._seen, self._still = progress.seen, progress.still
 
     def jobs(self, on_seen: Callable[[int], object]) -> Iterator[Callable[[], _Result]]:
@@ -174,8 +176,7 @@ class _Extraction:
             on_seen(1)
             seen = self._seen = match.number - self._span.first + 1
             still = False
-            soon = 0 <= match.stamp_ns - self._last_ns < 0.9 * interval_ns
-            if self._last_ns and soon:
+            if 0 <= self._since_last_ns(match) < 0.9 * interval_ns:
                 continue
             try:
                 small = self._cameras.thumbnail(match) if settings.still else None
@@ -194,7 +195,14 @@ class _Extraction:
                 continue
             self._problems.extend(problems)
             self._last, self._last_ns = small, match.stamp_ns
+            self._last_time_ns = match.time_ns
             yield _Job(self._cameras, self._span.name, match, motions, seen, self._still, small)
+
+    def _since_last_ns(self, match: Match) -> float:
+        """By stamps; where they are 0 or repeat, by the time of recording."""
+        if match.stamp_ns not in (0, self._last_ns):
+            return match.stamp_ns - self._last_ns if self._last_ns else math.inf
+        return math.inf if self._last_time_ns is None else match.time_ns - self._last_time_ns
 
     def take(self, result: _Result) -> None:
         """Keep a frame that was computed, or say why it was not."""
@@ -343,10 +351,10 @@ def _read(journal: Path, settings: dict[str, Any]) -> Progress:
         found = parse_json(journal.read_text(encoding="utf-8"))
         before = found.pop("settings")
         progress = Progress(**found)
+        # What a begun extraction does not know yet was the default then.
+        before = {**json.loads(json_text(Settings())), **before}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Progress()
-    # What a begun extraction does not know yet was the default then.
-    before = {**json.loads(json_text(Settings())), **before}
     if before != settings:
         different = ", ".join(sorted(k for k in settings if before.get(k) != settings[k]))
         raise InputError(

@@ -229,8 +229,11 @@ def test_depth_of_another_shape_is_named(tmp_path: Path) -> None:
     assert "/c/depth is 64x36 and /c/image 64x48" in row.problems[0]
 
 
-def test_stamps_that_repeat_are_named_and_recording_times_decide(tmp_path: Path) -> None:
-    """A driver that leaves them at 0: each picture keeps the depth that came with it."""
+@pytest.mark.parametrize("stamp_ns", [0, START_NS])
+def test_stamps_that_repeat_are_named_and_recording_times_decide(
+    stamp_ns: int, tmp_path: Path
+) -> None:
+    """A driver that leaves them as they are: each picture keeps the depth that came with it."""
     pixels = np.random.default_rng(0).integers(0, 255, (3, 48, 64, 3), np.uint8)
     messages: list[tuple[str, int, Any]] = []
     for k, rgb in enumerate(pixels):
@@ -239,18 +242,21 @@ def test_stamps_that_repeat_are_named_and_recording_times_decide(tmp_path: Path)
         info = info_of(Intrinsics.from_fov(64, 48, 60), 0, "camera_optical")
         messages += [
             ("/c/camera_info", time_ns, info),
-            ("/c/image", time_ns, recordings.image(rgb, "rgb8", 0)),
-            ("/c/depth", time_ns + 10**6, recordings.image(depth, "16UC1", 0)),
+            ("/c/image", time_ns, recordings.image(rgb, "rgb8", stamp_ns)),
+            ("/c/depth", time_ns + 10**6, recordings.image(depth, "16UC1", stamp_ns)),
         ]
     bag = recordings.write_bag(tmp_path / "bag", messages)
     (row,) = run([bag], tmp_path / "c", Settings(still=0)).rows
+    run([bag], tmp_path / "slow", Settings(still=0, rate_hz=5))
+    slow = [round(float(sample.depth_m[24, 32]), 3) for sample in Corpus(tmp_path / "slow")]
+    assert slow == [1, 3]
     assert [round(float(sample.depth_m[24, 32]), 3) for sample in Corpus(tmp_path / "c")] == [
         1,
         2,
         3,
     ]
     (problem,) = row.problems
-    assert "images of /c/image repeat the stamp 0 ns" in problem
+    assert f"images of /c/image repeat the stamp {stamp_ns} ns" in problem
 
 
 def depth_bag(path: Path, depth: np.ndarray, encoding: str) -> Path:
