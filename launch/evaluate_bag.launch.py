@@ -78,7 +78,7 @@ ARGUMENTS = {
     "rviz": ("false", "true starts RViz on the outputs", ("true", "false")),
 }
 # What a report compares of the answers.
-JUDGED = ("depth/image", "segmentation/labels")
+JUDGED = ("depth/image",)
 PASSED_ON = tuple(name for name in ARGUMENTS if name not in ("bag", "rate", "record", "report"))
 
 
@@ -233,6 +233,11 @@ def _check(given, model):
             raise ValueError(f"{name} is {given[name]!r}, which exists: name a new folder")
     if given["record"] and given["report"]:
         raise ValueError("record and report are both given: a report's folder has the answers, too")
+    if given["report"] and given["task"] == "segmentation":
+        raise ValueError(
+            "report judges depth, which task:=segmentation does not give: "
+            "expected task:=depth or task:=multitask"
+        )
     try:
         if find_model(model).card.depth is None:
             raise ValueError(f"model {model} gives no depth, expected one that does")

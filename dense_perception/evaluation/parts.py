@@ -20,6 +20,7 @@ from dense_perception.evaluation.truth import Part, TruthOptions, TruthSource
 from dense_perception.media.problems import Problems
 from dense_perception.metrics.protocols import Protocol
 
+UNANSWERED = "it has no answer to this frame"
 _END = '{"part":'
 
 
@@ -175,7 +176,7 @@ def answer_part(job: Job, opened: Opened) -> dict[str, str]:
             try:
                 answer = contestant.answer(truth)
                 if answer is None:
-                    failed[entry].at(truth.key, "it has no answer to this frame")
+                    failed[entry].at(truth.key, UNANSWERED)
                     continue
                 score = scorers[entry].score(judge, answer)
             except DensePerceptionError as error:

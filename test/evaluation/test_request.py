@@ -52,6 +52,7 @@ def walk(
     calibrated: bool = True,
     depth: bool = True,
     storage: str = "mcap",
+    unanswered: int = 0,
 ) -> Path:
     """A bag in which ``truth`` times the model's answer is true, and ``other`` times that is what
     another system said."""
@@ -67,7 +68,7 @@ def walk(
         messages.append(("/cam/color/image_raw", stamp, bags.image(rgb, "rgb8", stamp)))
         if depth:
             messages.append((TRUTH, stamp + 1, bags.image(true_m, "32FC1", stamp)))
-        if other is not None:
+        if other is not None and index >= unanswered:
             said_m = np.float32(other) * true_m
             messages.append((OTHER, stamp + 2, bags.image(said_m, "32FC1", stamp)))
     return bags.write_bag(folder, messages, storage=storage)
@@ -105,6 +106,17 @@ def test_models_topics_and_baselines_are_compared(tmp_path: Path, model: str) ->
     assert {(OTHER, "worst"), (OTHER, "median"), (OTHER, "best")} <= shown
     for each in report["frames_shown"]:
         assert all((out / path).is_file() for path in each["panels"].values())
+
+
+def test_images_that_a_live_node_skipped_are_counted_and_no_problem(
+    tmp_path: Path, model: str
+) -> None:
+    bag = walk(tmp_path / "bag", other=1.1, unanswered=3)
+    report = evaluate(Request((model, f"topic:{OTHER}"), (str(bag),), RUN)).report
+    (other,) = (each for each in report["contestants"] if each["name"] == OTHER)
+    assert other["frames"] == COUNT - 3
+    assert [each["count"] for each in other["failed"]] == [3]
+    assert report["problems"] == []
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])

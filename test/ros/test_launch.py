@@ -249,17 +249,15 @@ def test_a_report_is_on_what_the_live_node_answered(tmp_path: Path) -> None:
     assert replay.on_exit == []
     (evaluation,) = recorder.on_exit
     options = parsed(evaluate_command, evaluation.cmd)
-    below = "topic:/robot/multitask_node"
-    assert options.model == [
-        "mult_tiny_indoor",
-        f"{below}/depth/image",
-        f"{below}/segmentation/labels",
-    ]
+    # The bag has no true labels, so those of the node cannot be judged.
+    assert options.model == ["mult_tiny_indoor", "topic:/robot/multitask_node/depth/image"]
     assert {model.removeprefix("topic:") for model in options.model[1:]} < set(recorded)
     assert options.data == [bag]
     assert options.topic == played[0]
     assert options.depth_topic in played[1:]
     assert str(options.out) == given["report"]
+    with pytest.raises(ValueError, match="report judges depth"):
+        processes(path, {**given, "task": "segmentation"}, tmp_path / "c")
     with pytest.raises(ValueError, match="record and report are both given"):
         processes(path, {**given, "record": str(tmp_path / "answers")}, tmp_path / "b")
 
