@@ -199,9 +199,9 @@ def view_doubt(depth_topic: str, depth_hw: tuple[int, int], topic: str, hw: tupl
     if abs(width / height * hw[0] / hw[1] - 1) <= _SAME_VIEW:
         return ""
     return (
-        f"{depth_topic} is {width}x{height} and {topic} {hw[1]}x{hw[0]}, which has another "
-        "shape: it is not aligned with the picture, so its depth lies at the wrong pixels; record "
-        "aligned depth"
+        f"{depth_topic} is {width}x{height} but {topic} is {hw[1]}x{hw[0]}, another aspect ratio: "
+        "the depth is not aligned with the picture and lies at the wrong pixels; record aligned "
+        "depth"
     )
 
 

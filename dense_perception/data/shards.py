@@ -35,7 +35,6 @@ from dense_perception.core.limits import MAX_PIXELS
 from dense_perception.core.printable import printable
 from dense_perception.core.storage import atomic_write, require_regular_file
 from dense_perception.data.sample import Sample
-from dense_perception.imaging.encodings import check_pixels
 from dense_perception.imaging.picture_headers import read_header
 
 UNITS_M = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01)
@@ -361,9 +360,13 @@ def _packed(suffix: str, image: np.ndarray, options: Sequence[int]) -> bytes:
 def _unpacked(content: bytes, name: str, flags: int) -> np.ndarray:
     try:
         header = read_header(memoryview(content))
-        check_pixels(f"{header.kind} picture", header.width, header.height, MAX_PIXELS)
     except InputError as error:
         raise TrainingError(f"{name} cannot be decoded: {error}") from error
+    if header.width * header.height > MAX_PIXELS:
+        raise TrainingError(
+            f"{name} is {header.width}x{header.height}, expected at most {MAX_PIXELS // 10**6} "
+            "million pixels: make the shard again with smaller pictures"
+        )
     image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     if image is None:
         raise TrainingError(f"{name} cannot be decoded: make the shard again")

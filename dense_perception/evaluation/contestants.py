@@ -12,7 +12,7 @@ import numpy as np
 
 from dense_perception.core.errors import InputError
 from dense_perception.core.labels import VOID
-from dense_perception.core.prediction import GRAY_MAPS, DepthKind, DepthMap
+from dense_perception.core.prediction import GRAY_MAPS, DepthMap
 from dense_perception.core.registry import (
     checkpoint_path,
     find_card,
@@ -314,8 +314,3 @@ def _load(model: str, options: RunOptions) -> Perceiver:
         default_hfov_deg=options.hfov_deg,
         max_output_side=_LONGEST_SIDE,
     )
-
-
-def is_metric(answer: Answer) -> bool:
-    """Whether its depth is in metres."""
-    return answer.depth is not None and answer.depth.kind is DepthKind.METRIC

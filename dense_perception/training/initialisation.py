@@ -119,7 +119,7 @@ def _from_published(
             on_report(
                 f"{name} was trained on pixels of mean {list(theirs[0])} and deviation "
                 f"{list(theirs[1])}, network has mean {list(ours[0])} and std {list(ours[1])}: set "
-                "both to the former"
+                f"them to those of {name}"
             )
     backbone = backbone_of(network)
     try:

@@ -50,5 +50,5 @@ def test_why_a_bag_has_no_truth(tmp_path: Path) -> None:
     assert list(truth.frames(truth.parts()[0])) == []
     assert truth.why_none().startswith("2 images of /c/image have a partner on /c/depth that holds")
     (doubt,) = truth.problems.lines
-    assert "/c/depth is 64x36 and /c/image 64x48, which has another shape" in doubt
+    assert "/c/depth is 64x36 but /c/image is 64x48, another aspect ratio" in doubt
     truth.close()

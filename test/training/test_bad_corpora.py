@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 from dense_perception import cli
-from dense_perception.core.camera import Intrinsics
 from dense_perception.data.sample import Sample
 from test.data.test_summary import above, constant, empty, good, mixed, shuffled, stored, void
 from test.support.corpora import write_corpus
@@ -57,6 +56,13 @@ def millimetres_here_and_there(samples: list[Sample]) -> list[Sample]:
     return [replace(s, depth_m=s.depth_m * (1 if k % 5 else 1000)) for k, s in enumerate(samples)]
 
 
+# Where `data info` has other words: it sees more frames, and labels may be all there is.
+INFO_SAYS = {
+    "median depth of .* expected metres: millimetres": "units are mixed: .* in 32 frames",
+    "no depth at all": "pixels without depth 100.00 %",
+}
+
+
 @pytest.mark.parametrize(
     ("spoil", "labels", "says", "is_refused"),
     [
@@ -80,8 +86,10 @@ def test_content_that_is_wrong(
 ) -> None:
     stored(tmp_path / "bad", spoil(good(40)), classes=NAMES)
     (_, info), (code, trained) = tried(tmp_path, [tmp_path / "bad"], capsys, labels=labels)
-    assert "bad" in info
-    assert "looks wrong" in info or "frames" in info
+    # What labels mean is judged against the model that is to learn them, so by train alone.
+    if not labels:
+        known = INFO_SAYS.get(says, says)
+        assert re.search(known, " ".join(info.split())), info
     assert code == (2 if is_refused else 0), trained
     assert re.search(says, " ".join(trained.split())), trained
     assert "Traceback" not in trained + info
@@ -119,11 +127,3 @@ def test_class_lists_that_differ(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "b has another list of classes than a (label 1 is 'floor' instead of 'wall')" in info
     assert code == 2
     assert "b has the classes ['floor', 'wall'], another corpus ['wall', 'floor']" in trained
-
-
-def test_a_camera_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    samples = good(8)
-    broken = replace(samples[2], intrinsics=Intrinsics(96, 72, 0.5, 0.5, 48.0, 36.0))
-    stored(tmp_path / "bad", [*samples[:2], broken, *samples[3:]])
-    (_, info), (_, trained) = tried(tmp_path, [tmp_path / "bad"], capsys, labels=False)
-    assert "Traceback" not in info + trained

@@ -180,7 +180,10 @@ def test_a_backbone_by_name_is_fetched_and_recorded(
     assert "when it was first" in capsys.readouterr().err
 
 
-def test_an_offline_machine_is_told_how_to_get_a_backbone(tmp_path: Path) -> None:
+def test_an_offline_machine_is_told_how_to_get_a_backbone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(TrainingError, match="dense-perception fetch dinov2_small"):
         file_of(Path("dinov2_small"))
 

@@ -146,8 +146,8 @@ class Matcher:
         if match.stamp_ns == self._last_ns and not self._repeats and self._recent:
             self._repeats = True
             self.problems.note(
-                f"images of {self._colour} repeat the stamp {match.stamp_ns} ns: what has it too "
-                "is matched by the time of recording; have the driver stamp each image"
+                f"images of {self._colour} repeat the stamp {match.stamp_ns} ns: messages with "
+                "this stamp are matched by the time of recording; make the driver stamp every image"
             )
         self._last_ns = match.stamp_ns
         for topic, recent in self._recent.items():

@@ -226,7 +226,7 @@ def test_depth_of_another_shape_is_named(tmp_path: Path) -> None:
         bag = depth_bag(tmp_path / f"{shape[0]}", np.full(shape, 2000), "16UC1")
         (row,) = run([bag], tmp_path / f"c{shape[0]}", Settings(still=0)).rows
         assert len(row.problems) == problems
-    assert "/c/depth is 64x36 and /c/image 64x48" in row.problems[0]
+    assert "/c/depth is 64x36 but /c/image is 64x48" in row.problems[0]
 
 
 @pytest.mark.parametrize("stamp_ns", [0, START_NS])
