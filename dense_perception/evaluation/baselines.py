@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from dense_perception.core.labels import VOID
 from dense_perception.evaluation.truth import TruthFrame
+from dense_perception.metrics.protocols import Protocol
 
 ROW_PRIOR, CONSTANT = "row prior", "constant"
 _ROWS = 64
@@ -30,28 +30,39 @@ class Prior:
     label: int = VOID
 
 
-def fit(frames: Iterable[TruthFrame]) -> Prior:
-    """The prior of some frames."""
-    total, count = np.zeros(_ROWS), np.zeros(_ROWS)
-    medians: list[float] = []
-    labels: Counter[int] = Counter()
-    for truth in frames:
+class PriorFit:
+    """Takes frames one after the other and keeps sums of them: many sources fit in memory."""
+
+    def __init__(self) -> None:
+        self._total, self._count = np.zeros(_ROWS), np.zeros(_ROWS)
+        self._medians: list[float] = []
+        self._labels: Counter[int] = Counter()
+
+    def add(self, truth: TruthFrame, protocol: Protocol) -> None:
+        """Of its depth what ``protocol`` counts, as what is judged."""
         if truth.depth_m is not None:
-            known = np.isfinite(truth.depth_m)
-            inverse = np.where(known, 1 / np.where(known, truth.depth_m, 1), 0).astype(np.float64)
+            depth_m = protocol.truth(truth.depth_m)
+            known = np.isfinite(depth_m)
+            inverse = np.where(known, 1 / np.where(known, depth_m, 1), 0).astype(np.float64)
             band = np.arange(len(known)) * _ROWS // len(known)
-            total += np.bincount(band, inverse.sum(1), _ROWS)
-            count += np.bincount(band, known.sum(1), _ROWS)
-            medians.append(float(np.median(truth.depth_m[known])))
+            self._total += np.bincount(band, inverse.sum(1), _ROWS)
+            self._count += np.bincount(band, known.sum(1), _ROWS)
+            if known.any():
+                self._medians.append(float(np.median(depth_m[known])))
         if truth.labels_hw is not None:
             used = truth.labels_hw[truth.labels_hw != VOID]
-            labels.update(dict(enumerate(np.bincount(used).tolist())))
-    rows = np.divide(total, count, out=np.full(_ROWS, np.nan), where=count > 0)
-    return Prior(
-        tuple(float(row) for row in rows),
-        float(np.median(medians)) if medians else float("nan"),
-        max(labels, key=lambda label: (labels[label], -label)) if labels else VOID,
-    )
+            self._labels.update(dict(enumerate(np.bincount(used).tolist())))
+
+    def prior(self) -> Prior:
+        """What the frames have in common."""
+        empty = np.full(_ROWS, np.nan)
+        rows = np.divide(self._total, self._count, out=empty, where=self._count > 0)
+        labels = self._labels
+        return Prior(
+            tuple(float(row) for row in rows),
+            float(np.median(self._medians)) if self._medians else float("nan"),
+            max(labels, key=lambda label: (labels[label], -label)) if labels else VOID,
+        )
 
 
 def row_prior(prior: Prior, height: int, width: int) -> np.ndarray:

@@ -100,9 +100,10 @@ def evaluate(request: Request, *, progress: bool = False) -> Done:
             for row in report["contestants"]
             if row["kind"] != "baseline"
         }
-        failed = failures(gates, judged)
+        # First what was scored for so long, then what may not fit.
         if request.out is not None:
             notes += _write(report, outcome, folder)
+        failed = failures(gates, judged)
     return Done(report, tuple(failed), tuple(notes))
 
 

@@ -20,12 +20,12 @@ from dense_perception import __version__
 from dense_perception.core.errors import DensePerceptionError, InputError
 from dense_perception.core.json_text import json_text
 from dense_perception.core.storage import atomic_write_text
-from dense_perception.evaluation.baselines import fit, most_of_a_source
+from dense_perception.evaluation.baselines import PriorFit, most_of_a_source
 from dense_perception.evaluation.contestants import Entry, baselines
 from dense_perception.evaluation.figures import FrameScore
 from dense_perception.evaluation.parts import Job, PartScores
 from dense_perception.evaluation.sources import SourceName, fingerprint, open_source
-from dense_perception.evaluation.truth import Part, TruthFrame, TruthOptions
+from dense_perception.evaluation.truth import Part, TruthOptions
 from dense_perception.evaluation.workers import Workers, run_jobs
 from dense_perception.metrics.protocols import KITTI, NYU, Protocol
 
@@ -115,18 +115,15 @@ def make_plan(
     """
     opened: list[SourceData] = []
     broken: list[tuple[SourceName, str]] = []
-    spread: list[TruthFrame] = []
+    prior = PriorFit()
     for source in sources:
         try:
-            data, frames = _look_at(source, truth, given)
+            opened.append(_look_at(source, truth, given, prior))
         except DensePerceptionError as error:
             broken.append((source, str(error)))
-            continue
-        opened.append(data)
-        spread += frames
     if not opened:
         raise InputError("; ".join(reason for _, reason in broken))
-    named = [*entries, *baselines(fit(spread))]
+    named = [*entries, *baselines(prior.prior())]
     names = [entry.name for entry in named]
     for name in names:
         if names.count(name) > 1:
@@ -135,33 +132,34 @@ def make_plan(
 
 
 def _look_at(
-    source: SourceName, options: TruthOptions, given: GivenProtocol
-) -> tuple[SourceData, list[TruthFrame]]:
-    """A source, and frames spread over it."""
+    source: SourceName, options: TruthOptions, given: GivenProtocol, prior: PriorFit
+) -> SourceData:
+    """A source; frames spread over it go into ``prior``."""
+    protocol = replace(usual_protocol(source.text), **given)
     opened = open_source(source, options)
     try:
         parts = opened.parts()
         taken, each = most_of_a_source(len(parts))
-        frames: list[TruthFrame] = []
+        seen = 0
         for index in range(taken):
             for truth in opened.frames(parts[index * len(parts) // taken]):
-                frames.append(truth)
-                if len(frames) >= (index + 1) * each:
+                prior.add(truth, protocol)
+                seen += 1
+                if seen >= (index + 1) * each:
                     break
-        if not frames and len(parts) == taken:
+        if not seen and len(parts) == taken:
             reasons = "; ".join(opened.problems.lines) or opened.why_none()
             raise InputError(f"no frame of {opened.name} could be compared: {reasons}")
-        data = SourceData(
+        return SourceData(
             source,
             opened.path,
             opened.kind,
             opened.classes,
             tuple(parts),
             fingerprint(source),
-            replace(usual_protocol(source.text), **given),
+            protocol,
             tuple(opened.notes),
         )
-        return data, frames
     finally:
         opened.close()
 

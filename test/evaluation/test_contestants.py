@@ -12,9 +12,11 @@ from dense_perception.core.camera import Frame
 from dense_perception.core.errors import InputError
 from dense_perception.core.prediction import DepthKind
 from dense_perception.core.registry import find_card
+from dense_perception.evaluation.baselines import PriorFit
 from dense_perception.evaluation.contestants import RunOptions, open_contestant, resolve
 from dense_perception.evaluation.truth import TruthFrame
 from dense_perception.imaging.resize import network_input
+from dense_perception.metrics.protocols import Protocol
 from dense_perception.nets import estimator
 from dense_perception.nets.zoo import normalisation
 
@@ -63,3 +65,16 @@ def test_what_is_no_contestant_is_refused(weights: Path) -> None:
         resolve("topic:depth", RunOptions())
     with pytest.raises(InputError, match="--multi-scale is for labels"):
         resolve(f"network:{MODEL}", RunOptions(weights=weights, multi_scale=True))
+
+
+def test_the_prior_is_that_of_the_depth_that_counts() -> None:
+    """What lies beyond the protocol's range moves neither the rows nor the constant."""
+    near = np.full((64, 8), 2.0, np.float32)
+    near[:, 4:] = 50.0
+    empty = np.full((64, 8), 60.0, np.float32)
+    prior = PriorFit()
+    for depth_m in (near, empty):
+        frame = Frame(np.zeros((64, 8, 3), np.uint8))
+        prior.add(TruthFrame("r", "k", frame, depth_m=depth_m), Protocol(max_m=20.0))
+    assert prior.prior().median_m == 2.0
+    assert np.allclose(prior.prior().rows, 0.5)
