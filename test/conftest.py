@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,6 +64,16 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    _load_ros(config)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        # Engines and speeds of the run's own, for all its processes: neither does it read what
+        # earlier runs remembered, nor does it leave gigabytes in the user's cache.
+        cache = tempfile.mkdtemp(prefix="dense_perception_cache_")
+        os.environ["XDG_CACHE_HOME"] = cache
+        config.add_cleanup(lambda: shutil.rmtree(cache, ignore_errors=True))
+
+
+def _load_ros(config: pytest.Config) -> None:
     guard = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
     if guard in os.environ or find_spec("ros_wheels_bootstrapper") is None:
         return

@@ -32,6 +32,8 @@ _MAGIC = "dense_perception engine 1"
 _MAX_HEADER = 1 << 16
 UNUSED_DAYS = 90
 """An engine that was not used for so long goes when another is stored."""
+MAX_GIGABYTES = 8
+"""What all engines may take; beyond it those go that were not used for longest."""
 
 
 @dataclass(frozen=True)
@@ -147,16 +149,27 @@ def store_engine(key: EngineKey, payload: bytes) -> tuple[str, str]:
 
 
 def _forget_unused() -> None:
-    """Remove what no start has used for :data:`UNUSED_DAYS`: each runtime or graph leaves its own.
+    """Remove what no start has used for :data:`UNUSED_DAYS`, and what is too much in all.
 
-    A process that has loaded such an engine keeps it; one that wants it later builds it anew.
+    Each version of a runtime, graph or driver leaves its own: a robot's disk would fill up. The
+    newest engine stays, whatever its size. A process that has loaded an engine keeps it; one that
+    wants it later builds it anew.
     """
-    oldest = time.time() - UNUSED_DAYS * 86400
+    oldest, newest_first = time.time() - UNUSED_DAYS * 86400, []
     for pattern in ("*.engine", "*.lock", "*.check.json"):
         for path in engines_dir().glob(pattern):
             with contextlib.suppress(OSError):
-                if path.stat().st_mtime < oldest:
+                status = path.stat()
+                if status.st_mtime < oldest:
                     path.unlink()
+                elif path.suffix == ".engine":
+                    newest_first.append((-status.st_mtime, status.st_size, path))
+    total = 0
+    for index, (_, size, path) in enumerate(sorted(newest_first)):
+        total += size
+        if index and total > MAX_GIGABYTES * 1e9:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def stored_keys(graph: str = "", runtime: str = "") -> Iterator[EngineKey]:

@@ -186,6 +186,22 @@ def test_what_nobody_used_for_long_goes_when_another_engine_is_stored() -> None:
     assert remembered_check("old") is None
 
 
+def test_engines_beyond_the_limit_go_in_the_order_of_their_last_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dense_perception.backends.engine_cache.MAX_GIGABYTES", 35e-6)
+    keys = [replace(KEY, version=version) for version in ("1", "2", "3")]
+    for age, key in zip((30, 20, 10), keys, strict=True):
+        store_engine(key, bytes(10000))
+        os.utime(key.path, (time.time() - age, time.time() - age))
+    assert isinstance(find_engine(keys[0]), Engine)  # used just now: the second is the oldest
+    store_engine(KEY, bytes(10000))
+    assert {key.version for key in stored_keys()} == {"1", "3", KEY.version}
+    huge = replace(KEY, version="huge")
+    store_engine(huge, bytes(40000))
+    assert [key.version for key in stored_keys()] == ["huge"]
+
+
 @pytest.mark.parametrize("junk", ["", "[]", "{}", '{"max_of_range": 0.1}', '{"max_of_range": []}'])
 def test_a_damaged_memory_of_a_check_is_none(junk: str) -> None:
     found = Difference(0.25, 0.125)
