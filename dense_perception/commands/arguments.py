@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from dense_perception.imaging.messages import ImageReader
 
 
+TRAINED_MS = 30.0
+"""A camera that turns by 30 degrees a second turns by one: training averages that out."""
+JUDGED_MS = 5.0
+"""A degree is ten pixels at depth edges: errors that no model made would be counted as its own."""
+
+
 class ModelOptions(TypedDict):
     """Keywords of ``Perceiver.load`` that say how a model is run."""
 
@@ -99,6 +105,18 @@ def add_camera_matrix(group: argparse._ActionsContainer) -> None:
     )
 
 
+def add_tolerance(group: argparse._ActionsContainer, default_ms: float) -> None:
+    """How far stamps of what belongs together may be apart: :data:`JUDGED_MS` where models are
+    judged by it, :data:`TRAINED_MS` where they learn from it."""
+    group.add_argument(
+        "--tolerance-ms",
+        type=_not_below_zero,
+        default=default_ms,
+        metavar="MS",
+        help="stamps of an image and its truth may differ by this much (%(default)g)",
+    )
+
+
 def image_reader(options: argparse.Namespace) -> ImageReader:
     """What :func:`add_reading` was given.
 
@@ -172,6 +190,14 @@ def above_zero(text: str) -> float:
     value = float(text)
     if not 0 < value < 1e6:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def _not_below_zero(text: str) -> float:
+    """The ``type`` of an option that takes any number from 0 on."""
+    value = float(text)
+    if not 0 <= value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
     return value
 
 

@@ -6,10 +6,12 @@ import argparse
 from pathlib import Path
 
 from dense_perception.commands.arguments import (
+    JUDGED_MS,
     add_camera_matrix,
     add_json,
     add_model_options,
     add_reading,
+    add_tolerance,
     at_least_one,
 )
 from dense_perception.core.errors import InputError
@@ -72,9 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bags.add_argument("--points-topic", action="append", default=[], metavar="TOPIC", help="LiDAR")
     bags.add_argument("--label-topic", metavar="TOPIC", help="label images aligned with colour")
     bags.add_argument("--world", default="", metavar="FRAME", help="frame of /tf for poses")
-    bags.add_argument(
-        "--tolerance-ms", type=float, default=5.0, help="stamps of a pair may differ by this much"
-    )
+    add_tolerance(bags, JUDGED_MS)
     add_camera_matrix(bags)
     bags.add_argument(
         "--hfov", type=float, default=60.0, metavar="DEG", help="where there is no calibration"

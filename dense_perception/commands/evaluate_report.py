@@ -7,6 +7,7 @@ import sys
 
 from dense_perception.commands.arguments import image_reader, model_options
 from dense_perception.commands.output import complain, print_problems, show
+from dense_perception.core.errors import InputError
 from dense_perception.evaluation.contestants import RunOptions
 from dense_perception.evaluation.request import Request, evaluate
 from dense_perception.evaluation.table import report_table
@@ -16,7 +17,10 @@ _CONDITION = 3
 
 
 def report(options: argparse.Namespace) -> int:
-    """Returns 0, 1 if something could not be read or compared, 3 if a condition is true."""
+    """Returns 0, 1 if something could not be read or compared, 3 if a condition is true.
+
+    :raises InputError: if nothing can be done, or no contestant has the figure of a condition.
+    """
     done = evaluate(_request(options), progress=True)
     print_problems(done.report["problems"])
     show(done.report, report_table, options.json)
@@ -24,6 +28,8 @@ def report(options: argparse.Namespace) -> int:
         complain(f"dense-perception: {note}")
     for text in done.failed:
         complain(f"dense-perception: --fail-if: {text}")
+    if done.refused:
+        raise InputError(done.refused)
     return _CONDITION if done.failed else int(bool(done.report["problems"]))
 
 

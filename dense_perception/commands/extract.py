@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dense_perception.commands.arguments import (
+    TRAINED_MS,
     add_camera_matrix,
     add_json,
     add_reading,
+    add_tolerance,
     image_reader,
 )
 from dense_perception.commands.output import print_problems, show
@@ -64,9 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--label-topic", help="label images aligned with colour, 255 is void")
     parser.add_argument("--classes", type=Path, metavar="FILE", help="names of the labels from 0")
-    parser.add_argument(
-        "--tolerance-ms", type=float, default=30.0, help="stamps may differ by this much (30)"
-    )
+    add_tolerance(parser, TRAINED_MS)
     parser.add_argument("--size", type=_size, metavar="WxH", help="of the frames (as recorded)")
     parser.add_argument("--rate", type=float, default=0.0, metavar="HZ", help="frames a second")
     parser.add_argument(

@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Returns 0, 1 if a frame could not be answered, or 130 if the run was interrupted."""
+    """Returns 0, 1 if a frame could not be answered, 2 if none could, 130 if interrupted."""
     from dense_perception.core.storage import atomic_write_text
     from dense_perception.media.calibration_file import read_calibration
     from dense_perception.media.sinks import open_sink, refuse_input_as_output
@@ -134,4 +134,6 @@ def main(options: argparse.Namespace) -> int:
     else:
         say(summary.text(options.hfov, options.max_side))
         say(f"written to {options.output}")
-    return 130 if summary.interrupted else int(bool(summary.problems))
+    if summary.interrupted:
+        return 130
+    return (1 if summary.answered else 2) if summary.problems else 0

@@ -37,11 +37,13 @@ def data_rows(outcome: Outcome) -> list[RecordingData]:
     """One for each source, those that could not be used at the end."""
     frames: Counter[str] = Counter()
     unmatched: Counter[str] = Counter()
+    empty: Counter[str] = Counter()
     problems: dict[str, Problems] = {}
     for source, part in outcome.parts(outcome.plan.entries[0].name):
         name = source.source.name
         frames[name] += part.frames
         unmatched[name] += part.unmatched
+        empty[name] += part.empty
         for line, count in part.problems:
             problems.setdefault(name, Problems()).add(line, count)
     scored: Counter[str] = Counter()
@@ -57,15 +59,18 @@ def data_rows(outcome: Outcome) -> list[RecordingData]:
         found += [("all of it", note, 1) for note in source.notes]
         if unmatched[name]:
             why = "no truth within the tolerance of the stamps (--tolerance-ms)"
-            if source.kind != "bag":
-                why = "neither depth nor labels"
             found.append(("frames", why, unmatched[name]))
+        if empty[name]:
+            why = "neither depth nor labels"
+            if source.kind == "bag":
+                why = "what was recorded beside the image holds no truth where it looks"
+            found.append(("frames", why, empty[name]))
         rows.append(
             RecordingData(
                 name=name,
                 path=source.path,
                 kind=source.kind,
-                frames=frames[name] + unmatched[name],
+                frames=frames[name] + unmatched[name] + empty[name],
                 scored=scored[name],
                 skipped=_skipped(found),
             )

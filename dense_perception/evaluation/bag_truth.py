@@ -52,8 +52,7 @@ class BagTruth:
 
     def __init__(self, path: Path, name: str, options: TruthOptions) -> None:
         self.name, self.path = name, str(path)
-        self.unmatched = 0
-        self._empty = 0  # of these, the images whose partner holds no truth
+        self.unmatched = self.empty = 0
         self._options = options
         self.problems = Problems()
         self.notes: list[str] = []
@@ -88,9 +87,9 @@ class BagTruth:
     def why_none(self) -> str:
         names = (self._topics.depth, *self._topics.points, self._topics.labels)
         topics = ", ".join(name for name in names if name)
-        if self._empty:
+        if self.empty:
             return (
-                f"{self._empty} images of {self._topics.colour} have a partner on {topics} that "
+                f"{self.empty} images of {self._topics.colour} have a partner on {topics} that "
                 "holds no depth where the picture looks: check the sensor and its calibration"
             )
         return (
@@ -113,8 +112,10 @@ class BagTruth:
         return [Part(k, *row) for k, row in enumerate(zip(sizes, starts, stops, strict=True))]
 
     def frames(self, part: Part) -> Iterator[TruthFrame]:
-        """The images of a part that have truth; the others count as ``unmatched``."""
-        self.problems, self.unmatched, self._empty = Problems(), 0, 0
+        """The images of a part that have truth; the others count as ``unmatched``, or as ``empty``
+        where there is something beside them that holds no truth."""
+        self.problems, self.unmatched, self.empty = Problems(), 0, 0
+        self._reader.restart()
         buffer = TransformBuffer()
         for message in self._static:
             self._add(buffer, message.topic, self._bag.deserialize(message))
@@ -144,8 +145,7 @@ class BagTruth:
                 self.problems.at(f"{topics.colour} at {match.stamp_ns} ns", error)
                 continue
             if frame is None:
-                self.unmatched += 1
-                self._empty += 1
+                self.empty += 1
                 continue
             yield frame
             given += 1
@@ -154,8 +154,7 @@ class BagTruth:
         for cameras in (self._cameras, *(each.cameras for each in self._recorded.values())):
             if cameras.doubt:
                 self.problems.note(cameras.doubt)
-        if self._reader.bits.doubt:
-            self.problems.note(self._reader.bits.advice)
+        self.problems.extend(self._reader.doubts)
 
     def _frame(self, match: Match, buffer: TransformBuffer) -> TruthFrame | None:
         motions, problems = motions_of(match, self._cameras, buffer, self._options.world)

@@ -28,13 +28,13 @@ from dense_perception.data.doubts import (
     unit_doubts,
     view_doubt,
 )
+from dense_perception.evaluation.depth_answer import restored_depth
 from dense_perception.imaging.messages import (
     ImageReader,
     message_depth_m,
     stamp_ns,
     takes_projection,
 )
-from dense_perception.imaging.resize import restore
 from dense_perception.media.bag_images import calibration_topic, choose_topic, needs_all
 from dense_perception.media.bag_reader import BagMessage, BagReader
 from dense_perception.media.problems import Problems
@@ -158,10 +158,7 @@ class PairSource:
     @property
     def problems(self) -> list[str]:
         """What could not be used so far, a line for each kind."""
-        lines = [*self._problems.lines]
-        if self.reader.bits.doubt:
-            lines.append(self.reader.bits.advice)
-        return lines
+        return [*self._problems.lines, *self.reader.doubts]
 
     def close(self) -> None:
         self.bag.close()
@@ -173,6 +170,7 @@ class PairSource:
         )
 
     def __iter__(self) -> Iterator[Pair]:
+        self.reader.restart()
         waiting: dict[str, list[tuple[int, _Waiting]]] = {self.topic: [], self.depth_topic: []}
         for recorded in self.bag.messages([self.topic, self.depth_topic]):
             is_colour = recorded.topic == self.topic
@@ -329,11 +327,7 @@ def evaluate_pairs(
             report.problems.append(f"frame at {pair.frame.stamp_ns} ns: {error}")
             continue
         assert prediction.depth is not None
-        height, width = true_m.shape
-        values_hw = restore(prediction.depth.values_hw, width, height)
-        if prediction.depth.kind is DepthKind.RELATIVE_INVERSE:
-            with np.errstate(divide="ignore"):
-                values_hw = 1 / values_hw
+        values_hw = restored_depth(prediction.depth, *true_m.shape)
         if prediction.depth.kind is DepthKind.METRIC:
             ratios.append(depth_ratio(values_hw, true_m))
         metrics = evaluate(values_hw, true_m)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -16,12 +16,11 @@ from dense_perception.core.storage import read_file
 from dense_perception.evaluation.document import (
     VERSION,
     Change,
-    ContestantData,
     FigureValue,
+    Method,
     Report,
-    UnitSums,
 )
-from dense_perception.evaluation.figures import figure, in_order
+from dense_perception.evaluation.figures import Figure, figure, in_order
 from dense_perception.evaluation.intervals import (
     Units,
     drawn_weights,
@@ -29,19 +28,13 @@ from dense_perception.evaluation.intervals import (
     judged,
     known_together,
 )
+from dense_perception.evaluation.statistics import Summary
 from dense_perception.evaluation.totals import Totals, from_sums
+from dense_perception.metrics.protocols import Protocol
 
 _MOST_BYTES = 256 << 20
+_SHOWN = 3
 _NEEDED = ("figures", "units", "contestants", "method")
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluated:
-    """What is compared: figures and sums by contestant, and who they are."""
-
-    contestants: Sequence[ContestantData]
-    figures: Mapping[str, Mapping[str, FigureValue]]
-    sums: Mapping[str, UnitSums]
 
 
 def read_report(path: Path) -> Report:
@@ -63,50 +56,94 @@ def read_report(path: Path) -> Report:
     return cast(Report, data)
 
 
-def changes(before: Report, after: Evaluated, units: Units) -> list[Change]:
-    """What changed of every contestant that both have, for every figure both have.
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """An earlier report, and what of it a new one can be compared with.
+
+    ``partners`` are the contestants' names there and here; ``left_out`` says of each figure that
+    cannot be compared why.
+    """
+
+    before: Report
+    partners: tuple[tuple[str, str], ...]
+    left_out: Mapping[str, str]
+
+    @property
+    def notes(self) -> list[str]:
+        """What is left out, a line for each reason."""
+        groups: dict[str, list[str]] = {}
+        for name, why in self.left_out.items():
+            groups.setdefault(why, []).append(name)
+        return [
+            f"--compare leaves out {len(names)} figures ({', '.join(names[:_SHOWN])}"
+            f"{', ...' if names[_SHOWN:] else ''}): {why}"
+            for why, names in groups.items()
+        ]
+
+
+def compare_with(
+    before: Report, contestants: Mapping[str, str], protocols: Collection[Protocol]
+) -> Comparison:
+    """What can be compared with an earlier report, told before anything is run.
 
     Contestants go together by name; where there is but one model on either side, these do, for a
-    new model often has a new name. On the same frames the differences are paired; else the
-    intervals of both are combined (Zou and Donner 2008), which sees less.
+    new model often has a new name.
 
-    :param units: what ``after`` draws.
-    :raises InputError: if no contestant is in both, or the earlier report is damaged.
+    :param contestants: what will answer, with the kind of each.
+    :param protocols: which true depth will count, of all sources.
+    :raises InputError: if no contestant is in both, the earlier report is damaged, or none of its
+        figures means the same here.
     """
     try:
-        earlier = Evaluated(before["contestants"], before["figures"], before["units"])
-        pairs = _partners(earlier, after)
-        found = [
-            change
-            for old, new in pairs
-            for change in _contestant_changes(earlier, old, after, new, units)
-        ]
+        earlier = {row["name"]: row["kind"] for row in before["contestants"]}
+        partners = _partners(earlier, contestants)
+        left_out = {}
+        depth = _other_truth(before["method"], protocols)
+        revisions = before["method"].get("revisions", {})
+        for old, _ in partners:
+            _check(before, old)
+            for name in before["figures"][old]:
+                known = _known(name)
+                if known is None:
+                    left_out[name] = "this version does not measure them"
+                elif depth and known.rests_on_depth:
+                    left_out[name] = depth
+                elif revisions.get(name, 1) != known.revision:
+                    left_out[name] = (
+                        f"they were defined otherwise by {_version(before)}: make the earlier "
+                        "report again with this version"
+                    )
+        names = {name for old, _ in partners for name in before["figures"][old]}
     except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
             f"the earlier report is damaged ({type(error).__name__}: {error}): make it again"
         ) from error
-    return found
+    if names and names <= left_out.keys():
+        reasons = "; ".join(dict.fromkeys(left_out.values()))
+        raise InputError(f"nothing of the earlier report can be compared: {reasons}")
+    return Comparison(before, tuple(partners), left_out)
 
 
-def regressions(found: Sequence[Change]) -> list[str]:
-    """A sentence for everything that is certainly worse."""
+def changes(comparison: Comparison, after: Summary) -> list[Change]:
+    """What changed of every contestant that both have, for every figure that both have.
+
+    On the same frames the differences are paired; else the intervals of both are combined (Zou and
+    Donner 2008), which sees less.
+    """
     return [
-        f"{each['contestant']}: {each['figure']} went from {each['before']:.4g} to "
-        f"{each['after']:.4g}; {each['why']}"
-        for each in found
-        if each["verdict"] == "worse"
+        change
+        for old, new in comparison.partners
+        if old in comparison.before["units"] and new in after.unit_sums
+        for change in _contestant_changes(comparison, old, after, new)
     ]
 
 
-def _partners(before: Evaluated, after: Evaluated) -> list[tuple[str, str]]:
-    """Names in the earlier and the new report that belong together."""
-    shared = [name for name in after.figures if name in before.figures]
-    models = [
-        [row["name"] for row in side.contestants if row["kind"] != "baseline"]
-        for side in (before, after)
-    ]
+def _partners(before: Mapping[str, str], after: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Names in the earlier and the new report that belong together, from the kinds by name."""
+    shared = [name for name in after if name in before]
+    models = [[name for name in side if side[name] != "baseline"] for side in (before, after)]
     if len(models[0]) == len(models[1]) == 1 and models[0] != models[1]:
         return [(models[0][0], models[1][0]), *((name, name) for name in shared)]
     if not any(name in models[1] for name in shared):
@@ -117,13 +154,67 @@ def _partners(before: Evaluated, after: Evaluated) -> list[tuple[str, str]]:
     return [(name, name) for name in shared]
 
 
+def _other_truth(method: Method, protocols: Collection[Protocol]) -> str:
+    """Why figures of depth mean something else; empty where the same true depth counts."""
+    now = sorted({each.text for each in protocols})
+    if "truth" in method:
+        was = method["truth"]
+    else:  # an older report knows less
+        only = next(iter(protocols)) if len(now) == 1 else None
+        same = (method.get("crop"), method.get("max_depth_m"))
+        if same in ((None, None), (None, None) if only is None else (only.crop, only.max_m)):
+            return ""
+        limit = same[1]
+        was = [f"up to {limit:g} m, {f'inside {same[0]}' if same[0] else 'all pixels'}"
+               if limit is not None else f"inside {same[0]}"]  # fmt: skip
+    if was == now:
+        return ""
+    return (
+        f"true depth counted {' and '.join(was)}, here {' and '.join(now)}: give the same data, "
+        "--max-depth and --crop"
+    )
+
+
+def _check(before: Report, name: str) -> None:
+    """
+    :raises KeyError: with other errors of its kind if a contestant's part is damaged.
+    """
+    if not before["figures"][name] and name not in before["units"]:
+        return  # it answered nothing
+    totals, units = from_sums(before["units"][name])
+    if len(totals.above) != len(units):
+        raise ValueError(f"{len(units)} units have {len(totals.above)} sums")
+    for value in before["figures"][name].values():
+        for end in ("value", "low", "high"):
+            number = value[end]  # type: ignore[literal-required]
+            if number is not None:
+                float(number)
+
+
+def _known(name: str) -> Figure | None:
+    try:
+        return figure(name)
+    except InputError:
+        return None
+
+
+def _version(before: Report) -> str:
+    return f"dense_perception {before.get('versions', {}).get('dense_perception', 'of before')}"
+
+
 def _contestant_changes(
-    before: Evaluated, old: str, after: Evaluated, new: str, units: Units
+    comparison: Comparison, old: str, after: Summary, new: str
 ) -> Iterator[Change]:
-    totals = [from_sums(before.sums[old]), from_sums(after.sums[new])]
-    paired = _Paired(totals[0][0], totals[1][0], units) if totals[0][1] == totals[1][1] else None
-    for name in in_order(set(before.figures[old]) & set(after.figures[new])):
-        was, now = before.figures[old][name], after.figures[new][name]
+    before, units = comparison.before, after.units
+    sums = before["units"][old], after.unit_sums[new]
+    totals = [from_sums(each) for each in sums]
+    same_frames = sums[0].get("frames", []) in ([], sums[1].get("frames", []))
+    paired = None
+    if totals[0][1] == totals[1][1] and same_frames:
+        paired = _Paired(totals[0][0], totals[1][0], units)
+    figures = before["figures"][old]
+    for name in in_order((set(figures) & set(after.figures[new])) - comparison.left_out.keys()):
+        was, now = figures[name], after.figures[new][name]
         if was["value"] is None or now["value"] is None or figure(name).better == "one":
             continue
         difference = now["value"] - was["value"]
@@ -165,7 +256,9 @@ class _Paired:
             return classes and np.array_equal(self._before.true, self._after.true)
         if name in self._before.names and name in self._after.names:
             return np.array_equal(self._before.column(name)[1], self._after.column(name)[1])
-        return all(name in each for each in self._by_unit)
+        if name == "confidence.ece":  # how many pixels are in each bin is what may have changed
+            return np.array_equal(self._before.confident, self._after.confident)
+        return False
 
     def judge(self, name: str) -> tuple[float | None, float | None, bool, str]:
         parts = known_together(self._by_unit[1][name], self._by_unit[0][name])

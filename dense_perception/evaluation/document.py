@@ -192,13 +192,7 @@ class ShownFrame(TypedDict):
     panels: dict[str, str]
 
 
-class Method(TypedDict):
-    """How the intervals were made.
-
-    ``unit`` is what was drawn: ``recordings``, ``blocks`` of time, or ``none`` where there are too
-    few. ``speaks_for`` is a sentence: what an interval says something about.
-    """
-
+class _Method(TypedDict):
     unit: Literal["recordings", "blocks", "none"]
     units: int
     resamples: int
@@ -207,6 +201,21 @@ class Method(TypedDict):
     speaks_for: str
     crop: str | None
     max_depth_m: float | None
+
+
+class Method(_Method, total=False):
+    """How figures and their intervals were made.
+
+    ``unit`` is what was drawn: ``recordings``, ``blocks`` of time, or ``none`` where there are too
+    few. ``speaks_for`` is a sentence: what an interval says something about. ``crop`` and
+    ``max_depth_m`` are None where the sources differ; ``truth`` says of each way in use which true
+    depth counts. ``sampled`` says which figures are of some frames alone. ``revisions`` are those
+    of the figures' definitions that are not the first; reports without these three are older.
+    """
+
+    truth: list[str]
+    sampled: str
+    revisions: dict[str, int]
 
 
 class Machine(TypedDict):
@@ -219,14 +228,19 @@ class Machine(TypedDict):
     accelerators: list[str]
 
 
-class UnitSums(TypedDict):
-    """What an interval is drawn from, kept for later comparisons: sums of each unit.
-
-    ``sums`` has, by the names of quantities, one number for each of ``units``.
-    """
-
+class _UnitSums(TypedDict):
     units: list[str]
     sums: dict[str, list[float]]
+
+
+class UnitSums(_UnitSums, total=False):
+    """What an interval is drawn from, kept for later comparisons: sums of each unit.
+
+    ``sums`` has, by the names of quantities, one number for each of ``units``; ``frames`` a digest
+    of the frames in each that were answered, which older reports lack.
+    """
+
+    frames: list[str]
 
 
 class Report(TypedDict):

@@ -36,13 +36,22 @@ each over the number of pixels."""
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A name, its unit ("" for none), and what it means, in one sentence with its origin."""
+    """A name, its unit ("" for none), and what it means, in one sentence with its origin.
+
+    ``revision`` goes up where the same answers to the same frames get another value than before.
+    """
 
     name: str
     unit: str
     better: Better
     how: How
     definition: str
+    revision: int = 1
+
+    @property
+    def rests_on_depth(self) -> bool:
+        """Whether it depends on which true depth counts (``--max-depth``, ``--crop``)."""
+        return self.name.partition(".")[0] in ("depth", "temporal", "normals", "reshading")
 
     def improves(self, before: float, after: float) -> bool:
         """Whether ``after`` is the better of two values."""

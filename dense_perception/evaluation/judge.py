@@ -23,15 +23,22 @@ from dense_perception.metrics.temporal import Correspondence, moved_by_pose
 
 _LONGEST_GAP_NS = 500_000_000  # further apart, two frames are no sequence
 _LOOKED_AT = 320
+SHAPED, FOLLOWED = 4, 8
+"""Of so many successive frames one is judged by what is dear; see :class:`Judge`."""
 
 
 class Judge:
     """What is true of a frame, and what it is like; maps are made when they are first wanted.
 
     ``true_m``: (H, W) float32 metres that count by the protocol, NaN elsewhere; None without depth.
+    ``before`` judges the frame before in the same sequence; None where one begins. ``number``
+    counts the frames of a sequence from 0.
     """
 
-    def __init__(self, truth: TruthFrame, protocol: Protocol) -> None:
+    def __init__(self, truth: TruthFrame, protocol: Protocol, last: Judge | None = None) -> None:
+        """
+        :param last: of the frame that was read before, whether this one follows it or not.
+        """
         self.truth, self.protocol = truth, protocol
         self.true_m: np.ndarray | None = None
         self.is_cut = False
@@ -39,6 +46,22 @@ class Judge:
             counted = protocol.truth(truth.depth_m)
             self.is_cut = not np.isfinite(counted).any()
             self.true_m = None if self.is_cut else counted
+        self.before = last if last is not None and self._follows(last) else None
+        self.number = 0 if self.before is None else self.before.number + 1
+        if last is not None:
+            last.before = None  # else every frame of a recording would stay in memory
+
+    @property
+    def is_shaped(self) -> bool:
+        """Whether answers are judged by surfaces, slices and further maps too: one of
+        :data:`SHAPED` successive frames, which show nearly the same. The frame decides, not what
+        was answered, so that all contestants are judged by the same ones."""
+        return self.number % SHAPED == 0
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether surfaces are followed from the frame before: of :data:`FOLLOWED` one."""
+        return self.before is not None and self.number % FOLLOWED == 1
 
     @cached_property
     def camera(self) -> Intrinsics | None:
@@ -87,7 +110,7 @@ class Judge:
         sharpness = float(cv2.Laplacian(gray, cv2.CV_32F).var())
         return {"brightness": round(float(gray.mean()) / 255, 4), "sharpness": round(sharpness, 2)}
 
-    def follows(self, before: Judge) -> bool:
+    def _follows(self, before: Judge) -> bool:
         """Whether the frame is the next one of the same sequence, with depth of the same size."""
         gap_ns = self.truth.frame.stamp_ns - before.truth.frame.stamp_ns
         return (

@@ -39,6 +39,7 @@ class _Notes(TypedDict):
     frames: int
     scored: int
     unmatched: int
+    empty: int
     problems: list[tuple[str, int]]
     failed: list[tuple[str, int]]
     skipped: list[tuple[str, int]]
@@ -51,8 +52,9 @@ class _Notes(TypedDict):
 class PartScores:
     """One contestant's scores of one part as lines, and what else came of it.
 
-    ``frames`` had truth, ``scored`` were compared, ``unmatched`` had no truth; ``problems`` are of
-    the data, ``failed`` of the contestant, ``skipped`` what of its answers could not be compared.
+    ``frames`` had truth, ``scored`` were compared; ``unmatched`` and ``empty`` had none, as
+    :class:`~dense_perception.evaluation.truth.TruthSource` counts them. ``problems`` are of the
+    data, ``failed`` of the contestant, ``skipped`` what of its answers could not be compared.
     ``ms`` is its time a frame, ``memory_mb`` what it took when it was opened, None where it was
     open already.
     """
@@ -61,6 +63,7 @@ class PartScores:
     frames: int = 0
     scored: int = 0
     unmatched: int = 0
+    empty: int = 0
     problems: list[tuple[str, int]] = field(default_factory=list)
     failed: list[tuple[str, int]] = field(default_factory=list)
     skipped: list[tuple[str, int]] = field(default_factory=list)
@@ -74,6 +77,7 @@ class PartScores:
             frames=self.frames,
             scored=len(self.lines),
             unmatched=self.unmatched,
+            empty=self.empty,
             problems=self.problems,
             failed=self.failed,
             skipped=self.skipped,
@@ -167,9 +171,10 @@ def answer_part(job: Job, opened: Opened) -> dict[str, str]:
     failed = {entry: Problems() for entry in job.entries}
     scorers = {entry: FrameScorer(entry) for entry in job.entries}
     frames = 0
+    judge: Judge | None = None
     for truth in source.frames(job.part):
         frames += 1
-        judge = Judge(truth, job.protocol)
+        judge = Judge(truth, job.protocol, judge)
         for entry, scores in found.items():
             before_mb = resident_mb() if opened.is_new(entry) else 0.0
             contestant = opened.contestant(entry)
@@ -189,7 +194,8 @@ def answer_part(job: Job, opened: Opened) -> dict[str, str]:
             if score is not None:
                 scores.lines.append(score.to_line())
     for entry, scores in found.items():
-        scores.frames, scores.unmatched = frames, source.unmatched
+        scores.frames = frames
+        scores.unmatched, scores.empty = source.unmatched, source.empty
         scores.problems = source.problems.counted
         scores.failed = failed[entry].counted
         scorers[entry].skipped.extend(scorers[entry].unit_doubts)

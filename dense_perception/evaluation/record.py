@@ -23,7 +23,7 @@ from dense_perception.evaluation.judge import Judge
 from dense_perception.evaluation.layouts import write_layouts
 from dense_perception.evaluation.parts import Opened
 from dense_perception.evaluation.run import Plan
-from dense_perception.evaluation.shown import metres_like, panels_of
+from dense_perception.evaluation.shown import metres, panels_of
 from dense_perception.evaluation.truth import TruthFrame
 from dense_perception.imaging.encode import encode_jpeg
 from dense_perception.media.bag_writer import BagWriter, Stamp
@@ -119,7 +119,7 @@ def _result(judge: Judge, number: int, entries: list[Entry], opened: Opened) -> 
             continue
         name = topic_of(entry)
         if answer.depth is not None and judge.true_m is not None:
-            result.depth_m[f"{name}/depth"] = metres_like(answer, judge.true_m)
+            result.depth_m[f"{name}/depth"] = metres(judge, answer.depth)
         for task in TASKS:
             panels = panels_of(task, judge, answer)
             if panels is not None:

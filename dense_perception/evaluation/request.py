@@ -19,7 +19,12 @@ from dense_perception.evaluation.assemble import (
     versions,
     write_frames,
 )
-from dense_perception.evaluation.comparison import Evaluated, changes, read_report
+from dense_perception.evaluation.comparison import (
+    Comparison,
+    changes,
+    compare_with,
+    read_report,
+)
 from dense_perception.evaluation.contestants import RunOptions, resolve
 from dense_perception.evaluation.document import VERSION, Change, FigureValue, Report
 from dense_perception.evaluation.gates import failures, read_gate
@@ -61,19 +66,21 @@ class Request:
 
 @dataclass(frozen=True)
 class Done:
-    """The report, a sentence for each condition of ``fail_if`` that is true, and what was not
-    written since an optional package is missing."""
+    """The report, a sentence for each condition of ``fail_if`` that is true, what was not written
+    since an optional package is missing, and why a condition could not be judged."""
 
     report: Report
     failed: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    refused: str = ""
 
 
 def evaluate(request: Request, *, progress: bool = False) -> Done:
     """Run what is not scored yet, and write the report.
 
-    :raises DensePerceptionError: if nothing can be compared, a contestant cannot be opened, or a
-        condition names no figure.
+    :raises DensePerceptionError: if nothing can be compared, a contestant cannot be opened, a
+        condition is none, or an earlier report does not fit; all of it before anything is scored,
+        as far as it can be known.
     """
     if request.record and request.out is None:
         raise InputError("--record writes beside a report: name its folder with --out")
@@ -84,6 +91,11 @@ def evaluate(request: Request, *, progress: bool = False) -> Done:
     numbered = [entry.first_label for entry in entries if "labels" in entry.gives]
     truth = replace(request.truth, recorded=topics, first_label=min(numbered, default=1))
     plan = make_plan(name_sources(request.data), entries, truth, given_protocol(request))
+    comparison = None
+    if before is not None:  # what does not fit is refused before anything is run
+        kinds = {entry.name: entry.kind for entry in plan.entries}
+        protocols = [source.protocol for source in plan.sources]
+        comparison = compare_with(before, kinds, protocols)
     with ExitStack() as stack:
         folder = request.out
         if folder is None:
@@ -94,16 +106,18 @@ def evaluate(request: Request, *, progress: bool = False) -> Done:
             raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
         outcome = run(plan, folder, Workers(request.workers, request.ray), progress=progress)
         notes = _recorded(request, plan, folder, progress)
-        report = _report(request, outcome, folder, before)
+        report = _report(request, outcome, folder, comparison)
         judged = {
             row["name"]: report["figures"][row["name"]]
             for row in report["contestants"]
             if row["kind"] != "baseline"
         }
-        # First what was scored for so long, then what may not fit.
         if request.out is not None:
             notes += _write(report, outcome, folder)
-        failed = failures(gates, judged)
+        try:
+            failed = failures(gates, judged)
+        except InputError as error:  # what was scored for so long is still of use
+            return Done(report, (), tuple(notes), str(error))
     return Done(report, tuple(failed), tuple(notes))
 
 
@@ -127,7 +141,9 @@ def _recorded(request: Request, plan: Plan, folder: Path, progress: bool) -> lis
         raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
-def _report(request: Request, outcome: Outcome, folder: Path, before: Report | None) -> Report:
+def _report(
+    request: Request, outcome: Outcome, folder: Path, comparison: Comparison | None
+) -> Report:
     data, contestants = data_rows(outcome), contestant_rows(outcome)
     problems = problems_of(data, contestants)
     table = ScoreTable(outcome.all_scores())
@@ -136,15 +152,12 @@ def _report(request: Request, outcome: Outcome, folder: Path, before: Report | N
         raise InputError(f"nothing could be compared: {'; '.join(problems) or 'no frame'}")
     names = [row["name"] for row in contestants if row["name"] in table.contestants]
     found = summarise(table, outcome.classes(), names)
-    protocols = {source.protocol for source in outcome.plan.sources}
-    protocol = protocols.pop() if len(protocols) == 1 else None
-    limit_m = None if protocol is None else protocol.max_m
     figures: dict[str, dict[str, FigureValue]] = {row["name"]: {} for row in contestants}
     figures |= found.figures
     changed: list[Change] = []
-    if before is not None:
-        after = Evaluated(contestants, found.figures, found.unit_sums)
-        changed = changes(before, after, found.units)
+    if comparison is not None:
+        changed = changes(comparison, found)
+        problems += comparison.notes
     return Report(
         version=VERSION,
         command=list(request.command),
@@ -153,7 +166,7 @@ def _report(request: Request, outcome: Outcome, folder: Path, before: Report | N
         machine=machine(),
         data=data,
         contestants=contestants,
-        method=found.method(None if protocol is None else protocol.crop, limit_m),
+        method=found.method([source.protocol for source in outcome.plan.sources]),
         figures=figures,
         slices=found.slices,
         pairs=found.pairs,

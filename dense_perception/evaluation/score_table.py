@@ -6,6 +6,7 @@ sorted by recording, time and key. So every sum over them is the same to the las
 
 from __future__ import annotations
 
+import hashlib
 import math
 from array import array
 from collections.abc import Iterable, Mapping
@@ -80,6 +81,18 @@ class Frames:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def digests(self, of_frame: np.ndarray, answered: np.ndarray) -> list[str]:
+        """Of each unit a text that is equal where the same frames were answered.
+
+        :param of_frame: the unit of each frame, rising, int64 (frames,).
+        :param answered: bool (frames,).
+        """
+        states = [hashlib.sha256() for _ in range(int(of_frame[-1]) + 1)]
+        for frame in np.flatnonzero(answered):
+            name = f"{self.recordings[frame]}\0{self.keys[frame]}\0"
+            states[of_frame[frame]].update(name.encode())
+        return [state.hexdigest()[:16] for state in states]
 
 
 class ScoreTable:

@@ -11,28 +11,26 @@ from dense_perception.core.prediction import DepthKind
 from dense_perception.core.printable import short
 from dense_perception.data.doubts import depth_ratio, median_depth_m, scale_doubt, unit_doubts
 from dense_perception.evaluation.contestants import Answer, Entry
+from dense_perception.evaluation.depth_answer import (
+    COMPARED,
+    farthest,
+    judged_metres,
+    restored_depth,
+)
 from dense_perception.evaluation.figures import RIGHT, SAID, FrameScore
 from dense_perception.evaluation.judge import Judge
-from dense_perception.imaging.resize import restore, restore_gray, restore_labels, restore_normals
+from dense_perception.imaging.resize import restore_gray, restore_labels, restore_normals
 from dense_perception.media.problems import Problems
 from dense_perception.metrics.calibration import reliability
 from dense_perception.metrics.dense import Confusion, mean_absolute_error, normal_figures
-from dense_perception.metrics.depth import KINDS, align_scale_shift, depth_figures
+from dense_perception.metrics.depth import depth_figures
 from dense_perception.metrics.slices import distance_names, sliced_errors
 from dense_perception.metrics.surfaces import boundary_f1, depth_normals, edge_share
 from dense_perception.metrics.temporal import flicker, log_error, scale_jump
 
 _BASELINE_SIDE = 160
-# Of successive frames, which show nearly the same, so many share what is dear: the surfaces and
-# slices of one, and a surface that is followed from one to the next.
-_SHAPED, _FOLLOWED = 4, 8
 _JUMP_STEP = 2  # the median error is that of every second row and column
 _COARSE_SIDE = 400  # normals and steps of depth are looked at about so many rows and columns
-_KINDS = {
-    DepthKind.METRIC: KINDS,
-    DepthKind.RELATIVE: KINDS[1:],
-    DepthKind.RELATIVE_INVERSE: KINDS[2:],
-}
 _MOST_CLASSES = 64
 
 
@@ -46,8 +44,6 @@ class FrameScorer:
         self.skipped = Problems()
         self._entry = entry
         self._before: tuple[Judge, np.ndarray, np.ndarray] | None = None
-        self._last: Judge | None = None
-        self._number = -1
         self._ratios: list[float] = []
         self._medians_m: dict[str, float] = {}
 
@@ -62,13 +58,9 @@ class FrameScorer:
         """None where truth and answer share nothing.
 
         Maps are brought to the truth's size. Baselines are scored on every n-th pixel, and not on
-        surfaces. Of four successive frames of a sequence, one is scored on surfaces, slices and
-        further maps: the others show the same.
+        surfaces.
         """
         truth = judge.truth
-        self._number += 1
-        last, self._last = self._last, judge
-        dear = self._number % _SHAPED == 0 or last is None or not judge.follows(last)
         values: dict[str, float] = {}
         sums: dict[str, tuple[float, float]] = {}
         confusion = None
@@ -80,13 +72,13 @@ class FrameScorer:
             if self._entry.kind == "baseline":
                 self._baseline(judge, answer, values)
             else:
-                self._depth(judge, answer, values, sums, dear=dear)
-        if dear and answer.normals_hwc is not None and judge.true_m is not None:
+                self._depth(judge, answer, values, sums)
+        if judge.is_shaped and answer.normals_hwc is not None and judge.true_m is not None:
             self._normals(judge, answer.normals_hwc, values)
         if truth.labels_hw is not None and answer.labels_hw is not None:
             confusion = self._labels(judge, answer, sums)
         for name, given in answer.gray.items():
-            true_hw = judge.gray(name) if dear else None
+            true_hw = judge.gray(name) if judge.is_shaped else None
             if true_hw is not None:
                 restored = restore_gray(given, *true_hw.shape[::-1]) / np.float32(255)
                 values[f"{name}.l1"] = mean_absolute_error(restored, true_hw)
@@ -116,28 +108,22 @@ class FrameScorer:
         answer: Answer,
         values: dict[str, float],
         sums: dict[str, tuple[float, float]],
-        *,
-        dear: bool,
     ) -> None:
         assert judge.true_m is not None
         assert answer.depth is not None
         true_m, kind = judge.true_m, answer.depth.kind
-        predicted = restore(answer.depth.values_hw, *true_m.shape[::-1])
-        if kind is DepthKind.RELATIVE_INVERSE:
-            with np.errstate(divide="ignore"):
-                predicted = 1 / predicted
+        predicted = restored_depth(answer.depth, *true_m.shape)
         metric = kind is DepthKind.METRIC
         if metric:
             self._ratios.append(depth_ratio(predicted, true_m))
             predicted = judge.protocol.answer(predicted)
-        max_m = judge.protocol.max_m if judge.protocol.clamp else math.inf
-        found = depth_figures(predicted, true_m, max_m, _KINDS[kind])
+        found = depth_figures(predicted, true_m, farthest(judge.protocol), COMPARED[kind])
         values |= {f"depth.{name}": value for name, value in found.items()}
         if metric:
             self._time(judge, predicted, sums)
-        if not dear:
+        if not judge.is_shaped:
             return
-        like = predicted if metric else align_scale_shift(predicted, true_m, max_m)
+        like = judged_metres(predicted, kind, true_m, judge.protocol)
         self._slices(judge, like, "metric" if metric else "aligned", sums)
         values["depth.boundary.f1"] = boundary_f1(like, true_m)
         values["depth.edge.within_4px"] = edge_share(like, true_m)
@@ -168,12 +154,13 @@ class FrameScorer:
         thin = np.s_[::_JUMP_STEP, ::_JUMP_STEP]
         error = log_error(predicted[thin], judge.true_m[thin])
         before, self._before = self._before, (judge, predicted, error)
-        if before is None or not judge.follows(before[0]):
+        # Over a frame without an answer a change would be larger than that of others.
+        if before is None or before[0] is not judge.before:
             return
         jump = scale_jump(error, before[2])
         if math.isfinite(jump):
             sums["temporal.scale_jitter"] = (jump * jump, 1.0)
-        if self._number % _FOLLOWED == 1:
+        if judge.is_followed:
             assert before[0].true_m is not None
             errors = log_error(predicted, judge.true_m), log_error(before[1], before[0].true_m)
             total, count = flicker(*errors, judge.same_as(before[0]))

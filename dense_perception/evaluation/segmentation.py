@@ -127,8 +127,7 @@ def evaluate_labels(
     disable = None if progress else True
     bar = tqdm(pairs, unit="picture", disable=disable, file=sys.stderr)
     problems = list(compare(label, iter(bar), confusion, first_label(card), reader))
-    advice = [reader.bits.advice] if reader.bits.doubt else []
-    return label_report(names, confusion, len(pairs), problems, advice)
+    return label_report(names, confusion, len(pairs), problems, reader.doubts)
 
 
 def label_report(

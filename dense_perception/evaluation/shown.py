@@ -12,8 +12,9 @@ import numpy as np
 
 from dense_perception.core.errors import DensePerceptionError
 from dense_perception.core.labels import VOID, LabelSet
-from dense_perception.core.prediction import DepthKind
+from dense_perception.core.prediction import DepthMap
 from dense_perception.evaluation.contestants import Answer, Entry
+from dense_perception.evaluation.depth_answer import judged_metres, restored_depth
 from dense_perception.evaluation.document import ShownFrame
 from dense_perception.evaluation.figures import FrameScore, figure
 from dense_perception.evaluation.judge import Judge
@@ -27,8 +28,7 @@ from dense_perception.evaluation.panels import (
 from dense_perception.evaluation.parts import Opened, PartScores
 from dense_perception.evaluation.run import Outcome, SourceData
 from dense_perception.evaluation.truth import Part
-from dense_perception.imaging.resize import restore, restore_labels, restore_normals
-from dense_perception.metrics.depth import align_scale_shift
+from dense_perception.imaging.resize import restore_labels, restore_normals
 
 Rank = Literal["worst", "median", "best"]
 _FIGURES = {
@@ -167,7 +167,7 @@ def panels_of(task: str, judge: Judge, answer: Answer) -> Panels | None:
     truth = judge.truth
     rgb_hwc = truth.frame.rgb_hwc
     if task == "depth" and judge.true_m is not None and answer.depth is not None:
-        return depth_panels(rgb_hwc, judge.true_m, metres_like(answer, judge.true_m))
+        return depth_panels(rgb_hwc, judge.true_m, metres(judge, answer.depth))
     if task == "labels" and truth.labels_hw is not None and answer.labels_hw is not None:
         given = restore_labels(answer.labels_hw, *truth.labels_hw.shape[::-1])
         names = answer.classes or truth.classes
@@ -183,13 +183,8 @@ def panels_of(task: str, judge: Judge, answer: Answer) -> Panels | None:
     return None
 
 
-def metres_like(answer: Answer, true_m: np.ndarray) -> np.ndarray:
-    """Predicted depth at the truth's size, (H, W); what is not metric is aligned with the truth."""
-    assert answer.depth is not None
-    predicted = restore(answer.depth.values_hw, *true_m.shape[::-1])
-    if answer.depth.kind is DepthKind.RELATIVE_INVERSE:
-        with np.errstate(divide="ignore"):
-            predicted = 1 / predicted
-    if answer.depth.kind is not DepthKind.METRIC:
-        predicted = align_scale_shift(predicted, true_m).astype(np.float32)
-    return predicted
+def metres(judge: Judge, depth: DepthMap) -> np.ndarray:
+    """Predicted depth as it was judged: (H, W) float32 metres at the truth's size."""
+    assert judge.true_m is not None
+    restored_hw = restored_depth(depth, *judge.true_m.shape)
+    return judged_metres(restored_hw, depth.kind, judge.true_m, judge.protocol)

@@ -108,7 +108,7 @@ class FramesTruth:
         self.name, self.path = source.name, source.text
         self.kind = _kind(frames)
         self.classes = tuple(frames.classes)
-        self.unmatched = 0
+        self.unmatched = self.empty = 0
         self._frames = frames
         self.problems = Problems()
         self.notes = list(notes)
@@ -130,7 +130,7 @@ class FramesTruth:
         ]
 
     def frames(self, part: Part) -> Iterator[TruthFrame]:
-        self.problems, self.unmatched = Problems(), 0
+        self.problems, self.empty = Problems(), 0
         for index in self._indices[part.start : part.stop]:
             key = self._frames.keys[index]
             try:
@@ -139,7 +139,7 @@ class FramesTruth:
                 self.problems.at(key, error)
                 continue
             if frame is None:
-                self.unmatched += 1
+                self.empty += 1
             else:
                 yield frame
 

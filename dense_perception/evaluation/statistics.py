@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,7 +28,7 @@ from dense_perception.evaluation.document import (
     SliceValue,
     UnitSums,
 )
-from dense_perception.evaluation.figures import RIGHT, SAID, figure, in_order
+from dense_perception.evaluation.figures import RIGHT, SAID, catalogue, figure, in_order
 from dense_perception.evaluation.intervals import (
     LEVEL,
     RESAMPLES,
@@ -40,9 +40,11 @@ from dense_perception.evaluation.intervals import (
     known_together,
     units_of,
 )
+from dense_perception.evaluation.judge import FOLLOWED, SHAPED
 from dense_perception.evaluation.score_table import Answers, Frames, ScoreTable
 from dense_perception.evaluation.totals import Column, column_totals
 from dense_perception.metrics.calibration import BINS
+from dense_perception.metrics.protocols import Protocol
 from dense_perception.metrics.slices import DISTANCES_M, distance_names
 
 SLICED = (
@@ -50,6 +52,11 @@ SLICED = (
     "depth.scale", "normals.mean_deg", "labels.accuracy",
 )  # fmt: skip
 """The figures that are also given by recording and by the frames' tags."""
+SAMPLED = (
+    f"of {SHAPED} successive frames of a recording, the first is judged by surfaces, boundaries, "
+    f"normals, slices and gray maps, and of {FOLLOWED} one by flicker: the same for all"
+)
+REVISIONS = {each.name: each.revision for each in catalogue().values() if each.revision != 1}
 _THIRDS = ("lowest third", "middle third", "highest third")
 _MOST_BINS = 50
 
@@ -68,8 +75,12 @@ class Summary:
     per_class: dict[str, list[ClassValue]]
     unit_sums: dict[str, UnitSums]
 
-    def method(self, crop: str | None = None, max_depth_m: float | None = None) -> Method:
-        """How the intervals were made, for the report."""
+    def method(self, protocols: Collection[Protocol] = ()) -> Method:
+        """How the figures were made, for the report.
+
+        :param protocols: which true depth counted, of all sources.
+        """
+        only = next(iter(protocols)) if len(set(protocols)) == 1 else None
         return Method(
             unit=self.units.kind,
             units=len(self.units.names),
@@ -77,8 +88,11 @@ class Summary:
             seed=self.seed,
             level=LEVEL,
             speaks_for=self.units.speaks_for,
-            crop=crop,
-            max_depth_m=max_depth_m,
+            crop=None if only is None else only.crop,
+            max_depth_m=None if only is None else only.max_m,
+            truth=sorted({each.text for each in protocols}),
+            sampled=SAMPLED,
+            revisions=REVISIONS,
         )
 
 
@@ -110,7 +124,8 @@ def summarise(
         summary.slices[name] = found.slices()
         summary.curves[name] = found.curves()
         summary.per_class[name] = found.per_class()
-        summary.unit_sums[name] = found.totals.sums(units.names, classes)
+        digests = frames.digests(units.of_frame, table.answers(name).answered)
+        summary.unit_sums[name] = found.totals.sums(units.names, classes, digests)
         del found  # tens of megabytes, before those of the next
     for pair in itertools.combinations(names, 2):
         summary.pairs.extend(_pair(pair, table, frames, units, weights, classes))

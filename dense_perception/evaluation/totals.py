@@ -78,6 +78,12 @@ class Totals:
         place = self.names.index(name)
         return self.above[:, place], self.below[:, place]
 
+    @property
+    def confident(self) -> np.ndarray:
+        """The pixels whose confidence was judged, (n,)."""
+        places = [place for place, name in enumerate(self.names) if name.startswith(SAID)]
+        return self.below[:, places].sum(1)
+
     def figures(self) -> dict[str, np.ndarray]:
         """Every figure, float64 (n,), NaN where nothing counts.
 
@@ -96,8 +102,8 @@ class Totals:
             found |= self._labels()
         return found
 
-    def sums(self, units: Sequence[str], classes: Sequence[str]) -> UnitSums:
-        """The sums as a report keeps them, without slices."""
+    def sums(self, units: Sequence[str], classes: Sequence[str], frames: Sequence[str]) -> UnitSums:
+        """The sums as a report keeps them, without slices; ``frames`` are the units' digests."""
         kept = {}
         for place, name in enumerate(self.names):
             if "@" not in name or name.startswith((SAID, RIGHT)):
@@ -107,7 +113,7 @@ class Totals:
             columns = {_HIT: self.hit, _TRUE: self.true, _GIVEN: self.given}
             if any(sums[:, place].any() for sums in columns.values()):
                 kept |= {start + name: sums[:, place].tolist() for start, sums in columns.items()}
-        return UnitSums(units=list(units), sums=kept)
+        return UnitSums(units=list(units), sums=kept, frames=list(frames))
 
     def _mapped(self, change: Callable[[np.ndarray], np.ndarray]) -> Totals:
         return Totals(

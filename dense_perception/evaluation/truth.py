@@ -98,7 +98,8 @@ class TruthSource(Protocol):
     """Frames with truth, in parts that can be read in any order and each gives the same again.
 
     ``notes`` are what is doubtful about all of it. ``problems`` says what could not be used of the
-    part that was read last, and ``unmatched`` counts its frames without truth.
+    part that was read last. ``unmatched`` counts its frames that nothing belongs to, and ``empty``
+    those to which belongs what holds no truth.
     """
 
     name: str
@@ -108,6 +109,7 @@ class TruthSource(Protocol):
     notes: list[str]
     problems: Problems
     unmatched: int
+    empty: int
 
     def parts(self) -> list[Part]: ...
 

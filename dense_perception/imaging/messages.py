@@ -112,9 +112,19 @@ class ImageReader:
         self._video: VideoDecoder | None = None
 
     @property
-    def skipped(self) -> int:
-        """How many packets of a video passed before a keyframe came."""
-        return 0 if self._video is None else self._video.skipped
+    def doubts(self) -> list[str]:
+        """What is to be said of the images so far, a line for each kind: bits that none of them
+        uses, packets of a video that passed before a keyframe came."""
+        lines = [self.bits.advice] if self.bits.doubt else []
+        if self._video is not None and self._video.skipped:
+            lines.append(
+                f"{self._video.skipped} packets of the video were passed over until a keyframe came"
+            )
+        return lines
+
+    def restart(self) -> None:
+        """Images come from the start of their stream again: a video begins anew."""
+        self._video = None
 
     def rgb(self, message: ImageMessage) -> np.ndarray | None:
         """The picture as HxWx3 ``uint8`` RGB; for ``rgb8`` a view of the message's data.

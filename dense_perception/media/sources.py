@@ -79,14 +79,7 @@ class Source(ABC):
     @property
     def problems(self) -> list[str]:
         """What went wrong so far, a line for each kind."""
-        lines = self._problems.lines
-        if self.reader.bits.doubt:
-            lines.append(self.reader.bits.advice)
-        if self.reader.skipped:
-            lines.append(
-                f"{self.reader.skipped} packets of the video were passed over until a keyframe came"
-            )
-        return lines
+        return [*self._problems.lines, *self.reader.doubts]
 
     def close(self) -> None:
         """Free the file or the device."""

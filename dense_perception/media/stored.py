@@ -61,12 +61,16 @@ def from_time(pieces: Iterable[Piece], start_ns: int | None) -> Iterator[Piece]:
 
 
 def time_span(pieces: Iterable[Piece]) -> tuple[int, int] | None:
-    """The first and about the last time of what the pieces hold; None without any.
+    """The first and the last time of what the pieces hold, as far as they say; None without any.
 
     An empty chunk says 0 of both its times.
     """
-    starts = [piece.start_ns for piece in pieces if piece.end_ns > 0]
-    return (min(starts), max(starts)) if starts else None
+    spans = [
+        (piece.start_ns, piece.end_ns if piece.start_ns <= piece.end_ns < _NO_END else 0)
+        for piece in pieces
+        if piece.end_ns > 0
+    ]
+    return (min(start for start, _ in spans), max(map(max, spans))) if spans else None
 
 
 def by_time(

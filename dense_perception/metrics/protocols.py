@@ -46,6 +46,13 @@ class Protocol:
                 "range above 0"
             )
 
+    @property
+    def text(self) -> str:
+        """Which true depth counts, in a few words; equal ones count the same."""
+        least = f"{self.min_m:g} to " if self.min_m else "up to "
+        parts = [f"{least}{self.max_m:g} m", f"inside {self.crop}" if self.crop else "all pixels"]
+        return ", ".join(parts + (["answers limited to that"] if self.clamp else []))
+
     def truth(self, true_m: np.ndarray) -> np.ndarray:
         """A copy of the (H, W) float truth with NaN where it does not count."""
         with np.errstate(invalid="ignore"):

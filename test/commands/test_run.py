@@ -66,6 +66,9 @@ def test_one_bad_picture_does_not_stop_the_others(
     assert run(model, tmp_path / "in", tmp_path / "out", "--json") == 1
     captured = capsys.readouterr()
     assert "1.jpg: the JPEG picture is cut off" in captured.err
+    # With nothing answered it could not be done.
+    assert run(model, half, tmp_path / "none", "--json") == 2
+    assert json.loads(capsys.readouterr().out)["answered"] == 0
     report = json.loads(captured.out)
     assert report["answered"] == 2
     assert sorted(path.name for path in (tmp_path / "out/depth").glob("*.npy")) == [

@@ -12,28 +12,22 @@ import pytest
 
 from dense_perception.core.errors import InputError
 from dense_perception.core.json_text import json_text
-from dense_perception.evaluation.comparison import (
-    Evaluated,
-    changes,
-    read_report,
-    regressions,
-)
-from dense_perception.evaluation.document import VERSION, Change, ContestantData, Report
+from dense_perception.evaluation import comparison
+from dense_perception.evaluation.comparison import compare_with, read_report
+from dense_perception.evaluation.document import VERSION, Change, Report
 from dense_perception.evaluation.figures import FrameScore
 from dense_perception.evaluation.score_table import ScoreTable
 from dense_perception.evaluation.statistics import Summary, summarise
+from dense_perception.metrics.protocols import Protocol
 
 ABSREL, D1, SCALE = "depth.metric.absrel", "depth.metric.d1", "depth.scale"
 CLASSES = ("floor", "wall")
-
-
-def contestant(name: str, kind: str = "artefact") -> ContestantData:
-    return cast(ContestantData, {"name": name, "kind": kind})
+USUAL = Protocol(max_m=20)
 
 
 def evaluated(
     change: Callable[[int], float], recordings: int = 8, name: str = "model", frames: int = 4
-) -> tuple[Evaluated, Summary]:
+) -> Summary:
     """Recordings of very different difficulty; ``change`` adds to AbsRel by recording."""
     rng = np.random.default_rng(3)
     scores = []
@@ -47,17 +41,24 @@ def evaluated(
                 FrameScore(who, f"r{number}", f"{frame}", 0, values, {}, counts)
                 for who in (name, "row prior")
             ]
-    summary = summarise(ScoreTable(scores), CLASSES)
-    rows = [contestant(name), contestant("row prior", "baseline")]
-    return Evaluated(rows, summary.figures, summary.unit_sums), summary
+    return summarise(ScoreTable(scores), CLASSES)
 
 
-def report(side: Evaluated) -> Report:
+def kinds(side: Summary) -> dict[str, str]:
+    return {name: "baseline" if name == "row prior" else "artefact" for name in side.figures}
+
+
+def report(side: Summary) -> Report:
+    rows = [{"name": name, "kind": kind} for name, kind in kinds(side).items()]
     data = {
-        "version": VERSION, "contestants": side.contestants, "figures": side.figures,
-        "units": side.sums, "method": {},
+        "version": VERSION, "contestants": rows, "figures": side.figures,
+        "units": side.unit_sums, "method": side.method([USUAL]),
     }  # fmt: skip
     return cast(Report, json.loads(json_text(data)))
+
+
+def changes(before: Report, after: Summary) -> list[Change]:
+    return comparison.changes(compare_with(before, kinds(after), [USUAL]), after)
 
 
 def of(found: list[Change], name: str, who: str = "model") -> Change:
@@ -66,9 +67,9 @@ def of(found: list[Change], name: str, who: str = "model") -> Change:
 
 
 def test_a_small_change_is_seen_because_frames_are_compared_with_themselves() -> None:
-    before, _ = evaluated(lambda number: 0.0)
-    after, summary = evaluated(lambda number: 0.01 + 0.001 * number)
-    found = changes(report(before), after, summary.units)
+    before = evaluated(lambda number: 0.0)
+    after = evaluated(lambda number: 0.01 + 0.001 * number)
+    found = changes(report(before), after)
     change = of(found, ABSREL)
     assert change["difference"] == pytest.approx(0.0135)
     assert change["verdict"] == "worse"
@@ -79,47 +80,46 @@ def test_a_small_change_is_seen_because_frames_are_compared_with_themselves() ->
     assert of(found, D1)["verdict"] == "worse"
     assert of(found, "labels.iou.floor")["verdict"] == "worse"
     assert SCALE not in {each["figure"] for each in found}
-    lines = regressions(found)
-    assert lines[0].startswith(f"model: {ABSREL} went from 0.2796 to 0.2931; certain: over 8")
+    assert (change["before"], change["after"]) == pytest.approx((0.2796, 0.2931), abs=5e-5)
+    assert change["why"].startswith("certain: over 8")
     # The other way round it is better.
-    back = of(changes(report(after), before, summary.units), ABSREL)
+    back = of(changes(report(after), before), ABSREL)
     assert (back["verdict"], back["difference"]) == ("better", pytest.approx(-0.0135))
 
 
 def test_nothing_changed_and_luck_are_the_same() -> None:
-    before, _ = evaluated(lambda number: 0.0)
-    after, summary = evaluated(lambda number: 0.0)
-    found = changes(report(before), after, summary.units)
+    before = evaluated(lambda number: 0.0)
+    after = evaluated(lambda number: 0.0)
+    found = changes(report(before), after)
     assert {each["verdict"] for each in found} == {"same"}
-    assert regressions(found) == []
-    after, summary = evaluated(lambda number: 0.02 * (-1) ** number)
-    assert of(changes(report(before), after, summary.units), ABSREL)["verdict"] == "same"
+    after = evaluated(lambda number: 0.02 * (-1) ** number)
+    assert of(changes(report(before), after), ABSREL)["verdict"] == "same"
 
 
 def test_other_frames_are_compared_by_their_intervals() -> None:
-    before, _ = evaluated(lambda number: 0.0)
-    after, summary = evaluated(lambda number: 0.01, frames=5)
-    change = of(changes(report(before), after, summary.units), ABSREL)
+    before = evaluated(lambda number: 0.0)
+    after = evaluated(lambda number: 0.01, frames=5)
+    change = of(changes(report(before), after), ABSREL)
     assert change["verdict"] == "same"
     assert "other frames" in change["why"]
-    after, summary = evaluated(lambda number: 1.0, frames=5)
-    change = of(changes(report(before), after, summary.units), ABSREL)
+    after = evaluated(lambda number: 1.0, frames=5)
+    change = of(changes(report(before), after), ABSREL)
     assert change["verdict"] == "worse"
     assert "on other frames" in change["why"]
-    after, summary = evaluated(lambda number: 1.0, recordings=2)
-    change = of(changes(report(before), after, summary.units), ABSREL)
+    after = evaluated(lambda number: 1.0, recordings=2)
+    change = of(changes(report(before), after), ABSREL)
     assert change["verdict"] == "same"
 
 
 def test_a_new_model_under_a_new_name_is_compared_with_the_one_before() -> None:
-    before, _ = evaluated(lambda number: 0.0, name="old")
-    after, summary = evaluated(lambda number: -0.05, name="new")
-    found = changes(report(before), after, summary.units)
+    before = evaluated(lambda number: 0.0, name="old")
+    after = evaluated(lambda number: -0.05, name="new")
+    found = changes(report(before), after)
     assert of(found, ABSREL, "new")["verdict"] == "better"
     assert {each["contestant"] for each in found} == {"new", "row prior"}
-    two = Evaluated([*after.contestants, contestant("other")], after.figures, after.sums)
+    two = {**kinds(after), "other": "artefact"}
     with pytest.raises(InputError, match="has old, this one new, other: none is in both"):
-        changes(report(before), two, summary.units)
+        compare_with(report(before), two, [USUAL])
 
 
 @pytest.mark.parametrize(
@@ -141,14 +141,62 @@ def test_what_is_no_report_is_refused(tmp_path: Path, text: str, said: str) -> N
 
 
 def test_a_damaged_report_is_named_and_a_whole_one_is_read(tmp_path: Path) -> None:
-    before, summary = evaluated(lambda number: 0.0)
+    before = evaluated(lambda number: 0.0)
     path = tmp_path / "report.json"
     path.write_text(json_text(report(before)))
-    assert of(changes(read_report(path), before, summary.units), ABSREL)["verdict"] == "same"
+    assert of(changes(read_report(path), before), ABSREL)["verdict"] == "same"
     damaged = report(before)
     damaged["units"]["model"]["sums"][ABSREL] = [1.0]
     with pytest.raises(InputError, match="the earlier report is damaged"):
-        changes(damaged, before, summary.units)
+        changes(damaged, before)
     del damaged["units"]["model"]
     with pytest.raises(InputError, match="damaged"):
-        changes(damaged, before, summary.units)
+        changes(damaged, before)
+
+
+def test_figures_that_mean_something_else_are_named_or_refused() -> None:
+    before = evaluated(lambda number: 0.0)
+    earlier = report(before)
+    near = compare_with(earlier, kinds(before), [Protocol(max_m=10)])
+    # Labels do not care which true depth counts.
+    assert {each["figure"].partition(".")[0] for each in comparison.changes(near, before)} == {
+        "labels"
+    }
+    (note,) = near.notes
+    assert "depth.metric.absrel" in note
+    assert "counted up to 20 m, all pixels, here up to 10 m, all pixels" in note
+    for figures in earlier["figures"].values():
+        for name in [name for name in figures if name.startswith("labels")]:
+            del figures[name]
+    with pytest.raises(InputError, match="give the same data, --max-depth and --crop"):
+        compare_with(earlier, kinds(before), [Protocol("garg", max_m=20)])
+    earlier = report(before)
+    earlier["method"]["revisions"] = {ABSREL: 0}
+    (note,) = compare_with(earlier, kinds(before), [USUAL]).notes
+    assert note.startswith(f"--compare leaves out 1 figures ({ABSREL}): they were defined other")
+    # A report of before these were kept says at least its limit and its crop.
+    for name in ("truth", "sampled", "revisions"):
+        del earlier["method"][name]  # type: ignore[misc]
+    assert compare_with(earlier, kinds(before), [USUAL]).notes == []
+    assert compare_with(earlier, kinds(before), [Protocol(max_m=10)]).notes
+
+
+def test_confidence_is_paired_on_the_same_pixels_alone() -> None:
+    def confident(pixels: float, frames: str) -> Summary:
+        rng = np.random.default_rng(1)
+        scores = []
+        for number in range(8):
+            said = 0.7 + 0.2 * rng.random()
+            sums = {
+                "confidence.said@bin=12": (said * pixels, pixels),
+                "confidence.right@bin=12": (0.6 * pixels, pixels),
+            }
+            key = f"{frames}{number}"
+            scores.append(FrameScore("model", f"r{number}", key, 0, {ABSREL: 0.1}, sums))
+        return summarise(ScoreTable(scores), CLASSES)
+
+    before = report(confident(100, "a"))
+    for after, paired in ((confident(100, "a"), True), (confident(90, "a"), False),
+                          (confident(100, "b"), False)):  # fmt: skip
+        change = of(changes(before, after), "confidence.ece")
+        assert ("other frames" not in change["why"]) is paired

@@ -117,6 +117,13 @@ def test_images_that_a_live_node_skipped_are_counted_and_no_problem(
     assert other["frames"] == COUNT - 3
     assert [each["count"] for each in other["failed"]] == [3]
     assert report["problems"] == []
+    # Parts of 7, 7 and 6 frames, of which the first and the fifth are judged in full, whatever a
+    # contestant did not answer; a change counts from the frame before alone.
+    shared = {pair["figure"]: pair["n_frames"] for pair in report["pairs"] if pair["b"] == OTHER}
+    assert shared["depth.boundary.f1"] == 5
+    assert report["figures"][OTHER]["depth.boundary.f1"]["n_frames"] == 5
+    assert report["figures"]["red_depth fp32"]["depth.boundary.f1"]["n_frames"] == 6
+    assert shared["temporal.scale_jitter"] == 3 + 6 + 5
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
@@ -246,11 +253,16 @@ def test_conditions_fail_a_build(
     assert "depth.metric.absrel of red_depth fp32 is 0.2" in capsys.readouterr().err
     assert cli.main([*words, *out, "--fail-if", "depth.absrel > 1"]) == 2
     assert "did you mean" in capsys.readouterr().err
-    assert cli.main([*words, *out, "--fail-if", "labels.miou < 0.5"]) == 2
-    assert "no contestant has this figure" in capsys.readouterr().err
+    assert cli.main([*words, "--json", "--fail-if", "labels.miou < 0.5"]) == 2
+    said = capsys.readouterr()
+    assert "no contestant has this figure" in said.err
+    # What was scored for so long is not lost.
+    assert json.loads(said.out)["figures"]
 
 
-def test_an_earlier_report_is_compared_with(tmp_path: Path, model: str) -> None:
+def test_an_earlier_report_is_compared_with(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bag, out = walk(tmp_path / "bag"), tmp_path / "out"
     before = evaluate(Request((model,), (str(bag),), RUN, out=out)).report
     assert before["changes"] == []
@@ -259,6 +271,11 @@ def test_an_earlier_report_is_compared_with(tmp_path: Path, model: str) -> None:
     assert after["compared_with"] == str(out / "report.json")
     assert {each["verdict"] for each in after["changes"]} == {"same"}
     assert any(each["figure"] == "depth.metric.absrel" for each in after["changes"])
+    # What does not fit is refused before anything is scored.
+    monkeypatch.setattr(run, "run_jobs", None)
+    for changed in ({"max_depth_m": 4.0}, {"crop": "eigen_nyu"}):
+        with pytest.raises(InputError, match="true depth counted up to 20 m, all pixels, here"):
+            evaluate(replaced(again, **changed))
 
 
 def test_result_bags_have_the_original_stamps(tmp_path: Path, model: str) -> None:

@@ -18,6 +18,7 @@ from dense_perception.evaluation.score_table import ScoreTable
 from dense_perception.evaluation.statistics import Summary, summarise
 from dense_perception.evaluation.totals import from_sums
 from dense_perception.metrics.dense import Confusion
+from dense_perception.metrics.protocols import Protocol
 
 ABSREL, D1, JITTER = "depth.metric.absrel", "depth.metric.d1", "temporal.scale_jitter"
 CLASSES = ("floor", "wall", "chair")
@@ -70,7 +71,9 @@ def test_figures_of_five_scores_by_hand() -> None:
         "accuracy": pytest.approx(2 / 6), "share": pytest.approx(6 / 14),
     }  # fmt: skip
     assert not any("@" in name for name in a)
-    assert summary.method("garg", 80)["unit"] == "none"
+    method = summary.method([Protocol("garg", max_m=80)])
+    assert method["unit"] == "none"
+    assert (method["crop"], method["max_depth_m"]) == ("garg", 80)
 
 
 def test_slices_and_curves_by_hand() -> None:

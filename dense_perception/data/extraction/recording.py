@@ -240,12 +240,7 @@ class _Extraction:
                 "depth where the picture looks (0 or not finite everywhere): check the sensor and "
                 "its calibration, or leave the topic out with --depth-topic none"
             )
-        if self._reader.bits.doubt:
-            self._problems.note(self._reader.bits.advice)
-        if self._reader.skipped:
-            self._problems.note(
-                f"{self._reader.skipped} packets of the video passed before a keyframe came"
-            )
+        self._problems.extend(self._reader.doubts)
 
     def write(self, journal: Path, settings: dict[str, Any]) -> None:
         """Write what is pending as a shard, then remember how far it goes."""
