@@ -97,6 +97,19 @@ class ScoreScale(nn.Module):
         return scores_bnk * self.factor_k
 
 
+def score_norm_of(weights: Mapping[str, Tensor], classes: int) -> str | None:
+    """Which of :data:`SCORE_NORMS` a mask decoder of so many classes was trained with.
+
+    None where the tensors are another network's. Files from before there was a choice have a
+    LayerNorm.
+    """
+    for norm, name in (("layer", "weight"), ("scale", "factor_k")):
+        tensor = weights.get(f"decoder.mask_norm.{name}")
+        if tensor is not None and tensor.shape == (classes,):
+            return norm
+    return None
+
+
 class MaskDecoder(nn.Module):
     """(B, N, C) patch tokens to (B, N, classes) scores by a mask transformer (section 3.2).
 

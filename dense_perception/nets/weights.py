@@ -56,7 +56,7 @@ class LoadReport:
         for word in ("resized", "converted", "ignored", "missing"):
             names = getattr(self, word)
             if names:
-                text += f"; {len(names)} {word}: {_some(names)}"
+                text += f"; {len(names)} {word}: {some_of(names)}"
         return text
 
 
@@ -97,31 +97,8 @@ def load_weights(module: nn.Module, source: Path | OnnxFile | Checkpoint) -> Loa
             layouts = {"Swin": official_names.swin("", "")}
         theirs: Mapping[str, Tensor] = beit.unfolded(checkpoint.weights)
         return _load(module, theirs, layouts, checkpoint.path, backbone=True)
-    theirs = _unfolded(module, checkpoint)
+    theirs = unfolded(module, checkpoint)
     return _load(module, theirs, _layouts(module), checkpoint.path, backbone=False)
-
-
-def load_parts(module: nn.Module, source: Path | OnnxFile | Checkpoint) -> list[str]:
-    """Fill those top-level parts of ``module`` that another network of ours has alike; their names.
-
-    :raises ArtefactError: if the file cannot be read or no part fits whole.
-    """
-    checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
-    weights = _unfolded(module, checkpoint)
-    taken = []
-    for name, part in module.named_children():
-        prefix = f"{name}."
-        theirs = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-        own = part.state_dict()
-        if theirs.keys() == own.keys() and all(theirs[k].shape == own[k].shape for k in own):
-            part.load_state_dict(theirs)
-            taken.append(name)
-    if not taken:
-        raise ArtefactError(
-            f"{checkpoint.path} is of another network and no part of it fits: expected one with "
-            f"the same {' or '.join(name for name, _ in module.named_children())}"
-        )
-    return taken
 
 
 def backbone_of(module: nn.Module) -> tuple[str, nn.Module] | None:
@@ -195,7 +172,7 @@ def _load(
         if key in ours and value.shape != ours[key].shape
     ]
     complaints = [
-        f"{len(names)} {what}: {_some(names)}"
+        f"{len(names)} {what}: {some_of(names)}"
         for what, names in (
             ("of another shape", wrong),
             ("missing", missing),
@@ -208,9 +185,7 @@ def _load(
             f"{path} does not fit {type(module).__name__} (names of {renamed.layout}): "
             f"{'; '.join(complaints)}. Is it the checkpoint of another model or variant?"
         )
-    broken = [key for key, value in renamed.tensors.items() if not torch.isfinite(value).all()]
-    if broken:
-        raise ArtefactError(f"{path} has NaN or infinite weights in {_some(broken)}: get it again")
+    refuse_broken(path, renamed.tensors)
     module.load_state_dict(renamed.tensors, strict=False)
     return LoadReport(
         renamed.layout,
@@ -220,6 +195,18 @@ def _load(
         tuple(kept),
         tuple(converted),
     )
+
+
+def refuse_broken(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Look for numbers that no network can compute with.
+
+    :raises ArtefactError: naming the tensors that have some.
+    """
+    broken = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise ArtefactError(
+            f"{path} has NaN or infinite weights in {some_of(broken)}: get it again"
+        )
 
 
 def _rename(
@@ -311,7 +298,8 @@ def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a number"
 
 
-def _some(given: Iterable[str]) -> str:
+def some_of(given: Iterable[str]) -> str:
+    """The first few names, and how many more there are."""
     names = list(given)
     more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
@@ -368,7 +356,7 @@ def _extra_positions(theirs_1pc: Tensor, ours_1pc: Tensor) -> Tensor:
     return torch.cat([theirs_1pc[:, :kept], ours_1pc[:, kept:].to(theirs_1pc)], dim=1)
 
 
-def _unfolded(module: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
+def unfolded(module: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
     """The weights of an exported file with the BatchNorms that export folded into convolutions.
 
     They come back as ones that only add the folded bias (mean 0, variance 1 - eps, weight 1), which

@@ -69,6 +69,19 @@ def classes_of(network: Mapping[str, object]) -> int:
     return int(getattr(_configured(network)[0], "classes", 0))
 
 
+def is_same(network: Mapping[str, object], other: Mapping[str, object]) -> bool:
+    """Whether two cards' entries make one network: what one of them leaves out has its default.
+
+    :raises CardError: as :func:`build`.
+    """
+    kinds = [tuple(one.get(key) for key in ("family", "variant")) for one in (network, other)]
+    return (
+        kinds[0] == kinds[1]
+        and _configured(network)[0] == _configured(other)[0]
+        and normalisation(network) == normalisation(other)
+    )
+
+
 def _configured(network: Mapping[str, object]) -> tuple[object, Callable[[], nn.Module]]:
     """The configuration of a network, and what builds it."""
     family, variant = network.get("family"), network.get("variant")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from dense_perception.core.errors import (
@@ -18,8 +19,9 @@ from dense_perception.core.storage import file_sha256
 from dense_perception.nets.backbones import BACKBONES, backbone_at, backbone_path
 from dense_perception.nets.checkpoint import Checkpoint, read_checkpoint
 from dense_perception.nets.lite import LiteNetwork
-from dense_perception.nets.weights import LoadReport, backbone_of, load_parts, load_weights
-from dense_perception.nets.zoo import load_pretrained_stem, normalisation
+from dense_perception.nets.parts import load_parts
+from dense_perception.nets.weights import LoadReport, backbone_of, load_weights
+from dense_perception.nets.zoo import build, load_pretrained_stem, normalisation
 from dense_perception.training.config import TrainingConfig
 
 
@@ -64,12 +66,13 @@ def initialise(
 ) -> dict[str, object]:
     """Put weights into ``network``; returns where they came from, for the card.
 
-    :param initial: a model.pt or an exported fp32 ONNX file: of another family or variant those
-        parts are taken that fit whole. Or a published checkpoint: of the whole network, or of its
-        backbone (ImageNet, DINOv2, BEiT or Swin). None takes ImageNet's stem where the network has
-        one, random weights elsewhere.
-    :param on_report: gets what became of a published checkpoint's tensors, and a warning where a
-        named backbone was trained on pixels that are normalised otherwise.
+    :param initial: a model.pt or an exported fp32 ONNX file: of another network, a smaller one of
+        the same family, say, those parts are taken that fit. Or a published checkpoint: of the
+        whole network, or of its backbone (ImageNet, DINOv2, BEiT or Swin). None takes ImageNet's
+        stem where the network has one, random weights elsewhere.
+    :param on_report: gets what became of a published checkpoint's tensors, which parts of another
+        network were taken, and a warning where a named backbone was trained on pixels that are
+        normalised otherwise.
     :raises TrainingError: if the file cannot be read or does not fit.
     """
     if initial is None:
@@ -84,21 +87,29 @@ def initialise(
         checkpoint = read_checkpoint(initial)
         if checkpoint.content.get("card") is None:
             return _from_published(network, config, checkpoint, on_report)
-        return _from_ours(network, config, checkpoint)
+        return _from_ours(network, config, checkpoint, on_report)
     except (ArtefactError, CardError) as error:
         raise TrainingError(f"cannot start from {initial}: {error}") from error
 
 
 def _from_ours(
-    network: nn.Module, config: TrainingConfig, checkpoint: Checkpoint
+    network: nn.Module,
+    config: TrainingConfig,
+    checkpoint: Checkpoint,
+    on_report: Callable[[LoadReport | str], None],
 ) -> dict[str, object]:
     card = checkpoint.content["card"]
     before = checkpoint.content.get("training", card.get("provenance", {}))
     shared: dict[str, object] = {}
-    if all(card.get(key) == config.network.get(key) for key in ("family", "variant")):
-        load_weights(network, checkpoint)
-    else:
-        shared = {"model": card.get("name"), "parts": load_parts(network, checkpoint)}
+    is_alike = all(card.get(key) == config.network.get(key) for key in ("family", "variant"))
+    other: nn.Module | None = None
+    if "network" in card:
+        with torch.device("meta"):  # its structure alone
+            other = build(card["network"])
+    report = load_parts(network, checkpoint, other, deep=is_alike)
+    if report.anew or report.resized or not is_alike:
+        on_report(f"from {card.get('name')} ({checkpoint.path.name}): {report}")
+        shared = {"model": card.get("name"), "parts": list(report.taken)}
     inherited = {key: before[key] for key in _INHERITED if key in before}
     return {"from": checkpoint.path.name, **shared, **inherited}
 

@@ -14,6 +14,7 @@ from dense_perception.core.errors import TrainingError
 from dense_perception.core.json_text import parse_json
 from dense_perception.core.storage import atomic_write_text
 from dense_perception.nets.checkpoint import Checkpoint
+from dense_perception.nets.zoo import is_same
 from dense_perception.training import run_folder
 from dense_perception.training.config import LENGTHS, TrainingConfig
 from dense_perception.training.engine import Engine
@@ -109,6 +110,8 @@ class RunState:
         before = TrainingConfig.from_dict(training["config"], f"the configuration in {path}")
         was, now = before.to_dict(), self.config.to_dict()
         changed = sorted(key for key in now if key not in LENGTHS and was[key] != now[key])
+        if "network" in changed and is_same(before.network, self.config.network):
+            changed.remove("network")
         if changed or training.get("data") != self.provenance.get("data"):
             raise TrainingError(
                 f"{path} belongs to a run with other {changed or 'data'}: resume with the same "

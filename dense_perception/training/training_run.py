@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import torch
 
-from dense_perception.core.errors import TrainingError
+from dense_perception.core.errors import ArtefactError, CardError, TrainingError
 from dense_perception.core.machine import keep_freed_memory
 from dense_perception.core.printable import short
 from dense_perception.core.registry import find_card, list_models
@@ -21,6 +21,7 @@ from dense_perception.data.corpus import Mixture, evenly, split
 from dense_perception.data.sample import Frames, NamedFrames
 from dense_perception.data.sources import open_frames
 from dense_perception.nets.checkpoint import read_checkpoint
+from dense_perception.nets.segmenter import score_norm_of
 from dense_perception.nets.zoo import classes_of
 from dense_perception.training import run_folder
 from dense_perception.training.config import OWN_START, TrainingConfig
@@ -127,18 +128,21 @@ def train(options: TrainOptions, on_record: Report) -> dict[str, float]:
         given_data = None
         frames, validation = split(data, _HELD_OUT)
         validation_data = [{"name": "held out", "frames": len(validation)}]
-    config = _with_classes(config, data, on_record)
-    checked = () if options.teacher else data.corpora
-    classes = _checked(config, checked, given_data.corpora if given_data else (), on_record)
-    if options.teacher and not classes:
-        classes = _taught_classes(config, options.teacher)
-    options.out.mkdir(parents=True, exist_ok=True)
     is_begun = (options.out / run_folder.STATE_FILE).exists()
     if is_begun and not options.resume:
         raise TrainingError(
             f"{options.out} already holds a run: go on with it (--resume), or choose another --out"
         )
-    initial = options.initial or (Path(config.init) if config.init != OWN_START else None)
+    named = options.initial or (Path(config.init) if config.init != OWN_START else None)
+    initial = file_of(named) if named else None
+    config = _with_classes(config, data, on_record)
+    before = options.out / run_folder.STATE_FILE if is_begun else initial
+    config = _with_score_norm(config, before, on_record)
+    checked = () if options.teacher else data.corpora
+    classes = _checked(config, checked, given_data.corpora if given_data else (), on_record)
+    if options.teacher and not classes:
+        classes = _taught_classes(config, options.teacher)
+    options.out.mkdir(parents=True, exist_ok=True)
     task = Task(
         config=config,
         train=frames,
@@ -154,7 +158,7 @@ def train(options: TrainOptions, on_record: Report) -> dict[str, float]:
             "machine": machine(device),
             **({"teacher": options.teacher.name} if options.teacher else {}),
         },
-        initial=file_of(initial) if initial else None,
+        initial=initial,
         # A run that was killed before it saved anything begins again with the same command.
         resume=options.resume and is_begun,
         placement=Placement(device, options.devices, options.nodes),
@@ -251,18 +255,40 @@ def _with_classes(config: TrainingConfig, data: Mixture, on_record: Report) -> T
         if len(counts) != 1:
             return config  # the check says what is wrong
         network["classes"] = counts.pop()
+    return replace(config, network=network)
+
+
+def _with_score_norm(
+    config: TrainingConfig, before: Path | None, on_record: Report
+) -> TrainingConfig:
+    """With what Segmenter's mask decoder puts after its scores, where two classes leave it open.
+
+    :param before: the file that the run goes on from, which decides.
+    """
+    network = dict(config.network)
     if (
-        network.get("family") == "segmenter"
-        and network.get("decoder", "mask") == "mask"
-        and network["classes"] == 2
-        and "score_norm" not in network
+        network.get("family") != "segmenter"
+        or network.get("decoder", "mask") != "mask"
+        or network.get("classes") != 2
+        or "score_norm" in network
     ):
+        return config
+    try:
+        found = score_norm_of(read_checkpoint(before).weights, 2) if before else None
+    except (ArtefactError, CardError):
+        found = None  # whoever loads it says what is wrong with it
+    if found == "layer":
+        text = (
+            f"{before} has a LayerNorm over its two classes, which is kept (score_norm: layer) and "
+            "leaves hardly a gradient: start with score_norm: scale to train that part anew"
+        )
+    else:
         network["score_norm"] = "scale"
         text = (
             "with two classes, Segmenter's LayerNorm over the classes leaves hardly a gradient: "
             "training with score_norm: scale instead (write score_norm: layer to keep it)"
         )
-        on_record({"kind": "notice", "text": text})
+    on_record({"kind": "notice", "text": text})
     return replace(config, network=network)
 
 

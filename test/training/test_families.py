@@ -117,8 +117,23 @@ def test_a_recipe_trains_and_delivers_a_card(name: str, corpus: Corpus, tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in SMALL if not name.endswith(ALIKE)])
 def test_a_family_overfits(name: str, corpus: Corpus) -> None:
-    """To half of the first loss on 4 frames; with FULL to a tenth on 32, minutes each."""
+    """To half of the first loss on 4 frames; with FULL to a tenth on 32, minutes each.
+
+    ``-rP`` shows the losses.
+    """
     frames, share, steps = (32, 0.1, 600) if FULL else (4, 0.5, 120)
+    losses: list[float] = []
+    for loss in overfitting(name, corpus, frames, steps):
+        losses.append(loss)
+        if loss < share * losses[0]:
+            break
+    said = f"{name}: {losses[0]:.3f} to {losses[-1]:.3f} in {len(losses) - 1} steps"
+    print(said)
+    assert losses[-1] < share * losses[0], said
+
+
+def overfitting(name: str, corpus: Corpus, frames: int, steps: int) -> Iterator[float]:
+    """The loss of each step on the same frames, without augmentation."""
     config = replace(recipe(name), augment=AugmentConfig())
     torch.manual_seed(0)
     learner = Learner(build(config.network), config, *normalisation(config.network))
@@ -127,44 +142,74 @@ def test_a_family_overfits(name: str, corpus: Corpus) -> None:
     # Uncertainty weighting may go below 0 and has no tenth: the weighted sum is judged.
     learner.weighting = None
     optimiser = torch.optim.AdamW(learner.parameters(), lr=3e-3, weight_decay=0)
-    losses: list[float] = []
     for step in range(steps):
         loss, _ = learner(batch)
-        losses.append(float(loss.detach()))
-        if losses[-1] < share * losses[0]:
-            break
+        yield float(loss.detach())
         for group in optimiser.param_groups:
             group["lr"] = 3e-3 * (1 - step / steps)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         optimiser.step()
-    assert losses[-1] < share * losses[0], f"{losses[0]:.3f} to {losses[-1]:.3f}"
 
 
 @pytest.mark.parametrize(("count", "expected"), [(2, "scale"), (3, None)])
 def test_a_mask_transformer_of_two_classes_is_not_normalised_over_them(
     count: int, expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    options = of_classes(count, tmp_path)
+    said: list[Mapping[str, object]] = []
+    begun = not_begun(monkeypatch)
+    train(options, said.append)
+    assert begun[0].config.network["classes"] == count
+    assert begun[0].config.network.get("score_norm") == expected
+    notices = [record["text"] for record in said if "LayerNorm" in str(record["text"])]
+    assert len(notices) == (expected is not None)
+
+
+@pytest.mark.parametrize("file", ["state.pt", "model.pt"])
+@pytest.mark.parametrize(("norm", "expected"), [("layer", None), ("scale", "scale")])
+def test_a_file_decides_how_two_classes_are_normalised(
+    file: str, norm: str, expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To resume or to start from: those from before there was a choice have a LayerNorm."""
+    options = of_classes(2, tmp_path)
+    said: list[Mapping[str, object]] = []
+    config = TrainingConfig.from_yaml(options.config)
+    network = {**config.network, "classes": 2}
+    weights = build({**network, "score_norm": norm}).state_dict()
+    (tmp_path / "run").mkdir()
+    path = tmp_path / "run" / file
+    torch.save({"model": weights, "card": {"network": network}, "training": {}}, path)
+    begun = not_begun(monkeypatch)
+    if file == "state.pt":
+        options = replace(options, resume=True)
+    else:
+        options = replace(options, initial=path)
+    train(options, said.append)
+    assert begun[0].config.network.get("score_norm") == expected
+    (notice,) = [str(record["text"]) for record in said if "LayerNorm" in str(record["text"])]
+    assert (str(path) in notice) == (norm == "layer")
+
+
+def of_classes(count: int, tmp_path: Path) -> TrainOptions:
+    """A mask transformer on a corpus that names so many classes."""
     root = write_corpus(tmp_path / "hall", frames=4, labels=True)
     description = json.loads((root / "corpus.json").read_text())
     names = ["none", "wall", "floor", "pallet"][: count + 1]
     (root / "corpus.json").write_text(json.dumps({**description, "classes": names}))
     config = recipe("segmenter_mask").to_dict()
-    config["network"] = {"family": "segmenter", "variant": "small", **SIZE}
-    config["network"] |= {"mean": [0.5] * 3, "std": [0.5] * 3}
+    config["network"] = {"family": "segmenter", "variant": "small", **SIZE, "dim": 64, "heads": 1}
+    config["network"] |= {"mean": [0.5] * 3, "std": [0.5] * 3, "layers": 1}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(config))
-    begun: list[Task] = []
-    monkeypatch.setattr(training_run, "fit", lambda task, report: begun.append(task) or {})
-    said: list[Mapping[str, object]] = []
-    train(
-        TrainOptions(tmp_path / "own.yaml", [root], tmp_path / "run", validation=[root]),
-        said.append,
-    )
-    assert begun[0].config.network["classes"] == count
-    assert begun[0].config.network.get("score_norm") == expected
-    notices = [record["text"] for record in said if "LayerNorm" in str(record["text"])]
-    assert len(notices) == (expected is not None)
+    return TrainOptions(tmp_path / "own.yaml", [root], tmp_path / "run", validation=[root])
+
+
+def not_begun(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
+    """What would be trained, instead of training."""
+    found: list[Task] = []
+    monkeypatch.setattr(training_run, "fit", lambda task, report: found.append(task) or {})
+    return found
 
 
 def test_own_classes_go_from_the_corpus_to_the_card(tmp_path: Path) -> None:

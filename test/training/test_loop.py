@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
 
 from dense_perception.commands import train as command
 from dense_perception.core.card import ModelCard
@@ -26,9 +28,11 @@ from dense_perception.training import objective, run_folder
 from dense_perception.training.batches import Batches
 from dense_perception.training.config import StageConfig, TrainingConfig
 from dense_perception.training.engine import Placement
+from dense_perception.training.initialisation import initialise
 from dense_perception.training.loop import Task, fit
 from test.support.corpora import write_corpus
 from test.support.models import default_network
+from test.support.randomise import randomise
 from test.support.threads import one_thread
 
 SMALL = {"features": 16, "head_features": [8, 8], "dim": 32, "depth": 1, "heads": 2}
@@ -183,9 +187,67 @@ def test_starting_from_another_model(corpus: Corpus, tmp_path: Path) -> None:
     training = run_folder.read(tmp_path / "second" / run_folder.MODEL_FILE).content["training"]
     assert training["initialisation"]["from"] == "model.pt"
     assert training["initialisation"]["initialisation"]["licence"] == "Apache-2.0"
-    wider = replace(CONFIG, network={**NETWORK, "features": 24})
-    with pytest.raises(TrainingError, match="does not fit DPTLite"):
-        fit(task(corpus, tmp_path / "third", wider, initial=initial))
+
+
+def saved(path: Path, network: dict[str, Any]) -> dict[str, Tensor]:
+    """A model.pt of that network with random weights; its tensors."""
+    model = build(network)
+    randomise(model)
+    card = {key: network[key] for key in ("family", "variant")} | {"name": "large"}
+    weights = model.state_dict()
+    content = {"model": weights, "card": {**card, "network": network}, "training": {}}
+    run_folder.save(path, content)
+    return weights
+
+
+def begun(network: dict[str, Any], path: Path) -> tuple[dict[str, Tensor], object, list[str]]:
+    """A network's tensors after it began with the file, its record, and what was said."""
+    said: list[str] = []
+    module = build(network)
+    config = replace(CONFIG, network=network)
+    origin = initialise(module, config, path, lambda report: said.append(str(report)))
+    return module.state_dict(), origin.get("parts"), said
+
+
+def test_a_smaller_network_takes_what_fits(tmp_path: Path) -> None:
+    """Fewer blocks, another size of picture and fewer features: the rest begins anew."""
+    path = tmp_path / "large.pt"
+    given = saved(path, {**NETWORK, "depth": 2, "width": 96, "features": 24})
+    got, parts, said = begun(NETWORK, path)
+    same = [k for k, value in got.items() if k in given and torch.equal(value, given[k])]
+    for part in ("stem.", "reassemble.", "transformer.blocks.0.", "head_conv2.", "head_conv3."):
+        assert all(key in same for key in got if key.startswith(part)), part
+    assert not [key for key in same if key.startswith(("decoder.", "head_conv1."))]
+    # From 2x3 tokens (rows, columns) to 2x2.
+    table = "transformer.position.table_1nc"
+    wide_1chw = given[table].reshape(1, 2, 3, -1).permute(0, 3, 1, 2)
+    expected = interpolate(wide_1chw, (2, 2), mode="bilinear")
+    torch.testing.assert_close(got[table], expected.flatten(2).transpose(1, 2))
+    assert said[0].startswith("from large (large.pt): ")
+    assert f"1 of them resized: {table}" in said[0]
+    assert said[0].endswith("what differs begins anew: decoder, head_conv1")
+    assert isinstance(parts, list)
+    assert {"stem", "transformer.blocks.0", "head_conv3"} <= {*parts}
+
+
+def test_attention_of_other_heads_is_not_taken(tmp_path: Path) -> None:
+    """Its tensors have the same shapes, but mean something else."""
+    plain = {**NETWORK, "qk_norm": False}
+    given = saved(tmp_path / "two.pt", plain)
+    got, _, said = begun(plain, tmp_path / "two.pt")
+    assert not said
+    assert all(torch.equal(value, given[key]) for key, value in got.items())
+    _, _, said = begun({**plain, "heads": 1}, tmp_path / "two.pt")
+    assert said[0].endswith("what differs begins anew: transformer.blocks.0.attention")
+
+
+def test_next_to_nothing_is_refused(tmp_path: Path) -> None:
+    """Of a transformer of another width one tensor fits by chance."""
+    network: dict[str, Any] = {"family": "segmenter", "variant": "tiny", "layers": 1, "classes": 3}
+    network |= {"mean": [0.5] * 3, "std": [0.5] * 3, "height": 32, "width": 32}
+    saved(tmp_path / "wide.pt", network)
+    with pytest.raises(TrainingError, match=r"next to nothing of it fits \(decoder\.mask_norm\)"):
+        begun({**network, "dim": 64, "heads": 1}, tmp_path / "wide.pt")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(

@@ -19,7 +19,7 @@ from dense_perception.data.augmentation import AugmentConfig
 from dense_perception.data.corpus import Corpus
 from dense_perception.nets.checkpoint import Checkpoint
 from dense_perception.nets.mult import TASKS
-from dense_perception.nets.weights import load_parts
+from dense_perception.nets.parts import load_parts
 from dense_perception.training import run_folder
 from dense_perception.training.batch import Batch
 from dense_perception.training.config import LossConfig, StageConfig, TrainingConfig
