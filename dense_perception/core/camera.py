@@ -17,6 +17,8 @@ import numpy as np
 from dense_perception.core.errors import InputError
 
 _FIELDS_OF_VIEW_DEG = (1.0, 170.0)
+_DOUBTED_BEYOND_DEG = (5.0, 170.0)
+_MOST_SKEWED = 2.0  # fx to fy
 _SAME_MATRIX = 0.01  # of the focal length, and of the image's sides
 
 
@@ -275,6 +277,33 @@ def lens_of(info: CameraInfoMessage) -> Lens | None:
     return Lens(is_fisheye, tuple(d[:12].tolist()))
 
 
+def camera_doubt(camera: Intrinsics) -> str:
+    """Why no camera of that image can have these intrinsics, and the cure; often empty.
+
+    Not even a zoom on a robot sees less than some degrees.
+    """
+    fx, fy, cx, cy = camera.fx, camera.fy, camera.cx, camera.cy
+    size = f"{camera.width}x{camera.height}"
+    low, high = _DOUBTED_BEYOND_DEG
+    if not low <= camera.horizontal_fov_deg <= high:
+        return (
+            f"fx is {fx:.4g} for {size} pixels, a field of view of {camera.horizontal_fov_deg:.3g} "
+            f"degrees, expected {low:g} to {high:g}, and metres scale with it: give the focal "
+            "length in pixels of this image, neither normalised nor in millimetres"
+        )
+    if max(fx, fy) > _MOST_SKEWED * min(fx, fy):
+        return (
+            f"fx is {fx:.4g} and fy {fy:.4g}, over {_MOST_SKEWED:g} times apart, though pixels are "
+            "nearly square: check that both are of this image, and in the right places"
+        )
+    if not (0 <= cx < camera.width and 0 <= cy < camera.height):
+        return (
+            f"the principal point ({cx:.4g}, {cy:.4g}) lies outside of the image of {size}: check "
+            "that the calibration is of this size, and move it with what was cropped"
+        )
+    return ""
+
+
 def calibration_doubt(
     info: CameraInfoMessage, matrix: str = "auto", setting: str = "camera_matrix"
 ) -> str:
@@ -283,6 +312,10 @@ def calibration_doubt(
     ``matrix``: ``P`` if that is used, ``K`` if somebody chose K, ``auto`` if nobody did.
     ``setting`` is where that is chosen: a node's parameter, or the option of a command.
     """
+    with suppress(InputError):  # which is said where it is used
+        used = Intrinsics.from_matrix(info.width, info.height, info.p if matrix == "P" else info.k)
+        if doubt := camera_doubt(used):
+            return f"{'P' if matrix == 'P' else 'K'} of camera_info: {doubt}"
     if matrix == "P":
         return ""
     cure = "feed rectified images (image_proc, image_rect)"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from dense_perception.core.camera import camera_doubt
 from dense_perception.data.sample import Sample
 
 # A median beyond this many metres is nothing that a camera on a robot sees.
@@ -44,6 +45,8 @@ class Evidence:
     stuck: list[str] = field(default_factory=list)
     above: list[str] = field(default_factory=list)
     void: list[str] = field(default_factory=list)
+    no_camera: list[str] = field(default_factory=list)
+    camera_doubt: str = ""
     highest: int = 0
     labelled: int = 0
     thumbnails: list[np.ndarray] = field(default_factory=list)
@@ -58,6 +61,9 @@ class Evidence:
             self.flat.append(key)
         small = cv2.resize(gray, _THUMBNAIL, interpolation=cv2.INTER_AREA)
         self.thumbnails.append(small.astype(np.float32).reshape(-1))
+        if doubt := camera_doubt(sample.intrinsics):
+            self.no_camera.append(key)
+            self.camera_doubt = self.camera_doubt or doubt
         depth_m = np.asarray(sample.depth_m, np.float32)
         finite = np.isfinite(depth_m)
         if not finite.all():
@@ -144,6 +150,11 @@ def doubts_of(evidence: Evidence) -> list[str]:
     say(evidence.above, f"{above}: the classes and the label images do not belong together")
     if evidence.labelled and len(evidence.void) == evidence.labelled:
         found.append("all labels are 0 (void): there is nothing to learn from them")
+    if evidence.no_camera:
+        found.append(
+            f"{len(evidence.no_camera)} of {count} frames have the intrinsics of no camera; the "
+            f"first, {evidence.no_camera[0]}: {evidence.camera_doubt}"
+        )
     found += unit_doubts(evidence.medians_m, evidence.keys)
     copies = evidence.duplicates()
     if copies > _MOST_DUPLICATES * count and count > _ENOUGH:

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from dense_perception.core.camera import (
+    Intrinsics,
     Lens,
     calibration_doubt,
     calibration_for_output,
+    camera_doubt,
     intrinsics_from_info,
 )
 from dense_perception.core.errors import InputError
@@ -138,3 +140,24 @@ def test_two_matrices_without_distortion_are_doubted_until_one_is_chosen() -> No
     assert calibration_doubt(info, "K") == calibration_doubt(info, "P") == ""
     assert calibration_doubt(info_of(d=[0.0] * 5)) == ""
     assert calibration_doubt(info_of(p=[0.0] * 12, d=[0.0] * 5)) == ""
+
+
+@pytest.mark.parametrize(
+    ("fx", "fy", "cx", "named"),
+    [
+        (800.0, 790.0, 330.25, ""),
+        (0.9, 0.9, 0.5, "a field of view of 180 degrees"),
+        (8000.0, 8000.0, 330.25, "a field of view of 4.59 degrees"),
+        (800.0, 330.0, 330.25, "fx is 800 and fy 330"),
+        (800.0, 790.0, 660.0, r"principal point (660, 244.8) lies outside of the image of 641x479"),
+        (800.0, 790.0, -1.0, r"principal point (-1, 244.8)"),
+    ],
+)
+def test_what_no_camera_can_be_is_doubted(fx: float, fy: float, cx: float, named: str) -> None:
+    k = [fx, 0.0, cx, 0.0, fy, 244.75, 0.0, 0.0, 1.0]
+    p = [*k[:3], 0.0, *k[3:6], 0.0, *k[6:], 0.0]
+    info = info_of(k=k, p=p, d=[0.0] * 5)
+    doubts = camera_doubt(Intrinsics.from_matrix(641, 479, k)), calibration_doubt(info)
+    assert bool(doubts[0]) == bool(doubts[1]) == bool(named)
+    for doubt in (*doubts, calibration_doubt(info, "P")):
+        assert named in doubt

@@ -56,6 +56,15 @@ def millimetres_here_and_there(samples: list[Sample]) -> list[Sample]:
     return [replace(s, depth_m=s.depth_m * (1 if k % 5 else 1000)) for k, s in enumerate(samples)]
 
 
+def no_camera(samples: list[Sample]) -> list[Sample]:
+    """Focal lengths as some formats have them, in widths of the image."""
+    cameras = [replace(s.intrinsics, fx=0.9, fy=0.9) for s in samples[:2]]
+    return [
+        *(replace(s, intrinsics=camera) for s, camera in zip(samples, cameras, strict=False)),
+        *samples[2:],
+    ]
+
+
 # Where `data info` has other words: it sees more frames, and labels may be all there is.
 INFO_SAYS = {
     "median depth of .* expected metres: millimetres": "units are mixed: .* in 32 frames",
@@ -72,6 +81,7 @@ INFO_SAYS = {
         (lambda s: [replace(e, depth_m=0 * e.depth_m) for e in s], False, "no depth at all", True),
         (empty, False, r"1 of 40 frames have neither depth nor labels.*k003", False),
         (constant, False, "1 of 40 frames show nothing but one colour.*k000", False),
+        (no_camera, False, "2 of 40 frames have the intrinsics of no camera.*k000.*of view", False),
         (void, True, r"labels of 0 \(none\) alone", True),
         (above, True, "k005.labels.png has label 9, expected up to 2", True),
     ],
