@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -41,9 +42,8 @@ class Batch:
     def image_nchw(self, mean: Sequence[float], std: Sequence[float]) -> Tensor:
         """Normalised float32, channels last in memory."""
         image_nchw = self.rgb_nhwc.permute(0, 3, 1, 2).float()
-        scale = 1 / (255 * torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
-        shift = torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1) * 255
-        return (image_nchw - shift.to(image_nchw.device)) * scale.to(image_nchw.device)
+        shift, scale = _shift_and_scale(tuple(mean), tuple(std), image_nchw.device)
+        return (image_nchw - shift) * scale
 
     def ready(self, device: torch.device) -> Batch:
         """What the network is trained on: see :meth:`to`."""
@@ -65,6 +65,17 @@ class Batch:
             focal_px=change(self.focal_px),
             targets={name: change(tensor) for name, tensor in self.targets.items()},
         )
+
+
+@lru_cache
+@torch.inference_mode(False)
+def _shift_and_scale(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """(1, 3, 1, 1) each, for levels of 0 to 255; made once, since a GPU is waited for then."""
+    scale = 1 / (255 * torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
+    shift = torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1) * 255
+    return shift.to(device), scale.to(device)
 
 
 def collate(pairs: Sequence[tuple[View, Mapping[str, np.ndarray]]]) -> Batch:

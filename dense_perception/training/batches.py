@@ -141,7 +141,8 @@ class Batches:
                 sampler=_Endless(position, stride),
                 num_workers=self.workers,
                 pin_memory=self.pinned,
-                prefetch_factor=4,
+                # Whole frames take several times the shared memory of the views of them.
+                prefetch_factor=2 if self.views.on_device else 4,
                 multiprocessing_context=context,
                 worker_init_fn=_start_worker,
             )

@@ -7,6 +7,7 @@ of the size (4:2:0). Differs from libjpeg's integer arithmetic by a level or two
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -45,32 +46,36 @@ def compressed(rgb_nchw: Tensor, tables_n288: Tensor) -> Tensor:
     """(N, 3, H, W) levels as they come back from a file with these tables of each picture."""
     height, width = rgb_nchw.shape[2:]
     padded = F.pad(rgb_nchw, (0, -width % 16, 0, -height % 16), mode="replicate")
-    matrix = torch.tensor(_TO_YCC, device=rgb_nchw.device)
-    ycc = (matrix @ padded.flatten(2)).view_as(padded)
+    to_ycc, to_rgb, cosine = _matrices(rgb_nchw.device)
+    ycc = (to_ycc @ padded.flatten(2)).view_as(padded)
     # Luma around 128, chroma around 0.
-    luma = _quantised(ycc[:, :1].round() - 128, tables_n288[:, 0]) + 128
-    chroma = _quantised(F.avg_pool2d(ycc[:, 1:].round(), 2).round(), tables_n288[:, 1])
+    luma = _quantised(ycc[:, :1].round() - 128, tables_n288[:, 0], cosine) + 128
+    chroma = F.avg_pool2d(ycc[:, 1:].round(), 2).round()
+    chroma = _quantised(chroma, tables_n288[:, 1], cosine)
     chroma = chroma.round().clamp(-128, 127)
     # The weights 3/4 and 1/4 of this interpolation are those of libjpeg's "fancy upsampling".
     chroma = F.interpolate(chroma, scale_factor=2.0, mode="bilinear", align_corners=False)
     ycc = torch.cat([luma.round().clamp(0, 255), chroma], dim=1)
-    back = torch.tensor(_TO_RGB, device=rgb_nchw.device)
-    return (back @ ycc.flatten(2)).view_as(ycc)[..., :height, :width]
+    return (to_rgb @ ycc.flatten(2)).view_as(ycc)[..., :height, :width]
 
 
-def _quantised(plane_nchw: Tensor, table_n88: Tensor) -> Tensor:
+def _quantised(plane_nchw: Tensor, table_n88: Tensor, cosine: Tensor) -> Tensor:
     """Through the cosine transform of 8x8 blocks, whole steps of the table, and back."""
     count, channels, height, width = plane_nchw.shape
     blocks = plane_nchw.view(count, channels, height // 8, 8, width // 8, 8).transpose(3, 4)
-    cosine = _cosine(plane_nchw.device)
     steps = table_n88[:, None, None, None]
     whole = (cosine @ blocks @ cosine.T / steps).round() * steps
     return (cosine.T @ whole @ cosine).transpose(3, 4).reshape(plane_nchw.shape)
 
 
-def _cosine(device: torch.device) -> Tensor:
-    """The orthonormal DCT-II of eight samples, (frequency, sample)."""
-    at = torch.arange(8, device=device, dtype=torch.float32)
-    table = torch.cos((2 * at + 1) * at[:, None] * (math.pi / 16)) / 2
-    table[0] = math.sqrt(1 / 8)
-    return table
+@lru_cache
+@torch.inference_mode(False)
+def _matrices(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """To luma and chroma, back, and the cosine transform: (frequency, sample).
+
+    Made once: to put numbers of Python on a GPU makes the host wait for it.
+    """
+    at = torch.arange(8, dtype=torch.float32)
+    cosine = torch.cos((2 * at + 1) * at[:, None] * (math.pi / 16)) / 2
+    cosine[0] = math.sqrt(1 / 8)
+    return torch.tensor(_TO_YCC).to(device), torch.tensor(_TO_RGB).to(device), cosine.to(device)

@@ -19,12 +19,13 @@ def cut_colours(
 ) -> Tensor:
     """(N, 3, H, W) float32 whole levels, averaged over 2x2 sub-pixels; borders are repeated."""
     xy_nhw2 = _coordinates(size_n2, to_source_n23, width, height, _FINE)
-    last = torch.tensor(
-        [max(rgb_nchw.shape[3] - 1, 1), max(rgb_nchw.shape[2] - 1, 1)], device=rgb_nchw.device
+    # To -1 to 1 by numbers of Python: to put them on a GPU would make the host wait for it.
+    x, y = xy_nhw2.unbind(-1)
+    grid_nhw2 = torch.stack(
+        [2 * x / max(rgb_nchw.shape[3] - 1, 1) - 1, 2 * y / max(rgb_nchw.shape[2] - 1, 1) - 1],
+        dim=-1,
     )
-    fine_nchw = F.grid_sample(
-        rgb_nchw.float(), 2 * xy_nhw2 / last - 1, mode="bilinear", align_corners=True
-    )
+    fine_nchw = F.grid_sample(rgb_nchw.float(), grid_nhw2, mode="bilinear", align_corners=True)
     return F.avg_pool2d(fine_nchw.round(), _FINE).round()
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.data import photometry
@@ -229,6 +231,31 @@ def test_nothing_is_left_on_the_wrong_device(corpus: Corpus) -> None:
     batch = sources.ready(torch.device("meta"))
     assert batch.rgb_nhwc.shape == (16, 48, 64, 3)
     assert {each.device.type for each in (batch.depth_m, *batch.targets.values())} == {"meta"}
+
+
+class Crossings(TorchFunctionMode):
+    """Counts numbers of Python that become tensors, and tensors that change their device."""
+
+    count = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        is_moved = func is torch.Tensor.to and result.device != args[0].device
+        self.count += is_moved or func in (torch.tensor, torch.as_tensor, torch.from_numpy)
+        return result
+
+
+def test_nothing_but_the_batch_is_handed_over(corpus: Corpus) -> None:
+    """Constants are there from the first batch on: to put them on a GPU makes the host wait."""
+    stage = StageConfig(1.0, 64, 48, 16)
+    sources = Batches(corpus, config()).views.sources(0, stage, 16)
+    given = len(sources.tensors) + len(sources.changes)
+    for _ in range(2):
+        with Crossings() as crossings:
+            sources.ready(torch.device("meta")).image_nchw((0.4,) * 3, (0.6,) * 3)
+    assert crossings.count == given
 
 
 def test_jpeg_does_what_a_codec_does() -> None:
