@@ -9,7 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
-from dense_perception.commands.output import say
+from dense_perception.commands.output import complain, say
 from dense_perception.core.errors import InputError
 from dense_perception.core.storage import cache_dir
 
@@ -27,7 +27,8 @@ EXAMPLES = """examples:
 
 A corpus that was stopped goes on where it ended; more --frames enlarge it. `drive` records what a
 robot sees that drives through the rooms, as a rosbag2 bag for extract, run, evaluate and the nodes:
-JPEG colour, depth in millimetres with a sensor's noise, calibrations, /tf; 5 Hz, 25 a room."""
+JPEG colour, depth in millimetres with a sensor's noise, calibrations, /tf; 5 Hz, 25 a room. It
+keeps the rooms that are done in OUT.rooms until the bag is whole, and goes on with them."""
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -145,6 +146,10 @@ def _drive(args: argparse.Namespace, cache: Path) -> int:
         raise InputError(f"{args.out} exists: move it away or choose another folder")
     source = RoomGenerator.prepare(cache, args.furniture, args.split)
     workers = max(1, args.workers)
-    record_drive(source, robot, args.out, args.frames, args.seed, tuple(args.rooms), workers)
+    try:
+        record_drive(source, robot, args.out, args.frames, args.seed, tuple(args.rooms), workers)
+    except KeyboardInterrupt:
+        complain(f"the same command goes on with the rooms that are done ({args.out}.rooms)")
+        raise
     say(f"{args.out}: {args.frames} images")
     return 0

@@ -6,11 +6,10 @@ millimetres, the colour camera has a tint, grain and JPEG.
 
 from __future__ import annotations
 
-import concurrent.futures
 import math
-import multiprocessing
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
@@ -18,12 +17,13 @@ import numpy as np
 from tqdm import tqdm
 
 from dense_perception.core.camera import Intrinsics
-from dense_perception.core.errors import InputError, TrainingError
+from dense_perception.core.errors import InputError
 from dense_perception.imaging.transforms import Transform
 from dense_perception.media.camera_bag import EPOCH_NS, CameraBag, jpeg_of
 from dense_perception.synthetic import surfaces
 from dense_perception.synthetic.furnish import draw_room
-from dense_perception.synthetic.generate import start_worker
+from dense_perception.synthetic.generate import shard_sizes, worker_pool
+from dense_perception.synthetic.kept_rooms import KeptRooms, Moment
 from dense_perception.synthetic.renderer import Pose, RoomRenderer, finish_picture
 from dense_perception.synthetic.rooms import RoomGenerator, load_stock
 from dense_perception.synthetic.scene import Scene
@@ -107,18 +107,6 @@ class Robot:
         return self.colour_at().after(Transform(turned, np.array(_DEPTH_AT_M)))
 
 
-@dataclass(frozen=True)
-class Moment:
-    """What is recorded at once: where the robot is in its room, a JPEG, and depth where it has any.
-
-    ``depth_mm`` is (H, W) uint16.
-    """
-
-    base: Transform
-    jpeg: bytes
-    depth_mm: np.ndarray | None
-
-
 def record_drive(
     generator: RoomGenerator,
     robot: Robot,
@@ -130,22 +118,29 @@ def record_drive(
 ) -> None:
     """Record ``frames`` images at 5 Hz as the bag ``out``.
 
-    :data:`FRAMES_PER_ROOM` in each room that ``seed`` draws.
+    :data:`FRAMES_PER_ROOM` in each room that ``seed`` draws. A room that is done is kept beside
+    ``out`` until the bag is whole: whoever is stopped goes on with the same call.
 
     :param kinds: of rooms, names of :data:`.shell.THEMES`; empty for any.
-    :raises InputError: if ``out`` is there, or no room can be driven through.
+    :raises InputError: if ``out`` is there, no room can be driven through, or rooms are kept of
+        another recording.
     :raises TrainingError: when a worker process dies.
     """
-    full, rest = divmod(frames, FRAMES_PER_ROOM)
-    counts = [FRAMES_PER_ROOM] * full + ([rest] if rest else [])
+    settings = {**asdict(robot), "seed": seed, "kinds": list(kinds), **generator.settings()}
     info, depth_info = robot.colour_camera(), robot.depth_camera()
     depth_topic = ALIGNED_DEPTH if robot.depth == "aligned" else DEPTH
     depth_frame = COLOUR_FRAME if robot.depth == "aligned" else DEPTH_FRAME
     mounted = {COLOUR_FRAME: robot.colour_at(), DEPTH_FRAME: robot.depth_at()}
     time_ns = EPOCH_NS
-    with CameraBag(out) as bag, tqdm(total=frames, unit="frame") as bar:
+    with ExitStack() as stack:
+        bag = stack.enter_context(CameraBag(out))
+        bar = stack.enter_context(tqdm(total=frames, unit="frame"))
+        kept = KeptRooms(out, settings)
+        # Closed here: an error that is being handled would keep its worker processes.
+        rooms = _rooms(generator, robot, frames, seed, kinds, workers, kept)
+        stack.enter_context(closing(rooms))
         bag.transforms(time_ns, "base_link", mounted, static=True)
-        for room, moments in enumerate(_rooms(generator, robot, counts, seed, kinds, workers)):
+        for room, moments in enumerate(rooms):
             # Rooms stand in a row, and nothing was recorded on the way from one to the next.
             there = Transform(np.eye(3), np.array([room * _ROOM_APART_M, 0.0, 0.0]))
             for moment in moments:
@@ -158,43 +153,48 @@ def record_drive(
                 time_ns += 1_000_000_000 // RATE_HZ
                 bar.update()
             time_ns += _ROOM_GAP_NS
+    kept.remove()
 
 
 def _rooms(
     generator: RoomGenerator,
     robot: Robot,
-    counts: list[int],
+    frames: int,
     seed: int,
     kinds: tuple[str, ...],
     workers: int,
-) -> Iterator[list[Moment]]:
-    """What is seen in each room, in order."""
-    if workers == 1 or len(counts) == 1:
+    kept: KeptRooms,
+) -> Generator[list[Moment], None, None]:
+    """What is seen in each room, in order; those that are not kept yet are driven through."""
+    counts = shard_sizes(frames, FRAMES_PER_ROOM)
+    todo = [room for room, count in enumerate(counts) if not kept.has(room, count)]
+
+    def job(room: int) -> tuple[object, ...]:
+        return kept, generator, robot, counts[room], (seed, room), kinds
+
+    if workers == 1 or len(todo) <= 1:
         for room, count in enumerate(counts):
-            yield drive_room(generator, robot, count, (seed, room), kinds)
+            if room in todo:
+                _keep_room(*job(room))
+            yield kept.read(room, count)
         return
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(
-        min(workers, len(counts)), context, start_worker
-    ) as pool:
-        jobs = [
-            pool.submit(drive_room, generator, robot, count, (seed, room), kinds)
-            for room, count in enumerate(counts)
-        ]
-        try:
-            for index in range(len(jobs)):
-                yield jobs[index].result()
-                # A room is many megabytes: what was written is let go.
-                jobs[index] = concurrent.futures.Future()
-        except concurrent.futures.BrokenExecutor as error:
-            raise TrainingError(
-                f"a worker process died ({error}): run the command again, with fewer --workers if "
-                "memory was short"
-            ) from error
-        except BaseException:
-            for job in jobs:
-                job.cancel()
-            raise
+    with worker_pool(min(workers, len(todo)), "finished rooms") as pool:
+        jobs = {room: pool.submit(_keep_room, *job(room)) for room in todo}
+        for room, count in enumerate(counts):
+            if room in jobs:
+                jobs[room].result()
+            yield kept.read(room, count)
+
+
+def _keep_room(
+    kept: KeptRooms,
+    generator: RoomGenerator,
+    robot: Robot,
+    frames: int,
+    seed: tuple[int, int],
+    kinds: tuple[str, ...],
+) -> None:
+    kept.write(seed[1], drive_room(generator, robot, frames, seed, kinds))
 
 
 def drive_room(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import concurrent.futures
 import multiprocessing
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -83,23 +86,10 @@ def corpus(
             for i in todo:
                 bar.update(_job(generator, out, seed, i, counts[i], size))
         elif todo:
-            context = multiprocessing.get_context("spawn")
-            with concurrent.futures.ProcessPoolExecutor(
-                min(workers, len(todo)), context, start_worker
-            ) as pool:
+            with worker_pool(min(workers, len(todo)), "finished shards") as pool:
                 jobs = [pool.submit(_job, generator, out, seed, i, counts[i], size) for i in todo]
-                try:
-                    for job in concurrent.futures.as_completed(jobs):
-                        bar.update(job.result())
-                except concurrent.futures.BrokenExecutor as error:
-                    raise TrainingError(
-                        f"a worker process died ({error}): finished shards are kept, run the same "
-                        "command again, with fewer --workers if memory was short"
-                    ) from error
-                except BaseException:
-                    for job in jobs:
-                        job.cancel()
-                    raise
+                for job in concurrent.futures.as_completed(jobs):
+                    bar.update(job.result())
     write_description(
         out,
         {
@@ -152,8 +142,38 @@ def _check_settings(out: Path, settings: dict[str, object]) -> None:
     atomic_write_text(path, json_text(settings, indent=1) + "\n")
 
 
-def start_worker() -> None:
+@contextmanager
+def worker_pool(count: int, kept: str) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
+    """Processes for jobs; Ctrl-C and SIGTERM end them at once, an error after what they are at.
+
+    :param kept: what a job leaves when it is done, in the plural, for the message.
+    :raises TrainingError: when one of them dies.
+    """
+    context = multiprocessing.get_context("spawn")
+    others = {process.pid for process in multiprocessing.active_children()}
+    with concurrent.futures.ProcessPoolExecutor(count, context, _start_worker) as pool:
+        try:
+            yield pool
+        except concurrent.futures.BrokenExecutor as error:
+            raise TrainingError(
+                f"a worker process died ({error}): {kept} are kept, run the same command again, "
+                "with fewer --workers if memory was short"
+            ) from error
+        except Exception:
+            pool.shutdown(cancel_futures=True)
+            raise
+        except BaseException:
+            # A job may take a minute, and half of one is of no use.
+            for process in multiprocessing.active_children():
+                if process.pid not in others:
+                    process.terminate()
+            raise
+
+
+def _start_worker() -> None:
     """What each worker process does first: it yields to others, and ends with its parent."""
+    # Ctrl-C goes to all processes of a terminal: the parent ends these, without their tracebacks.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICENESS)
     end_with_parent()
 

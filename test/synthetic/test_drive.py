@@ -11,9 +11,12 @@ from dense_perception.cli import main
 from dense_perception.core.errors import BackendError, InputError
 from dense_perception.data.corpus import Corpus
 from dense_perception.imaging.points import organised_xyz
+from dense_perception.imaging.transforms import Transform
+from dense_perception.media.camera_bag import jpeg_of
 from dense_perception.synthetic import drive, surfaces
 from dense_perception.synthetic.drive import Robot, drive_room, measured_mm, plan_drive
 from dense_perception.synthetic.furnish import draw_room
+from dense_perception.synthetic.kept_rooms import Moment
 from dense_perception.synthetic.renderer import load_mujoco
 from dense_perception.synthetic.rooms import RoomGenerator
 from dense_perception.synthetic.scene import Primitive, Scene
@@ -124,3 +127,39 @@ def test_a_drive_is_a_function_of_its_seed(tmp_path: Path, monkeypatch: pytest.M
     for one, other in zip(first, again, strict=True):
         assert one.jpeg == other.jpeg
         np.testing.assert_array_equal(one.depth_mm, other.depth_mm)
+
+
+def test_a_drive_that_is_stopped_goes_on_with_its_rooms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bag is that of a drive that was never stopped; other settings do not mix into it."""
+    driven: list[int] = []
+    stop_at: list[int] = [1]
+
+    def room(_: object, robot: Robot, frames: int, seed: tuple[int, int], kinds: object) -> object:
+        if seed[1] in stop_at:
+            raise KeyboardInterrupt
+        driven.append(seed[1])
+        rng = np.random.default_rng(seed)
+        pictures = rng.integers(0, 256, (frames, 8, 12, 3)).astype(np.uint8)
+        depth_mm = rng.integers(0, 1 << 16, (frames, 8, 12)).astype(np.uint16)
+        places = [Transform(np.eye(3), rng.normal(size=3)) for _ in range(frames)]
+        return [
+            Moment(place, jpeg_of(picture, 90), depth)
+            for place, picture, depth in zip(places, pictures, depth_mm, strict=True)
+        ]
+
+    monkeypatch.setattr(drive, "drive_room", room)
+    generator, robot = RoomGenerator(tmp_path / "cache", (), "val"), Robot(12, 8, depth="aligned")
+    out, whole = tmp_path / "a" / "bag", tmp_path / "b" / "bag"
+    with pytest.raises(KeyboardInterrupt):
+        drive.record_drive(generator, robot, out, 60, 3)
+    assert not out.exists()
+    assert (driven, stop_at.pop()) == ([0], 1)
+    with pytest.raises(InputError, match=r"other settings \(seed\)"):
+        drive.record_drive(generator, robot, out, 60, 4)
+    drive.record_drive(generator, robot, out, 60, 3)
+    assert driven == [0, 1, 2]
+    assert [path.name for path in out.parent.iterdir()] == ["bag"]
+    drive.record_drive(generator, robot, whole, 60, 3)
+    assert (out / "bag.mcap").read_bytes() == (whole / "bag.mcap").read_bytes()

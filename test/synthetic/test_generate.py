@@ -163,7 +163,9 @@ def test_shard_sizes(frames: int, expected: list[int]) -> None:
     assert generate.shard_sizes(frames, 4) == expected
 
 
-def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_a_killed_parent(how: signal.Signals, tmp_path: Path) -> None:
+    """A job takes a minute; nobody waits for it."""
     log = tmp_path / "log"
     script = (
         "from pathlib import Path\n"
@@ -183,7 +185,7 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
         _wait(lambda: log.exists() and len(log.read_text().split()) == 2)
         children = _children(parent.pid)
         assert len(children) >= 2
-        parent.send_signal(signal.SIGKILL)
+        parent.send_signal(how)
         parent.wait(10)
         _wait(lambda: not any(is_running(pid) for pid in children))
     finally:
