@@ -14,6 +14,7 @@ from dense_perception.commands.arguments import (
     add_tolerance,
     at_least_one,
 )
+from dense_perception.commands.evaluate_options import Asked, Form, refuse_useless
 from dense_perception.core.errors import InputError
 
 HELP = "Compare models with recordings, annotated pictures, corpora or data sets; write a report."
@@ -84,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-depth", type=float, metavar="M", help="leave out truth beyond this (20)"
     )
     depth.add_argument("--crop", help="none, garg, eigen_kitti, eigen_nyu (the data set's)")
-    depth.add_argument("--per-frame", action="store_true", help="in the table's JSON, each frame")
+    depth.add_argument("--per-frame", action="store_true", help="each frame in the table too")
     labels = parser.add_argument_group("labels of published networks")
     labels.add_argument(
         "--multi-scale", action="store_true", help="average over scales 0.5 to 1.75"
@@ -102,31 +103,66 @@ def main(options: argparse.Namespace) -> int:
     given = [options.bag is not None, options.images is not None, bool(options.data)]
     if not any(given):
         raise InputError("no truth is given: name it with --data, --bag, or --images and --labels")
-    if _is_report(options) or sum(given) > 1:
+    asked = _asked(options)
+    parser = argparse.ArgumentParser(add_help=False)
+    add_arguments(parser)
+    refuse_useless(options, asked, parser)
+    if asked.form is Form.REPORT:
         from dense_perception.commands.evaluate_report import report
 
         return report(options)
     from dense_perception.commands import evaluate_one
 
-    if options.data:
-        return evaluate_one.data(options)
-    return (evaluate_one.depth if options.bag is not None else evaluate_one.labels)(options)
+    tables = {
+        Form.BAG: evaluate_one.depth,
+        Form.PICTURES: evaluate_one.labels,
+        Form.DATA: evaluate_one.data,
+    }
+    return tables[asked.form](options)
 
 
-def _is_report(options: argparse.Namespace) -> bool:
-    """Whether more is asked for than one model's table on one source."""
+def _asked(options: argparse.Namespace) -> Asked:
     from dense_perception.core.storage import user_path
     from dense_perception.evaluation.contestants import NETWORK, TOPIC, with_precision
+    from dense_perception.evaluation.pictures import PICTURES
     from dense_perception.media.bag_reader import is_bag
 
+    data, models = options.data, options.model
+    bags = sum(user_path(text).exists() and is_bag(user_path(text)) for text in data)
+    missing = sum(":" not in text and not user_path(text).exists() for text in data)
+    pictures = sum(text.startswith(PICTURES) for text in data)
+    as_published = bool(options.weights or options.multi_scale or options.flip)
+    given = (options.bag is not None) + (options.images is not None) + len(data)
     wanted = (options.out, options.compare, options.fail_if, options.record, options.ray)
     new = (options.points_topic, options.label_topic, options.workers > 1, options.world)
-    new_too = (options.crop, with_precision(options.model[0])[1])
-    data = options.data
-    return (
+    new_too = (options.crop, with_precision(models[0])[1])
+    # Their tables run exported models; with pictures the published networks have one, too.
+    of_network = as_published and options.images is None
+    form = Form.DATA
+    if (
         any(wanted + new + new_too)
-        or len(options.model) > 1
-        or len(data) > 1
-        or options.model[0].startswith((TOPIC, NETWORK))
-        or (len(data) == 1 and user_path(data[0]).exists() and is_bag(user_path(data[0])))
+        or of_network
+        or len(models) > 1
+        or given > 1
+        or bags
+        or pictures
+        or models[0].startswith((TOPIC, NETWORK))
+    ):
+        form = Form.REPORT
+    elif not data:
+        form = Form.BAG if options.bag is not None else Form.PICTURES
+    topics = sum(text.startswith(TOPIC) for text in models)
+    networks = sum(text.startswith(NETWORK) for text in models)
+    artefacts = len(models) - topics - networks
+    named = sum(bool(with_precision(text)[1]) for text in models)
+    return Asked(
+        form,
+        0 if as_published else artefacts,
+        0 if as_published else artefacts - named,
+        networks + (artefacts if as_published else 0),
+        # What is missing may have been meant as one: who reads it says so.
+        bags + missing + (options.bag is not None),
+        pictures + (options.images is not None),
+        len(data) - bags - pictures,
+        options.ray not in (None, "local"),
     )

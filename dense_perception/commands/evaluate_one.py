@@ -79,7 +79,13 @@ def data(options: argparse.Namespace) -> int:
     problems: list[str] = []
     with _load(options) as perceiver:
         card = perceiver.card
-        if card.depth is not None and corpora.has_depth(frames):
+        judges_depth = card.depth is not None and corpora.has_depth(frames)
+        if options.per_frame and not judges_depth:
+            raise InputError(
+                f"--per-frame has no use here: {card.name} and {frames.name} share no depth: leave "
+                "it out"
+            )
+        if judges_depth:
             pairs = corpora.FramePairs(frames, options.limit)
             depths = evaluate_pairs(
                 perceiver, pairs, options.max_depth or DEFAULT_MAX_M, progress=True

@@ -57,6 +57,11 @@ def data_rows(outcome: Outcome) -> list[RecordingData]:
         name = source.source.name
         found = [("frames", line, count) for line, count in _counted(problems.get(name))]
         found += [("all of it", note, 1) for note in source.notes]
+        found += [
+            ("frames", f"{each.part.text} is not scored: {each.why}", each.part.frames)
+            for each in outcome.lost
+            if each.source == name
+        ]
         if unmatched[name]:
             why = "no truth within the tolerance of the stamps (--tolerance-ms)"
             found.append(("frames", why, unmatched[name]))
@@ -94,11 +99,11 @@ def contestant_rows(outcome: Outcome) -> list[ContestantData]:
     rows = []
     for entry in outcome.plan.entries:
         failed, skipped = Problems(), Problems()
-        ms: list[float] = []
+        ms: dict[int, list[float]] = {}
         memory: list[float] = []
         assumed = frames = 0
         for _, part in outcome.parts(entry.name):
-            ms += part.ms
+            ms.setdefault(part.workers, []).extend(part.ms)
             memory += [] if part.memory_mb is None else [part.memory_mb]
             assumed += part.intrinsics_assumed
             frames += part.frames - sum(count for _, count in part.failed)
@@ -108,9 +113,12 @@ def contestant_rows(outcome: Outcome) -> list[ContestantData]:
                 skipped.add(line, count)
         is_model = entry.kind in ("artefact", "checkpoint")
         latency = None
-        if ms:
-            low, high = np.percentile(ms, [50, 95])
-            latency = Latency(median=round(float(low), 3), p95=round(float(high), 3))
+        beside = min((workers for workers, times in ms.items() if times), default=0)
+        if beside:
+            low, high = np.percentile(ms[beside], [50, 95])
+            latency = Latency(
+                median=round(float(low), 3), p95=round(float(high), 3), workers=beside
+            )
         rows.append(
             ContestantData(
                 name=entry.name,

@@ -31,11 +31,16 @@ class RecordingData(TypedDict):
     skipped: list[Skipped]
 
 
-class Latency(TypedDict):
-    """Milliseconds a frame, reading and scoring left out."""
-
+class _Latency(TypedDict):
     median: float
     p95: float
+
+
+class Latency(_Latency, total=False):
+    """Milliseconds a frame, reading and scoring left out; ``workers`` shared the machine meanwhile,
+    one where it is not said."""
+
+    workers: int
 
 
 class ContestantData(TypedDict):

@@ -26,13 +26,17 @@ _END = '{"part":'
 
 @dataclass(frozen=True)
 class Job:
-    """A part of a source and who answers it; any process can do it."""
+    """A part of a source and who answers it; any process can do it.
+
+    ``workers``: how many do so at the same time, on this machine or a cluster.
+    """
 
     source: SourceName
     truth: TruthOptions
     part: Part
     entries: tuple[Entry, ...]
     protocol: Protocol
+    workers: int = 1
 
 
 class _Notes(TypedDict):
@@ -46,6 +50,7 @@ class _Notes(TypedDict):
     ms: list[float]
     memory_mb: float | None
     intrinsics_assumed: int
+    workers: int
 
 
 @dataclass
@@ -55,8 +60,8 @@ class PartScores:
     ``frames`` had truth, ``scored`` were compared; ``unmatched`` and ``empty`` had none, as
     :class:`~dense_perception.evaluation.truth.TruthSource` counts them. ``problems`` are of the
     data, ``failed`` of the contestant, ``skipped`` what of its answers could not be compared.
-    ``ms`` is its time a frame, ``memory_mb`` what it took when it was opened, None where it was
-    open already.
+    ``ms`` is its time a frame beside ``workers`` that shared the machine, ``memory_mb`` what it
+    took when it was opened, None where it was open already.
     """
 
     lines: list[str] = field(default_factory=list)
@@ -70,6 +75,7 @@ class PartScores:
     ms: list[float] = field(default_factory=list)
     memory_mb: float | None = None
     intrinsics_assumed: int = 0
+    workers: int = 1
 
     def text(self) -> str:
         """The scores, a line each, and the rest as the last line."""
@@ -84,6 +90,7 @@ class PartScores:
             ms=[round(ms, 3) for ms in self.ms if math.isfinite(ms)],
             memory_mb=self.memory_mb,
             intrinsics_assumed=self.intrinsics_assumed,
+            workers=self.workers,
         )
         return "".join(f"{line}\n" for line in [*self.lines, json_text({"part": notes})])
 
@@ -167,7 +174,7 @@ def answer_part(job: Job, opened: Opened) -> dict[str, str]:
     :raises DensePerceptionError: if the source or a contestant cannot be opened.
     """
     source = opened.open(job.source, job.truth)
-    found = {entry: PartScores() for entry in job.entries}
+    found = {entry: PartScores(workers=job.workers) for entry in job.entries}
     failed = {entry: Problems() for entry in job.entries}
     scorers = {entry: FrameScorer(entry) for entry in job.entries}
     frames = 0

@@ -111,6 +111,13 @@ def depth_table(summary: DepthSummary) -> str:
         lines.append(
             f"{summary['intrinsics_assumed']} frames had no calibration: metres are a guess"
         )
+    if "per_frame" in summary:
+        metric = any("abs_rel" in frame for frame in summary["per_frame"])
+        names = [name if metric else f"aligned_{name}" for name in _ROWS]
+        lines += ["", f"{'stamp [ns]':>20}" + "".join(f"{name:>17}" for name in names)]
+        for frame in summary["per_frame"]:
+            cells = "".join(f"{frame[name]:>17.3f}" for name in names)
+            lines.append(f"{int(frame['stamp_ns']):>20}{cells}")
     return "\n".join(lines)
 
 

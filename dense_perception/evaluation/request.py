@@ -105,7 +105,7 @@ def evaluate(request: Request, *, progress: bool = False) -> Done:
         except OSError as error:
             raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
         outcome = run(plan, folder, Workers(request.workers, request.ray), progress=progress)
-        notes = _recorded(request, plan, folder, progress)
+        notes = _recorded(request, outcome.plan, folder, progress)
         report = _report(request, outcome, folder, comparison)
         judged = {
             row["name"]: report["figures"][row["name"]]
@@ -113,7 +113,7 @@ def evaluate(request: Request, *, progress: bool = False) -> Done:
             if row["kind"] != "baseline"
         }
         if request.out is not None:
-            notes += _write(report, outcome, folder)
+            notes += [*_write(report, outcome, folder), *_foreign(outcome)]
         try:
             failed = failures(gates, judged)
         except InputError as error:  # what was scored for so long is still of use
@@ -129,6 +129,19 @@ def given_protocol(request: Request) -> GivenProtocol:
     if request.max_depth_m is not None:
         given["max_m"] = request.max_depth_m
     return given
+
+
+def _foreign(outcome: Outcome) -> list[str]:
+    """Scores of other settings, which nothing but the user can tell from those still wanted."""
+    if not outcome.foreign:
+        return []
+    files = [file for folder in outcome.foreign for file in folder.rglob("*") if file.is_file()]
+    size_mb = sum(file.stat().st_size for file in files) / 1e6
+    places = outcome.foreign[0].parent
+    return [
+        f"{places} holds {len(outcome.foreign)} folders ({size_mb:.1f} MB) of scores of other "
+        f"models, data or settings: delete {places} if you do not go back to them"
+    ]
 
 
 def _recorded(request: Request, plan: Plan, folder: Path, progress: bool) -> list[str]:

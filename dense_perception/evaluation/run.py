@@ -26,11 +26,13 @@ from dense_perception.evaluation.figures import FrameScore
 from dense_perception.evaluation.parts import Job, PartScores
 from dense_perception.evaluation.sources import SourceName, fingerprint, open_source
 from dense_perception.evaluation.truth import Part, TruthOptions
-from dense_perception.evaluation.workers import Workers, run_jobs
+from dense_perception.evaluation.workers import Lost, Workers, run_jobs
 from dense_perception.metrics.protocols import KITTI, NYU, Protocol
 
 PARTS = "parts"
 DEFAULT_MAX_M = 20.0
+# Goes up where the same frame gets other scores, or parts are cut otherwise, in the same version.
+_REVISION = 2
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,27 @@ class Plan:
     truth: TruthOptions
 
 
+@dataclass(frozen=True)
+class LostPart:
+    """A part that nobody could score, with the name of its source."""
+
+    source: str
+    part: Part
+    why: str
+
+
 @dataclass
 class Outcome:
-    """Where the scores are, and what came of each source and contestant."""
+    """Where the scores are, and what came of each source and contestant.
+
+    ``plan`` is what was done of what was planned; ``lost`` are the parts that were not, ``foreign``
+    the folders of scores beside these, of other settings.
+    """
 
     plan: Plan
     files: dict[str, list[Path]] = field(default_factory=dict)
+    lost: list[LostPart] = field(default_factory=list)
+    foreign: list[Path] = field(default_factory=list)
 
     def scores(self, name: str) -> Iterator[FrameScore]:
         """The scores of a contestant, in the order of the data; read from disk each time."""
@@ -175,19 +192,17 @@ def usual_protocol(text: str) -> Protocol:
 def run(plan: Plan, folder: Path, workers: Workers, *, progress: bool = False) -> Outcome:
     """Score every part that is not scored yet.
 
-    :raises DensePerceptionError: if a worker fails, or the disk does not take the scores.
+    Parts that end their workers are lost; the others are scored.
+
+    :raises DensePerceptionError: if a source or a contestant cannot be opened any more, or the
+        disk does not take the scores.
     """
-    outcome = Outcome(plan)
     jobs: list[tuple[Job, dict[str, Path]]] = []
     done = 0
     for source in plan.sources:
         for part in source.parts:
-            missing = {}
-            for entry in plan.entries:
-                path = _part_path(folder, plan, source, part, entry)
-                outcome.files.setdefault(entry.name, []).append(path)
-                if not path.exists():
-                    missing[entry.name] = path
+            paths = {e.name: _part_path(folder, plan, source, part, e) for e in plan.entries}
+            missing = {name: path for name, path in paths.items() if not path.exists()}
             done += 0 if missing else part.frames
             if missing:
                 entries = tuple(entry for entry in plan.entries if entry.name in missing)
@@ -195,20 +210,54 @@ def run(plan: Plan, folder: Path, workers: Workers, *, progress: bool = False) -
                 jobs.append((job, missing))
     total = sum(part.frames for source in plan.sources for part in source.parts)
     disable = None if progress else True
+    lost: list[LostPart] = []
     with tqdm(total=total, initial=done, unit="frame", disable=disable, file=sys.stderr) as bar:
-        for index, texts in run_jobs([job for job, _ in jobs], workers):
+        for index, came in run_jobs([job for job, _ in jobs], workers):
             job, paths = jobs[index]
-            for name, path in paths.items():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                atomic_write_text(path, texts[name])
+            if isinstance(came, Lost):
+                lost.append(LostPart(job.source.name, job.part, came.why))
+            else:
+                for name, path in paths.items():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    atomic_write_text(path, came[name])
             bar.update(job.part.frames)
-    return outcome
+    return _outcome(plan, folder, lost)
+
+
+def _outcome(plan: Plan, folder: Path, lost: list[LostPart]) -> Outcome:
+    """Where everything is, of the parts that are not lost."""
+    gone = {(each.source, each.part.number) for each in lost}
+    sources = tuple(
+        replace(
+            source,
+            parts=tuple(p for p in source.parts if (source.source.name, p.number) not in gone),
+        )
+        for source in plan.sources
+    )
+    plan = replace(plan, sources=sources)
+    files = {
+        entry.name: [
+            _part_path(folder, plan, source, part, entry)
+            for source in sources
+            for part in source.parts
+        ]
+        for entry in plan.entries
+    }
+    own = {path.parent for paths in files.values() for path in paths}
+    beside = folder / PARTS
+    foreign = [path for path in sorted(beside.iterdir()) if path not in own] if own else []
+    return Outcome(plan, files, sorted(lost, key=_place), foreign)
+
+
+def _place(lost: LostPart) -> tuple[str, int]:
+    return lost.source, lost.part.number
 
 
 def _part_path(folder: Path, plan: Plan, source: SourceData, part: Part, entry: Entry) -> Path:
     """Of what the scores depend on, so that other settings never take each other's."""
     depends = {
         "version": __version__,
+        "revision": _REVISION,
         "entry": entry.identity(),
         "truth": asdict(plan.truth),
         "protocol": asdict(source.protocol),

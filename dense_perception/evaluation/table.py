@@ -59,6 +59,11 @@ def report_table(report: Report) -> str:
     texts = ["-" if ms is None else f"{ms['median']:.1f}" for ms in costs]
     cells = [text.rjust(width) for text, width in zip(texts, widths, strict=True)]
     lines.append(f"{_TIME:{left}}" + "".join(cells))
+    shared = max((ms.get("workers", 1) for ms in costs if ms is not None), default=1)
+    if shared > 1:
+        lines.append(
+            f"own times are of {shared} workers that shared the cores: measure with --workers 1"
+        )
     lines += ["", report["method"]["speaks_for"]]
     return "\n".join(line.rstrip() for line in lines).strip("\n")
 

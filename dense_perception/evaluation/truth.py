@@ -62,6 +62,12 @@ class Part:
     start: int | None = None
     stop: int | None = None
 
+    @property
+    def text(self) -> str:
+        """Which one it is."""
+        ends = (f"from {self.start}" if self.start else "", f"to {self.stop}" if self.stop else "")
+        return " ".join(["part", str(self.number), *filter(None, ends)])
+
 
 @dataclass(frozen=True)
 class TruthOptions:

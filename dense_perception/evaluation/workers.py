@@ -5,12 +5,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import cv2
 
-from dense_perception.core.errors import DensePerceptionError, InputError
+from dense_perception.core.errors import BackendError, DensePerceptionError, InputError
 from dense_perception.core.machine import end_with_parent, keep_freed_memory, usable_cores
 from dense_perception.evaluation.parts import Job, Opened, answer_part
 
@@ -19,6 +26,10 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # OpenCV rounds otherwise where one thread's rows end: always one, so that all workers agree.
 _CV_THREADS = 1
 _AHEAD = 2
+_MOST_LOST = 8  # in a row: then it is no matter of the parts
+_ENDED = "its worker was ended by the system, as for want of memory"
+_NO_MEMORY = "its worker ran out of memory"
+_CURE = "give fewer --workers, smaller images (--max-pixels) or a smaller model, and run again"
 _opened = Opened()
 
 
@@ -33,11 +44,18 @@ class Workers:
     ray: str | None = None
 
 
-def run_jobs(jobs: Sequence[Job], workers: Workers) -> Iterator[tuple[int, Texts]]:
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A job that ended its worker, and how; the others are not concerned."""
+
+    why: str
+
+
+def run_jobs(jobs: Sequence[Job], workers: Workers) -> Iterator[tuple[int, Texts | Lost]]:
     """What came of each job, with its number, in any order.
 
-    :raises DensePerceptionError: if a source or a contestant cannot be opened (any more), or the
-        cluster cannot be reached.
+    :raises DensePerceptionError: if a source or a contestant cannot be opened (any more), no
+        worker lives, or the cluster cannot be reached.
     """
     if not jobs:
         return
@@ -45,53 +63,99 @@ def run_jobs(jobs: Sequence[Job], workers: Workers) -> Iterator[tuple[int, Texts
         yield from _on_cluster(jobs, workers)
         return
     count = min(workers.count, len(jobs))
-    jobs = [_with_threads(job, max(1, usable_cores() // count)) for job in jobs]
-    if count == 1:
+    jobs = [_sharing(job, max(1, usable_cores() // count), count) for job in jobs]
+    if workers.count == 1:
         yield from _here(jobs)
     else:
         yield from _in_processes(jobs, count)
 
 
-def _here(jobs: Sequence[Job]) -> Iterator[tuple[int, Texts]]:
+def _here(jobs: Sequence[Job]) -> Iterator[tuple[int, Texts | Lost]]:
     opened = Opened()
     keep_freed_memory()
     threads = cv2.getNumThreads()
     try:
         for index, job in enumerate(jobs):
             cv2.setNumThreads(_CV_THREADS)
-            yield index, answer_part(job, opened)
+            yield index, _answered(job, opened)
     finally:
         opened.close()
         cv2.setNumThreads(threads)
 
 
-def _in_processes(jobs: Sequence[Job], count: int) -> Iterator[tuple[int, Texts]]:
+def _in_processes(jobs: Sequence[Job], count: int) -> Iterator[tuple[int, Texts | Lost]]:
+    left, lost = dict.fromkeys(range(len(jobs))), 0
+    with _shared_cores(count):
+        while left:
+            begun: set[int] = set()
+            try:
+                for index, came in _in_pool(jobs, list(left), count, begun):
+                    del left[index]
+                    lost = 0
+                    yield index, came
+            except BrokenExecutor:
+                # It does not say whose worker ended: those that had begun are tried one by one.
+                for index in sorted(begun):
+                    del left[index]
+                    alone = _alone(jobs, index)
+                    lost = lost + 1 if isinstance(alone, Lost) else 0
+                    yield index, alone
+                    if isinstance(alone, Lost) and lost == _MOST_LOST:
+                        raise BackendError(
+                            f"{lost} parts one after the other: {alone.why}"
+                        ) from None
+
+
+def _alone(jobs: Sequence[Job], index: int) -> Texts | Lost:
+    try:
+        ((_, came),) = _in_pool(jobs, [index], 1, set())
+    except BrokenExecutor:
+        return Lost(f"{_ENDED}: {_CURE}")
+    return came
+
+
+def _in_pool(
+    jobs: Sequence[Job], indices: list[int], count: int, begun: set[int]
+) -> Iterator[tuple[int, Texts | Lost]]:
+    """Those of ``indices``; ``begun`` has the ones that were handed out and did not come yet.
+
+    :raises BrokenExecutor: if a worker ends.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, context, _begin) as pool:
+        ahead = iter(indices)
+        running: dict[Future[Texts | Lost], int] = {}
+
+        def submit() -> None:
+            for index in ahead:
+                begun.add(index)
+                running[pool.submit(_job, jobs[index])] = index
+                return
+
+        try:
+            for _ in range(count * _AHEAD):
+                submit()
+            while running:
+                for ended in wait(running, return_when=FIRST_COMPLETED).done:
+                    came = ended.result()
+                    index = running.pop(ended)
+                    begun.remove(index)
+                    yield index, came
+                    submit()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+@contextmanager
+def _shared_cores(count: int) -> Iterator[None]:
+    """Processes that begin meanwhile get a share of the cores."""
     before = {name: os.environ.get(name) for name in _THREADS}
     share = str(max(1, usable_cores() // count))
     # Read by the numeric libraries when they are loaded, so before the workers begin.
     os.environ.update(dict.fromkeys(_THREADS, share))
-    context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(count, context, _begin) as pool:
-            ahead = iter(enumerate(jobs))
-            running: dict[Future[Texts], int] = {}
-
-            def submit() -> None:
-                for index, job in ahead:
-                    running[pool.submit(_job, job)] = index
-                    return
-
-            for _ in range(count * _AHEAD):
-                submit()
-            try:
-                while running:
-                    for ended in wait(running, return_when=FIRST_COMPLETED).done:
-                        index = running.pop(ended)
-                        yield index, ended.result()
-                        submit()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        yield
     finally:
         for name, value in before.items():
             if value is None:
@@ -105,12 +169,19 @@ def _begin() -> None:
     end_with_parent()
 
 
-def _job(job: Job) -> Texts:
+def _job(job: Job) -> Texts | Lost:
     cv2.setNumThreads(_CV_THREADS)
-    return answer_part(job, _opened)
+    return _answered(job, _opened)
 
 
-def _on_cluster(jobs: Sequence[Job], workers: Workers) -> Iterator[tuple[int, Texts]]:
+def _answered(job: Job, opened: Opened) -> Texts | Lost:
+    try:
+        return answer_part(job, opened)
+    except MemoryError:
+        return Lost(f"{_NO_MEMORY}: {_CURE}")
+
+
+def _on_cluster(jobs: Sequence[Job], workers: Workers) -> Iterator[tuple[int, Texts | Lost]]:
     """Ray's workers are processes that live on, so a model is loaded once in each; data has to lie
     under the same path on every machine, and scores come back to this one."""
     try:
@@ -136,35 +207,39 @@ def _on_cluster(jobs: Sequence[Job], workers: Workers) -> Iterator[tuple[int, Te
         share = max(1, usable_cores() // workers.count) if address is None else 1
         environment = {"env_vars": dict.fromkeys(_THREADS, str(share))}
         remote = ray.remote(num_cpus=1, runtime_env=environment)(_job)
-        ahead = iter(enumerate(jobs))
+        count = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        ahead = iter(enumerate(_sharing(job, share, count) for job in jobs))
         running: dict[object, int] = {}
-        slots = _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
         for index, job in ahead:
-            running[remote.remote(_with_threads(job, share))] = index
-            if len(running) >= slots:
+            running[remote.remote(job)] = index
+            if len(running) >= _AHEAD * count:
                 break
         while running:
             (ended,), _ = ray.wait(list(running), num_returns=1)
             index = running.pop(ended)
+            came: Texts | Lost
             try:
-                texts = ray.get(ended)
+                came = ray.get(ended)
             except ray.exceptions.RayTaskError as error:
                 cause = error.cause
                 raise cause if isinstance(cause, DensePerceptionError) else error from None
-            yield index, texts
+            except ray.exceptions.RayError:  # Ray has tried it several times
+                came = Lost(f"{_ENDED}: {_CURE}")
+            yield index, came
             for index, job in ahead:
-                running[remote.remote(_with_threads(job, share))] = index
+                running[remote.remote(job)] = index
                 break
     finally:
         ray.shutdown()
 
 
-def _with_threads(job: Job, threads: int) -> Job:
-    """The same job, its models on so many threads unless the user named a number."""
+def _sharing(job: Job, threads: int, workers: int) -> Job:
+    """The same job beside so many ``workers``, its models on so many threads unless the user named
+    a number."""
     entries = tuple(
         entry
         if entry.options.threads
         else replace(entry, options=replace(entry.options, threads=threads))
         for entry in job.entries
     )
-    return replace(job, entries=entries)
+    return replace(job, entries=entries, workers=workers)

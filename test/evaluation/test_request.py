@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ import pytest
 
 from dense_perception import cli
 from dense_perception.core.errors import InputError
-from dense_perception.evaluation import bag_truth, run
+from dense_perception.core.prediction import DepthMap
+from dense_perception.evaluation import bag_truth, contestants, run, workers
 from dense_perception.evaluation.contestants import RunOptions
 from dense_perception.evaluation.request import Request, evaluate, given_protocol
 from dense_perception.evaluation.run import usual_protocol
@@ -310,3 +313,46 @@ def test_what_is_not_said_of_the_truth_stays_the_data_set_s() -> None:
 def test_a_record_without_a_folder_is_refused_before_anything_is_scored() -> None:
     with pytest.raises(InputError, match="--out"):
         evaluate(Request(models=("no_such_model",), data=("/nowhere",), record=True))
+
+
+class _Deadly:
+    """Ends the process that is given one of the ``deadly`` keys."""
+
+    def __init__(self, deadly: set[str]) -> None:
+        self._deadly = deadly
+
+    def answer(self, truth: Any) -> Any:
+        if truth.key in self._deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return contestants.Answer(DepthMap(np.ones((48, 64), np.float32)))
+
+    def close(self) -> None:
+        return
+
+
+def _deadly_job(job: Any) -> Any:
+    opened = workers.Opened()
+    opened.contestant = lambda entry: _Deadly({str(9 * STEP_NS)})  # type: ignore[method-assign]
+    return workers._answered(job, opened)
+
+
+def test_a_part_that_ends_its_worker_is_named_and_the_others_are_scored(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bag, out = walk(tmp_path / "bag"), tmp_path / "out"
+    request = Request((model,), (str(bag),), RUN, out=out, workers=2)
+    with monkeypatch.context() as patched:
+        patched.setattr(workers, "_job", _deadly_job)
+        report = evaluate(request).report
+    assert report["data"][0]["scored"] == COUNT - 6
+    (problem,) = report["problems"]
+    assert "bag: part 1 from" in problem
+    assert "is not scored: its worker was ended by the system" in problem
+    assert problem.endswith(" frames)")
+    # The next run does what is missing, and nothing else is beside it.
+    done = evaluate(request)
+    assert done.report["data"][0]["scored"] == COUNT
+    assert (done.report["problems"], done.notes) == ([], ())
+    latency = done.report["contestants"][0]["latency_ms"]
+    assert latency is not None
+    assert latency["workers"] == 1  # but one part was missing
