@@ -7,9 +7,10 @@ millimetres, the colour camera has a tint, grain and JPEG.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -169,17 +170,17 @@ def _rooms(
     counts = shard_sizes(frames, FRAMES_PER_ROOM)
     todo = [room for room, count in enumerate(counts) if not kept.has(room, count)]
 
-    def job(room: int) -> tuple[object, ...]:
-        return kept, generator, robot, counts[room], (seed, room), kinds
+    def job(room: int) -> Callable[[], None]:
+        return partial(_keep_room, kept, generator, robot, counts[room], (seed, room), kinds)
 
     if workers == 1 or len(todo) <= 1:
         for room, count in enumerate(counts):
             if room in todo:
-                _keep_room(*job(room))
+                job(room)()
             yield kept.read(room, count)
         return
     with worker_pool(min(workers, len(todo)), "finished rooms") as pool:
-        jobs = {room: pool.submit(_keep_room, *job(room)) for room in todo}
+        jobs = {room: pool.submit(job(room)) for room in todo}
         for room, count in enumerate(counts):
             if room in jobs:
                 jobs[room].result()
