@@ -14,6 +14,7 @@ are taken. The exit code is 1 if anything fails.
 """
 
 import sys
+from itertools import islice
 from pathlib import Path
 
 from launch.actions import (
@@ -33,6 +34,7 @@ import dense_perception
 from dense_perception.core.errors import DensePerceptionError
 from dense_perception.core.registry import find_model
 from dense_perception.evaluation.bags import PairSource
+from dense_perception.imaging.messages import stamp_ns
 from dense_perception.ros.transport import transport_environment
 from launch import LaunchDescription
 
@@ -165,7 +167,8 @@ def _live_processes(given):
     """Replay and recorder at the same time, then the report on what was recorded.
 
     The recorder takes the images, the truth and the answers into one bag, with the images' stamps
-    in the answers' headers. It ends by itself when the replay is over.
+    in the answers' headers. It subscribes after the node, so that the replay, which waits for
+    subscribers, cannot take it for the node; and it ends by itself when the replay is over.
     """
     verb = [sys.executable, "-m", "dense_perception.cli"]
     common = {"output": "screen", "additional_env": transport_environment()}
@@ -186,7 +189,7 @@ def _live_processes(given):
     recorder = ExecuteProcess(
         name="record",
         cmd=[
-            *(sys.executable, "-m", "dense_perception.ros.record", "--until-clock-ends"),
+            *(sys.executable, "-m", "dense_perception.ros.record", "--answers-of", _node(given)),
             *(bag, *played, *answers),
         ],
         on_exit=[evaluation],
@@ -204,10 +207,13 @@ def _live_processes(given):
     return [recorder, replay]
 
 
-def _answer_topics(given):
+def _node(given):
     name = given["node_name"] or f"{given['task']}_node"
-    node = f"{given['namespace'].strip('/')}/{name}".lstrip("/")
-    return [f"/{node}/{topic}" for topic in TASKS[given["task"]][1]]
+    return "/" + f"{given['namespace'].strip('/')}/{name}".lstrip("/")
+
+
+def _answer_topics(given):
+    return [f"{_node(given)}/{topic}" for topic in TASKS[given["task"]][1]]
 
 
 def _truth_topics(given):
@@ -241,9 +247,26 @@ def _check(given, model):
     try:
         if find_model(model).card.depth is None:
             raise ValueError(f"model {model} gives no depth, expected one that does")
-        PairSource(Path(given["bag"]), topic=_image(given)).close()
+        source = PairSource(Path(given["bag"]), topic=_image(given))
+        try:
+            if given["report"]:
+                _check_stamps(source)
+        finally:
+            source.close()
     except DensePerceptionError as error:
         raise ValueError(str(error)) from None
+
+
+def _check_stamps(source):
+    """A live answer is known to be that of an image by its stamp alone."""
+    images = islice(source.bag.messages([source.topic]), 2)
+    stamps = [stamp_ns(source.bag.deserialize(image).header) for image in images]
+    if 0 in stamps or len(set(stamps)) < len(stamps):
+        raise ValueError(
+            f"stamps of {source.topic} are {' and '.join(map(str, stamps))} ns, expected times "
+            "that grow: live answers are matched with images by stamp, so report cannot judge "
+            "them; have the driver stamp each image, or leave report out"
+        )
 
 
 def _end_if_failed(event, context):

@@ -6,6 +6,7 @@ Messages are recognised by their fields, so this module needs neither ROS nor ro
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -240,6 +241,7 @@ def takes_projection(matrix: str, topic: str) -> bool:
     return matrix == "P" or (matrix == "auto" and is_rectified(topic))
 
 
+@lru_cache(maxsize=64)  # asked for each frame of a topic
 def is_rectified(name: str) -> bool:
     """Whether an image topic's name says that it is rectified, as ``image_rect`` does.
 

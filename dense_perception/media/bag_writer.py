@@ -1,35 +1,49 @@
-"""Writes a rosbag2 recording (MCAP) without ROS: images, calibrations and clouds."""
+"""Writes a rosbag2 recording (MCAP) without ROS: images, calibrations, clouds and transforms."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from dense_perception.core.camera import CalibrationFields
+from dense_perception.core.errors import InputError
 from dense_perception.core.storage import scratch_folder
 from dense_perception.imaging.messages import stamp_fields
+from dense_perception.imaging.transforms import Transform
 
 Stamp = tuple[int, str]
 """Nanoseconds, and the name of the frame: what a header says."""
+EPOCH_NS = 1_700_000_000_000_000_000
+"""When recordings of what never was begin: a plausible time of day for tools that print it."""
 _FLOAT32 = 7
 
 
 class BagWriter:
-    """Writes the recording ``path``, a folder.
+    """Writes the recording ``path``, a folder; close it, or use it as a context manager.
 
-    It has another name until it is closed, and an earlier one of its name stays until then.
-    Messages are made by the methods of their kind and written by :meth:`send`.
+    It has another name until it is closed, and an earlier one of its name stays until then. A
+    block that ends in an error leaves no recording. Messages are made by the methods of their kind
+    and written by :meth:`send`.
+
+    :param replace: whether there may be an earlier one.
+    :param compress: with Zstandard.
+    :raises InputError: if ``path`` is there and may not be replaced.
     """
 
-    def __init__(self, path: Path) -> None:
-        from rosbags.rosbag2 import StoragePlugin, Writer
+    def __init__(self, path: Path, *, replace: bool = True, compress: bool = False) -> None:
+        from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
         from rosbags.typesys import Stores, get_typestore
 
+        if path.exists() and not replace:
+            raise InputError(f"{path} exists: move it away or choose another folder")
         self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._typestore: Any = get_typestore(Stores.ROS2_HUMBLE)
         self._stack = ExitStack()
         # The writer names the file after its folder, and the final name is for whole bags.
@@ -37,8 +51,27 @@ class BagWriter:
         self._writer: Any = Writer(
             self._scratch / path.name, version=8, storage_plugin=StoragePlugin.MCAP
         )
+        if compress:
+            self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
         self._writer.open()
         self._connections: dict[str, Any] = {}
+
+    def __enter__(self) -> BagWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+            return
+        with self._stack:
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                writer.close()
 
     def send(self, topic: str, time_ns: int, message: Any) -> None:
         """Append a message as recorded at ``time_ns``.
@@ -71,14 +104,20 @@ class BagWriter:
         """A ``32FC1`` image of (H, W) metres."""
         return self._image(stamp, "32FC1", depth_m.astype("<f4", copy=False))
 
+    def depth_mm(self, stamp: Stamp, depth_mm: np.ndarray) -> Any:
+        """A ``16UC1`` image of (H, W) ``uint16`` millimetres, 0 for none."""
+        return self._image(stamp, "16UC1", depth_mm.astype("<u2", copy=False))
+
     def picture(self, stamp: Stamp, rgb_hwc: np.ndarray) -> Any:
         """An ``rgb8`` image of HxWx3 ``uint8``."""
         return self._image(stamp, "rgb8", rgb_hwc)
 
     def jpeg(self, stamp: Stamp, data: bytes) -> Any:
-        """A ``CompressedImage`` of a JPEG file."""
+        """A ``CompressedImage`` of a JPEG file in colour, as ``image_transport`` names it."""
         return self._type("sensor_msgs/msg/CompressedImage")(
-            header=self._header(stamp), format="jpeg", data=np.frombuffer(data, np.uint8)
+            header=self._header(stamp),
+            format="rgb8; jpeg compressed bgr8",
+            data=np.frombuffer(data, np.uint8),
         )
 
     def info(self, stamp: Stamp, fields: CalibrationFields) -> Any:
@@ -118,6 +157,26 @@ class BagWriter:
             row_step=16 * width,
             data=cloud.view(np.uint8).reshape(-1),
             is_dense=False,
+        )
+
+    def transforms(self, time_ns: int, parent: str, children: Mapping[str, Transform]) -> Any:
+        """A ``TFMessage``: where frames are in ``parent``."""
+        vector = self._type("geometry_msgs/msg/Vector3")
+        quaternion = self._type("geometry_msgs/msg/Quaternion")
+        transform = self._type("geometry_msgs/msg/Transform")
+        stamped = self._type("geometry_msgs/msg/TransformStamped")
+        return self._type("tf2_msgs/msg/TFMessage")(
+            transforms=[
+                stamped(
+                    header=self._header((time_ns, parent)),
+                    child_frame_id=child,
+                    transform=transform(
+                        translation=vector(*map(float, motion.translation)),
+                        rotation=quaternion(*map(float, motion.quaternion())),
+                    ),
+                )
+                for child, motion in children.items()
+            ]
         )
 
     def _type(self, name: str) -> Any:

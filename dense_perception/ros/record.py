@@ -10,11 +10,11 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dense_perception.core.errors import InputError
+from dense_perception.core.errors import DensePerceptionError, InputError
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -22,25 +22,35 @@ if TYPE_CHECKING:
     from rclpy.topic_endpoint_info import TopicEndpointInfo
     from rosbags.interfaces import Connection
 
-# How long images wait for their answers, by stamps, before they are written.
+# How long images wait for their answers, by stamps and by arrival, before they are written.
 _HELD_NS = 5_000_000_000
+
+
+class Arrived(NamedTuple):
+    """A serialised message, and when it came."""
+
+    connection: Connection
+    received_ns: int
+    data: bytes
 
 
 class Recorder:
     """Writes every message of the given topics, as received, with its time of arrival.
 
     The bag grows in a hidden folder beside ``output`` and moves there when it is closed. Topics
-    are subscribed as soon as somebody publishes them.
+    are subscribed as soon as somebody publishes them. ``problem`` says why nothing is written any
+    more, as on a full disk; empty is nothing.
 
-    ``together`` is for a replay and what answers it: topics, all with headers, are subscribed when
-    all are published, so that the replay does not start before the node. Messages lie in the bag
-    by the stamps of their headers, an answer beside its image however long it took.
+    ``answers_of`` is the full name of a node that answers a replay. Topics, all with headers, are
+    then subscribed when all are published and the node subscribes to the first: a replay that
+    waits for subscribers starts with the node, or not at all. Messages lie in the bag by the
+    stamps of their headers, an answer beside its image however long it took.
 
     :raises InputError: if ``output`` exists.
     """
 
     def __init__(
-        self, node: Node, output: Path, topics: Sequence[str], *, together: bool = False
+        self, node: Node, output: Path, topics: Sequence[str], *, answers_of: str = ""
     ) -> None:
         from rosbags.rosbag2 import StoragePlugin, Writer
         from rosbags.typesys import Stores, get_typestore
@@ -58,12 +68,15 @@ class Recorder:
         self._writer.open()
         self._typestore = get_typestore(Stores.LATEST)
         self._node = node
+        self._first = topics[0]
         self._missing = set(topics)
-        self._together = together
+        self._published: set[str] = set()  # at any time
+        self._answers_of = answers_of
+        self.problem = ""
         self.counts = dict.fromkeys(topics, 0)
         self._subscriptions: list[Subscription[Any]] = []
         # The executor must come back at once, or the middleware's queues overflow meanwhile.
-        self._pending: queue.SimpleQueue[tuple[Connection, int, bytes] | None] = queue.SimpleQueue()
+        self._pending: queue.SimpleQueue[Arrived | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="recorder", daemon=True)
         self._thread.start()
         self._timer = node.create_timer(0.05, self.subscribe_to_published)
@@ -74,12 +87,23 @@ class Recorder:
         """Is every topic subscribed?"""
         return not self._missing
 
+    @property
+    def waits_for(self) -> str:
+        """What never came that it needs to subscribe, in words; empty where nothing is missing."""
+        silent = sorted(self._missing - self._published)
+        if silent:
+            return f"nobody publishes {', '.join(silent)}"
+        if self._missing:
+            return f"{self._answers_of} does not subscribe to {self._first}"
+        return ""
+
     def subscribe_to_published(self) -> None:
         """Subscribe to those wanted topics that have a publisher by now."""
         found = {
             topic: self._node.get_publishers_info_by_topic(topic) for topic in sorted(self._missing)
         }
-        if self._together and not all(found.values()):
+        self._published.update(topic for topic, publishers in found.items() if publishers)
+        if self._answers_of and not (all(found.values()) and self._is_answered()):
             return
         for topic, publishers in found.items():
             if publishers:
@@ -87,34 +111,46 @@ class Recorder:
                 self._missing.discard(topic)
 
     def close(self) -> None:
-        """Finish the bag; after this it can be read under its name."""
+        """Finish the bag; after this it can be read under its name.
+
+        :raises DensePerceptionError: if the disk did not take it; no bag is left then.
+        """
         self._node.destroy_timer(self._timer)
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._pending.put(None)
         self._thread.join()
-        self._writer.close()
-        os.replace(self._work / self.output.name, self.output)
-        self._work.rmdir()
+        try:
+            self._writer.close()
+            if not self.problem:
+                os.replace(self._work / self.output.name, self.output)
+        except OSError as error:
+            self.problem = self.problem or _refused(self.output, error)
+        shutil.rmtree(self._work, ignore_errors=True)
+        if self.problem:
+            raise DensePerceptionError(self.problem)
+
+    def _is_answered(self) -> bool:
+        """Whether the node that answers subscribes to the first topic; we and others do not count.
+
+        A node has its publishers before it subscribes, and it may be told to wait in between.
+        """
+        return any(
+            f"{info.node_namespace.rstrip('/')}/{info.node_name}" == self._answers_of
+            for info in self._node.get_subscriptions_info_by_topic(self._first)
+        )
 
     def _write(self) -> None:
-        waiting: list[tuple[int, int, Connection, bytes]] = []
-        newest_ns = 0
-        for number, (connection, received_ns, data) in enumerate(iter(self._pending.get, None)):
-            if not self._together:
-                self._writer.write(connection, received_ns, data)
-                continue
-            stamp_ns = header_stamp_ns(data)
-            newest_ns = max(newest_ns, stamp_ns)
-            heapq.heappush(waiting, (stamp_ns, number, connection, data))
-            while waiting[0][0] < newest_ns - _HELD_NS:
-                self._put_first(waiting)
-        while waiting:
-            self._put_first(waiting)
-
-    def _put_first(self, waiting: list[tuple[int, int, Connection, bytes]]) -> None:
-        stamp_ns, _, connection, data = heapq.heappop(waiting)
-        self._writer.write(connection, stamp_ns, data)
+        try:
+            arrived = iter(self._pending.get, None)
+            if self._answers_of:
+                for time_ns, message in by_stamp(arrived):
+                    self._writer.write(message.connection, time_ns, message.data)
+            else:
+                for message in arrived:
+                    self._writer.write(*message)
+        except OSError as error:  # what comes now is dropped
+            self.problem = _refused(self.output, error)
 
     def _subscribe(self, topic: str, publishers: Sequence[TopicEndpointInfo]) -> None:
         from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -135,7 +171,9 @@ class Recorder:
         durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
 
         def take(data: bytes, received_ns: int) -> None:
-            self._pending.put((connection, received_ns, data))
+            if self.problem:
+                return
+            self._pending.put(Arrived(connection, received_ns, data))
             self.counts[topic] += 1
 
         def with_info(data: bytes, info: MessageInfo) -> None:
@@ -155,10 +193,58 @@ class Recorder:
         )
 
 
+def by_stamp(arrived: Iterator[Arrived]) -> Iterator[tuple[int, Arrived]]:
+    """Messages with headers in the order of their stamps, with the time to record them at.
+
+    Each is held until 5 s of stamps or of arrivals have passed, and no longer. Messages whose stamp
+    is no time, or repeats that of their topic's last one, come at once with their time of arrival;
+    their topic is named on stderr.
+    """
+    waiting: list[tuple[int, int, Arrived]] = []
+    newest_ns = 0
+    last_ns: dict[str, int] = {}
+    said: set[str] = set()
+    for number, message in enumerate(arrived):
+        stamp_ns, topic = header_stamp_ns(message.data), message.connection.topic
+        if stamp_ns > 0 and stamp_ns != last_ns.get(topic):
+            newest_ns = max(newest_ns, stamp_ns)
+            heapq.heappush(waiting, (stamp_ns, number, message))
+        else:
+            if topic not in said:
+                print(
+                    f"stamps of {topic} are 0 or repeat ({stamp_ns} ns): its messages lie in the "
+                    "bag by their time of arrival, where no answer can be told to be that of an "
+                    "image",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            said.add(topic)
+            yield message.received_ns, message
+        last_ns[topic] = stamp_ns
+        while waiting and (
+            waiting[0][0] < newest_ns - _HELD_NS
+            or waiting[0][2].received_ns < message.received_ns - _HELD_NS
+        ):
+            stamp_ns, _, first = heapq.heappop(waiting)
+            yield stamp_ns, first
+    while waiting:
+        stamp_ns, _, first = heapq.heappop(waiting)
+        yield stamp_ns, first
+
+
 def header_stamp_ns(cdr: bytes) -> int:
-    """The stamp of a serialised message whose first field is a ``std_msgs/Header``, in ns."""
+    """The stamp of a serialised message whose first field is a ``std_msgs/Header``, in ns.
+
+    0 where the message is too short to have one.
+    """
+    if len(cdr) < 12:
+        return 0
     seconds, nanoseconds = struct.unpack_from("<iI" if cdr[1] & 1 else ">iI", cdr, 4)
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+
+def _refused(output: Path, error: OSError) -> str:
+    return f"cannot write {output}: {error.strerror or error}"
 
 
 class ReplayWatch:
@@ -185,16 +271,18 @@ class ReplayWatch:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """``python -m dense_perception.ros.record [--until-clock-ends] FOLDER TOPIC ...``; returns 0.
+    """``python -m dense_perception.ros.record [--answers-of NODE] FOLDER TOPIC ...``.
 
-    Records until interrupted, or with ``--until-clock-ends`` until the replay that publishes
-    ``/clock`` is over; then nothing is subscribed before everything is published.
+    Records until interrupted. With ``--answers-of`` until the replay that publishes ``/clock`` is
+    over; then nothing is subscribed before all topics are published and NODE, named in full,
+    subscribes to the first one. Returns 0, or 1 if the bag lacks something.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    ends_itself = words[:1] == ["--until-clock-ends"]
-    words = words[ends_itself:]
+    answers_of = ""
+    if words[:1] == ["--answers-of"] and len(words) > 1:
+        answers_of, words = words[1], words[2:]
     if len(words) < 2 or words[0].startswith("-"):
-        usage = "python -m dense_perception.ros.record [--until-clock-ends] FOLDER TOPIC ..."
+        usage = "python -m dense_perception.ros.record [--answers-of NODE] FOLDER TOPIC ..."
         print(f"usage: {usage}", file=sys.stderr)
         return 2
     output, wanted = Path(words[0]), words[1:]
@@ -210,27 +298,36 @@ def main(arguments: list[str] | None = None) -> int:
     interrupt_on_signals()
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("recorder", start_parameter_services=False)
-    recorder = Recorder(node, output, wanted, together=ends_itself)
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    announced = False
-    watch = ReplayWatch(node)
+    problem = ""
     try:
-        while not (ends_itself and watch.is_over()):
-            executor.spin_once(timeout_sec=0.1)
-            if recorder.is_complete and not announced:
-                print(f"recording {len(wanted)} topics", flush=True)
-                announced = True
-    except KeyboardInterrupt:
-        pass
+        recorder = Recorder(node, output, wanted, answers_of=answers_of)
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        announced = False
+        watch = ReplayWatch(node)
+        try:
+            while not recorder.problem and not (answers_of and watch.is_over()):
+                executor.spin_once(timeout_sec=0.1)
+                if recorder.is_complete and not announced:
+                    print(f"recording {len(wanted)} topics", flush=True)
+                    announced = True
+        except KeyboardInterrupt:
+            pass
+        finally:
+            if answers_of and recorder.waits_for:
+                problem = f"nothing was recorded: {recorder.waits_for}"
+            executor.shutdown()
+            recorder.close()
+        for topic, count in recorder.counts.items():
+            print(f"{topic}: {count} messages")
+    except (DensePerceptionError, OSError) as error:
+        problem = str(error)
     finally:
-        executor.shutdown()
-        recorder.close()
         node.destroy_node()
         rclpy.try_shutdown()
-    for topic, count in recorder.counts.items():
-        print(f"{topic}: {count} messages")
-    return 0
+    if problem:
+        print(problem, file=sys.stderr)
+    return int(bool(problem))
 
 
 if __name__ == "__main__":

@@ -17,10 +17,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from dense_perception.core.camera import Intrinsics
+from dense_perception.core.camera import Intrinsics, calibration_for_output
 from dense_perception.core.errors import InputError
+from dense_perception.imaging.encode import encode_jpeg
 from dense_perception.imaging.transforms import Transform
-from dense_perception.media.camera_bag import EPOCH_NS, CameraBag, jpeg_of
+from dense_perception.media.bag_writer import EPOCH_NS, BagWriter
 from dense_perception.synthetic import surfaces
 from dense_perception.synthetic.furnish import draw_room
 from dense_perception.synthetic.generate import shard_sizes, worker_pool
@@ -128,29 +129,38 @@ def record_drive(
     :raises TrainingError: when a worker process dies.
     """
     settings = {**asdict(robot), "seed": seed, "kinds": list(kinds), **generator.settings()}
-    info, depth_info = robot.colour_camera(), robot.depth_camera()
+    info, depth_info = (
+        calibration_for_output(None, camera)
+        for camera in (robot.colour_camera(), robot.depth_camera())
+    )
     depth_topic = ALIGNED_DEPTH if robot.depth == "aligned" else DEPTH
     depth_frame = COLOUR_FRAME if robot.depth == "aligned" else DEPTH_FRAME
     mounted = {COLOUR_FRAME: robot.colour_at(), DEPTH_FRAME: robot.depth_at()}
     time_ns = EPOCH_NS
     with ExitStack() as stack:
-        bag = stack.enter_context(CameraBag(out))
+        bag = stack.enter_context(BagWriter(out, replace=False, compress=True))
         bar = stack.enter_context(tqdm(total=frames, unit="frame"))
         kept = KeptRooms(out, settings)
         # Closed here: an error that is being handled would keep its worker processes.
         rooms = _rooms(generator, robot, frames, seed, kinds, workers, kept)
         stack.enter_context(closing(rooms))
-        bag.transforms(time_ns, "base_link", mounted, static=True)
+        bag.send("/tf_static", time_ns, bag.transforms(time_ns, "base_link", mounted))
         for room, moments in enumerate(rooms):
             # Rooms stand in a row, and nothing was recorded on the way from one to the next.
             there = Transform(np.eye(3), np.array([room * _ROOM_APART_M, 0.0, 0.0]))
             for moment in moments:
-                bag.transforms(time_ns, "map", {"base_link": there.after(moment.base)})
-                bag.calibration(f"{COLOUR}/camera_info", time_ns, COLOUR_FRAME, info)
-                bag.picture(f"{COLOUR}/image_raw/compressed", time_ns, COLOUR_FRAME, moment.jpeg)
+                base, eye = {"base_link": there.after(moment.base)}, (time_ns, COLOUR_FRAME)
+                messages = {
+                    "/tf": bag.transforms(time_ns, "map", base),
+                    f"{COLOUR}/camera_info": bag.info(eye, info),
+                    f"{COLOUR}/image_raw/compressed": bag.jpeg(eye, moment.jpeg),
+                }
                 if moment.depth_mm is not None:
-                    bag.calibration(f"{depth_topic}/camera_info", time_ns, depth_frame, depth_info)
-                    bag.depth(f"{depth_topic}/image_raw", time_ns, depth_frame, moment.depth_mm)
+                    sensor = (time_ns, depth_frame)
+                    messages[f"{depth_topic}/camera_info"] = bag.info(sensor, depth_info)
+                    messages[f"{depth_topic}/image_raw"] = bag.depth_mm(sensor, moment.depth_mm)
+                for topic, message in messages.items():
+                    bag.send(topic, time_ns, message)
                 time_ns += 1_000_000_000 // RATE_HZ
                 bar.update()
             time_ns += _ROOM_GAP_NS
@@ -242,7 +252,7 @@ def drive_room(
                 depth_m = renderer.depth()
             if robot.depth != "none":
                 measured = measured_mm(depth_m, rng)
-            moments.append(Moment(base, jpeg_of(picture, quality), measured))
+            moments.append(Moment(base, encode_jpeg(picture, quality), measured))
     return moments
 
 

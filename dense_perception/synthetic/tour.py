@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from dense_perception.core.camera import Intrinsics
+from dense_perception.core.camera import Intrinsics, calibration_for_output
 from dense_perception.core.errors import InputError
 from dense_perception.core.storage import cache_dir
-from dense_perception.media.camera_bag import EPOCH_NS, CameraBag, jpeg_of
+from dense_perception.imaging.encode import encode_jpeg
+from dense_perception.media.bag_writer import EPOCH_NS, BagWriter
 from dense_perception.synthetic import furniture, rooms, surfaces
 from dense_perception.synthetic.furnish import draw_room
 from dense_perception.synthetic.renderer import Pose, RoomRenderer, finish_picture
@@ -105,13 +106,14 @@ def record_tour(
     :raises InputError: if ``out`` is there, or the room has no free line.
     """
     walk = render_walk(cache_dir() / "synthetic", seed, frames, *size)
-    with CameraBag(out) as bag:
+    with BagWriter(out, replace=False, compress=True) as bag:
         for index, (rgb_hwc, depth_m, camera) in enumerate(tqdm(walk, total=frames, unit="frame")):
             time_ns = EPOCH_NS + index * 100_000_000
-            bag.picture(COLOR_TOPIC, time_ns, FRAME_ID, jpeg_of(rgb_hwc, 88))
-            bag.calibration(INFO_TOPIC, time_ns, FRAME_ID, camera)
+            stamp, info = (time_ns, FRAME_ID), calibration_for_output(None, camera)
             depth_mm = np.round(depth_m[::2, ::2] * 1000).clip(0, 65535).astype(np.uint16)
-            bag.depth(DEPTH_TOPIC, time_ns, FRAME_ID, depth_mm)
+            bag.send(COLOR_TOPIC, time_ns, bag.jpeg(stamp, encode_jpeg(rgb_hwc, 88)))
+            bag.send(INFO_TOPIC, time_ns, bag.info(stamp, info))
+            bag.send(DEPTH_TOPIC, time_ns, bag.depth_mm(stamp, depth_mm))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import yaml
 from sensor_msgs.msg import CameraInfo, Image
@@ -22,6 +23,7 @@ from dense_perception.ros.convert import image_message
 from dense_perception.ros.parameter_table import table
 from dense_perception.ros.params import MultitaskParameters
 from dense_perception.ros.processes import ChildProcess
+from test.support import recordings
 from test.support.bags import picture_messages, write_bag
 from test.support.launch_standin import (
     ResolvedNode,
@@ -244,7 +246,8 @@ def test_a_report_is_on_what_the_live_node_answered(tmp_path: Path) -> None:
     # Images, calibration and truth, and the answers beside them, until the replay is over.
     assert played[0] == "/camera/color/image_raw/compressed"
     assert any("depth" in topic for topic in played)
-    bag, *recorded = recorder.cmd[recorder.cmd.index("--until-clock-ends") + 1 :]
+    node, bag, *recorded = recorder.cmd[recorder.cmd.index("--answers-of") + 1 :]
+    assert node == "/robot/multitask_node"
     assert recorded[: len(played)] == list(played)
     assert replay.on_exit == []
     (evaluation,) = recorder.on_exit
@@ -286,6 +289,7 @@ def test_what_is_recorded_and_compared_follows_namespace_name_and_task(tmp_path:
         ({"input_image_topic": "/other"}, "/other/compressed"),
         ({"record": "."}, "record is '.', which exists"),
         ({"bag": "no depth"}, "depth"),
+        ({"bag": "no stamps", "report": "new"}, "stamps of /camera/image are 0 and 0 ns, expected"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_before_anything_starts(
@@ -295,6 +299,19 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_starts(
     if given.get("bag") == "no depth":
         write_bag(tmp_path / "bag", picture_messages(2))
         given = {"bag": str(tmp_path / "bag"), "image_transport": "raw"}
+        given["input_image_topic"] = "/camera/image"
+    if given.get("bag") == "no stamps":
+        rgb_hwc, depth_mm = random_rgb(), np.full((48, 64), 900, np.uint16)
+        messages = [
+            (topic, k, recordings.image(array, encoding, 0))
+            for k in range(3)
+            for topic, array, encoding in (
+                ("/camera/image", rgb_hwc, "rgb8"),
+                ("/camera/depth", depth_mm, "16UC1"),
+            )
+        ]
+        recordings.write_bag(tmp_path / "bag", messages)
+        given = {**given, "bag": str(tmp_path / "bag"), "image_transport": "raw"}
         given["input_image_topic"] = "/camera/image"
     with pytest.raises(ValueError, match=complaint):
         processes(path, given, tmp_path)

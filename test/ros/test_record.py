@@ -2,30 +2,62 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
+from dense_perception.core.errors import DensePerceptionError
 from dense_perception.media.bag_reader import BagReader
-from dense_perception.ros.record import Recorder, ReplayWatch, header_stamp_ns
+from dense_perception.ros.record import (
+    Arrived,
+    Recorder,
+    ReplayWatch,
+    by_stamp,
+    header_stamp_ns,
+)
 
 STEP_NS = 100_000_000
 START_NS = 1_700_000_000_000_000_000
 
 
 class StandIn:
-    """A node that sees ``clocks`` publishers of /clock and no others."""
+    """A node that sees ``clocks`` publishers of /clock and those of ``published`` topics.
+
+    ``listeners`` are the full names of the nodes that subscribe to ``/image``.
+    """
 
     clocks = 0
+
+    def __init__(self, published: tuple[str, ...] = ()) -> None:
+        self.published = list(published)
+        self.listeners: list[str] = []
+        self.subscribed: list[str] = []
 
     def create_timer(self, *_: Any) -> None: ...
 
     def destroy_timer(self, *_: Any) -> None: ...
 
-    def get_publishers_info_by_topic(self, _: str) -> list[Any]:
-        return []
+    def destroy_subscription(self, _: Any) -> None: ...
+
+    def create_subscription(self, _: Any, topic: str, *__: Any, **___: Any) -> None:
+        self.subscribed.append(topic)
+
+    def get_publishers_info_by_topic(self, topic: str) -> list[Any]:
+        qos = SimpleNamespace(reliability=None, durability=None)
+        info = SimpleNamespace(topic_type="sensor_msgs/msg/Image", qos_profile=qos)
+        return [info] if topic in self.published else []
+
+    def get_subscriptions_info_by_topic(self, topic: str) -> list[Any]:
+        assert topic == "/image"
+        parts = [name.rpartition("/") for name in self.listeners]
+        return [
+            SimpleNamespace(node_namespace=place or "/", node_name=name) for place, _, name in parts
+        ]
 
     def count_publishers(self, _: str) -> int:
         return self.clocks
@@ -43,24 +75,103 @@ def test_the_stamp_is_read_from_the_header() -> None:
         assert header_stamp_ns(serialised(kind, START_NS + 123_456_789)) == START_NS + 123_456_789
 
 
-def test_late_answers_lie_beside_their_images(tmp_path: Path) -> None:
-    recorder = Recorder(StandIn(), tmp_path / "bag", ["/image", "/answer"], together=True)  # type: ignore[arg-type]
-    image, answer = (
+def opened(path: Path, *topics: str) -> tuple[Recorder, list[Any]]:
+    """A recorder of a replay that ``/node`` answers, and a connection for each topic."""
+    recorder = Recorder(StandIn(), path, topics, answers_of="/node")  # type: ignore[arg-type]
+    return recorder, [
         recorder._writer.add_connection(
             topic, "sensor_msgs/msg/Image", typestore=recorder._typestore
         )
-        for topic in ("/image", "/answer")
-    )
+        for topic in topics
+    ]
+
+
+def test_late_answers_lie_beside_their_images(tmp_path: Path) -> None:
+    recorder, (image, answer) = opened(tmp_path / "bag", "/image", "/answer")
     stamps = [START_NS + k * STEP_NS for k in range(100)]
     for k, stamp in enumerate(stamps):
-        recorder._pending.put((image, k, serialised(Image, stamp)))
+        recorder._pending.put(Arrived(image, k, serialised(Image, stamp)))
         if k >= 20:  # two seconds late
-            recorder._pending.put((answer, k, serialised(Image, stamps[k - 20])))
+            recorder._pending.put(Arrived(answer, k, serialised(Image, stamps[k - 20])))
     recorder.close()
     with BagReader(tmp_path / "bag") as bag:
         read = [(message.time_ns, message.topic) for message in bag.messages()]
     wanted = [(stamp, topic) for stamp in stamps[:80] for topic in ("/image", "/answer")]
     assert read == [*wanted, *((stamp, "/image") for stamp in stamps[80:])]
+
+
+@pytest.mark.parametrize("stamp_ns", [0, -5 * 10**9, START_NS])
+def test_stamps_that_tell_nothing_are_said_once_and_kept_by_arrival(
+    stamp_ns: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recorder, (image,) = opened(tmp_path / "bag", "/image")
+    for k in range(50):
+        recorder._pending.put(Arrived(image, START_NS + k, serialised(Image, stamp_ns)))
+    recorder._pending.put(Arrived(image, START_NS + 50, b"\0\1\0\0"))  # cut off
+    recorder.close()
+    with BagReader(tmp_path / "bag") as bag:
+        assert [m.time_ns for m in bag.messages()] == [START_NS + k for k in range(51)]
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"stamps of /image are 0 or repeat ({stamp_ns} ns)")
+
+
+@pytest.mark.parametrize("step_ns", [0, STEP_NS, 10**10])
+def test_no_more_than_a_few_seconds_wait(step_ns: int) -> None:
+    """By stamps or by arrival, whatever passes first: a topic that stands still included."""
+    fed = 0
+
+    def arrivals() -> Any:
+        nonlocal fed
+        topics = [SimpleNamespace(topic="/image"), SimpleNamespace(topic="/still")]
+        for k in range(400):
+            for topic, stamp in zip(topics, (START_NS + k * step_ns, START_NS + 1), strict=True):
+                fed += 1
+                yield Arrived(topic, START_NS + k * STEP_NS, serialised(Image, stamp))  # type: ignore[arg-type]
+
+    waiting = [fed - given for given, _ in enumerate(by_stamp(arrivals()), start=1)]
+    assert len(waiting) == 800
+    assert max(waiting) <= 2 * 51 + 1
+
+
+def test_it_subscribes_after_the_node_that_answers(tmp_path: Path) -> None:
+    """Or a replay that waits for subscribers would take it for the node."""
+    node = StandIn(("/image", "/depth"))
+    recorder = Recorder(node, tmp_path / "bag", ["/image", "/depth"], answers_of="/robot/eyes")  # type: ignore[arg-type]
+    assert recorder.waits_for == "/robot/eyes does not subscribe to /image"
+    node.listeners = ["/recorder", "/eyes", "/robot/other"]
+    recorder.subscribe_to_published()
+    assert node.subscribed == []
+    node.listeners.append("/robot/eyes")
+    node.published.remove("/depth")
+    recorder.subscribe_to_published()
+    assert node.subscribed == []
+    node.published.append("/depth")
+    recorder.subscribe_to_published()
+    assert sorted(node.subscribed) == ["/depth", "/image"]
+    assert recorder.is_complete
+    assert recorder.waits_for == ""
+    recorder.close()
+
+
+def test_a_topic_that_never_came_is_named(tmp_path: Path) -> None:
+    node = StandIn(("/image",))
+    recorder = Recorder(node, tmp_path / "bag", ["/image", "/depth"], answers_of="/node")  # type: ignore[arg-type]
+    node.published.clear()  # the replay has gone
+    assert recorder.waits_for == "nobody publishes /depth"
+    recorder.close()
+
+
+def test_a_full_disk_ends_it_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder, (image,) = opened(tmp_path / "bag", "/image")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(recorder._writer, "write", full)
+    recorder._pending.put(Arrived(image, 1, serialised(Image, START_NS)))
+    with pytest.raises(DensePerceptionError, match="bag: No space left on device"):
+        recorder.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_replay_is_over_a_while_after_its_clock_is_gone(monkeypatch: Any) -> None:
