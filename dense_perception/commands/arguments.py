@@ -201,6 +201,17 @@ def _not_below_zero(text: str) -> float:
     return value
 
 
+def add_unit(group: argparse._ActionsContainer) -> None:
+    """What a step of the depth images in a folder is."""
+    group.add_argument(
+        "--unit",
+        type=above_zero,
+        default=0.001,
+        metavar="M",
+        help="metres a step of the depth images in a folder (%(default)s)",
+    )
+
+
 def at_least_one(text: str) -> int:
     """The ``type`` of an option that counts."""
     value = int(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from dense_perception.commands.arguments import add_unit
 from dense_perception.commands.output import say
 
 HELP = "turn images with depth or labels, or a corpus in the earlier layout, into a corpus"
@@ -24,9 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     parser.add_argument("source", help="folder with frames.json or corpus.json, or SET:PATH")
     parser.add_argument("--out", type=Path, required=True, help="folder of the corpus")
-    parser.add_argument(
-        "--unit", type=float, default=0.001, metavar="M", help="metres per step (%(default)s)"
-    )
+    add_unit(parser)
     parser.add_argument(
         "--licence", default=None, help="of the recording, for model cards (unknown)"
     )

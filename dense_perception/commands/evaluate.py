@@ -12,6 +12,7 @@ from dense_perception.commands.arguments import (
     add_model_options,
     add_reading,
     add_tolerance,
+    add_unit,
     at_least_one,
 )
 from dense_perception.commands.evaluate_options import Asked, Form, refuse_useless
@@ -84,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     depth.add_argument(
         "--max-depth", type=float, metavar="M", help="leave out truth beyond this (20)"
     )
+    add_unit(depth)
     depth.add_argument("--crop", help="none, garg, eigen_kitti, eigen_nyu (the data set's)")
     depth.add_argument("--per-frame", action="store_true", help="each frame in the table too")
     labels = parser.add_argument_group("labels of published networks")

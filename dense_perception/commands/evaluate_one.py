@@ -73,7 +73,7 @@ def data(options: argparse.Namespace) -> int:
     from dense_perception.evaluation.bags import DEFAULT_MAX_M, evaluate_pairs
     from dense_perception.evaluation.segmentation import perceiver_labeller
 
-    frames = open_frames(options.data[0])
+    frames = open_frames(options.data[0], unit_m=options.unit)
     found: dict[str, report.DepthSummary | report.LabelSummary] = {}
     tables: list[str] = []
     problems: list[str] = []

@@ -81,6 +81,11 @@ RULES = (
         "written: leave it out",
     ),
     Rule(
+        ("unit",),
+        lambda asked: asked.frames > 0,
+        "it is of folders of frames, and none is among the data: leave it out",
+    ),
+    Rule(
         ("hfov", "max_depth", "crop"),
         lambda asked: asked.bags + asked.frames > 0,
         "it is of depth, and the data are pictures with labels alone: leave it out",

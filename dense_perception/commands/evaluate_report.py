@@ -60,6 +60,7 @@ def _request(options: argparse.Namespace) -> Request:
             max_pixels=reader.max_pixels,
             max_scans=reader.max_scans,
             matrix=options.camera_matrix,
+            unit_m=options.unit,
         ),
         max_depth_m=options.max_depth,
         crop=options.crop,

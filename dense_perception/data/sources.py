@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,9 @@ from dense_perception.data.sample import NamedFrames
 from dense_perception.data.sets.indoor import CocoDoom, NyuDepth, Replica, Taskonomy, TumRgbd
 from dense_perception.data.sets.labels import Ade20k, CocoPanoptic, CocoStuff, PascalContext
 from dense_perception.data.sets.outdoor import Cityscapes, Eth3d, KittiEigen
+from dense_perception.media.bag_reader import is_bag
 
+_NAMED, _MOST_LOOKED_AT = 8, 200
 # Of an earlier corpus: what is counted anew, or says how it was stored.
 _RENEWED = ("schema", "frames", "frames_per_shard")
 
@@ -69,8 +73,47 @@ def open_frames(text: str, *, unit_m: float = 0.001) -> NamedFrames:
         return FolderPairs(path, unit_m)
     raise InputError(
         f"{text} holds neither {DESCRIPTION_FILE} (a corpus) nor {FRAMES_FILE} (colour images with "
-        "depth or labels): check the path, or name a data set, e.g. nyu:FILE"
+        f"depth or labels): {_advice(path)}"
     )
+
+
+def _advice(path: Path) -> str:
+    """What to do with a path that is no source."""
+    if not path.exists():
+        return "there is no such path: check it"
+    if (path / "color").is_dir():
+        return (
+            f"it has a folder color, so write {FRAMES_FILE} beside it, with the calibration of "
+            'each frame: {"0000": {"fx": 525, "fy": 525, "cx": 319.5, "cy": 239.5}, ...}'
+        )
+    inner = [f"{path / name}" for name in _sources_below(path)]
+    if inner:
+        more = " ..." if len(inner) > _NAMED else ""
+        return f"name the sources in it: {' '.join(inner[:_NAMED])}{more}"
+    return "check the path, or name a data set, e.g. nyu:FILE"
+
+
+def _sources_below(path: Path) -> list[str]:
+    """Folders of frames and recordings one or two levels below, as relative paths, by name."""
+    found: list[str] = []
+    for folder in _folders(path):
+        inner = [folder, *(_folders(folder) if not _is_source(folder) else [])]
+        found += [str(each.relative_to(path)) for each in inner if _is_source(each)]
+    return found
+
+
+def _folders(path: Path) -> list[Path]:
+    try:
+        with os.scandir(path) as entries:
+            some = list(itertools.islice(entries, _MOST_LOOKED_AT))
+        return sorted(Path(entry.path) for entry in some if entry.is_dir())
+    except OSError:
+        return []
+
+
+def _is_source(path: Path) -> bool:
+    files = (DESCRIPTION_FILE, FRAMES_FILE)
+    return any((path / name).exists() for name in files) or is_bag(path)
 
 
 def convert_source(

@@ -74,7 +74,7 @@ def open_source(source: SourceName, options: TruthOptions) -> TruthSource:
         notes = [pictures.left_out] if pictures.left_out else []
         return FramesTruth(pictures, source, options, notes)
     try:
-        frames = open_frames(source.text)
+        frames = open_frames(source.text, unit_m=options.unit_m)
     except TrainingError as error:  # a damaged corpus
         raise InputError(str(error)) from error
     return FramesTruth(frames, source, options)

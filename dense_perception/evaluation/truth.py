@@ -78,6 +78,7 @@ class TruthOptions:
     the first class in label files; ``bits`` how many of 16-bit pictures count, 0 for all. Larger
     images than ``max_pixels``, and JPEGs of more than ``max_scans``, are refused.
     ``matrix`` says which one of a colour camera's calibration counts: ``K``, ``P`` or ``auto``.
+    ``unit_m``: metres a step of the depth images in folders.
     """
 
     topic: str | None = None
@@ -94,6 +95,7 @@ class TruthOptions:
     max_pixels: int = MAX_PIXELS
     max_scans: int = MAX_JPEG_SCANS
     matrix: str = "auto"
+    unit_m: float = 0.001
 
     def reader(self) -> ImageReader:
         """What reads the images of one camera."""

@@ -12,7 +12,7 @@ import pytest
 from dense_perception.cli import main
 from dense_perception.core.errors import InputError
 from dense_perception.data.corpus import Corpus
-from dense_perception.data.sources import convert_source
+from dense_perception.data.sources import convert_source, open_frames
 from test.support.corpora import write_corpus
 
 
@@ -130,3 +130,32 @@ def test_damage_is_named(tmp_path: Path) -> None:
     (tmp_path / "walk" / "frames.json").write_text("{}")
     with pytest.raises(InputError, match="names no frame"):
         convert_source(str(tmp_path / "walk"), tmp_path / "d")
+
+
+@pytest.mark.parametrize(
+    ("place", "advice"),
+    [
+        ("no", "there is no such path"),
+        ("all/raw", 'write frames.json beside it, .*"fx"'),
+        ("all", "name the sources in it: .*/all/deep/walk .*/all/tape$"),
+        ("all/empty", "check the path, or name a data set"),
+    ],
+)
+def test_what_is_no_source_says_what_is(place: str, advice: str, tmp_path: Path) -> None:
+    write_recording(tmp_path / "all" / "deep" / "walk", 1)
+    for name in ("raw/color", "empty", "tape"):
+        (tmp_path / "all" / name).mkdir(parents=True)
+    (tmp_path / "all" / "tape" / "metadata.yaml").touch()
+    with pytest.raises(InputError, match=advice):
+        open_frames(str(tmp_path / place))
+
+
+def test_the_unit_of_a_folder_s_depth_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, depth = write_recording(tmp_path / "walk", 1)
+    sample = open_frames(str(tmp_path / "walk"), unit_m=0.0002)[0]
+    np.testing.assert_allclose(sample.depth_m, depth[0] * 0.0002, rtol=1e-6)
+    for wrong in ("0", "-1", "nan"):
+        assert main(["evaluate", "m", "--data", str(tmp_path), "--unit", wrong]) == 2
+        assert "argument --unit" in capsys.readouterr().err

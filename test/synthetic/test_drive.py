@@ -10,9 +10,9 @@ import pytest
 from dense_perception.cli import main
 from dense_perception.core.errors import BackendError, InputError
 from dense_perception.data.corpus import Corpus
+from dense_perception.imaging.encode import encode_jpeg
 from dense_perception.imaging.points import organised_xyz
 from dense_perception.imaging.transforms import Transform
-from dense_perception.media.camera_bag import jpeg_of
 from dense_perception.synthetic import drive, surfaces
 from dense_perception.synthetic.drive import Robot, drive_room, measured_mm, plan_drive
 from dense_perception.synthetic.furnish import draw_room
@@ -145,7 +145,7 @@ def test_a_drive_that_is_stopped_goes_on_with_its_rooms(
         depth_mm = rng.integers(0, 1 << 16, (frames, 8, 12)).astype(np.uint16)
         places = [Transform(np.eye(3), rng.normal(size=3)) for _ in range(frames)]
         return [
-            Moment(place, jpeg_of(picture, 90), depth)
+            Moment(place, encode_jpeg(picture, 90), depth)
             for place, picture, depth in zip(places, pictures, depth_mm, strict=True)
         ]
 
