@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
@@ -13,6 +13,7 @@ from dense_perception.core.storage import atomic_write_text
 
 RVIZ_FILE, FOXGLOVE_FILE = "evaluation.rviz", "evaluation_foxglove.json"
 _IMAGE = "/image/compressed"
+_Panels: TypeAlias = "str | dict[str, object]"
 
 
 def write_layouts(folder: Path, pictures: Sequence[str]) -> None:
@@ -29,7 +30,7 @@ def _rviz(topics: Sequence[str]) -> dict[str, Any]:
     displays = [
         {
             "Class": "rviz_default_plugins/Image",
-            "Name": topic.strip("/").removesuffix("/compressed"),
+            "Name": _name(topic),
             "Enabled": True,
             "Topic": {
                 "Value": topic,
@@ -53,26 +54,34 @@ def _rviz(topics: Sequence[str]) -> dict[str, Any]:
 
 
 def _foxglove(topics: Sequence[str]) -> dict[str, Any]:
-    panels = {f"Image!{index}": {"imageMode": {"imageTopic": topic}, "cameraState": {},
-                                 "topics": {}, "layers": {}}
-              for index, topic in enumerate(topics)}  # fmt: skip
+    panels: dict[str, dict[str, Any]] = {}
+    rows: dict[str, list[str]] = {}
+    for index, topic in enumerate(topics):
+        key = f"Image!{index}"
+        panels[key] = {"foxglovePanelTitle": _name(topic), "imageMode": {"imageTopic": topic}}
+        who = topic.split("/")[1]
+        rows.setdefault("truth" if topic == _IMAGE else who, []).append(key)
     return {
         "configById": panels,
         "globalVariables": {},
         "userNodes": {},
         "playbackConfig": {"speed": 1},
-        "layout": _tiled(list(panels), "row"),
+        "layout": _stacked([_stacked(row, "row") for row in rows.values()], "column"),
     }
 
 
-def _tiled(panels: Sequence[str], direction: str) -> str | dict[str, object]:
-    """Halves of halves, beside and below each other in turn."""
-    if len(panels) == 1:
-        return panels[0]
-    half, other = len(panels) // 2, "column" if direction == "row" else "row"
+def _name(topic: str) -> str:
+    return topic.strip("/").removesuffix("/compressed")
+
+
+def _stacked(parts: Sequence[_Panels], direction: str) -> _Panels:
+    """Parts of the same size, beside or below each other; the format knows pairs only."""
+    first, *others = parts
+    if not others:
+        return first
     return {
         "direction": direction,
-        "splitPercentage": 50,
-        "first": _tiled(panels[:half], other),
-        "second": _tiled(panels[half:], other),
+        "splitPercentage": 100 / len(parts),
+        "first": first,
+        "second": _stacked(others, direction),
     }

@@ -11,6 +11,7 @@ from dense_perception.evaluation.document import (
     Verdict,
 )
 from dense_perception.evaluation.figures import figure
+from dense_perception.evaluation.page.wording import measure_of, subject_of
 
 HEADLINES = (
     ("depth", ("depth.metric.absrel", "depth.scaled.absrel", "depth.aligned.absrel")),
@@ -57,7 +58,8 @@ def verdicts(
         ranked = _ranked(models, name, figures)
         best = ranked[0]
         if len(ranked) == 1:
-            alone.append(Verdict(text=f"{best}: {_value(best, name, figures)}.", pair=None))
+            text = f"{best}: {_said(name)} {_value(best, name, figures)}."
+            alone.append(Verdict(text=text, pair=None))
         found += [_against(best, each, name, figures, pairs) for each in ranked[1:]]
         baselines = [each for each in given if kinds[each] == "baseline"]
         shared = next(
@@ -102,28 +104,46 @@ def _against(
         ),
         None,
     )
-    values = f"{_value(best, name, figures)} against {_value(other, name, figures, bare=True)}"
+    values = f"{_value(best, name, figures)} against {_value(other, name, figures)}"
     rival = f"the baseline {other}" if baseline else other
+    what = _said(name)
     if place is None:
-        return Verdict(text=f"{best} and {other} share no frame: {values}.", pair=None)
+        return Verdict(text=f"{best} and {other} share no frame: {what} {values}.", pair=None)
     pair = pairs[place]
     if pair["better"] is None:
-        return Verdict(text=f"{best} and {rival} are alike: {values}.", pair=place)
+        return Verdict(text=f"{best} and {rival} are alike in {what}: {values}.", pair=place)
     winner, loser = (best, rival) if pair["better"] == best else (rival, best)
-    text = f"{winner} is better than {loser}: {values}."
+    if winner != best:
+        values = f"{_value(other, name, figures)} against {_value(best, name, figures)}"
+    by = _advantage(pair)
+    text = f"{winner} is better than {loser} in {what} by {by}: {values}."
     if not pair["certain"]:
-        text = f"{winner} looks better than {loser}, but that is not certain: {values}."
+        text = (
+            f"{winner} looks better than {loser} in {what} by {by}, but that is not certain: "
+            f"{values}."
+        )
     return Verdict(text=text[0].upper() + text[1:] if winner == rival else text, pair=place)
 
 
-def _value(
-    contestant: str,
-    name: str,
-    figures: Mapping[str, Mapping[str, FigureValue]],
-    *,
-    bare: bool = False,
-) -> str:
+def _said(name: str) -> str:
+    """A figure within a sentence: ``AbsRel of metric depth``."""
+    measure = measure_of(name)
+    measure = measure[0].lower() + measure[1:] if measure.startswith("Mean") else measure
+    return f"{measure} of {subject_of(name)}"
+
+
+def _advantage(pair: PairValue) -> str:
+    """How far the better one is ahead on the frames that both answered, with its interval."""
+    known = figure(pair["figure"])
+    sign = 1 if (pair["better"] == pair["a"]) == (known.better == "higher") else -1
+    difference, low, high = pair["difference"], pair["low"], pair["high"]
+    text = "" if difference is None else f"{sign * difference:.3g}"
+    if low is not None and high is not None:
+        ends = sorted((sign * low, sign * high))
+        text += f" [{ends[0]:.3g}, {ends[1]:.3g}]"
+    return f"{text} {known.unit}".strip()
+
+
+def _value(contestant: str, name: str, figures: Mapping[str, Mapping[str, FigureValue]]) -> str:
     value = figures[contestant][name]["value"]
-    text = "nothing" if value is None else f"{value:.4g}"
-    unit = figure(name).unit
-    return text if bare else f"{name} {text}{' ' + unit if unit else ''}"
+    return "nothing" if value is None else f"{value:.4g} {figure(name).unit}".strip()

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from dense_perception import cli
 from dense_perception.core.errors import InputError
@@ -195,6 +196,27 @@ def test_workers_and_interruptions_change_nothing(
     assert len(done) == 6 - 2
 
 
+def without_cost(path: Path) -> str:
+    """A report's text without when it was made, by which command, and what it cost."""
+    report = json.loads(path.read_text())
+    for row in report["contestants"]:
+        row["latency_ms"] = row["memory_mb"] = None
+    return json.dumps({**report, "created": "", "command": []}, indent=1)
+
+
+def test_ray_gives_the_same_bytes(tmp_path: Path, model: str) -> None:
+    """CI lacks Ray: it is 250 MB and takes as long to start as this folder's tests."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
+    sources = (str(walk(tmp_path / "one")), str(walk(tmp_path / "two", 1, truth=1.2)))
+    request = Request((model,), sources, RUN)
+    evaluate(replaced(request, out=tmp_path / "here"))
+    evaluate(replaced(request, out=tmp_path / "ray", workers=2, ray="local"))
+    assert lines(tmp_path / "ray") == lines(tmp_path / "here")
+    here, there = (without_cost(tmp_path / name / "report.json") for name in ("here", "ray"))
+    assert there == here
+    assert (tmp_path / "ray/frames.csv").read_bytes() == (tmp_path / "here/frames.csv").read_bytes()
+
+
 def replaced(request: Request, **changes: Any) -> Request:
     return Request(**{**request.__dict__, **changes})
 
@@ -295,9 +317,26 @@ def test_result_bags_have_the_original_stamps(tmp_path: Path, model: str) -> Non
         ]
     assert [s.sec * 10**9 + s.nanosec for s in stamps] == [STEP_NS, 2 * STEP_NS, 3 * STEP_NS]
     layout = json.loads((out / "recordings" / "evaluation_foxglove.json").read_text())
-    shown = {each["imageMode"]["imageTopic"] for each in layout["configById"].values()}
-    assert shown <= set(counts)
-    assert "/red_depth_fp32/depth/error" in shown
+    panels = {key: each["imageMode"]["imageTopic"] for key, each in layout["configById"].items()}
+    rows = [[panels[key] for key in stacked(row, "row")] for row in stacked(layout["layout"])]
+    assert rows == [
+        ["/image/compressed", "/truth/depth/color"],
+        ["/red_depth_fp32/depth/color", "/red_depth_fp32/depth/error"],
+    ]
+    rviz = yaml.safe_load((out / "recordings" / "evaluation.rviz").read_text())
+    displays = rviz["Visualization Manager"]["Displays"]
+    shown = [each["Topic"]["Value"] for each in displays]
+    assert sorted(shown) == sorted(topic for row in rows for topic in row)
+    assert set(shown) <= set(counts)
+
+
+def stacked(node: Any, direction: str = "column") -> list[Any]:
+    """The parts that a layout puts below or beside each other, each of the same size."""
+    if isinstance(node, str) or node["direction"] != direction:
+        return [node]
+    rest = stacked(node["second"], direction)
+    assert node["splitPercentage"] == pytest.approx(100 / (1 + len(rest)))
+    return [node["first"], *rest]
 
 
 def test_what_is_not_said_of_the_truth_stays_the_data_set_s() -> None:
