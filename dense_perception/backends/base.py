@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dense_perception.core.card import ModelCard
-from dense_perception.core.errors import BackendError, CardError
+from dense_perception.core.errors import ArtefactError, BackendError, CardError
 from dense_perception.core.onnx_file import OnnxFile
 
 
@@ -112,6 +112,27 @@ def batch_size(feeds: Mapping[str, np.ndarray]) -> int:
 def one_line(error: BaseException) -> str:
     """A runtime's message without its line breaks, 300 characters at most."""
     return " ".join(str(error).split())[:300]
+
+
+def stated_precision(file: OnnxFile) -> str:
+    """What the card inside the file says; nothing where it has no card that can be read."""
+    try:
+        return ModelCard.from_onnx(file).precision
+    except (ArtefactError, CardError):
+        return ""
+
+
+def refused(runtime: str, version: str, file: OnnxFile, error: Exception) -> BackendError:
+    """What a runtime's refusal to load a file becomes, with the cure."""
+    if stated_precision(file) == "fp8":
+        return BackendError(
+            f"{runtime} {version} refuses {file.path}, which is fp8: {one_line(error)}; update "
+            f"{runtime}, or take another precision, such as int8"
+        )
+    return BackendError(
+        f"{runtime} {version} refuses {file.path}: {one_line(error)}; get the file again, or "
+        "export it with this version of the package"
+    )
 
 
 def promised(card: ModelCard) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

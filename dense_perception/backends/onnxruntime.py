@@ -7,11 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from dense_perception.backends.base import Backend, TensorSpec, one_line
+from dense_perception.backends.base import Backend, TensorSpec, one_line, refused, stated_precision
 from dense_perception.core.errors import BackendError
 from dense_perception.core.onnx_file import OnnxFile
 
 PACKAGE = "onnxruntime"
+PAIRS_AS_THEY_ARE = ("session.disable_quant_qdq", "1")
+"""For fp8: a session's setting that keeps its optimiser from the fusions of int8.
+
+1.23, at least, fuses pairs of any type with the operator between them. The operators that it puts
+there do not take fp8, so it refuses its own graph.
+"""
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -56,16 +62,15 @@ class OnnxRuntimeBackend(Backend):
         options.log_severity_level = 3
         if not optimised:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if stated_precision(file) == "fp8":
+            options.add_session_config_entry(*PAIRS_AS_THEY_ARE)
         # A spinning pool answers a little sooner but burns the cores the transport needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = [provider] if provider == _PROVIDERS["cpu"] else [provider, _PROVIDERS["cpu"]]
         try:
             session = ort.InferenceSession(file.source, options, providers=providers)
         except Exception as error:  # the runtime's exceptions share no base class
-            raise BackendError(
-                f"onnxruntime {ort.__version__} refuses {file.path}: {one_line(error)}; get the "
-                "file again, or export it with this version of the package"
-            ) from error
+            raise refused(self.name, ort.__version__, file, error) from error
         # Python's session keeps the bytes to fall back to other providers: never wanted here, and
         # as much memory again as the model.
         session.disable_fallback()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dense_perception.backends.base import Backend, TensorSpec, batch_size, one_line
+from dense_perception.backends.base import Backend, TensorSpec, batch_size, one_line, refused
 from dense_perception.backends.engine_cache import EngineKey, obtain_engine
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, BackendError, EngineRefusedError
@@ -100,7 +100,7 @@ class OpenVinoBackend(Backend):
         try:
             return self._core.read_model(file.source)
         except Exception as error:
-            raise self._refused(error) from error
+            raise refused(self.name, self._version, file, error) from error
 
     def _usual_shapes(self, file: OnnxFile) -> Shapes:
         """One frame, of the card's size where the sides are free."""
@@ -159,7 +159,7 @@ class OpenVinoBackend(Backend):
                 model.reshape({n: list(shape) for n, shape in zip(names, shapes, strict=True)})
             return self._compile_cached(file, model, config, shapes).create_infer_request()
         except Exception as error:
-            raise self._refused(error) from error
+            raise refused(self.name, self._version, file, error) from error
 
     def _compile_cached(
         self, file: OnnxFile, model: Any, config: dict[str, Any], shapes: Shapes
@@ -203,12 +203,6 @@ class OpenVinoBackend(Backend):
         batch = shapes[0][0] if self._free else 1
         sided = any(None in spec.shape[1:] for spec in self.inputs)
         return f"batch {batch}" + (f", shapes {shapes}" if sided else "")
-
-    def _refused(self, error: Exception) -> BackendError:
-        return BackendError(
-            f"openvino {self._version} refuses {self._path}: {one_line(error)}; get the file "
-            "again, or export it with this version of the package"
-        )
 
 
 def _import_openvino() -> Any:

@@ -145,6 +145,8 @@ def main(args: argparse.Namespace) -> int:
         exported = export_model(
             network, card, output, plan, overwrite=args.overwrite, on_step=on_step
         )
+    for warning in exported.warnings:
+        complain(warning)
     if args.json:
         print_json(export_summary(exported))
     else:

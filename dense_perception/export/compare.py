@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,23 +80,25 @@ def compare_runtimes(
     card: ModelCard,
     feeds: Arrays | None = None,
     *,
-    refusable: bool = False,
+    on_refusal: Callable[[str, BackendError], None] | None = None,
 ) -> dict[str, Difference]:
     """Every installed runtime against ``want``, on the card's reference frames by default.
 
     Measured as the self-check measures: frame by frame, the worst output of the worst frame.
+    ``on_refusal`` is told the name of a runtime other than ONNX Runtime that refuses the graph, and
+    why; it is left out then.
 
-    :raises BackendError: if a runtime refuses the graph; with ``refusable`` one other than ONNX
-        Runtime is left out then.
+    :raises BackendError: if ONNX Runtime refuses the graph, or another one without ``on_refusal``.
     """
     feeds = feeds or card_feeds(card)
     found = {}
     for name in installed_backends():
         try:
             found[name] = difference_of(card, runtime_outputs(name, path, feeds), want)
-        except BackendError:
-            if not refusable or name == "onnxruntime":
+        except BackendError as error:
+            if on_refusal is None or name == "onnxruntime":
                 raise
+            on_refusal(name, error)
     return found
 
 

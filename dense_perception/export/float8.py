@@ -23,6 +23,11 @@ _INT8_LARGEST = 127.0
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
 
+def is_float8(model: onnx.ModelProto) -> bool:
+    """Whether a constant of the graph is a float8, as those of :func:`to_float8` are."""
+    return any(tensor.data_type == TensorProto.FLOAT8E4M3FN for tensor in model.graph.initializer)
+
+
 def to_float8(int8: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
     """The float8 version of a symmetric int8 graph.
 

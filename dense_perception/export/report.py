@@ -40,7 +40,7 @@ def progress_of(plan: Plan, *, quiet: bool = False) -> Iterator[Callable[[str, i
 
 
 def export_summary(exported: Exported) -> dict[str, object]:
-    """The card's path, each comparison of a file, and how each coarse file was made."""
+    """The card's path, each comparison, how each coarse file was made, and what was left out."""
     files = [
         {
             "file": row.file,
@@ -52,7 +52,12 @@ def export_summary(exported: Exported) -> dict[str, object]:
         }
         for row in exported.rows
     ]
-    return {"card": exported.card_path, "files": files, "precision": _made(exported)}
+    return {
+        "card": exported.card_path,
+        "files": files,
+        "precision": _made(exported),
+        "warnings": list(exported.warnings),
+    }
 
 
 def export_table(exported: Exported) -> str:

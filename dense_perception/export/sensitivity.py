@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from dense_perception.backends.onnxruntime import PAIRS_AS_THEY_ARE
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError
 from dense_perception.core.prediction import DepthKind
+from dense_perception.export.float8 import is_float8
 
 Arrays = Mapping[str, np.ndarray]
 MOST_UNITS = 48
@@ -61,6 +63,8 @@ class Judge:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
+        if is_float8(model):
+            options.add_session_config_entry(*PAIRS_AS_THEY_ARE)
         try:
             session = onnxruntime.InferenceSession(
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -68,8 +72,8 @@ class Judge:
         except Exception as error:  # it has a class of its own for each reason
             raise ArtefactError(
                 f"ONNX Runtime {onnxruntime.__version__} does not read the graph, and so cannot "
-                f"measure it: {str(error).partition(chr(10))[0][:200]}: update it (the newest need "
-                "Python 3.11 or later), or choose another precision"
+                f"measure it: {str(error).partition(chr(10))[0][:200]}: update it, or choose "
+                "another precision"
             ) from error
         names = [output.name for output in session.get_outputs()]
         return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from dense_perception.backends.base import Backend, TensorSpec, check_graph
@@ -244,6 +245,27 @@ def store_red_program(path: Path) -> None:
 def test_unknown_backend(artefact: Path) -> None:
     with pytest.raises(BackendError, match=r"'tensorflow'.*onnxruntime"):
         open_backend("tensorflow", artefact)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    ("precision", "cure"),
+    [
+        ("fp8", r", which is fp8: .*; update {}, or take another precision, such as int8"),
+        ("int8", r": .*; get the file again, or export it with this version of the package"),
+    ],
+)
+def test_a_graph_that_a_runtime_does_not_read(
+    name: str, precision: str, cure: str, tmp_path: Path
+) -> None:
+    """As OpenVINO 2026.0 does not read fp8: the cure is another one than of a damaged file."""
+    path = tmp_path / "red.onnx"
+    write_red_artefact(path, precision=precision)
+    model = onnx.load(path)
+    model.graph.node[0].op_type = "Nowhere"
+    onnx.save(model, path)
+    with pytest.raises(BackendError, match=rf"^{name} [\d.]+ refuses \S+{cure.format(name)}\Z"):
+        open_backend(name, path)
 
 
 @pytest.mark.parametrize(

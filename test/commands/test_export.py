@@ -16,11 +16,12 @@ from dense_perception import cli
 from dense_perception.backends.select import open_backend
 from dense_perception.backends.self_check import self_check
 from dense_perception.core.card import ModelCard
+from dense_perception.core.errors import BackendError
 from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.reference_frames import reference_feeds
 from dense_perception.core.registry import find_model
-from dense_perception.export import package
-from dense_perception.export.compare import Difference, runtime_outputs
+from dense_perception.export import compare, package
+from dense_perception.export.compare import Arrays, Difference, runtime_outputs
 from dense_perception.export.onnx_graph import embed_card
 from test.export.conftest import VIT, random_network, vit_card
 from test.support.onnx_graphs import fp16_nodes, quantized_layers
@@ -203,6 +204,35 @@ def test_rounding_is_judged_by_fp64(
     against = {row["runtime"]: row["max_of_range"] for row in rows if row["against"] == "fp64"}
     assert set(against) == {"PyTorch", "onnxruntime", "openvino"}
     assert 0 < max(against.values()) < 1e-4
+
+
+@pytest.mark.usefixtures("quick_export")
+def test_a_runtime_that_does_not_read_fp8_is_named(
+    checkpoint: Path,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def as_openvino_2026_0(name: str, path: Path, feeds: Arrays) -> dict[str, np.ndarray]:
+        if name == "openvino" and ModelCard.from_onnx(path).precision == "fp8":
+            raise BackendError(f"openvino 2026.0.0 refuses {path}, which is fp8: update openvino")
+        return runtime_outputs(name, path, feeds)
+
+    monkeypatch.setattr(compare, "runtime_outputs", as_openvino_2026_0)
+    words = ["export", str(checkpoint), "--output", str(tmp_path), "--calibrate", str(pictures)]
+    precision = ["--precision", "fp8", "--max-drop", "0.05"]
+    assert cli.main([*words, *precision, "--quiet", "--json"]) == 0
+    warning = (
+        "vit_fp8.onnx was not compared in openvino: openvino 2026.0.0 refuses vit_fp8.onnx, which "
+        "is fp8: update openvino"
+    )
+    said = capsys.readouterr()
+    assert said.err.count(warning) == 1
+    report = json.loads(said.out)
+    assert report["warnings"] == [warning]
+    fp8 = [row["runtime"] for row in report["files"] if row["file"] == "vit_fp8.onnx"]
+    assert fp8 == ["onnxruntime", "unoptimised", "onnxruntime"]
 
 
 @pytest.mark.usefixtures("quick_export")
