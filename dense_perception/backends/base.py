@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dense_perception.backends.engine_cache import EngineKey
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, BackendError, CardError
 from dense_perception.core.onnx_file import OnnxFile
@@ -84,6 +85,14 @@ class Backend(ABC):
                 raise BackendError(f"wanted outputs {sorted(wanted)}, the graph gives {names}")
             names = [name for name in names if name in wanted]
         return self._run(feeds, names)
+
+    @classmethod
+    def missing_engine(cls, _file: OnnxFile, _device: str) -> EngineKey | None:
+        """The engine that loading ``_file`` would have to build first, for minutes perhaps.
+
+        :raises BackendError: if the runtime or the device is missing.
+        """
+        return None
 
     @abstractmethod
     def _run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:

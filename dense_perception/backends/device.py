@@ -41,6 +41,24 @@ def parse_device(device: str, backend: str, *, dla: bool = False) -> tuple[int, 
     return (0, number) if match[1] == "dla" else (number, -1)
 
 
+def choose_device(device: str, backend: str = "auto") -> tuple[str, str]:
+    """What ``auto`` is on this machine, and why; any other device as it is, without a reason.
+
+    :param backend: ``auto``, or the one that runs; TensorRT needs the GPU, OpenVINO knows none of
+        NVIDIA's.
+    """
+    if device.lower() != "auto":
+        return device, ""
+    if backend == "openvino":
+        return "cpu", "openvino knows no NVIDIA GPU"
+    try:
+        return "gpu", f"found {find_gpu().name}"
+    except BackendError as error:
+        # A backend that runs nowhere else says itself what is missing.
+        place = "gpu" if backend.endswith("tensorrt") else "cpu"
+        return place, str(error).split(": ")[0]
+
+
 def find_gpu(index: int = 0) -> Gpu:
     """The NVIDIA GPU of that number, asked of its driver without any framework.
 

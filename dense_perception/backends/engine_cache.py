@@ -30,6 +30,8 @@ from dense_perception.core.storage import (
 
 _MAGIC = "dense_perception engine 1"
 _MAX_HEADER = 1 << 16
+PROGRESS = "building: "
+"""What a line begins with in which a process tells how far its build is."""
 UNUSED_DAYS = 90
 """An engine that was not used for so long goes when another is stored."""
 MAX_GIGABYTES = 8
@@ -144,8 +146,24 @@ def store_engine(key: EngineKey, payload: bytes) -> tuple[str, str]:
             stream.write(payload)
     except OSError as error:
         return digest, f"the engine was not stored in {engines_dir()}: {error.strerror or error}"
+    with contextlib.suppress(OSError):
+        _failure(key).unlink(missing_ok=True)
     _forget_unused()
     return digest, ""
+
+
+def remember_failure(key: EngineKey, reason: str) -> None:
+    """Keep that the engine of ``key`` could not be built, so that no start tries it in vain."""
+    write_json(_failure(key), {"reason": reason})
+
+
+def failed_build(key: EngineKey) -> str:
+    """Why the engine of ``key`` could not be built; empty if nobody tried in vain."""
+    return str(read_json(_failure(key)).get("reason", ""))
+
+
+def _failure(key: EngineKey) -> Path:
+    return key.path.with_suffix(".failed.json")
 
 
 def _forget_unused() -> None:
@@ -156,7 +174,7 @@ def _forget_unused() -> None:
     wants it later builds it anew.
     """
     oldest, newest_first = time.time() - UNUSED_DAYS * 86400, []
-    for pattern in ("*.engine", "*.lock", "*.check.json"):
+    for pattern in ("*.engine", "*.lock", "*.check.json", "*.failed.json"):
         for path in engines_dir().glob(pattern):
             with contextlib.suppress(OSError):
                 status = path.stat()

@@ -6,16 +6,18 @@ import hashlib
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 
 from dense_perception.backends.base import Backend, check_graph
-from dense_perception.backends.engine_cache import engines_dir
-from dense_perception.backends.nvidia.module import installed_runtimes
+from dense_perception.backends.device import choose_device
+from dense_perception.backends.engine_cache import EngineKey, engines_dir, failed_build
+from dense_perception.backends.opening import (
+    BACKENDS,
+    backend_class,
+    installed_backends,
+    open_backend,
+)
 from dense_perception.backends.self_check import check_sizes, self_check
 from dense_perception.backends.speed import (
     OtherWork,
@@ -27,7 +29,6 @@ from dense_perception.backends.speed import (
 )
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import (
-    ArtefactError,
     BackendError,
     DensePerceptionError,
     EngineRefusedError,
@@ -37,29 +38,36 @@ from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.registry import Model
 from dense_perception.core.storage import cache_dir, why_untrusted
 
-BACKENDS: dict[str, tuple[str, str, str]] = {
-    "onnxruntime": ("dense_perception.backends.onnxruntime", "OnnxRuntimeBackend", "onnxruntime"),
-    "openvino": ("dense_perception.backends.openvino", "OpenVinoBackend", "openvino"),
-    "tensorrt": ("dense_perception.backends.nvidia.backend", "TensorRtBackend", "tensorrt"),
-    "torch_tensorrt": (
-        "dense_perception.backends.nvidia.torch",
-        "TorchTensorRtBackend",
-        "torch_tensorrt",
-    ),
-}
-"""Name: our module, its class, and the runtime package it needs."""
-
 BUDGET_S = 0.8
 """After this long no candidate is begun but the first; the next start goes on from there."""
 
+ENGINE_BUILDS = ("background", "block", "never")
+"""What is done about a backend whose engine would have to be built first, for minutes perhaps.
+
+``block`` builds it now. The others leave it out while anything else can run; ``background`` names
+it in :attr:`Selection.missing`, and builds it now where nothing else can run.
+"""
+
 # The likely fastest first, so that a start that runs out of time has a good one already.
 _PRECISION_ORDER = ("int8", "fp8", "fp16", "fp32")
-_NVIDIA = ("gpu", "cuda", "dla")
 # Remembered losers up to so many ms, and so many times slower than the best, get another chance.
 _AGAIN_MS, _AGAIN_TIMES = 100.0, 5.0
 _WORTH_A_WORD = 50e6
 _log = logging.getLogger(__name__)
 _EMULATED = "fp8 is only emulated there, for comparing: it runs in tensorrt on an NVIDIA GPU"
+
+
+@dataclass(frozen=True)
+class MissingEngine:
+    """A candidate that was left out because its engine is not built yet."""
+
+    backend: str
+    precision: str
+    device: str
+    key: EngineKey
+
+    def __str__(self) -> str:
+        return f"{self.backend}/{self.precision}"
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,10 @@ class Selection:
     """What somebody should look at: an engine that was refused, a check that was skipped."""
     watch: SpeedWatch | None = None
     """Told of live times, where measured ones decided."""
+    device_reason: str = ""
+    """Why that device, where ``auto`` left it open."""
+    missing: tuple[MissingEngine, ...] = ()
+    """Candidates that were left out for want of an engine."""
 
     def summary(self) -> str:
         """One line for a log: the choice, the reason, and what was passed over."""
@@ -99,7 +111,8 @@ class Selection:
         ]
         passed = f"; passed over: {', '.join(others)}" if others else ""
         warned = f"; WARNING: {'; '.join(self.warnings)}" if self.warnings else ""
-        return f"{self.backend}/{self.precision} on {self.device}: {self.reason}{passed}{warned}"
+        device = f"{self.device} ({self.device_reason})" if self.device_reason else self.device
+        return f"{self.backend}/{self.precision} on {device}: {self.reason}{passed}{warned}"
 
 
 def candidates(
@@ -111,55 +124,20 @@ def candidates(
     return kept, [Outcome(*pair, note=_EMULATED) for pair in every if pair not in kept]
 
 
-def installed_backends(device: str = "cpu") -> tuple[str, ...]:
-    """Names of the backends that are importable here and know that kind of device.
-
-    Not ``torch_tensorrt``: it loads PyTorch and needs a compiled program, so it is only opened
-    where it is asked for.
-    """
-    names = [name for name in ("onnxruntime", "openvino") if find_spec(BACKENDS[name][2])]
-    if device.lower().split(":")[0] in _NVIDIA and installed_runtimes():
-        names.insert(0, "tensorrt")
-    return tuple(names)
-
-
-def open_backend(
-    name: str, source: Path | OnnxFile, *, device: str = "cpu", threads: int = 0
-) -> Backend:
-    """Load an ONNX file, or what is at a path now, in the named backend.
-
-    :raises BackendError: for an unknown or missing backend, a file that cannot be read, or a
-        refused device or graph.
-    """
-    if name not in BACKENDS:
-        raise BackendError(f"backend is {name!r}, expected 'auto' or one of {list(BACKENDS)}")
-    if threads < 0:
-        raise BackendError(f"threads is {threads}, expected 0 (all cores) or more")
-    module, cls, _ = BACKENDS[name]
-    constructor: Callable[..., Any] = getattr(import_module(module), cls)
-    try:
-        file = OnnxFile.of(source)
-        backend: Backend = constructor(file, device=device, threads=threads)
-        try:
-            file.verify()
-        except BaseException:
-            backend.close()
-            raise
-    except ArtefactError as error:
-        raise BackendError(str(error)) from error
-    return backend
-
-
 def select_backend(
     model: Model,
     *,
     backend: str = "auto",
     precision: str = "auto",
-    device: str = "cpu",
+    device: str = "auto",
     threads: int = 0,
     trust_engine: bool = False,
+    engine_build: str = "block",
 ) -> tuple[Backend, ModelCard, Selection]:
     """Open ``model`` in the wished or the fastest backend and precision.
+
+    ``device`` ``auto`` is NVIDIA's GPU where it works, else the CPU; the selection says why. With
+    ``engine_build`` other than ``block`` (:data:`ENGINE_BUILDS`) nothing waits for an engine.
 
     Whatever is opened must agree with ONNX Runtime on the card's reference frames, unless
     ``trust_engine`` skips that. If the wished backend does not, the next one is taken; the
@@ -172,26 +150,31 @@ def select_backend(
     :raises ArtefactError: if the only candidate's file is missing or damaged.
     :raises CardError: if there is no such precision or the card contradicts the file.
     """
-    names = installed_backends(device) if backend == "auto" else (backend,)
-    if not names:
-        raise BackendError(f"no backend is installed: pip install {' or '.join(BACKENDS)}")
     if precision == "auto":
         precisions = tuple(sorted(model.precisions, key=_PRECISION_ORDER.index))
     else:
         precisions = (precision,)
-    contest = _Contest(model, device, threads, trust_engine)
-    tried, passed = candidates(names, precisions)
+    place, reason = choose_device(device, backend)
+    contest = _Contest(model, place, threads, trust_engine, engine_build)
+    may_move = device.lower() == backend == "auto" and place != "cpu"
     try:
-        if len(tried) == 1:
-            opened, card, selection = contest.open_only(*tried[0])
-        else:
-            opened, card, selection = contest.open_fastest(tried)
-    except BackendError:
-        remaining = [name for name in installed_backends(device) if name not in names]
-        others, _ = candidates(remaining, precisions)
-        if not contest.refusals or not others:
+        opened, card, selection = _open_on_device(contest, backend, precisions)
+    except BackendError as error:
+        if not contest.missing and not may_move:
             raise
-        opened, card, selection = contest.open_fastest(others)
+        if not contest.missing:
+            contest.refusals.append(f"{reason}, but the GPU is not used: {error}")
+        reason = "nothing runs on the GPU" + (" yet" if contest.missing else "")
+        contest.device = "cpu"
+        try:
+            opened, card, selection = _open_on_device(contest, "auto", precisions)
+        except BackendError:
+            if not contest.missing:
+                raise error from None
+            _log.warning("nothing else can run %s: building its engine now", model.card.name)
+            contest.build_now(place)
+            opened, card, selection = _open_on_device(contest, backend, precisions)
+            reason = "its engine had to be built first"
     warnings = list(dict.fromkeys(contest.refusals))
     untrusted = why_untrusted(engines_dir())
     if untrusted:
@@ -201,17 +184,45 @@ def select_backend(
         )
     if trust_engine:
         warnings.append("trust_engine is set: the answers were not compared with the reference")
-    considered = (*selection.considered, *passed)
-    return opened, card, replace(selection, warnings=tuple(warnings), considered=considered)
+    selection = replace(
+        selection,
+        warnings=tuple(warnings),
+        device_reason=reason,
+        missing=tuple(contest.missing.values()),
+    )
+    return opened, card, selection
+
+
+def _open_on_device(
+    contest: _Contest, backend: str, precisions: Sequence[str]
+) -> tuple[Backend, ModelCard, Selection]:
+    """Among ``backend``, or all there are; among the others too where it has no usable engine."""
+    names = installed_backends(contest.device) if backend == "auto" else (backend,)
+    if not names:
+        raise BackendError(f"no backend is installed: pip install {' or '.join(BACKENDS)}")
+    tried, passed = candidates(names, precisions)
+    try:
+        opened, card, selection = contest.open_best(tried)
+    except BackendError:
+        remaining = [name for name in installed_backends(contest.device) if name not in names]
+        others, _ = candidates(remaining, precisions)
+        if not others or not (contest.refusals or contest.missing):
+            raise
+        opened, card, selection = contest.open_best(others)
+    return opened, card, replace(selection, considered=(*selection.considered, *passed))
 
 
 class _Contest:
     """Opens candidates of one model on one device, measures them and keeps the fastest open."""
 
-    def __init__(self, model: Model, device: str, threads: int, trust_engine: bool) -> None:
+    def __init__(
+        self, model: Model, device: str, threads: int, trust_engine: bool, engine_build: str
+    ) -> None:
         self.model = model
         self.trust_engine = trust_engine
+        self.engine_build = engine_build
         self.refusals: list[str] = []
+        self.missing: dict[tuple[str, str], MissingEngine] = {}
         self.device = device
         self.threads = threads
         self.memory = SpeedMemory()
@@ -219,6 +230,8 @@ class _Contest:
 
     def open(self, name: str, precision: str) -> tuple[Backend, ModelCard]:
         file, card = self._artefact(precision)
+        if self.engine_build != "block":
+            self._require_engine(name, precision, file)
         backend = open_backend(name, file, device=self.device, threads=self.threads)
         try:
             check_graph(card, backend, str(file.path))
@@ -234,6 +247,49 @@ class _Contest:
             backend.close()
             raise
         return backend, card
+
+    def _require_engine(self, name: str, precision: str, file: OnnxFile) -> None:
+        """
+        :raises BackendError: if the engine of that candidate would have to be built first.
+        """
+        key = backend_class(name).missing_engine(file, self.device)
+        if key is None:
+            return
+        reason = failed_build(key)
+        command = (
+            f"`dense-perception compile {self.model.card.name} --backend {name} --precision "
+            f"{precision}`"
+        )
+        if reason:
+            self.refusals.append(
+                f"the engine of {name}/{precision} could not be built: {reason}; it is not tried "
+                f"again for this graph, runtime and GPU, unless by {command}"
+            )
+            raise BackendError("its engine could not be built")
+        if self.engine_build == "never":
+            self.refusals.append(
+                f"{name}/{precision} has no engine, and engine_build is never: build it with "
+                f"{command}"
+            )
+            raise BackendError("it has no engine")
+        self.missing[name, precision] = MissingEngine(name, precision, self.device, key)
+        raise BackendError("its engine is not built yet")
+
+    def build_now(self, device: str) -> None:
+        """Wait for engines from now on, for ``device``."""
+        self.device, self.engine_build = device, "block"
+        self.missing.clear()
+
+    def open_best(
+        self, candidates: Sequence[tuple[str, str]]
+    ) -> tuple[Backend, ModelCard, Selection]:
+        """The only one, or the fastest.
+
+        :raises BackendError: if none can run.
+        """
+        if len(candidates) == 1:
+            return self.open_only(*candidates[0])
+        return self.open_fastest(list(candidates))
 
     def open_only(self, name: str, precision: str) -> tuple[Backend, ModelCard, Selection]:
         backend, card = self.open(name, precision)

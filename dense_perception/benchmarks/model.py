@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from dense_perception.backends.select import installed_backends
+from dense_perception.backends.opening import installed_backends
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError, DensePerceptionError, InputError
 from dense_perception.core.machine import cpu_name
@@ -54,7 +54,7 @@ class ModelRun:
     model: str
     backend: str = "auto"
     precision: str = "auto"
-    device: str = "cpu"
+    device: str = "auto"
     threads: int = 0
 
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from dense_perception.backends.select import installed_backends
+from dense_perception.backends.opening import installed_backends
 from dense_perception.benchmarks.parity_cell import CellRequest
 from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import PRECISIONS

@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from dense_perception.backends.select import open_backend
+from dense_perception.backends.opening import open_backend
 from dense_perception.core.errors import DensePerceptionError
 from dense_perception.core.json_text import json_text
 

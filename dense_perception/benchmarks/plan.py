@@ -8,7 +8,8 @@ from typing import TypedDict
 
 from tqdm import tqdm
 
-from dense_perception.backends.select import candidates, installed_backends, open_backend
+from dense_perception.backends.opening import installed_backends, open_backend
+from dense_perception.backends.select import candidates
 from dense_perception.backends.speed import measure_ms
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import (

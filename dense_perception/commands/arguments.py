@@ -49,7 +49,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def add_device(parser: argparse._ActionsContainer) -> None:
     """Where a model runs."""
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, gpu, ... (default: cpu)")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="cpu, cuda, gpu, ... (default auto: NVIDIA's GPU where it works, else the CPU)",
+    )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default 0: all cores)")
 
 

@@ -57,6 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, gpu, cuda:1, dla:0 (default: the backend's usual)")
     parser.add_argument("--trust-engine", action="store_true", help="do not check the answers")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--progress", action="store_true", help="print the progress in lines, for other programs"
+    )
     group = parser.add_argument_group("tensorrt")
     for option, settings in _TENSORRT_OPTIONS.items():
         group.add_argument(option, **settings)
@@ -80,6 +83,7 @@ def main(options: argparse.Namespace) -> int:
             dla_core=options.dla_core,
             version_compatible=options.version_compatible,
             hardware_compatible=options.hardware_compatible,
+            progress_in_lines=options.progress,
         )
     )
     show(rows, _table, options.json)

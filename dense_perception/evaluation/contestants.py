@@ -37,7 +37,7 @@ class RunOptions:
 
     backend: str = "auto"
     precision: str = "auto"
-    device: str = "cpu"
+    device: str = "auto"
     threads: int = 0
     trust_engine: bool = False
     hfov_deg: float = 60.0

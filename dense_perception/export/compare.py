@@ -12,7 +12,7 @@ from torch import nn
 
 from dense_perception.backends.base import Backend
 from dense_perception.backends.onnxruntime import OnnxRuntimeBackend
-from dense_perception.backends.select import installed_backends, open_backend
+from dense_perception.backends.opening import installed_backends, open_backend
 from dense_perception.backends.self_check import Arrays, answers, frames_of, worst_difference
 from dense_perception.core.card import ModelCard
 from dense_perception.core.difference import Difference

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NoReturn, TypedDict
+from typing import TypedDict
 
 from tqdm import tqdm
 
-from dense_perception.backends.engine_cache import Engine
+from dense_perception.backends.engine_cache import PROGRESS, Engine
+from dense_perception.backends.nvidia.build import OnProgress
 from dense_perception.backends.select import select_backend
 from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.registry import Model, find_model
@@ -20,9 +22,10 @@ from dense_perception.core.registry import Model, find_model
 class CompileOptions:
     """``precision`` is one, or ``all``; ``device`` is the backend's usual one where it is empty.
 
-    From ``max_batch`` on the options are TensorRT's: see
+    From ``max_batch`` to ``hardware_compatible`` the options are TensorRT's: see
     :class:`~dense_perception.backends.nvidia.build.TensorRtOptions`. With
     ``compute_capabilities`` engines for other GPUs are built, which cannot be checked here.
+    ``progress_in_lines`` prints a line each second to stderr instead of a bar.
     """
 
     model: str
@@ -36,6 +39,7 @@ class CompileOptions:
     dla_core: int = -1
     version_compatible: bool = False
     hardware_compatible: str = ""
+    progress_in_lines: bool = False
 
 
 class CompiledRow(TypedDict, total=False):
@@ -99,16 +103,34 @@ def _tensorrt(file: OnnxFile, kind: str, options: CompileOptions) -> list[Compil
             print(f"passed over: {refusal}", file=sys.stderr)
             continue
         start = time.perf_counter()
-        with tqdm(unit="step", disable=None, file=sys.stderr) as bar:
-
-            def on_progress(phase: str, done: int, total: int, bar: tqdm[NoReturn] = bar) -> None:
-                bar.total, bar.n = total, done
-                bar.set_description(phase)
-
-            engine = compile_engine(file, runtime, trt, wanted, gpu, on_progress)
+        with build_progress(in_lines=options.progress_in_lines) as on_progress:
+            engine = compile_engine(file, runtime, trt, wanted, gpu, on_progress, again=True)
         seconds = time.perf_counter() - start
         rows.append(_row(kind, engine, seconds, "at its first load"))
     return rows
+
+
+@contextmanager
+def build_progress(*, in_lines: bool) -> Iterator[OnProgress]:
+    """What a builder tells its steps to: a bar, or :data:`PROGRESS` and the step in lines."""
+    if in_lines:
+        said_s = 0.0
+
+        def say(phase: str, done: int, total: int) -> None:
+            nonlocal said_s
+            if time.monotonic() - said_s >= 1.0:
+                said_s = time.monotonic()
+                print(f"{PROGRESS}{phase}, step {done} of {total}", file=sys.stderr, flush=True)
+
+        yield say
+        return
+    with tqdm(unit="step", disable=None, file=sys.stderr) as bar:
+
+        def move(phase: str, done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.set_description(phase)
+
+        yield move
 
 
 def _row(kind: str, engine: Engine, seconds: float, check: str) -> CompiledRow:

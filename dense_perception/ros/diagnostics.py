@@ -29,8 +29,9 @@ class Health:
     """A snapshot of a node; the counts with ``recent_`` are of the last period that had any.
 
     ``latencies_ms``: median and 95th percentile by stage. ``seconds_since_image`` is ``None``
-    before the first image. ``loading`` names the model that is being loaded. ``notes`` are further
-    warnings, each a sentence.
+    before the first image. ``loading`` names the model that is being loaded,
+    ``building`` the engine that is being built for later. ``notes`` are further warnings, each a
+    sentence.
     """
 
     state: str
@@ -58,6 +59,7 @@ class Health:
     silence: str = ""
     last_error: str = ""
     loading: str = ""
+    building: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -118,6 +120,7 @@ def _values(health: Health) -> dict[str, str]:
         "state": health.state,
         "model": health.model,
         "loading": health.loading,
+        "building an engine": health.building,
         "backend": health.backend,
         "backend chosen because": health.backend_reason,
         "input topic": health.input_topic,

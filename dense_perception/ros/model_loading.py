@@ -192,6 +192,7 @@ def load_model(settings: PerceptionParameters, log: Callable[[str], None]) -> Pe
         device=settings.device,
         threads=settings.threads,
         trust_engine=settings.trust_engine,
+        engine_build=settings.engine_build,
         default_hfov_deg=settings.default_hfov_deg,
         output_size=settings.output_size,
         max_output_side=settings.max_output_side,

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from dense_perception.backends.select import ENGINE_BUILDS
 from dense_perception.core.errors import InputError
 from dense_perception.core.limits import MAX_JPEG_SCANS, MAX_PIXELS
 from dense_perception.core.relabel import AUTOMATIC_VOID
@@ -42,9 +43,18 @@ class PerceptionParameters(ParameterTable):
         choices=("auto", "fp32", "fp16", "int8", "fp8"),
     )
     device: str = parameter(
-        "cpu",
-        "Where the backend runs: cpu, gpu, or one of several as cuda:1; dla:0 on a Jetson.",
+        "auto",
+        "Where the backend runs: cpu, gpu, or one of several as cuda:1; dla:0 on a Jetson. auto is "
+        "NVIDIA's GPU where it works, else the CPU; the console and /diagnostics say why.",
         changes=Changes.RELOADS,
+    )
+    engine_build: str = parameter(
+        "background",
+        "What happens where the model's TensorRT engine is not built yet, which takes minutes. "
+        "background answers with the best backend that is ready, builds in a process of its own "
+        "and changes over; block waits; never goes without.",
+        changes=Changes.RELOADS,
+        choices=ENGINE_BUILDS,
     )
     threads: int = parameter(
         0,

@@ -24,6 +24,7 @@ from dense_perception.ros.bond import Bond
 from dense_perception.ros.camera import AnyImage, Camera, Settings, check_topics_differ
 from dense_perception.ros.declare import DeclaredParameters
 from dense_perception.ros.diagnostics import Health, NodeLog, diagnostic_array
+from dense_perception.ros.engine_building import EngineBuilder
 from dense_perception.ros.model_loading import ModelLoader, load_model
 from dense_perception.ros.node_graph import NodeGraph
 from dense_perception.ros.outputs import OutputGroup
@@ -115,6 +116,8 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
         self._loader = ModelLoader[Settings](
             lambda settings: load_model(settings, self._log.info), loaded.trigger
         )
+        engine_built = self.create_guard_condition(self._on_engine_built)
+        self._builder = EngineBuilder(self._log, engine_built.trigger)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # On the steady clock, so that a simulation that stands still is still reported on.
         self.create_timer(
@@ -146,6 +149,7 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
         except Exception as error:
             return self._not_configured(f"{type(error).__name__}: {error}")
         self._last_error = self._load_problem = ""
+        self._builder.want(settings.model, perceiver.selection.missing)
         self.state = "inactive"
         return super().on_configure(state)
 
@@ -274,11 +278,18 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
 
         self._loader.discard(self._model.change(new, meanwhile))
         self._load_problem = ""
+        self._builder.want(settings.model, new.selection.missing)
         self._announce()
+
+    def _on_engine_built(self) -> None:
+        """In the executor: the model is loaded again, with the engine or without."""
+        if self._model.perceiver is not None and self._loader.wanted is None:
+            self._loader.request(self.settings)
 
     def _keep_model(self, refused: Settings, problem: str) -> None:
         refused_values = model_changes(self.settings, refused)
         changes = ", ".join(f"{name} {value}" for name, value in refused_values.items())
+        changes = changes or "the engine that was built"
         self._load_problem = f"{changes} not taken: {problem}; {self.settings.model} goes on"
         self._log.error(self._load_problem)
         self._declared.put_back(self.settings)
@@ -398,6 +409,7 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
         """Whether nothing uses the model any more, which is then freed."""
         self._starting = False
         self._loader.cancel()
+        self._builder.close()
         ended = self._stop_answering()
         for camera in self._cameras.values():
             camera.close()
@@ -436,6 +448,7 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
             enabled=self._enabled,
             last_error=self._last_error,
             loading=f"{wanted.model} for {self._loader.seconds:.0f} s" if wanted else "",
+            building=self._builder.status,
             notes=(*notes, self._load_problem) if self._load_problem else notes,
         )
 

@@ -105,9 +105,10 @@ class Perceiver:
         *,
         backend: str = "auto",
         precision: str = "auto",
-        device: str = "cpu",
+        device: str = "auto",
         threads: int = 0,
         trust_engine: bool = False,
+        engine_build: str = "block",
         default_hfov_deg: float = 60.0,
         output_size: str = "input",
         max_output_side: int = 1280,
@@ -117,9 +118,12 @@ class Perceiver:
         :param model: a model's name, or the path of its ``.yaml`` card or of an ``.onnx`` file.
         :param backend: ``auto`` (the fastest measured), ``onnxruntime``, ``openvino``, ...
         :param precision: ``auto``, ``fp32``, ``fp16``, ``int8`` or ``fp8``.
-        :param device: handed to the backend: ``cpu``, ``cuda``, ``gpu``, ...
+        :param device: ``auto`` (NVIDIA's GPU where it works, else the CPU), or handed to the
+            backend: ``cpu``, ``cuda``, ``gpu``, ...
         :param threads: CPU threads; 0 means all cores.
         :param trust_engine: run a backend without comparing it with the reference first.
+        :param engine_build: ``block``, ``background`` or ``never``: see
+            :data:`~dense_perception.backends.select.ENGINE_BUILDS`.
         :param default_hfov_deg: horizontal field of view where an image has no intrinsics.
         :param output_size: ``input`` gives outputs of the image's size, ``network`` of the
             network's, with no resampling.
@@ -133,6 +137,7 @@ class Perceiver:
             device=device,
             threads=threads,
             trust_engine=trust_engine,
+            engine_build=engine_build,
         )
         try:
             return cls(

@@ -14,7 +14,8 @@ import yaml
 from dense_perception.backends.engine_cache import engines_dir, stored_keys
 from dense_perception.backends.nvidia.build import TensorRtOptions
 from dense_perception.backends.nvidia.engine import engine_key
-from dense_perception.backends.select import open_backend, select_backend
+from dense_perception.backends.opening import open_backend
+from dense_perception.backends.select import select_backend
 from dense_perception.core import onnx_file
 from dense_perception.core.errors import ArtefactError, BackendError
 from dense_perception.core.onnx_file import OnnxFile

@@ -13,7 +13,7 @@ from dense_perception.backends.device import find_gpu
 from dense_perception.backends.engine_cache import store_engine
 from dense_perception.backends.nvidia.module import load_runtime
 from dense_perception.backends.nvidia.torch import load_modules, program_key, versions
-from dense_perception.backends.select import open_backend
+from dense_perception.backends.opening import open_backend
 from dense_perception.core.errors import BackendError, CardError
 from dense_perception.core.onnx_file import OnnxFile
 from test.support.artefacts import red_card, red_depth, write_red_artefact
@@ -151,7 +151,7 @@ class BackendContract:
 
         code = (
             "import sys; from pathlib import Path\n"
-            "from dense_perception.backends.select import open_backend\n"
+            "from dense_perception.backends.opening import open_backend\n"
             f"open_backend({self.name!r}, Path({str(artefact)!r}), device={self.device!r})\n"
             "heavy = {'torch', 'onnx', 'onnxruntime', 'openvino', 'cv2'} & set(sys.modules)\n"
             f"assert heavy <= {{{self.name!r}}}, heavy\n"

@@ -9,8 +9,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from dense_perception.backends import device as device_module
 from dense_perception.backends import select
 from dense_perception.backends.base import Backend, TensorSpec
+from dense_perception.backends.device import Gpu
+from dense_perception.backends.engine_cache import EngineKey, remember_failure
 from dense_perception.backends.select import select_backend
 from dense_perception.backends.speed import SpeedMemory
 from dense_perception.core.errors import ArtefactError, BackendError, CardError, EngineRefusedError
@@ -124,6 +127,115 @@ def test_emulated_fp8_is_not_tried_but_where_it_is_asked_for(
     for name in ("onnxruntime", "openvino"):
         assert f"{name}/fp8 (fp8 is only emulated there" in selection.summary()
     assert select_backend(model, precision="fp8")[1].precision == "fp8"
+
+
+GPU = Gpu("RTX 4090", "8.9", "12.6")
+
+
+@pytest.fixture
+def gpu(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> dict[str, EngineKey | None]:
+    """A machine with a GPU; the engines that TensorRT lacks, by precision."""
+    lacks: dict[str, EngineKey | None] = {"fp32": None, "int8": None}
+    monkeypatch.setattr(device_module, "find_gpu", lambda index=0: GPU)
+    monkeypatch.setattr(
+        select,
+        "installed_backends",
+        lambda place="cpu": (("tensorrt",) if place == "gpu" else ()) + ("onnxruntime", "openvino"),
+    )
+
+    def missing(file: OnnxFile, place: str) -> EngineKey | None:
+        return lacks[file.path.stem.rpartition("_")[2]]
+
+    monkeypatch.setattr(
+        select,
+        "backend_class",
+        lambda name: SimpleNamespace(
+            missing_engine=missing if name == "tensorrt" else lambda file, place: None
+        ),
+    )
+    bench.speeds = {("tensorrt", "fp32"): 2.0, ("tensorrt", "int8"): 1.0, **FOUR}
+    return lacks
+
+
+def engine(version: str) -> EngineKey:
+    return EngineKey("0" * 64, "tensorrt", version, str(GPU), "int8", "batch 1..1")
+
+
+def test_auto_is_the_gpu_where_it_works_and_says_so(
+    gpu: dict[str, EngineKey | None], model: Model
+) -> None:
+    _, _, selection = select_backend(model)
+    assert (selection.backend, selection.device) == ("tensorrt", "gpu")
+    assert "on gpu (found RTX 4090)" in selection.summary()
+
+
+def test_auto_is_the_cpu_without_a_gpu(
+    bench: Bench, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(index: int = 0) -> Gpu:
+        raise BackendError("there is no NVIDIA driver here: install it")
+
+    monkeypatch.setattr(device_module, "find_gpu", none)
+    bench.speeds = dict(FOUR)
+    summary = select_backend(model)[2].summary()
+    assert "on cpu (there is no NVIDIA driver here): the fastest" in summary
+
+
+def test_auto_is_the_cpu_where_nothing_runs_on_the_gpu(
+    gpu: dict[str, EngineKey | None], bench: Bench, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = bench.open
+
+    def open_backend(name: str, file: OnnxFile, *, device: str, threads: int) -> FakeBackend:
+        if device == "gpu":
+            raise BackendError(f"{name} does not know the GPU")
+        return real(name, file, device=device, threads=threads)
+
+    monkeypatch.setattr(select, "open_backend", open_backend)
+    _, _, selection = select_backend(model)
+    assert (selection.backend, selection.device) == ("openvino", "cpu")
+    assert any("found RTX 4090, but the GPU is not used" in each for each in selection.warnings)
+    with pytest.raises(BackendError, match="does not know the GPU"):
+        select_backend(model, device="gpu")
+
+
+def test_what_has_no_engine_is_left_out_and_named(
+    gpu: dict[str, EngineKey | None], bench: Bench, model: Model
+) -> None:
+    gpu["int8"] = engine("10.3")
+    _, _, selection = select_backend(model, engine_build="background")
+    assert (selection.backend, selection.precision) == ("tensorrt", "fp32")
+    assert [str(each) for each in selection.missing] == ["tensorrt/int8"]
+    gpu["fp32"] = engine("10.4")
+    _, _, selection = select_backend(model, backend="tensorrt", engine_build="background")
+    assert (selection.backend, selection.device) == ("openvino", "gpu")
+    assert sorted(map(str, selection.missing)) == ["tensorrt/fp32", "tensorrt/int8"]
+    assert select_backend(model, engine_build="block")[2].backend == "tensorrt"
+    _, _, selection = select_backend(model, engine_build="never")
+    assert not selection.missing
+    assert any("engine_build is never" in each for each in selection.warnings)
+
+
+def test_an_engine_that_could_not_be_built_is_said_and_not_wanted(
+    gpu: dict[str, EngineKey | None], model: Model
+) -> None:
+    gpu["int8"] = engine("10.3")
+    remember_failure(engine("10.3"), "no kernel")
+    _, _, selection = select_backend(model, engine_build="background")
+    assert not selection.missing
+    assert any("no kernel" in each and "compile" in each for each in selection.warnings)
+
+
+def test_only_where_nothing_else_runs_an_engine_is_built_at_once(
+    gpu: dict[str, EngineKey | None], bench: Bench, model: Model
+) -> None:
+    gpu.update(int8=engine("10.3"), fp32=engine("10.4"))
+    for name in ("onnxruntime", "openvino"):
+        for kind in ("fp32", "int8"):
+            bench.speeds[name, kind] = BackendError(f"{name} refuses the graph")
+    _, _, selection = select_backend(model, engine_build="background")
+    assert (selection.backend, selection.device) == ("tensorrt", "gpu")
+    assert not selection.missing
 
 
 def test_second_start_remembers(bench: Bench, model: Model) -> None:

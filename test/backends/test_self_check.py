@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dense_perception.backends.base import Backend
-from dense_perception.backends.select import open_backend
+from dense_perception.backends.opening import open_backend
 from dense_perception.backends.self_check import frames_of, self_check, worst_difference
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import EngineRefusedError

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from dense_perception import cli
-from dense_perception.backends.select import open_backend
+from dense_perception.backends.opening import open_backend
 from dense_perception.backends.self_check import self_check
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dense_perception.backends.nvidia.build import TensorRtOptions, build_engine
-from dense_perception.backends.select import open_backend
+from dense_perception.backends.opening import open_backend
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError, InputError
 from dense_perception.core.reference_frames import reference_feeds

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dense_perception.backends.base import check_graph
-from dense_perception.backends.select import open_backend
+from dense_perception.backends.opening import open_backend
 from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import DepthSpec, InputSpec
 from dense_perception.core.errors import ArtefactError, CardError, InputError

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dense_perception.backends.nvidia.build import TensorRtOptions, build_engine
-from dense_perception.backends.select import open_backend
+from dense_perception.backends.opening import open_backend
 from dense_perception.core.errors import ArtefactError, InputError
 from dense_perception.export.quantize import QuantizeOptions, Quantizer
 from test.support.onnx_graphs import quantized_layers

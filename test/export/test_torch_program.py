@@ -23,7 +23,8 @@ from dense_perception.backends.nvidia.torch import (
     program_key,
     stored_program,
 )
-from dense_perception.backends.select import installed_backends, open_backend, select_backend
+from dense_perception.backends.opening import installed_backends, open_backend
+from dense_perception.backends.select import select_backend
 from dense_perception.core.card import ModelCard
 from dense_perception.core.difference import Difference
 from dense_perception.core.errors import BackendError

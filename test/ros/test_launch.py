@@ -15,7 +15,7 @@ import yaml
 from sensor_msgs.msg import CameraInfo, Image
 
 from dense_perception import cli
-from dense_perception.backends.select import BACKENDS
+from dense_perception.backends.opening import BACKENDS
 from dense_perception.commands import evaluate as evaluate_command
 from dense_perception.commands import replay as replay_command
 from dense_perception.core.errors import InputError

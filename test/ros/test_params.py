@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from dense_perception.backends.select import BACKENDS
+from dense_perception.backends.opening import BACKENDS
 from dense_perception.core.errors import InputError
 from dense_perception.ros.parameter_table import (
     Changes,

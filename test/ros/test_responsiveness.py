@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
@@ -24,13 +21,12 @@ from test.ros.conftest import NodeFactory
 from test.support.artefacts import write_red_artefact
 from test.support.endless import write_endless_artefact
 from test.support.ros_probe import Probe, header, random_rgb, values_of, wait_until
+from test.support.streaming import STAMPS, longest_gap_s, streaming
 
 pytestmark = pytest.mark.ros
 
-RATE_HZ = 15.0
 LOAD_S, BUILD_S = 5.0, 60.0
 LONGEST_GAP_S, LONGEST_END_S, LONGEST_STOP_S = 0.3, 2.0, 3.0
-STAMPS = itertools.count(100)
 
 
 @pytest.fixture
@@ -54,35 +50,6 @@ def start_slow(
             environment={**environment, "DENSE_PERCEPTION_LOAD_S": str(load_s)},
         )
     )
-
-
-@contextmanager
-def streaming(probe: Probe) -> Iterator[list[float]]:
-    """Images at 15 Hz from a thread of their own; gives the times at which they were sent."""
-    publisher = probe.publisher(Image, "/image")
-    sent: list[float] = []
-    stopped = threading.Event()
-
-    def stream() -> None:
-        due = time.monotonic()
-        while not stopped.wait(max(0.0, due - time.monotonic())):
-            publisher.publish(image_message(random_rgb(), header(next(STAMPS)), "rgb8"))
-            sent.append(time.monotonic())
-            due += 1 / RATE_HZ
-
-    thread = threading.Thread(target=stream, daemon=True)
-    thread.start()
-    try:
-        yield sent
-    finally:
-        stopped.set()
-        thread.join()
-
-
-def longest_gap_s(times: list[float], begin: float, end: float) -> float:
-    """Between two arrivals, the ends of the span counted as arrivals."""
-    inside = [begin, *(each for each in times if begin < each < end), end]
-    return float(np.diff(inside).max())
 
 
 def test_a_model_that_takes_long_is_changed_in_without_a_gap(

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from dense_perception.backends.select import installed_backends
+from dense_perception.backends.opening import installed_backends
 from dense_perception.core.camera import Frame, Intrinsics
 from dense_perception.core.card import METADATA_KEY, ModelCard
 from dense_perception.core.errors import EngineRefusedError

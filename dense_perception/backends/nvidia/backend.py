@@ -10,8 +10,9 @@ import numpy as np
 
 from dense_perception.backends.base import Backend, TensorSpec, batch_size
 from dense_perception.backends.device import find_gpu, parse_device
+from dense_perception.backends.engine_cache import EngineKey
 from dense_perception.backends.nvidia.build import TensorRtOptions, collecting_logger
-from dense_perception.backends.nvidia.engine import compile_engine, engine_for
+from dense_perception.backends.nvidia.engine import compile_engine, engine_for, missing_engine
 from dense_perception.backends.nvidia.memory import Cuda
 from dense_perception.backends.nvidia.module import garbage_waits, load_runtime
 from dense_perception.core.errors import BackendError
@@ -62,6 +63,13 @@ class TensorRtBackend(Backend):
         self._largest = self._largest_batch()
         where = f"dla {dla_core}" if dla_core >= 0 else gpu.name
         self.description = f"tensorrt ({runtime} {trt.__version__}), {where}, {engine.reason}"
+
+    @classmethod
+    def missing_engine(cls, file: OnnxFile, device: str) -> EngineKey | None:
+        """See :meth:`Backend.missing_engine`."""
+        index, dla_core = parse_device(device, cls.name, dla=True)
+        runtime, trt = load_runtime()
+        return missing_engine(file, runtime, trt, find_gpu(index), dla_core)
 
     def _run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
         if self._cuda is None:

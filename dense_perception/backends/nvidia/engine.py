@@ -7,8 +7,10 @@ from dense_perception.backends.engine_cache import (
     Engine,
     EngineKey,
     engines_dir,
+    failed_build,
     find_engine,
     obtain_engine,
+    remember_failure,
     stored_keys,
 )
 from dense_perception.backends.nvidia.build import OnProgress, TensorRtOptions, build_engine
@@ -68,6 +70,25 @@ def engine_for(file: OnnxFile, runtime: str, trt: TensorRt, gpu: Gpu, dla_core: 
 
     :raises BackendError: if none fits and it cannot be built.
     """
+    found = _stored(file, runtime, trt, gpu, dla_core)
+    return found or compile_engine(file, runtime, trt, TensorRtOptions(dla_core=dla_core), gpu)
+
+
+def missing_engine(
+    file: OnnxFile, runtime: str, trt: TensorRt, gpu: Gpu, dla_core: int = -1
+) -> EngineKey | None:
+    """The key of what :func:`engine_for` would have to build.
+
+    ``None`` where an engine fits, and where none can be built, which loading says at once.
+    """
+    options = TensorRtOptions(dla_core=dla_core)
+    key = engine_key(file, runtime, trt, options, gpu)
+    if ModelCard.from_onnx(file).input.free or fp8_refusal(key, options, trt, gpu):
+        return None
+    return None if _stored(file, runtime, trt, gpu, dla_core) else key
+
+
+def _stored(file: OnnxFile, runtime: str, trt: TensorRt, gpu: Gpu, dla_core: int) -> Engine | None:
     keys = [
         key
         for key in stored_keys(file.sha256, runtime)
@@ -77,7 +98,7 @@ def engine_for(file: OnnxFile, runtime: str, trt: TensorRt, gpu: Gpu, dla_core: 
         found = find_engine(key)
         if isinstance(found, Engine):
             return found
-    return compile_engine(file, runtime, trt, TensorRtOptions(dla_core=dla_core), gpu)
+    return None
 
 
 def compile_engine(
@@ -87,26 +108,36 @@ def compile_engine(
     options: TensorRtOptions,
     gpu: Gpu | None,
     on_progress: OnProgress | None = None,
+    *,
+    again: bool = False,
 ) -> Engine:
     """The engine with exactly these options, from the cache or built now.
+
+    What could not be built once is not tried another time, unless ``again`` asks for it.
 
     :raises BackendError: if it cannot be built.
     """
     key = engine_key(file, runtime, trt, options, gpu)
     if refusal := fp8_refusal(key, options, trt, gpu):
         raise BackendError(refusal)
+    if not again and (reason := failed_build(key)):
+        raise BackendError(f"its engine could not be built before: {reason}; {TRY_AGAIN}")
     timings = engines_dir() / f"timings_{runtime}_{trt.__version__}.cache"
-    return obtain_engine(
-        key,
-        lambda: build_engine(
-            file,
-            options,
-            precision=key.precision,
-            runtime=runtime,
-            timing_cache=timings,
-            on_progress=on_progress,
-        ),
-    )
+    try:
+        return obtain_engine(
+            key,
+            lambda: build_engine(
+                file,
+                options,
+                precision=key.precision,
+                runtime=runtime,
+                timing_cache=timings,
+                on_progress=on_progress,
+            ),
+        )
+    except BackendError as error:
+        remember_failure(key, str(error))
+        raise
 
 
 def fp8_refusal(key: EngineKey, options: TensorRtOptions, trt: TensorRt, gpu: Gpu | None) -> str:
@@ -124,6 +155,7 @@ def fp8_refusal(key: EngineKey, options: TensorRtOptions, trt: TensorRt, gpu: Gp
     return ""
 
 
+TRY_AGAIN = "`dense-perception compile` tries it again"
 FP8_CAPABILITY = 8.9
 _NO_FP8 = "take the int8 or fp16 file (--precision)"
 _AMPERE_PLUS = "any GPU from compute capability 8.0 on"

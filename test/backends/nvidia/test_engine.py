@@ -11,7 +11,7 @@ import pytest
 
 from dense_perception import cli
 from dense_perception.backends.device import Gpu, find_gpu, parse_device
-from dense_perception.backends.engine_cache import store_engine
+from dense_perception.backends.engine_cache import failed_build, store_engine
 from dense_perception.backends.nvidia.build import TensorRtOptions
 from dense_perception.backends.nvidia.engine import (
     compile_engine,
@@ -19,8 +19,9 @@ from dense_perception.backends.nvidia.engine import (
     engine_key,
     fits,
     fp8_refusal,
+    missing_engine,
 )
-from dense_perception.backends.select import installed_backends, open_backend
+from dense_perception.backends.opening import installed_backends, open_backend
 from dense_perception.core.errors import BackendError
 from dense_perception.core.onnx_file import OnnxFile
 from test.support.artefacts import write_red_artefact
@@ -73,6 +74,39 @@ def test_the_fitting_engine_is_taken_whatever_its_batch(red: OnnxFile) -> None:
     key = engine_key(red, "tensorrt", TRT, TensorRtOptions(max_batch=4), GPU)
     store_engine(key, b"engine")
     assert engine_for(red, "tensorrt", TRT, GPU).payload == b"engine"
+
+
+def test_what_would_have_to_be_built(red: OnnxFile, red8: OnnxFile) -> None:
+    key = missing_engine(red, "tensorrt", TRT, GPU)
+    assert key == engine_key(red, "tensorrt", TRT, TensorRtOptions(), GPU)
+    # Refused at once, so that nobody builds for it.
+    assert missing_engine(red8, "tensorrt", TRT, AMPERE) is None
+    store_engine(engine_key(red, "tensorrt", TRT, TensorRtOptions(max_batch=2), GPU), b"engine")
+    assert missing_engine(red, "tensorrt", TRT, GPU) is None
+
+
+def test_a_failed_build_is_not_tried_again_unless_asked(
+    red: OnnxFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def build(*_: object, **__: object) -> bytes:
+        tried.append(1)
+        if len(tried) < 3:
+            raise BackendError("no kernel")
+        return b"engine"
+
+    monkeypatch.setattr("dense_perception.backends.nvidia.engine.build_engine", build)
+    key = engine_key(red, "tensorrt", TRT, TensorRtOptions(), GPU)
+    for again in (False, False, True):
+        with pytest.raises(BackendError, match="no kernel"):
+            compile_engine(red, "tensorrt", TRT, TensorRtOptions(), GPU, again=again)
+    assert len(tried) == 2
+    other = SimpleNamespace(__version__="10.4.0")
+    assert compile_engine(red, "tensorrt", other, TensorRtOptions(), GPU).built
+    assert failed_build(key)
+    assert compile_engine(red, "tensorrt", TRT, TensorRtOptions(), GPU, again=True).built
+    assert not failed_build(key)
 
 
 AMPERE = Gpu("RTX 3090", "8.6", "12.6")

@@ -1,0 +1,155 @@
+"""A node never waits for an engine: it answers, builds beside, and changes over."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from sensor_msgs.msg import Image
+
+from dense_perception.ros.processes import ChildProcess
+from test.support.processes import is_running
+from test.support.ros_probe import Probe, values_of, wait_until
+from test.support.streaming import longest_gap_s, streaming
+
+pytestmark = pytest.mark.ros
+
+BUILD_S = float(os.environ.get("DENSE_PERCEPTION_BUILD_S", "4"))
+LONGEST_GAP_S, LONGEST_START_S = 0.3, 3.0
+
+
+def start(
+    stack: ExitStack, folder: Path, environment: dict[str, str], engine: str, **parameters: object
+) -> ChildProcess:
+    values = {"device": "gpu", "backend": "tensorrt", "threads": 1, "diagnostics_period_s": 0.1}
+    arguments = ["--ros-args"]
+    for name, value in {**values, **parameters}.items():
+        arguments += ["-p", f"{name}:={value}"]
+    cache = folder / "cache"
+    cache.mkdir(exist_ok=True)
+    variables = {"DENSE_PERCEPTION_ENGINE": engine, "XDG_CACHE_HOME": str(cache)}
+    node = stack.enter_context(
+        ChildProcess(
+            "test.support.slow_engine",
+            arguments,
+            log=folder / "node.log",
+            environment={**environment, **variables},
+        )
+    )
+    node.wait_for_text("waiting for images")
+    return node
+
+
+def builder(node: ChildProcess) -> int:
+    node.wait_for_text("building the engine of tensorrt/fp32 in process")
+    found = re.search(r"in process (\d+)", node.log())
+    assert found is not None
+    return int(found[1])
+
+
+def test_the_best_that_is_ready_answers_until_the_engine_is_built(
+    ros_environment: dict[str, str], probe: Probe, tmp_path: Path, red_model: Path
+) -> None:
+    with ExitStack() as stack:
+        node = start(stack, tmp_path, ros_environment, f"{BUILD_S} good", model=red_model)
+        active = time.monotonic()
+        answers: list[float] = []
+        reports: list[tuple[float, dict[str, str]]] = []
+        probe.node.create_subscription(
+            Image, "/depth_node/depth/image", lambda _: answers.append(time.monotonic()), 10
+        )
+        probe.node.create_subscription(
+            DiagnosticArray,
+            "/diagnostics",
+            lambda message: reports.append((time.monotonic(), values_of(message))),
+            10,
+        )
+        stack.enter_context(streaming(probe))
+        wait_until(lambda: len(answers) > 20, "the stream to flow")
+        flowing = time.monotonic()
+        assert answers[0] - active < LONGEST_START_S
+        assert os.getpriority(os.PRIO_PROCESS, builder(node)) == 19
+        changed_s = wait_until(
+            lambda: next((t for t, each in reports if each["backend"].startswith("tensorrt")), 0.0),
+            "the change-over",
+            BUILD_S + 20,
+        )
+        time.sleep(1.0)
+        end = time.monotonic()
+        gap_s = longest_gap_s(answers, flowing, end)
+        before_s = longest_gap_s(answers, flowing, changed_s - 2.0)
+        print(f"\nfirst answer {answers[0] - active:.2f} s after activation")
+        print(f"longest gap {before_s * 1e3:.0f} ms before, {gap_s * 1e3:.0f} with the change-over")
+        assert gap_s < max(LONGEST_GAP_S, 2 * before_s)
+        waiting = [each for t, each in reports if t < changed_s]
+        assert {each["backend"].split()[0] for each in waiting} == {"onnxruntime"}
+        assert any("tensorrt/fp32 for" in each["building an engine"] for each in waiting)
+        assert any("tactics, step" in each["building an engine"] for each in waiting)
+        assert reports[-1][1]["building an engine"] == ""
+        assert "ERROR" not in node.log()
+
+
+def test_a_killed_build_is_reported_and_not_tried_again(
+    ros_environment: dict[str, str], probe: Probe, tmp_path: Path, red_model: Path
+) -> None:
+    with ExitStack() as stack:
+        node = start(stack, tmp_path, ros_environment, "60 good", model=red_model)
+        stack.enter_context(streaming(probe))
+        os.kill(builder(node), signal.SIGKILL)
+        node.wait_for_text("was not built: its process was ended by signal 9")
+        said = probe.diagnostics().wait_for(lambda array: "signal 9" in array.status[0].message)
+        assert "dense-perception compile" in said.status[0].message
+        assert node.stop() == 0
+        again = start(stack, tmp_path, ros_environment, "60 good", model=red_model)
+        probe.diagnostics().wait_for(lambda array: "signal 9" in array.status[0].message)
+        assert "building the engine" not in again.log()
+        assert again.stop() == 0
+
+
+@pytest.mark.parametrize(("how", "said"), [("fails", "no kernel for node 7"), ("wrong", "differ")])
+def test_the_node_goes_on_without_a_failed_or_wrong_engine(
+    how: str,
+    said: str,
+    ros_environment: dict[str, str],
+    probe: Probe,
+    tmp_path: Path,
+    red_model: Path,
+) -> None:
+    with ExitStack() as stack:
+        node = start(stack, tmp_path, ros_environment, f"0.5 {how}", model=red_model)
+        stack.enter_context(streaming(probe))
+        told = probe.diagnostics().wait_for(lambda array: said in array.status[0].message)
+        assert values_of(told)["backend"].startswith("onnxruntime")
+        assert node.returncode is None
+
+
+def test_a_build_ends_with_its_node(
+    ros_environment: dict[str, str], probe: Probe, tmp_path: Path, red_model: Path
+) -> None:
+    with ExitStack() as stack:
+        node = start(stack, tmp_path, ros_environment, "60 good", model=red_model)
+        pid = builder(node)
+        begin = time.monotonic()
+        assert node.stop() == 0
+        assert time.monotonic() - begin < 3.0
+        wait_until(lambda: not is_running(pid), "the end of the build")
+        assert not list((tmp_path / "cache").rglob("*.failed.json"))
+
+
+def test_engine_build_never_says_how_to_build_it(
+    ros_environment: dict[str, str], probe: Probe, tmp_path: Path, red_model: Path
+) -> None:
+    with ExitStack() as stack:
+        node = start(
+            stack, tmp_path, ros_environment, "60 good", model=red_model, engine_build="never"
+        )
+        stack.enter_context(streaming(probe))
+        told = probe.diagnostics().wait_for(lambda array: "never" in array.status[0].message)
+        assert "dense-perception compile" in told.status[0].message
+        assert "building the engine" not in node.log()

@@ -1,0 +1,107 @@
+"""depth_node and ``compile`` on a machine whose GPU and TensorRT are pretended.
+
+Its engines are ONNX Runtime's on the CPU, and DENSE_PERCEPTION_ENGINE says how they are built:
+``SECONDS`` and ``good``, ``wrong`` (answers twice the depth) or ``fails``, as in ``4 good``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from dense_perception.backends.engine_cache import Engine, EngineKey, find_engine, obtain_engine
+from dense_perception.backends.onnxruntime import OnnxRuntimeBackend
+from dense_perception.core.errors import BackendError
+from dense_perception.core.onnx_file import OnnxFile
+from dense_perception.ros.processes import end_at_once_on_interrupt
+
+
+class PretendedBackend(OnnxRuntimeBackend):
+    """TensorRT as far as its engines go."""
+
+    name = "tensorrt"
+
+    def __init__(self, file: OnnxFile, *, device: str = "gpu", threads: int = 0) -> None:
+        engine = obtain_engine(_key(file), lambda: b"".join(build(file)))
+        super().__init__(file, device="cpu", threads=threads)
+        self.is_reference = False
+        self.identity = engine.identity
+        self.description = "tensorrt, pretended"
+
+    @classmethod
+    def missing_engine(cls, file: OnnxFile, device: str) -> EngineKey | None:
+        key = _key(file)
+        return None if isinstance(find_engine(key), Engine) else key
+
+    def _run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
+        factor = 2 if how() == "wrong" else 1
+        return {name: array * factor for name, array in super()._run(feeds, names).items()}
+
+
+def how() -> str:
+    return os.environ["DENSE_PERCEPTION_ENGINE"].split()[1]
+
+
+def _key(file: OnnxFile) -> EngineKey:
+    return EngineKey(file.sha256, "tensorrt", "10.3", "Pretended", "fp32", "batch 1..1")
+
+
+def build(file: OnnxFile, on_progress: object = None) -> Iterator[bytes]:
+    """Takes its time; a generator, so that steps can be told."""
+    seconds = float(os.environ["DENSE_PERCEPTION_ENGINE"].split()[0])
+    for step in range(10):
+        time.sleep(seconds / 10)
+        if callable(on_progress):
+            on_progress("tactics", step + 1, 10)
+    if how() == "fails":
+        raise BackendError("tensorrt 10.3 cannot build it: no kernel for node 7")
+    yield b"an engine"
+
+
+def pretend() -> None:
+    """Replace what asks for a GPU, here and wherever it was imported."""
+    from dense_perception.backends import device, onnxruntime, opening
+
+    opening.BACKENDS["tensorrt"] = (__name__, "PretendedBackend", "onnxruntime")
+    opening.installed_runtimes = lambda: ("tensorrt",)  # type: ignore[assignment]
+    device.find_gpu = lambda index=0: device.Gpu("Pretended", "8.9", "12.6")
+    onnxruntime._PROVIDERS["gpu"] = "CPUExecutionProvider"
+
+
+def compile_engine(arguments: Sequence[str]) -> int:
+    """The real verb, with a builder that takes its time."""
+    from dense_perception import cli
+    from dense_perception.export import compile as compiling
+
+    def tensorrt(
+        file: OnnxFile, kind: str, options: compiling.CompileOptions
+    ) -> list[compiling.CompiledRow]:
+        with compiling.build_progress(in_lines=options.progress_in_lines) as tell:
+            obtain_engine(_key(file), lambda: b"".join(build(file, tell)))
+        return [{"precision": kind, "runtime": "tensorrt", "device": "gpu", "seconds": 0.0}]
+
+    compiling._tensorrt = tensorrt
+    return cli.main(list(arguments))
+
+
+def main() -> int:
+    pretend()
+    if sys.argv[1:2] == ["compile"]:
+        return compile_engine(sys.argv[1:])
+    end_at_once_on_interrupt()
+
+    from dense_perception.ros import depth_node, engine_building
+
+    engine_building.COMPILER = __name__ if __name__ != "__main__" else "test.support.slow_engine"
+    return depth_node.main()
+
+
+if __name__ == "__main__":
+    # The backend's module must be this one, not a second copy of it.
+    sys.modules["test.support.slow_engine"] = sys.modules["__main__"]
+    __name__ = "test.support.slow_engine"
+    raise SystemExit(main())
