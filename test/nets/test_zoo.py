@@ -51,3 +51,12 @@ def test_every_variant_builds(family: str) -> None:
     order = [name for name in ("tiny", "small", "base", "large") if name in sizes]
     assert [sizes[name] for name in order] == sorted(sizes[name] for name in order)
     assert min(sizes.values()) > 1e6
+
+
+def test_what_is_left_out_is_the_same_as_its_default() -> None:
+    """A run from before an entry existed is resumed with the entry written out."""
+    half = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    before = {"family": "segmenter", "variant": "tiny", "classes": 2, **half}
+    assert zoo.is_same(before, {**before, "score_norm": "layer", "std": (0.5, 0.5, 0.5)})
+    for change in ({"score_norm": "scale"}, {"variant": "small"}, {"std": [0.4] * 3}):
+        assert not zoo.is_same(before, {**before, **change})

@@ -9,9 +9,12 @@ import numpy as np
 
 
 def render(
-    rng: np.random.Generator, width: int, height: int
+    rng: np.random.Generator, width: int, height: int, *, with_box: bool = True
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """RGB (H, W, 3) uint8, planar depth (H, W) float64 metres and (fx, fy, cx, cy)."""
+    """RGB (H, W, 3) uint8, planar depth (H, W) float64 metres and (fx, fy, cx, cy).
+
+    Without the box depth has no steps.
+    """
     focal = width * rng.uniform(0.7, 1.1)
     cx, cy = (width - 1) / 2, (height - 1) / 2
     v = np.repeat(np.arange(height, dtype=np.float64)[:, None], width, axis=1)
@@ -22,8 +25,10 @@ def render(
     shade = np.where(floor < wall, 90, 170)[..., None] * np.ones(3)
     left, top = rng.integers(0, width // 2), rng.integers(height // 4, height // 2)
     box = (slice(top, top + height // 3), slice(left, left + width // 3))
-    depth[box] = np.minimum(depth[box], wall * 0.5)
-    shade[box] = rng.integers(40, 255, 3)
+    colour = rng.integers(40, 255, 3)
+    if with_box:
+        depth[box] = np.minimum(depth[box], wall * 0.5)
+        shade[box] = colour
     # Nearer is brighter: something a network can learn in seconds.
     shade = shade * np.clip(1.6 / np.sqrt(depth), 0.3, 1.2)[..., None]
     rgb = np.clip(shade + rng.normal(0, 4, shade.shape), 0, 255).astype(np.uint8)
@@ -38,6 +43,7 @@ def write_corpus(
     height: int = 72,
     seed: int = 0,
     labels: bool = False,
+    boxes: bool = True,
 ) -> Path:
     """A whole corpus in the generators' layout; returns ``root``.
 
@@ -47,7 +53,7 @@ def write_corpus(
     for index, count in enumerate(np.diff(np.linspace(0, frames, shards + 1).astype(int))):
         folder = root / f"shard_{index:05d}"
         folder.mkdir(parents=True)
-        scenes = [render(rng, width, height) for _ in range(count)]
+        scenes = [render(rng, width, height, with_box=boxes) for _ in range(count)]
         np.save(folder / "rgb.npy", np.stack([scene[0] for scene in scenes]))
         np.save(folder / "depth_m.npy", np.stack([scene[1] for scene in scenes]).astype(np.float16))
         if labels:
