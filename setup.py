@@ -102,6 +102,7 @@ setup(
         (f"{SHARE}/config", glob("config/*.yaml") + glob("config/*.xml")),
         (f"{SHARE}/config/rviz", glob("config/rviz/*.rviz")),
         (f"{SHARE}/config/foxglove", glob("config/foxglove/*.json")),
+        (f"{SHARE}/config/systemd", glob("config/systemd/*.service")),
         (f"{SHARE}/config/nav2", glob("config/nav2/*.yaml")),
         (f"{SHARE}/config/training", glob("config/training/*.yaml")),
         (f"{SHARE}/models", glob("models/*.yaml") + glob("models/*.onnx")),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
+import yaml
 
 from test.support.setup_script import described_by_setup
 
@@ -237,3 +239,36 @@ def test_the_entrypoint_says_what_is_missing(tmp_path: Path) -> None:
     done = enter(tmp_path, "true", ROS_DISTRO="nowhere")
     assert done.returncode != 0
     assert "VIRTUAL_ENV" in done.stderr
+
+
+def test_compose_starts_what_the_page_runs() -> None:
+    """What `docker run` gets on the page and the service agree on; Docker itself is not here."""
+    service = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]["perception"]
+    page = (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
+    run = re.search(r"docker run --rm ((?:.*\\\n)*.*)\n```", page)
+    assert run is not None
+    for option in ("network", "ipc"):
+        key = {"network": "network_mode"}.get(option, option)
+        assert f"--{option} {service[key]}" in run[1]
+    assert set(service["volumes"]) <= set(re.findall(r"-v (\S+)", run[1]))
+    launch = " ".join(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", word) for word in service["command"])
+    assert run[1].endswith(f"dense_perception {launch}")
+    build = service["build"]
+    default = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", build["dockerfile"])
+    assert (DOCKER / build["context"] / default).is_file()
+    assert service["stop_signal"] == "SIGINT"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
+    unit = tmp_path / "dense_perception.service"
+    text = (ROOT / "config/systemd/dense_perception.service").read_text()
+    unit.write_text(text)
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False
+    )
+    said = [line for line in checked.stderr.splitlines() if unit.name in line]
+    assert not said
+    named = re.search(r"ros2 launch dense_perception (\S+)", text)
+    assert named is not None
+    assert (ROOT / "launch" / named[1]).is_file()

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
+from dense_perception.backends.device import choose_device
 from dense_perception.backends.opening import installed_backends
+from dense_perception.benchmarks.tegrastats import Jetson, watched
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError, DensePerceptionError, InputError
 from dense_perception.core.machine import cpu_name
@@ -36,7 +38,10 @@ class Contestant:
 
 @dataclass(frozen=True)
 class ModelResult:
-    """``threads`` 0 is all cores; ``passed_over`` says what could not be loaded and why."""
+    """``threads`` 0 is all cores; ``passed_over`` says what could not be loaded and why.
+
+    ``jetson`` is what tegrastats said meanwhile, None on other machines.
+    """
 
     model: str
     image: str
@@ -45,6 +50,7 @@ class ModelResult:
     threads: int
     rows: list[Contestant]
     passed_over: list[str]
+    jetson: Jetson | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,8 @@ def measure_model(
     ours = list(contestants)
     if transformers:
         contestants |= _transformers(card, run.threads, rgb_hwc)
-    times_ms = take_turns(contestants, runs)
+    with watched() as watch:
+        times_ms = take_turns(contestants, runs)
     best_ms = min(round(float(np.median(times_ms[name])), 2) for name in ours)
     return ModelResult(
         model=card.name,
@@ -90,6 +97,7 @@ def measure_model(
         threads=run.threads,
         rows=[_contestant(name, v, name in ours, best_ms) for name, v in times_ms.items()],
         passed_over=passed_over,
+        jetson=watch.result(),
     )
 
 
@@ -122,7 +130,8 @@ def take_turns(contestants: dict[str, _Call], runs: int) -> dict[str, list[float
 def _ours(run: ModelRun, rgb_hwc: np.ndarray) -> tuple[dict[str, _Call], list[str]]:
     """One perceiver per installed backend and precision; notes say which could not be loaded."""
     model = find_model(run.model)
-    backends = installed_backends() if run.backend == "auto" else (run.backend,)
+    device, _ = choose_device(run.device, run.backend)
+    backends = installed_backends(device) if run.backend == "auto" else (run.backend,)
     precisions = model.precisions if run.precision == "auto" else (run.precision,)
     contestants: dict[str, _Call] = {}
     notes: list[str] = []

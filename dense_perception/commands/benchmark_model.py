@@ -26,7 +26,7 @@ transformers, DPT of the `transformers` library with random weights in fp32 PyTo
 turns, prepared and restored by this package's own code: for a DPT-Base or DPT-Large the same
 network; for other models DPT-Hybrid, once with its standard widths, once with this model's
 transformer and decoder widths. It takes square inputs only: those whose area is nearest to the
-model's.
+model's. On a Jetson, tegrastats runs beside: GPU load, power, memory, temperature and power mode.
 """
 
 
@@ -80,4 +80,5 @@ def table(result: ModelResult) -> str:
             f"{row.fps:8.1f} {row.ratio:7.2f}"
         )
     lines += [f"passed over: {note}" for note in result.passed_over]
+    lines += [str(result.jetson)] if result.jetson is not None else []
     return "\n".join(lines)
