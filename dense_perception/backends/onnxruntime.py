@@ -25,6 +25,7 @@ _PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
     "openvino": "OpenVINOExecutionProvider",
 }
+_OF_NVIDIA = (_PROVIDERS["cuda"], _PROVIDERS["tensorrt"])
 _DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -66,11 +67,21 @@ class OnnxRuntimeBackend(Backend):
             options.add_session_config_entry(*PAIRS_AS_THEY_ARE)
         # A spinning pool answers a little sooner but burns the cores the transport needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if provider in _OF_NVIDIA and hasattr(ort, "preload_dlls"):
+            # CUDA's libraries from NVIDIA's wheels, which the loader of the system does not find.
+            ort.preload_dlls()
         providers = [provider] if provider == _PROVIDERS["cpu"] else [provider, _PROVIDERS["cpu"]]
         try:
             session = ort.InferenceSession(file.source, options, providers=providers)
         except Exception as error:  # the runtime's exceptions share no base class
             raise refused(self.name, ort.__version__, file, error) from error
+        active = session.get_providers()[0]
+        if active != provider:  # it logs why and goes on without: neither fast nor what was asked
+            raise BackendError(
+                f"onnxruntime {ort.__version__} could not start {provider} and would run on "
+                f"{active}: check nvidia-smi and that CUDA and cuDNN are those of "
+                "https://onnxruntime.ai/docs/execution-providers, or choose another device"
+            )
         # Python's session keeps the bytes to fall back to other providers: never wanted here, and
         # as much memory again as the model.
         session.disable_fallback()
@@ -83,8 +94,8 @@ class OnnxRuntimeBackend(Backend):
         self._only_wanted = ort.RunOptions()
         self._only_wanted.only_execute_path_to_fetches = True
         count = f"{threads} threads" if threads else "all cores"
-        active = session.get_providers()[0].removesuffix("ExecutionProvider").lower()
-        self.description = f"onnxruntime {ort.__version__}, {active}, {count}"
+        place = active.removesuffix("ExecutionProvider").lower()
+        self.description = f"onnxruntime {ort.__version__}, {place}, {count}"
 
     def _run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
         if self._session is None:

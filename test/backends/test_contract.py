@@ -163,6 +163,19 @@ class BackendContract:
 class TestOnnxRuntime(BackendContract):
     name = "onnxruntime"
 
+    @pytest.mark.filterwarnings("ignore:Specified provider")
+    def test_a_gpu_that_does_not_start_is_not_the_cpu(
+        self, artefact: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """This build has no CUDA: it goes on without, as one does whose CUDA is missing."""
+        import onnxruntime
+
+        monkeypatch.setattr(
+            onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"]
+        )
+        with pytest.raises(BackendError, match=r"could not start CUDA.* would run on CPU"):
+            open_backend(self.name, artefact, device="gpu")
+
 
 class TestOpenVino(BackendContract):
     name = "openvino"
