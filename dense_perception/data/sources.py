@@ -71,6 +71,8 @@ def open_frames(text: str, *, unit_m: float = 0.001) -> NamedFrames:
         return Corpus(path)
     if (path / FRAMES_FILE).exists():
         return FolderPairs(path, unit_m)
+    if not path.exists():
+        raise InputError(f"there is no {text}: check the path")
     raise InputError(
         f"{text} holds neither {DESCRIPTION_FILE} (a corpus) nor {FRAMES_FILE} (colour images with "
         f"depth or labels): {_advice(path)}"
@@ -79,8 +81,6 @@ def open_frames(text: str, *, unit_m: float = 0.001) -> NamedFrames:
 
 def _advice(path: Path) -> str:
     """What to do with a path that is no source."""
-    if not path.exists():
-        return "there is no such path: check it"
     if (path / "color").is_dir():
         return (
             f"it has a folder color, so write {FRAMES_FILE} beside it, with the calibration of "

@@ -70,6 +70,8 @@ def data_rows(outcome: Outcome) -> list[RecordingData]:
             if source.kind == "bag":
                 why = "what was recorded beside the image holds no truth where it looks"
             found.append(("frames", why, empty[name]))
+        if frames[name] and not scored[name]:
+            found.append(("all of it", "no contestant answers what it has the truth of", 1))
         rows.append(
             RecordingData(
                 name=name,
@@ -230,4 +232,5 @@ def _skipped(found: Iterable[tuple[str, str, int]]) -> list[Skipped]:
 
 def _line(name: str, skipped: Skipped) -> str:
     more = f" ({skipped['count']} {skipped['what']})" if skipped["count"] > 1 else ""
-    return f"{name}: {skipped['why']}{more}"
+    prefix = "" if skipped["why"].startswith(f"{name} ") else f"{name}: "
+    return f"{prefix}{skipped['why']}{more}"

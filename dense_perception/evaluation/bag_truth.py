@@ -23,7 +23,7 @@ from dense_perception.evaluation.truth import (
     TruthOptions,
 )
 from dense_perception.imaging.transforms import TransformBuffer
-from dense_perception.media.bag_images import image_topics, needs_all
+from dense_perception.media.bag_images import image_topics, needs_all, why_unmatched
 from dense_perception.media.bag_reader import BagMessage, BagReader
 from dense_perception.media.problems import Problems
 
@@ -85,17 +85,17 @@ class BagTruth:
         self._bag.close()
 
     def why_none(self) -> str:
-        names = (self._topics.depth, *self._topics.points, self._topics.labels)
-        topics = ", ".join(name for name in names if name)
+        found = (self._topics.depth, *self._topics.points, self._topics.labels)
+        names = [name for name in found if name]
+        topics = ", ".join(names)
         if self.empty:
             return (
                 f"{self.empty} images of {self._topics.colour} have a partner on {topics} that "
                 "holds no depth where the picture looks: check the sensor and its calibration"
             )
-        return (
-            f"{self.unmatched} images of {self._topics.colour} have nothing on {topics} within "
-            f"{self._options.tolerance_ms:g} ms: raise --tolerance-ms"
-        )
+        colour = self._topics.colour
+        why = why_unmatched(self._bag, colour, names[0], self._options.tolerance_ms)
+        return f"{self.unmatched} images of {colour} have nothing on {topics} {why}"
 
     def parts(self) -> list[Part]:
         """Stretches of time of about equal length; a video or a limited bag is one part."""
@@ -232,7 +232,10 @@ class BagTruth:
         kinds = image_topics(self._bag) if self._options.recorded else {}
         for name in self._options.recorded:
             if name not in kinds:
-                self.notes.append(f"{self.name} has no images on {name}: it has no answer here")
+                self.notes.append(
+                    f"{self.name} has no images on {name}, so it has no answer here; there are "
+                    f"{', '.join(kinds)}"
+                )
                 continue
             colour = self._topics.colour
             wanted = TopicNames(colour, "none", (), name)

@@ -35,7 +35,12 @@ from dense_perception.imaging.messages import (
     stamp_ns,
     takes_projection,
 )
-from dense_perception.media.bag_images import calibration_topic, choose_topic, needs_all
+from dense_perception.media.bag_images import (
+    calibration_topic,
+    choose_topic,
+    needs_all,
+    why_unmatched,
+)
 from dense_perception.media.bag_reader import BagMessage, BagReader
 from dense_perception.media.problems import Problems
 from dense_perception.metrics.depth import average, evaluate
@@ -164,10 +169,8 @@ class PairSource:
         self.bag.close()
 
     def why_none(self) -> str:
-        return (
-            f"{self.unmatched} frames of {self.topic} have no depth within "
-            f"{self.tolerance_ns / 1e6:g} ms: raise --tolerance-ms"
-        )
+        why = why_unmatched(self.bag, self.topic, self.depth_topic, self.tolerance_ns / 1e6)
+        return f"{self.unmatched} frames of {self.topic} have no depth {why}"
 
     def __iter__(self) -> Iterator[Pair]:
         self.reader.restart()

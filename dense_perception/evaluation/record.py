@@ -133,7 +133,7 @@ class _BagSink:
     """A rosbag2 recording with the images' own stamps and frames."""
 
     def __init__(self, path: Path) -> None:
-        self._writer = BagWriter(path)
+        self._writer = BagWriter(path, compress=True)
 
     def write(self, result: Result) -> None:
         for topic, message in self._messages(result):
@@ -176,10 +176,12 @@ class _RerunSink:
         jpeg = encode_jpeg(frame.rgb_hwc, quality=90)
         stream.log("camera/image", rerun.EncodedImage(contents=jpeg, media_type="image/jpeg"))
         for topic, depth_m in result.depth_m.items():
-            known_m = np.nan_to_num(depth_m, nan=0.0, posinf=0.0, neginf=0.0)
+            # For eyes alone: half of the bytes at a thousandth of the precision.
+            known_m = np.nan_to_num(depth_m, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float16)
             stream.log(f"camera/{topic}", rerun.DepthImage(known_m, meter=1.0))
         for topic, rgb_hwc in result.pictures.items():
-            stream.log(topic, rerun.Image(rgb_hwc))
+            jpeg = encode_jpeg(rgb_hwc, quality=90)
+            stream.log(topic, rerun.EncodedImage(contents=jpeg, media_type="image/jpeg"))
 
     def close(self) -> None:
         self._stream.flush()

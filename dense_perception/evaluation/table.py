@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dense_perception.evaluation.document import FigureValue, Report
 from dense_perception.evaluation.figures import figure, in_order
+from dense_perception.evaluation.page.wording import how_much, reach
 
 _MAIN = (
     "depth.metric.absrel",
@@ -37,9 +38,8 @@ def report_table(report: Report) -> str:
         for name in in_order(set(_MAIN))
         if any(name in report["figures"].get(each, {}) for each in names)
     ]
-    scored = sum(each["scored"] for each in report["data"])
     lines = [verdict["text"] for verdict in report["verdict"]]
-    lines += ["", f"{scored} frames of {len(report['data'])} recordings", ""]
+    lines += ["", how_much(report["data"]), ""]
     widths = [max(24, min(_WIDEST, len(name)) + 2) for name in names]
     heads = [_cut(name).rjust(width) for name, width in zip(names, widths, strict=True)]
     rows = {name: f"{name} [{figure(name).unit}]" if figure(name).unit else name for name in shown}
@@ -64,7 +64,7 @@ def report_table(report: Report) -> str:
         lines.append(
             f"own times are of {shared} workers that shared the cores: measure with --workers 1"
         )
-    lines += ["", report["method"]["speaks_for"]]
+    lines += ["", reach(report["method"])]
     return "\n".join(line.rstrip() for line in lines).strip("\n")
 
 

@@ -13,6 +13,7 @@ from dense_perception.imaging.messages import (
     compression,
     is_compressed,
     is_depth,
+    stamp_ns,
 )
 from dense_perception.imaging.video import is_video
 from dense_perception.media.bag_reader import BagReader, BagTopic
@@ -32,6 +33,7 @@ CALIBRATIONS = (
     "foxglove.CameraCalibration",
 )
 """Types of calibrations."""
+_MOST_APART_S = 1.0  # what a tolerance may sensibly bridge
 
 
 def image_topics(bag: BagReader) -> dict[str, str]:
@@ -129,6 +131,30 @@ def calibration_topic(bag: BagReader, topic: str) -> str:
     beside = usual.rpartition("/")[0]
     near = [name for name in found if name.rpartition("/")[0] in (beside, base_topic(topic))]
     return near[0] if len(near) == 1 else usual
+
+
+def why_unmatched(bag: BagReader, first: str, second: str, tolerance_ms: float) -> str:
+    """Why no messages of two topics belong together, with the cure."""
+    stamps = [_first_stamp_ns(bag, topic) for topic in (first, second)]
+    text = f"within {tolerance_ms:g} ms"
+    if stamps[0] is None or stamps[1] is None:
+        return f"{text}: check the topics"
+    apart_s = abs(stamps[1] - stamps[0]) / 1e9
+    if apart_s <= _MOST_APART_S:
+        return f"{text}: raise --tolerance-ms"
+    return (
+        f"{text}, and their first stamps are {apart_s:.6g} s apart: they are of different clocks, "
+        "or were not recorded at the same time; stamp both by one clock"
+    )
+
+
+def _first_stamp_ns(bag: BagReader, topic: str) -> int | None:
+    for message in bag.messages([topic]):
+        try:
+            return stamp_ns(bag.deserialize(message).header)
+        except (InputError, AttributeError):
+            continue
+    return None
 
 
 def needs_all(bag: BagReader, topic: str) -> bool:

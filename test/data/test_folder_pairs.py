@@ -135,7 +135,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "advice"),
     [
-        ("no", "there is no such path"),
+        ("no", "there is no .*/no: check the path"),
         ("all/raw", 'write frames.json beside it, .*"fx"'),
         ("all", "name the sources in it: .*/all/deep/walk .*/all/tape$"),
         ("all/empty", "check the path, or name a data set"),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -21,6 +22,7 @@ from dense_perception.evaluation.contestants import RunOptions
 from dense_perception.evaluation.request import Request, evaluate, given_protocol
 from dense_perception.evaluation.run import usual_protocol
 from dense_perception.evaluation.sources import name_sources, open_source
+from dense_perception.evaluation.table import report_table
 from dense_perception.evaluation.truth import TruthOptions
 from dense_perception.media.bag_reader import BagReader
 from dense_perception.metrics.protocols import KITTI
@@ -238,7 +240,7 @@ def test_what_is_broken_is_named_and_the_rest_goes_on(
     assert 0 < scored["cut"] < COUNT
     assert scored["dark"] == scored["empty"] == 0
     assert "cut: cut.mcap is cut off or damaged" in said.err
-    assert "dark: dark has images on /cam/color/image_raw and no truth beside them" in said.err
+    assert ": dark has images on /cam/color/image_raw and no truth beside them" in said.err
     assert "empty: " in said.err
     assert cli.main([*words, str(dark)]) == 2
     assert "name a topic with --depth-topic" in capsys.readouterr().err
@@ -263,8 +265,26 @@ def test_stamps_that_do_not_overlap_are_named(tmp_path: Path, model: str) -> Non
         late.append(("/cam/color/image_raw", stamp, bags.image(rgb, "rgb8", stamp)))
         depth = np.ones((48, 64), np.float32)
         late.append((TRUTH, stamp + 1, bags.image(depth, "32FC1", stamp + 40_000_000)))
-    with pytest.raises(Exception, match="raise --tolerance-ms"):
+    with pytest.raises(InputError, match="raise --tolerance-ms"):
         evaluate(Request((model,), (str(bags.write_bag(tmp_path / "late", late)),), RUN))
+    for _, _, image in late[1::2]:
+        image.header.stamp.sec += 3600
+    with pytest.raises(InputError, match=r"first stamps are 3600\.04 s apart: .* by one clock"):
+        evaluate(Request((model,), (str(bags.write_bag(tmp_path / "clocks", late)),), RUN))
+
+
+def test_data_that_no_contestant_answers_are_named(tmp_path: Path, model: str) -> None:
+    """Labels alone, and a model of depth."""
+    folder = tmp_path / "labelled"
+    for name in ("color", "labels"):
+        (folder / name).mkdir(parents=True)
+        cv2.imwrite(str(folder / name / "a.png"), np.ones((48, 64), np.uint8))
+    frames = {"a": {"fx": 60, "fy": 60, "cx": 31.5, "cy": 23.5}}
+    (folder / "frames.json").write_text(json.dumps(frames))
+    sources = (str(walk(tmp_path / "bag")), str(folder))
+    report = evaluate(Request((model,), sources, RUN)).report
+    assert report["problems"] == ["labelled: no contestant answers what it has the truth of"]
+    assert f"{COUNT} frames of 1 recording; 1 other could not be used" in report_table(report)
 
 
 def test_conditions_fail_a_build(

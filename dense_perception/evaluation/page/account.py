@@ -20,6 +20,7 @@ from dense_perception.evaluation.page.wording import (
     NONE,
     counted,
     direction_of,
+    kind_of,
     number,
     title_of,
 )
@@ -81,6 +82,7 @@ def cost_section(reading: Reading) -> Section | None:
 
 def skipped_section(reading: Reading) -> Section:
     """Every recording with what was used of it; what was left out, and why."""
+    thing = kind_of(reading.report["data"])
     used = [
         Row(
             each["name"],
@@ -118,8 +120,8 @@ def skipped_section(reading: Reading) -> Section:
     tables = [
         Table(
             "data",
-            f"Data: {counted(len(used), 'recording')}",
-            "Recording",
+            f"Data: {counted(len(used), thing)}",
+            thing.capitalize(),
             [
                 Column("Kind", text=True),
                 Column("Frames"),

@@ -24,6 +24,7 @@ from dense_perception.evaluation.page.wording import (
     interval,
     measure_of,
     number,
+    reach,
     subject_of,
     title_of,
 )
@@ -48,7 +49,6 @@ class Verdict:
 
 def verdict(reading: Reading) -> Verdict:
     """What the report found, in its own sentences."""
-    method = reading.report["method"]
     first, *others = reading.report["verdict"] or [
         {"text": "There is nothing to compare.", "pair": None}
     ]
@@ -58,7 +58,7 @@ def verdict(reading: Reading) -> Verdict:
         None if pair is None else pair["certain"],
         "" if pair is None else pair["why"][:1].upper() + pair["why"][1:],
         [each["text"] for each in others],
-        f"Intervals speak for {method['speaks_for']}." if method["speaks_for"] else "",
+        reach(reading.report["method"]),
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import datetime
 
+from dense_perception.evaluation.document import Method, RecordingData
 from dense_perception.evaluation.figures import IOU, figure
 
 NONE = "\N{EN DASH}"
@@ -130,6 +132,31 @@ def interval(low: float | None, high: float | None, name: str = "") -> str:
     if low is None or high is None:
         return ""
     return f"[{number(low, name)}, {number(high, name)}]"
+
+
+def how_much(data: Sequence[RecordingData]) -> str:
+    """``24 frames of 1 recording; 2 others could not be used``."""
+    used = [each for each in data if each["scored"]]
+    scored = sum(each["scored"] for each in used)
+    text = f"{counted(scored, 'frame')} of {counted(len(used), kind_of(used))}"
+    others = len(data) - len(used)
+    if others:
+        text += f"; {others} {'other' if others == 1 else 'others'} could not be used"
+    return text
+
+
+def kind_of(data: Sequence[RecordingData]) -> str:
+    """What to call the data: a bag and a folder are one recording each, a corpus is many."""
+    single = all(each["kind"] in ("bag", "folder", "unreadable") for each in data)
+    return "recording" if single else "source"
+
+
+def reach(method: Method) -> str:
+    """What the intervals, or without any the figures, speak for: a sentence."""
+    if not method["speaks_for"]:
+        return ""
+    what = "Figures" if method["unit"] == "none" else "Intervals"
+    return f"{what} speak for {method['speaks_for']}."
 
 
 def moment(text: str) -> str:

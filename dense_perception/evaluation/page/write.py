@@ -18,7 +18,7 @@ from dense_perception.evaluation.page.differences import changes_section, pairs_
 from dense_perception.evaluation.page.frames import gallery
 from dense_perception.evaluation.page.overview import all_figures, main_section, verdict
 from dense_perception.evaluation.page.reading import Reading
-from dense_perception.evaluation.page.wording import counted, moment
+from dense_perception.evaluation.page.wording import counted, how_much, kind_of, moment
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -65,13 +65,12 @@ def page_text(report: Report, folder: Path) -> str:
     shown = gallery(reading, folder)
     cost, skipped, made = cost_section(reading), skipped_section(reading), made_section(reading)
     parts = (changes, main, pairs, *details, shown, cost, skipped, made)
-    scored = sum(each["scored"] for each in report["data"])
     return (
         _environment()
         .get_template("report.html.j2")
         .render(
             title=_title(reading),
-            scale=f"{counted(scored, 'frame')} of {counted(len(report['data']), 'recording')}",
+            scale=how_much(report["data"]),
             created=moment(report["created"]),
             sections=[part for part in parts if part is not None],
             verdict=verdict(reading),
@@ -90,11 +89,10 @@ def page_text(report: Report, folder: Path) -> str:
 
 
 def _title(reading: Reading) -> str:
-    models, data = (
-        [each["name"] for each in named] for named in (reading.models, reading.report["data"])
-    )
-    who = models[0] if len(models) == 1 else counted(len(models), "model")
-    return f"{who} on {data[0] if len(data) == 1 else counted(len(data), 'recording')}"
+    models, data = reading.models, reading.report["data"]
+    who = models[0]["name"] if len(models) == 1 else counted(len(models), "model")
+    where = data[0]["name"] if len(data) == 1 else counted(len(data), kind_of(data))
+    return f"{who} on {where}"
 
 
 def _environment() -> Environment:
