@@ -2,7 +2,7 @@
 
 Neighbours are made coarse together and the answer compared with fp32 on frames kept out of
 calibration; those that hurt are halved, down to units (a layer, or a few in a big graph). The units
-that hurt most stay precise, as few of them as the budget allows, found by bisection.
+that hurt most stay precise, as few of them as the budget allows.
 """
 
 from __future__ import annotations
@@ -123,22 +123,26 @@ def search(
         on_step(f"everything coarse: drop {full:.4f}", 0)
         return Found(model, (), full, full)
     units = _units(layers)
-    bisections = len(units).bit_length()
-    on_step(f"everything coarse: drop {full:.4f}, more than {budget:g}", bisections)
+    on_step(f"everything coarse: drop {full:.4f}, more than {budget:g}", 2)
     harm = _harms(units, layers, build, judge, budget, full, on_step)
     order = sorted(range(len(units)), key=lambda index: -harm[index])
     best: Found | None = None
     low, high = 1, len(units) - 1
+    # Harms add up nearly, so as many as that promises come first, then their neighbours.
+    left = np.cumsum([harm[index] for index in order[::-1]])[::-1]
+    count, step = min(max(low, int(np.sum(left > budget))), high), 1
     while low <= high:
-        count = (low + high) // 2
         kept = tuple(name for index in sorted(order[:count]) for name in units[index])
         model = build(kept)
         drop = judge.drop(model)
         on_step(f"{len(kept)} layers precise: drop {drop:.4f}", 0)
         if drop <= budget:
             best, high = Found(model, kept, drop, full), count - 1
+            count = max(low, count - step)
         else:
             low = count + 1
+            count = min(high, count + step)
+        step *= 2
     if best is None:
         raise ArtefactError(
             f"nothing but fp32 stays within a drop of {budget:g} (everything coarse: {full:.4f}): "

@@ -37,8 +37,8 @@ def test_few_culprits_take_a_few_steps_each() -> None:
     bench = Bench({"layer5": 0.3, "layer60": float("inf"), "layer61": 0.2}, quiet=1e-5)
     # Layers come in units of two.
     assert bench.found(0.01) == ("layer4", "layer5", "layer60", "layer61")
-    # 3 culprits in 2 units: 2 x 2 x log2(48) halves at most, then the bisection.
-    assert bench.tried <= 1 + 2 * 2 * 6 + 6
+    # 3 culprits in 2 units: 2 x 2 x log2(48) halves at most, then the two and one less.
+    assert bench.tried <= 1 + 2 * 2 * 6 + 3
 
 
 @pytest.mark.parametrize("seed", range(5))
