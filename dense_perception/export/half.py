@@ -30,7 +30,10 @@ def half_candidates(model: onnx.ModelProto) -> list[str]:
     What comes before the first weights (bytes to normalised pixels) is not among them: it costs
     nothing, and rounding its few constants would shift every pixel.
     """
-    types = _types(model)
+    return _candidates(model, _types(model))
+
+
+def _candidates(model: onnx.ModelProto, types: dict[str, int]) -> list[str]:
     downstream: set[str] = set()
     found = []
     for node in model.graph.node:
@@ -57,15 +60,26 @@ def to_half(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelPro
     return converted
 
 
-def rounded(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelProto:
+class Rounder:
     """What :func:`to_half` would store, computed in fp32: for ONNX Runtime on a CPU.
 
     That runtime computes the fp16 graph in fp32 and drops the casts between its nodes, and with
     them the rounding and the overflow that a GPU would show. Here each tensor that would be fp16
     goes through fp16 and back in casts of its own, which stay. How a GPU sums is not in it.
     """
-    half = set(half_candidates(model)) - set(keep)
-    types = _types(model)
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._model = model
+        self._types = _types(model)  # seconds for a large graph
+        self.candidates = _candidates(model, self._types)
+        """As :func:`half_candidates`."""
+
+    def __call__(self, keep: Collection[str] = ()) -> onnx.ModelProto:
+        """The graph with the nodes ``keep`` in fp32."""
+        return _rounded(self._model, self._types, set(self.candidates) - set(keep))
+
+
+def _rounded(model: onnx.ModelProto, types: dict[str, int], half: set[str]) -> onnx.ModelProto:
     model = copy.deepcopy(model)
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}

@@ -31,7 +31,7 @@ from dense_perception.export.compare import (
     runtime_outputs,
     torch_outputs,
 )
-from dense_perception.export.half import half_candidates, rounded, to_half
+from dense_perception.export.half import Rounder, to_half
 from dense_perception.export.onnx_graph import embed_card, to_onnx, write_onnx
 from dense_perception.export.quantize import BYTES, QuantizeOptions, Quantizer
 from dense_perception.export.sensitivity import Found, Judge, search
@@ -233,13 +233,8 @@ class _Maker:
         judge = Judge(self.model, self.card, judged)
         if "fp16" in plan.precisions:
             self.on_step("fp16", 0)
-            found = search(
-                half_candidates(self.model),
-                lambda keep: rounded(self.model, keep),
-                judge,
-                plan.fp16_drop,
-                self.on_step,
-            )
+            rounder = Rounder(self.model)
+            found = search(rounder.candidates, rounder, judge, plan.fp16_drop, self.on_step)
             found = replace(found, model=to_half(self.model, found.kept))
             self._publish("fp16", found, {"max_drop": plan.fp16_drop})
         quantised = [kind for kind in BYTES if kind in plan.precisions]

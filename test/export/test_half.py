@@ -11,7 +11,7 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import DepthSpec, InputSpec
 from dense_perception.core.errors import ArtefactError
 from dense_perception.core.prediction import DepthKind
-from dense_perception.export.half import half_candidates, rounded, to_half
+from dense_perception.export.half import Rounder, half_candidates, to_half
 from dense_perception.export.sensitivity import Judge, search
 from test.export.test_quantize import run
 from test.support.onnx_graphs import fp16_nodes
@@ -85,7 +85,7 @@ def test_an_island_is_fp32_and_the_rest_fp16() -> None:
 def test_the_search_finds_the_island_that_overflows() -> None:
     judge = Judge(bright_model(), CARD, FRAMES)
     candidates = half_candidates(bright_model())
-    found = search(candidates, lambda keep: rounded(bright_model(), keep), judge, 0.01)
+    found = search(candidates, Rounder(bright_model()), judge, 0.01)
     assert found.full_drop == float("inf")
     assert found.drop <= 0.01
     assert {"square", "root"} <= set(found.kept)
@@ -107,7 +107,7 @@ def test_a_budget_that_cannot_be_met_is_refused() -> None:
     with pytest.raises(ArtefactError, match=r"nothing but fp32 stays within a drop of 1e-12"):
         search(
             half_candidates(bright_model()),
-            lambda keep: rounded(bright_model(), keep),
+            Rounder(bright_model()),
             judge,
             1e-12,
         )
