@@ -186,7 +186,7 @@ def _check(before: Report, name: str) -> None:
         raise ValueError(f"{len(units)} units have {len(totals.above)} sums")
     for value in before["figures"][name].values():
         for end in ("value", "low", "high"):
-            number = value[end]  # type: ignore[literal-required]
+            number = value[end]
             if number is not None:
                 float(number)
 

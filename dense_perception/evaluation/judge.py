@@ -47,7 +47,7 @@ class Judge:
             self.is_cut = not np.isfinite(counted).any()
             self.true_m = None if self.is_cut else counted
         self.before = last if last is not None and self._follows(last) else None
-        self.number = 0 if self.before is None else self.before.number + 1
+        self.number: int = 0 if self.before is None else self.before.number + 1
         if last is not None:
             last.before = None  # else every frame of a recording would stay in memory
 

@@ -116,8 +116,8 @@ def depth_table(summary: DepthSummary) -> str:
         names = [name if metric else f"aligned_{name}" for name in _ROWS]
         lines += ["", f"{'stamp [ns]':>20}" + "".join(f"{name:>17}" for name in names)]
         for frame in summary["per_frame"]:
-            cells = "".join(f"{frame[name]:>17.3f}" for name in names)
-            lines.append(f"{int(frame['stamp_ns']):>20}{cells}")
+            row = "".join(f"{frame[name]:>17.3f}" for name in names)
+            lines.append(f"{int(frame['stamp_ns']):>20}{row}")
     return "\n".join(lines)
 
 
