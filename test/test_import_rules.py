@@ -59,7 +59,7 @@ ONLY_IN = {
 # What each room may need at import time; everything else must be imported late.
 NEEDED = {
     "core": {"numpy", "yaml"},
-    "metrics": {"numpy"},
+    "metrics": {"numpy", "cv2"},
     "imaging": {"numpy", "yaml", "cv2"},
     "backends": {"numpy", "yaml"},
     "hub": {"numpy", "yaml"},

@@ -161,8 +161,10 @@ class BagTruth:
         self.problems.extend(problems)
         sample = self._cameras.sample(match, motions, "", self.name)
         depth_m = None
-        if (sample.depth_m > 0).any():
-            depth_m = np.where(sample.depth_m > 0, sample.depth_m, np.float32(np.nan))
+        none = ~(sample.depth_m > 0)
+        if not none.all():
+            depth_m = sample.depth_m
+            np.copyto(depth_m, np.float32(np.nan), where=none)
         labels_hw = None
         if sample.labels_hw is not None:
             labels = sample.labels_hw.astype(np.int64)

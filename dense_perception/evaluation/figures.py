@@ -133,7 +133,7 @@ def catalogue() -> Mapping[str, Figure]:
         *_depth_errors("scaled", "Depth times median(truth) / median(prediction), as Zhou 2017"),
         *_depth_errors("aligned", "Depth after the best scale and shift of 1 / z, as MiDaS 2020"),
         *_depth_figures(),
-        *_normal_figures("depth.normals", "the normals of predicted and true depth"),
+        *_normal_figures("depth.normals", "the normals of predicted and true depth", 2),
         *_normal_figures("normals", "the predicted and the true normals"),
         *(
             Figure(f"{name}.l1", "", "lower", "mean", f"Mean absolute error of {what}, from 0 to 1")
@@ -161,6 +161,7 @@ def catalogue() -> Mapping[str, Figure]:
             "temporal.scale_jitter", "", "lower", "root",
             "Root mean square of the change, from one frame to the next, of the median of "
             "ln p - ln t: 0.01 is a scale that jumps by 1 %",
+            revision=2,
         ),
         Figure(
             "temporal.flicker", "", "lower", "ratio",
@@ -237,15 +238,16 @@ def _depth_figures() -> list[Figure]:
     ]  # fmt: skip
 
 
-def _normal_figures(prefix: str, what: str) -> list[Figure]:
+def _normal_figures(prefix: str, what: str, revision: int = 1) -> list[Figure]:
     angle = f"angle between {what} (Fouhey 2013)"
     return [
-        Figure(f"{prefix}.mean_deg", "deg", "lower", "mean", f"Mean {angle}"),
-        Figure(f"{prefix}.median_deg", "deg", "lower", "mean", f"Median {angle}"),
+        Figure(f"{prefix}.mean_deg", "deg", "lower", "mean", f"Mean {angle}", revision),
+        Figure(f"{prefix}.median_deg", "deg", "lower", "mean", f"Median {angle}", revision),
         *(
             Figure(
                 f"{prefix}.within_{int(limit)}", "", "higher", "mean",
                 f"Share of pixels with less than {limit:g} degrees of {angle}",
+                revision,
             )
             for limit in (11.25, 22.5, 30.0)
         ),

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from dense_perception.core.camera import Intrinsics
+from dense_perception.data.doubts import median_depth_m
 from dense_perception.data.targets import (
     corner_strength,
     normals_from_depth,
@@ -17,8 +18,8 @@ from dense_perception.data.targets import (
 from dense_perception.evaluation.flow import correspondence
 from dense_perception.evaluation.truth import TruthFrame
 from dense_perception.imaging.transforms import Transform
+from dense_perception.metrics.depth import TrueDepth
 from dense_perception.metrics.protocols import Protocol
-from dense_perception.metrics.slices import distance_place
 from dense_perception.metrics.temporal import Correspondence, moved_by_pose
 
 _LONGEST_GAP_NS = 500_000_000  # further apart, two frames are no sequence
@@ -72,10 +73,19 @@ class Judge:
         return given.resized(depth_m.shape[1], depth_m.shape[0])
 
     @cached_property
-    def distances(self) -> np.ndarray:
-        """The bin of true distance of each pixel, (H, W)."""
+    def true_depth(self) -> TrueDepth:
+        """``true_m``, prepared for comparisons."""
         assert self.true_m is not None
-        return distance_place(self.true_m)
+        return TrueDepth(self.true_m)
+
+    @cached_property
+    def median_m(self) -> float:
+        """The median of the frame's depth, whether it counts or not; 0 without any."""
+        if self.truth.depth_m is None:
+            return 0.0
+        if self.truth.depth_m is self.true_m:
+            return self.true_depth.median_m
+        return median_depth_m(self.truth.depth_m)
 
     @cached_property
     def normals_hwc(self) -> np.ndarray | None:

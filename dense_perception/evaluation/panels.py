@@ -3,8 +3,7 @@
 All have the image's aspect and at most ``MAX_SIDE`` pixels a side. Black is where there is nothing
 to compare. How large an error is from its colour: depth from blue (nearer than the truth) through
 white (right) to red (farther), full at ``DEPTH_LIMIT``; normals from white to full violet at
-``ANGLE_LIMIT_DEG``; other maps from white to full violet at ``LEVEL_LIMIT``; labels orange where
-wrong, over the image in gray.
+``ANGLE_LIMIT_DEG``; labels orange where wrong, over the image in gray.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from dense_perception.imaging.encode import encode_jpeg
 MAX_SIDE = 320
 DEPTH_LIMIT = 0.3  # of the true depth
 ANGLE_LIMIT_DEG = 45.0
-LEVEL_LIMIT = 0.5  # of the range of edges, keypoints and reshading
 FOLDER = "pictures"
 _NEARER, _RIGHT, _FARTHER, _WRONG, _ANGLE = np.array(
     [(33, 102, 172), (247, 247, 247), (178, 24, 43), (230, 97, 1), (84, 39, 136)], np.uint8
@@ -91,15 +89,6 @@ def normal_panels(rgb_hwc: np.ndarray, true_hwc: np.ndarray, predicted_hwc: np.n
         NormalMap(predicted.astype(np.float32)).colored(),
         _between(angle / ANGLE_LIMIT_DEG, _ANGLE, _ANGLE),
     )
-
-
-def gray_panels(rgb_hwc: np.ndarray, true_hw: np.ndarray, predicted_hw: np.ndarray) -> Panels:
-    """Edges, keypoints or reshading: HxW ``uint8`` of one size."""
-    size = rgb_hwc.shape[:2]
-    image, truth, predicted = (_fitted(each, size) for each in (rgb_hwc, true_hw, predicted_hw))
-    difference = np.abs(truth.astype(np.float32) - predicted) / 255
-    shown = [cv2.cvtColor(each, cv2.COLOR_GRAY2RGB) for each in (truth, predicted)]
-    return Panels(image, shown[0], shown[1], _between(difference / LEVEL_LIMIT, _ANGLE, _ANGLE))
 
 
 def write_panels(panels: Panels, folder: Path, stem: str) -> dict[str, str]:

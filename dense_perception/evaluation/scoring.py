@@ -9,12 +9,11 @@ import numpy as np
 from dense_perception.core.labels import VOID
 from dense_perception.core.prediction import DepthKind
 from dense_perception.core.printable import short
-from dense_perception.data.doubts import depth_ratio, median_depth_m, scale_doubt, unit_doubts
+from dense_perception.data.doubts import depth_ratio, scale_doubt, unit_doubts
 from dense_perception.evaluation.contestants import Answer, Entry
 from dense_perception.evaluation.depth_answer import (
     COMPARED,
     farthest,
-    judged_metres,
     restored_depth,
 )
 from dense_perception.evaluation.figures import RIGHT, SAID, FrameScore
@@ -23,14 +22,14 @@ from dense_perception.imaging.resize import restore_gray, restore_labels, restor
 from dense_perception.media.problems import Problems
 from dense_perception.metrics.calibration import reliability
 from dense_perception.metrics.dense import Confusion, mean_absolute_error, normal_figures
-from dense_perception.metrics.depth import depth_figures
-from dense_perception.metrics.slices import distance_names, sliced_errors
-from dense_perception.metrics.surfaces import boundary_f1, depth_normals, edge_share
-from dense_perception.metrics.temporal import flicker, log_error, scale_jump
+from dense_perception.metrics.depth import Matched, depth_figures
+from dense_perception.metrics.slices import distance_names, distance_place, sliced_errors
+from dense_perception.metrics.surfaces import Surfaces
+from dense_perception.metrics.temporal import flicker, median_error
 
 _BASELINE_SIDE = 160
-_JUMP_STEP = 2  # the median error is that of every second row and column
-_COARSE_SIDE = 400  # normals and steps of depth are looked at about so many rows and columns
+_THIN = 4  # units are doubted by every fourth row and column, slices are of every fourth pixel
+_COARSE_SIDE = 200  # normals of depth are looked at on about so many columns
 _MOST_CLASSES = 64
 
 
@@ -43,7 +42,7 @@ class FrameScorer:
     def __init__(self, entry: Entry) -> None:
         self.skipped = Problems()
         self._entry = entry
-        self._before: tuple[Judge, np.ndarray, np.ndarray] | None = None
+        self._before: tuple[Judge, Matched, float] | None = None
         self._ratios: list[float] = []
         self._medians_m: dict[str, float] = {}
 
@@ -65,7 +64,7 @@ class FrameScorer:
         sums: dict[str, tuple[float, float]] = {}
         confusion = None
         if truth.depth_m is not None:
-            self._medians_m[truth.key] = median_depth_m(truth.depth_m)
+            self._medians_m[truth.key] = judge.median_m
         if judge.is_cut:
             self.skipped.at(truth.key, "no true depth within --max-depth and --crop")
         if judge.true_m is not None and answer.depth is not None:
@@ -111,59 +110,69 @@ class FrameScorer:
     ) -> None:
         assert judge.true_m is not None
         assert answer.depth is not None
-        true_m, kind = judge.true_m, answer.depth.kind
-        predicted = restored_depth(answer.depth, *true_m.shape)
+        truth, kind = judge.true_depth, answer.depth.kind
+        predicted = restored_depth(answer.depth, *truth.metres_hw.shape)
         metric = kind is DepthKind.METRIC
-        if metric:
-            self._ratios.append(depth_ratio(predicted, true_m))
+        if metric and judge.protocol.clamp:
+            thin = np.s_[::_THIN, ::_THIN]
+            self._ratios.append(depth_ratio(predicted[thin], truth.metres_hw[thin]))
             predicted = judge.protocol.answer(predicted)
-        found = depth_figures(predicted, true_m, farthest(judge.protocol), COMPARED[kind])
+        matched, max_m = Matched(predicted, truth), farthest(judge.protocol)
+        if metric and not judge.protocol.clamp:
+            self._ratios.append(matched.scale)
+        found = matched.figures(max_m, COMPARED[kind])
         values |= {f"depth.{name}": value for name, value in found.items()}
         if metric:
-            self._time(judge, predicted, sums)
-        if not judge.is_shaped:
+            self._time(judge, matched, sums)
+        if not judge.is_shaped or not len(matched):
             return
-        like = judged_metres(predicted, kind, true_m, judge.protocol)
-        self._slices(judge, like, "metric" if metric else "aligned", sums)
-        values["depth.boundary.f1"] = boundary_f1(like, true_m)
-        values["depth.edge.within_4px"] = edge_share(like, true_m)
+        like = matched.predicted_m
+        if not metric:
+            like = matched.aligned(like, max_m)
+            predicted = np.full(predicted.shape, np.nan, like.dtype)
+            predicted[matched.valid_hw] = like
+        self._slices(judge, matched, like, "metric" if metric else "aligned", sums)
+        shapes = Surfaces(predicted, truth.metres_hw)
+        values["depth.boundary.f1"] = shapes.boundary_f1()
+        values["depth.edge.within_4px"] = shapes.edge_share()
         if judge.camera is None:
             self.skipped.note("normals of the depth: the frames have no calibration")
         else:
-            step = max(1, round(max(true_m.shape) / _COARSE_SIDE))
-            angles = depth_normals(like, true_m, judge.camera, step)
+            step = max(1, round(max(predicted.shape) / _COARSE_SIDE))
+            angles = shapes.normals(judge.camera, step)
             values |= {f"depth.normals.{name}": value for name, value in angles.items()}
 
     def _slices(
-        self, judge: Judge, like: np.ndarray, kind: str, sums: dict[str, tuple[float, float]]
+        self,
+        judge: Judge,
+        matched: Matched,
+        like: np.ndarray,
+        kind: str,
+        sums: dict[str, tuple[float, float]],
     ) -> None:
-        assert judge.true_m is not None
+        """``like`` is the prediction of ``matched`` as it is judged."""
         names = distance_names()
-        found = sliced_errors(like, judge.true_m, judge.distances, len(names))
+        like, true_m = like[::_THIN], matched.true_m[::_THIN]
+        found = sliced_errors(like, true_m, distance_place(true_m), len(names))
         _put(sums, "distance", names, found, kind)
         classes, labels_hw = judge.truth.classes, judge.truth.labels_hw
         if labels_hw is not None and 0 < len(classes) <= _MOST_CLASSES:
-            found = sliced_errors(like, judge.true_m, labels_hw, len(classes))
+            place = labels_hw[matched.valid_hw][::_THIN]
+            found = sliced_errors(like, true_m, place, len(classes))
             _put(sums, "class", classes, found, kind)
 
-    def _time(
-        self, judge: Judge, predicted: np.ndarray, sums: dict[str, tuple[float, float]]
-    ) -> None:
+    def _time(self, judge: Judge, matched: Matched, sums: dict[str, tuple[float, float]]) -> None:
         """How much the error changes since the frame before."""
-        assert judge.true_m is not None
-        thin = np.s_[::_JUMP_STEP, ::_JUMP_STEP]
-        error = log_error(predicted[thin], judge.true_m[thin])
-        before, self._before = self._before, (judge, predicted, error)
+        error = median_error(matched)
+        before, self._before = self._before, (judge, matched, error)
         # Over a frame without an answer a change would be larger than that of others.
         if before is None or before[0] is not judge.before:
             return
-        jump = scale_jump(error, before[2])
+        jump = error - before[2]
         if math.isfinite(jump):
             sums["temporal.scale_jitter"] = (jump * jump, 1.0)
         if judge.is_followed:
-            assert before[0].true_m is not None
-            errors = log_error(predicted, judge.true_m), log_error(before[1], before[0].true_m)
-            total, count = flicker(*errors, judge.same_as(before[0]))
+            total, count = flicker(matched, before[1], judge.same_as(before[0]))
             if count:
                 sums["temporal.flicker"] = (total, count)
 

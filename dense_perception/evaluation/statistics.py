@@ -54,7 +54,8 @@ SLICED = (
 """The figures that are also given by recording and by the frames' tags."""
 SAMPLED = (
     f"of {SHAPED} successive frames of a recording, the first is judged by surfaces, boundaries, "
-    f"normals, slices and gray maps, and of {FOLLOWED} one by flicker: the same for all"
+    f"normals, slices and gray maps, and of {FOLLOWED} one by flicker, the same for all "
+    "contestants; slices are of every fourth pixel, normals of depth of windows spread over it"
 )
 REVISIONS = {each.name: each.revision for each in catalogue().values() if each.revision != 1}
 _THIRDS = ("lowest third", "middle third", "highest third")

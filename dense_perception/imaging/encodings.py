@@ -204,7 +204,12 @@ def decode_depth(
     depth_m = array.astype(np.float32)
     if layout.dtype == "u2":
         depth_m /= np.float32(1000)
-    depth_m[~(np.isfinite(depth_m) & (depth_m > 0))] = np.nan
+        np.copyto(depth_m, np.float32(np.nan), where=array == 0)
+        return depth_m
+    with np.errstate(invalid="ignore"):
+        known = depth_m > 0
+        known &= depth_m < np.inf
+    np.copyto(depth_m, np.float32(np.nan), where=~known)
     return depth_m
 
 

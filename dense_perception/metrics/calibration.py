@@ -24,19 +24,10 @@ class Reliability:
     right: np.ndarray
     pixels: np.ndarray
 
-    def __add__(self, other: Reliability) -> Reliability:
-        return Reliability(
-            self.said + other.said, self.right + other.right, self.pixels + other.pixels
-        )
-
-    @property
-    def expected_error(self) -> float:
-        """Mean over the pixels of abs(share right - mean confidence) of their bin, 0 to 1."""
-        return float(calibration_error(self.said, self.right, self.pixels))
-
 
 def calibration_error(said: np.ndarray, right: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """The expected calibration error of sums as in :class:`Reliability`, over the last axis.
+    """The expected calibration error of sums as in :class:`Reliability`, over the last axis: the
+    mean over the pixels of abs(share right - mean confidence) of their bin, 0 to 1.
 
     NaN where there are no pixels.
     """

@@ -5,7 +5,7 @@ Pixels without a truth (void, NaN) do not count; where nothing counts the answer
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -47,11 +47,6 @@ class Confusion:
         """The counts that are not 0 by (true, predicted); ``classes`` is "no class"."""
         places = np.argwhere(self.counts).tolist()
         return {(true, given): int(self.counts[true, given]) for true, given in places}
-
-    def add_sparse(self, counts: Mapping[tuple[int, int], int]) -> None:
-        """Add what :meth:`sparse` gave."""
-        for place, count in counts.items():
-            self.counts[place] += count
 
     @property
     def pixel_accuracy(self) -> float:

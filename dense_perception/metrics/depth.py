@@ -1,17 +1,21 @@
-"""Depth metrics of one frame against a ground truth, in NumPy.
+"""Depth metrics of one frame against a ground truth.
 
 Every function takes ``predicted_m`` and ``true_m``: metres, one shape. A pixel counts when the
 truth is finite and positive (0 and NaN are "no measurement") and the prediction is finite and
 positive too; how many truths were answered is ``coverage``. A frame in which nothing counts gives
-NaN. Two float32 maps are compared in float32 (good to 1e-6, and several times faster), anything
-else in float64. Names and definitions follow Eigen, Puhrsch and Fergus (2014).
+NaN. Two float32 maps are compared in float32 and added up in float64 (good to 1e-6, and several
+times faster), anything else in float64. Names and definitions follow Eigen, Puhrsch and Fergus
+(2014).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
+import cv2
 import numpy as np
 
 from dense_perception.core.errors import InputError
@@ -20,6 +24,7 @@ KINDS = ("metric", "scaled", "aligned")
 """As answered; times median(truth) / median(prediction) (Zhou 2017); after the best scale and shift
 of inverse depth (:func:`align_scale_shift`, MiDaS, Ranftl 2020)."""
 ERRORS = ("absrel", "sqrel", "rmse", "rmselog", "log10", "silog", "d1", "d2", "d3")
+_BLOCK = 1 << 15  # pixels
 _OLD_NAMES = {"absrel": "abs_rel", "sqrel": "sq_rel"}
 _OLD_ALIGNED = ("absrel", "rmse", "d1", "d2", "d3")
 
@@ -42,42 +47,158 @@ def floats(predicted_m: np.ndarray, true_m: np.ndarray) -> tuple[np.ndarray, np.
 def usable(depth_m: np.ndarray) -> np.ndarray:
     """Where depth is finite and positive: bool of its shape."""
     with np.errstate(invalid="ignore"):
-        found: np.ndarray = (depth_m > 0) & (depth_m < np.inf)
+        found: np.ndarray = depth_m > 0
+        found &= depth_m < np.inf
     return found
 
 
-def valid_pixels(predicted_m: np.ndarray, true_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The pixels that count, as two flat arrays.
+class TrueDepth:
+    """The true depth of a frame, prepared once for comparing several predictions with it.
+
+    ``metres_hw`` (H, W) float32 or float64; ``known_hw`` bool where it is usable, ``count`` pixels.
+    """
+
+    def __init__(self, true_m: np.ndarray) -> None:
+        self.metres_hw = np.asarray(true_m)
+        if self.metres_hw.dtype != np.float32:
+            self.metres_hw = self.metres_hw.astype(np.float64, copy=False)
+        self.known_hw = usable(self.metres_hw)
+        self.count = int(np.count_nonzero(self.known_hw))
+
+    @cached_property
+    def values_m(self) -> np.ndarray:
+        """Those of all known pixels, (n,)."""
+        return self.metres_hw[self.known_hw]
+
+    @cached_property
+    def median_m(self) -> float:
+        """The median of :attr:`values_m`."""
+        return _median(self.values_m)
+
+
+class Matched:
+    """A prediction beside its truth, on the pixels where both are usable.
+
+    ``predicted_m`` and ``true_m``, (n,) each, are those of ``valid_hw``, row by row, of
+    ``answer_hw`` and ``truth``.
 
     :raises InputError: if the shapes differ.
     """
-    predicted, true = floats(predicted_m, true_m)
-    valid = usable(true) & usable(predicted)
-    return predicted[valid], true[valid]
+
+    def __init__(self, predicted_m: np.ndarray, truth: TrueDepth) -> None:
+        predicted, true = floats(predicted_m, truth.metres_hw)
+        self.truth, self.answer_hw = truth, predicted
+        self.valid_hw = usable(predicted)
+        self.valid_hw &= truth.known_hw
+        self.predicted_m = predicted[self.valid_hw]
+        self._is_all = len(self) == truth.count and true.dtype == truth.metres_hw.dtype
+        self.true_m = truth.values_m if self._is_all else true[self.valid_hw]
+
+    def __len__(self) -> int:
+        return len(self.predicted_m)
+
+    @property
+    def coverage(self) -> float:
+        """Share of the measured pixels that have a usable prediction."""
+        return len(self) / self.truth.count if self.truth.count else math.nan
+
+    @cached_property
+    def scale(self) -> float:
+        """median(p) / median(t)."""
+        if not len(self):
+            return math.nan
+        true = self.truth.median_m if self._is_all else _median(self.true_m)
+        return _median(self.predicted_m) / true
+
+    def figures(self, max_m: float = math.inf, kinds: Collection[str] = KINDS) -> dict[str, float]:
+        """``metric.absrel`` and all others of ``kinds``, ``coverage``, and with ``metric``
+        ``scale``.
+
+        :param max_m: the farthest that aligned depth may be; see :func:`align_scale_shift`.
+        """
+        wanted = [kind for kind in KINDS if kind in kinds]
+        found = {kind: _Errors() for kind in wanted}
+        if len(self):
+            number = self.predicted_m.dtype.type
+            fit = self._fit(max_m) if "aligned" in found else None
+            scale = self.scale if "scaled" in found else 1.0
+            for p, t in self._blocks():
+                inverse, ratio = 1 / t, p / t
+                log = np.log(ratio)
+                if "metric" in found:
+                    found["metric"].add(p - t, inverse, ratio, log)
+                if "scaled" in found:
+                    shifted = log - number(math.log(scale))
+                    gap = p / number(scale) - t
+                    found["scaled"].add(gap, inverse, ratio / number(scale), shifted)
+                if fit is not None:
+                    aligned = fit(p)
+                    ratio = aligned / t
+                    found["aligned"].add(aligned - t, inverse, ratio, np.log(ratio))
+        figures = {
+            f"{kind}.{name}": value
+            for kind, errors in found.items()
+            for name, value in errors.result().items()
+        }
+        if "metric" in kinds:
+            figures["scale"] = self.scale
+        figures["coverage"] = self.coverage
+        return figures
+
+    def aligned(self, asked_m: np.ndarray, max_m: float = math.inf) -> np.ndarray:
+        """``asked_m``, (n,) of usable predictions of this frame, as :func:`align_scale_shift`
+        changes the prediction."""
+        return self._fit(max_m)(asked_m)
+
+    def _blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Prediction and truth in pieces that stay in a core's cache: the arithmetic is several
+        passes over each, and OpenCV adds float32 up in float64."""
+        for start in range(0, len(self), _BLOCK):
+            yield self.predicted_m[start : start + _BLOCK], self.true_m[start : start + _BLOCK]
+
+    def _fit(self, max_m: float) -> _Fit:
+        """Least squares of 1 / t = slope / p + shift."""
+        count, number = len(self), self.predicted_m.dtype.type
+        middle_x, middle_y = number(0), number(0)
+        x_sum = y_sum = both = squares = 0.0
+        for start, (p, t) in enumerate(self._blocks()):
+            x, y = 1 / p, 1 / t
+            if not start:  # near the means, so that little is lost where they are taken out
+                middle_x, middle_y = (number(_sum(each) / len(each)) for each in (x, y))
+            x -= middle_x
+            y -= middle_y
+            x_sum += _sum(x)
+            y_sum += _sum(y)
+            squares += _squares(x)
+            both += _sum(np.multiply(x, y, out=y))
+        x_mean, y_mean = x_sum / count, y_sum / count
+        spread = squares / count - x_mean**2
+        # A prediction that is constant up to rounding has no slope to fit.
+        rounding = max(1e-20, (8 * float(np.finfo(number).eps)) ** 2)
+        constant = spread <= rounding * (float(middle_x) + x_mean) ** 2
+        slope = 0.0 if constant else (both / count - x_mean * y_mean) / spread
+        shift = float(middle_y) + y_mean - slope * (float(middle_x) + x_mean)
+        farthest = max_m if math.isfinite(max_m) else float(np.max(self.true_m))
+        return _Fit(slope, shift, farthest)
 
 
-def coverage(predicted_m: np.ndarray, true_m: np.ndarray) -> float:
-    """Share of the measured pixels that have a usable prediction."""
-    predicted, true = floats(predicted_m, true_m)
-    measured = usable(true)
-    count = int(np.count_nonzero(measured))
-    return np.count_nonzero(measured & usable(predicted)) / count if count else math.nan
+@dataclass(frozen=True)
+class _Fit:
+    slope: float
+    shift: float
+    farthest_m: float
+
+    def __call__(self, predicted_m: np.ndarray) -> np.ndarray:
+        number = predicted_m.dtype.type
+        with np.errstate(over="ignore"):
+            inverse = number(self.slope) / predicted_m
+        inverse += number(self.shift)
+        np.maximum(inverse, number(1 / self.farthest_m), out=inverse)
+        return np.divide(1, inverse, out=inverse)
 
 
-def abs_rel(predicted_m: np.ndarray, true_m: np.ndarray) -> float:
-    """mean(\\|p - t\\| / t)."""
-    p, t = valid_pixels(predicted_m, true_m)
-    return float(np.mean(np.abs(p - t) / t)) if len(p) else math.nan
-
-
-def delta(predicted_m: np.ndarray, true_m: np.ndarray, power: int = 1) -> float:
-    """Share of pixels with max(p / t, t / p) < 1.25^power."""
-    p, t = valid_pixels(predicted_m, true_m)
-    return _below(np.maximum(p / t, t / p), power) if len(p) else math.nan
-
-
-def errors(ratio: np.ndarray, true_m: np.ndarray) -> dict[str, float]:
-    """Every error of :data:`ERRORS` from r = p / t and t, the flat arrays of the pixels that count.
+class _Errors:
+    """Sums of the errors over pixels, with r = p / t.
 
     ==========  ================================================================================
     absrel      mean(\\|r - 1\\|)
@@ -89,24 +210,54 @@ def errors(ratio: np.ndarray, true_m: np.ndarray) -> dict[str, float]:
     d1, d2, d3  share of pixels with max(r, 1 / r) < 1.25, 1.25^2, 1.25^3
     ==========  ================================================================================
     """
-    if not len(ratio):
-        return dict.fromkeys(ERRORS, math.nan)
-    found = {}
-    # Everything goes through one scratch array: new ones of a megabyte cost more than the sums.
-    log, scratch = np.log(ratio), np.empty_like(ratio)
-    worst = np.maximum(ratio, np.divide(1, ratio, out=scratch), out=scratch)
-    for power in (1, 2, 3):
-        found[f"d{power}"] = _below(worst, power)
-    relative = ratio - 1
-    found["absrel"] = float(np.mean(np.abs(relative, out=scratch)))
-    metres = np.multiply(relative, true_m, out=scratch)
-    found["sqrel"] = float(np.mean(np.multiply(relative, metres, out=relative)))
-    found["rmse"] = math.sqrt(np.mean(np.square(metres, out=scratch)))
-    found["rmselog"] = math.sqrt(np.mean(np.square(log, out=scratch)))
-    found["log10"] = float(np.mean(np.abs(log, out=scratch))) / math.log(10)
-    centred = np.subtract(log, np.mean(log), out=scratch)
-    found["silog"] = 100 * math.sqrt(np.mean(np.square(centred, out=scratch)))
-    return {name: found[name] for name in ERRORS}
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._relative = self._square = self._metres = 0.0
+        self._logs = self._log_sizes = self._log_squares = 0.0
+        self._below = [0, 0, 0]
+
+    def add(self, gap: np.ndarray, inverse: np.ndarray, ratio: np.ndarray, log: np.ndarray) -> None:
+        """Pixels in a row: p - t, 1 / t, r, ln r."""
+        self._count += len(gap)
+        scratch = gap * inverse
+        self._relative += _sizes(scratch)
+        self._square += _sum(np.multiply(gap, scratch, out=scratch))
+        self._metres += _squares(gap)
+        self._logs += _sum(log)
+        self._log_sizes += _sizes(log)
+        self._log_squares += _squares(log)
+        worst = np.maximum(ratio, np.divide(1, ratio, out=scratch), out=scratch)
+        for power in range(3):
+            limit = worst.dtype.type(1.25 ** (power + 1))
+            self._below[power] += int(np.count_nonzero(worst < limit))
+
+    def result(self) -> dict[str, float]:
+        """Every error of :data:`ERRORS`; NaN where nothing counts."""
+        count = self._count
+        if not count:
+            return dict.fromkeys(ERRORS, math.nan)
+        square, mean = self._log_squares / count, self._logs / count
+        values = (
+            self._relative / count,
+            self._square / count,
+            math.sqrt(self._metres / count),
+            math.sqrt(square),
+            self._log_sizes / count / math.log(10),
+            100 * math.sqrt(max(0.0, square - mean * mean)),
+            *(below / count for below in self._below),
+        )
+        return dict(zip(ERRORS, values, strict=True))
+
+
+def abs_rel(predicted_m: np.ndarray, true_m: np.ndarray) -> float:
+    """mean(\\|p - t\\| / t)."""
+    return depth_figures(predicted_m, true_m, kinds=("metric",))["metric.absrel"]
+
+
+def delta(predicted_m: np.ndarray, true_m: np.ndarray, power: int = 1) -> float:
+    """Share of pixels with max(p / t, t / p) < 1.25^power; ``power`` is 1, 2 or 3."""
+    return depth_figures(predicted_m, true_m, kinds=("metric",))[f"metric.d{power}"]
 
 
 def depth_figures(
@@ -115,36 +266,11 @@ def depth_figures(
     max_m: float = math.inf,
     kinds: Collection[str] = KINDS,
 ) -> dict[str, float]:
-    """``metric.absrel`` and all others of ``kinds``, ``coverage``, and with ``metric`` ``scale``.
+    """As :meth:`Matched.figures`.
 
-    ``scale`` is median(p) / median(t), which ``scaled`` divides by.
-
-    :param max_m: the farthest that aligned depth may be; see :func:`align_scale_shift`.
     :raises InputError: if the shapes differ.
     """
-    predicted, true = floats(predicted_m, true_m)
-    measured = usable(true)
-    valid = measured & usable(predicted)
-    p, t = predicted[valid], true[valid]
-    found: dict[str, float] = {}
-    ratio = p / t
-    if "metric" in kinds:
-        found |= {f"metric.{name}": value for name, value in errors(ratio, t).items()}
-    if "metric" in kinds or "scaled" in kinds:
-        scale = _median(p) / _median(t) if len(p) else math.nan
-        if "metric" in kinds:
-            found["scale"] = scale
-        if "scaled" in kinds:
-            scaled = errors(ratio / ratio.dtype.type(scale), t)
-            found |= {f"scaled.{name}": value for name, value in scaled.items()}
-    if "aligned" in kinds:
-        ratio = _aligned(p, t, p, max_m)
-        ratio /= t
-        aligned = errors(ratio, t)
-        found |= {f"aligned.{name}": value for name, value in aligned.items()}
-    count = int(np.count_nonzero(measured))
-    found["coverage"] = len(p) / count if count else math.nan
-    return found
+    return Matched(predicted_m, TrueDepth(true_m)).figures(max_m, kinds)
 
 
 def align_scale_shift(
@@ -159,11 +285,11 @@ def align_scale_shift(
     and positive, or nothing counts.
     """
     predicted, true = floats(predicted_m, true_m)
+    matched = Matched(predicted, TrueDepth(true))
     answered = usable(predicted)
-    valid = answered & usable(true)
     result = np.full(predicted.shape, np.nan, predicted.dtype)
-    if valid.any():
-        result[answered] = _aligned(predicted[valid], true[valid], predicted[answered], max_m)
+    if len(matched):
+        result[answered] = matched.aligned(predicted[answered], max_m)
     return result
 
 
@@ -198,30 +324,16 @@ def average(frames: Sequence[dict[str, float]]) -> dict[str, float]:
     return means
 
 
-def _aligned(p: np.ndarray, t: np.ndarray, asked: np.ndarray, max_m: float) -> np.ndarray:
-    """``asked`` aligned as ``p`` is to ``t``: flat arrays, all usable."""
-    if not len(p):
-        return np.full(asked.shape, np.nan, asked.dtype)
-    x, y = 1 / p, 1 / t
-    x_mean, y_mean = np.mean(x), np.mean(y)
-    centred_x = np.subtract(x, x_mean, out=x)
-    centred_y = np.subtract(y, y_mean, out=y)
-    both = float(np.mean(np.multiply(centred_x, centred_y, out=y)))
-    spread = float(np.mean(np.square(centred_x, out=x)))
-    # A prediction that is constant up to rounding has no slope to fit.
-    rounding = max(1e-20, (8 * float(np.finfo(p.dtype).eps)) ** 2)
-    slope = 0.0 if spread <= rounding * float(x_mean) ** 2 else both / spread
-    shift = float(y_mean) - slope * float(x_mean)
-    farthest = max_m if math.isfinite(max_m) else float(np.max(t))
-    with np.errstate(over="ignore"):
-        inverse = p.dtype.type(slope) / asked
-    inverse += p.dtype.type(shift)
-    np.maximum(inverse, p.dtype.type(1 / farthest), out=inverse)
-    return np.divide(1, inverse, out=inverse)
+def _sum(values: np.ndarray) -> float:
+    return float(cv2.sumElems(values)[0])
 
 
-def _below(worst: np.ndarray, power: int) -> float:
-    return int(np.count_nonzero(worst < worst.dtype.type(1.25**power))) / len(worst)
+def _sizes(values: np.ndarray) -> float:
+    return float(cv2.norm(values, cv2.NORM_L1))
+
+
+def _squares(values: np.ndarray) -> float:
+    return float(cv2.norm(values, cv2.NORM_L2SQR))
 
 
 def _median(values: np.ndarray) -> float:

@@ -54,9 +54,12 @@ class Protocol:
         return ", ".join(parts + (["answers limited to that"] if self.clamp else []))
 
     def truth(self, true_m: np.ndarray) -> np.ndarray:
-        """A copy of the (H, W) float truth with NaN where it does not count."""
+        """The (H, W) float truth with NaN where it does not count; itself where all of it does."""
         with np.errstate(invalid="ignore"):
-            inside = (true_m >= self.min_m) & (true_m <= self.max_m)
+            inside = true_m >= self.min_m
+            inside &= true_m <= self.max_m
+        if self.crop is None and np.count_nonzero(inside) == np.count_nonzero(true_m == true_m):
+            return true_m
         if self.crop is not None:
             rows, columns = crop_slices(self.crop, *true_m.shape)
             inner = inside[rows, columns].copy()

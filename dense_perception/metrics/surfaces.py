@@ -7,8 +7,9 @@ count where truth and prediction are finite and positive, NaN where nothing coun
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from functools import cached_property
 
+import cv2
 import numpy as np
 
 from dense_perception.core.camera import Intrinsics
@@ -16,6 +17,7 @@ from dense_perception.metrics.dense import angle_figures, angles_between
 from dense_perception.metrics.depth import floats, usable
 
 _WINDOW = 2  # normals are planes through 5x5 pixels
+_SIDE = 2 * _WINDOW + 1
 _FLAT = 0.11  # log depth: a window with larger differences from its middle holds an edge
 _STEP = 0.25  # log depth between neighbours that makes an occlusion edge
 _SMOOTH = 0.05
@@ -24,114 +26,131 @@ _CONTOURS = np.linspace(1.05, 1.25, 10)
 _DIRECTIONS = ((0, 1), (1, 0))  # pixels down and across to the neighbour
 
 
-def depth_normals(
-    predicted_m: np.ndarray, true_m: np.ndarray, camera: Intrinsics, step: int = 1
-) -> dict[str, float]:
-    """Angles between the normals of predicted and true depth, as
-    :func:`~dense_perception.metrics.dense.angle_figures` gives them.
+class Surfaces:
+    """Predicted and true depth whose shapes are compared: (H, W) metres each.
 
-    Normals are those of least-squares planes through 5x5 pixels, in inverse depth, where a plane is
-    linear. Windows with invalid depth or an edge in the truth (a pixel that differs by over 11 %
-    from the middle) do not count. A wrong scale changes no normal.
-
-    :param step: look at every n-th row and column, for speed.
+    :raises InputError: if the shapes differ.
     """
-    predicted, true = floats(predicted_m, true_m)
-    if min(true.shape) <= 2 * _WINDOW:
-        return angle_figures(np.empty(0))
-    valid = usable(true) & usable(predicted)
-    log = np.log(np.where(valid, true, 1))
-    middle = log[_WINDOW:-_WINDOW:step, _WINDOW:-_WINDOW:step]
-    flat = _window(valid, step, np.logical_and)
-    flat &= _window(log, step, np.maximum) - middle <= _FLAT
-    flat &= middle - _window(log, step, np.minimum) <= _FLAT
-    normals = [_plane_normals(np.where(valid, m, 1), camera, step, flat) for m in (predicted, true)]
-    return angle_figures(angles_between(*normals))
+
+    def __init__(self, predicted_m: np.ndarray, true_m: np.ndarray) -> None:
+        predicted, true = floats(predicted_m, true_m)
+        self._valid = usable(true)
+        self._valid &= usable(predicted)
+        # Of NaN, which is unknown depth, no comparison is true.
+        nothing = true.dtype.type(np.nan)
+        self._predicted = np.where(self._valid, predicted, nothing)
+        self._true = np.where(self._valid, true, nothing)
+
+    @cached_property
+    def _logs(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.log(self._predicted), np.log(self._true)
+
+    @cached_property
+    def _steps(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """How much larger log depth is one pixel on, of both maps, by direction."""
+        return [
+            tuple(log[down:, across:] - log[: log.shape[0] - down, : log.shape[1] - across]
+                  for log in self._logs)
+            for down, across in _DIRECTIONS
+        ]  # fmt: skip
+
+    def normals(self, camera: Intrinsics, step: int = 1) -> dict[str, float]:
+        """Angles between the normals of predicted and true depth, as
+        :func:`~dense_perception.metrics.dense.angle_figures` gives them.
+
+        Normals are those of least-squares planes through 5x5 pixels, in inverse depth, where a
+        plane is linear. Windows with invalid depth or an edge in the truth (a pixel that differs by
+        over 11 % from the middle) do not count. A wrong scale changes no normal.
+
+        :param step: look at every n-th row and column, for speed.
+        """
+        if min(self._true.shape) <= 2 * _WINDOW:
+            return angle_figures(np.empty(0))
+        middles = (slice(_WINDOW, -_WINDOW, step),) * 2
+        window = np.ones((_SIDE, _SIDE), np.uint8)
+        flat = cv2.erode(self._valid.view(np.uint8), window)[middles] > 0
+        true = np.where(self._valid, self._true, self._true.dtype.type(1))
+        nearest, farthest = (morph(true, window)[middles] for morph in (cv2.erode, cv2.dilate))
+        limit = true.dtype.type(math.exp(_FLAT))
+        middle = true[middles]
+        flat &= farthest <= limit * middle
+        flat &= middle <= limit * nearest
+        predicted = np.where(self._valid, self._predicted, self._predicted.dtype.type(1))
+        planes = [_plane_normals(m, camera, step, flat) for m in (predicted, true)]
+        return angle_figures(angles_between(*planes))
+
+    def edge_share(self) -> float:
+        """How much of the true steps in log depth the prediction makes within four pixels, 0 to 1.
+
+        A step is over 0.25 in ln z between two neighbours in a row or a column, with smooth depth
+        (0.05) on either side. The share of each is limited to 0 to 1; NaN where there is no step.
+        """
+        height, width = self._true.shape
+        predicted, true = (log.ravel() for log in self._logs)
+        shares = []
+        for (down, across), (_, steps) in zip(_DIRECTIONS, self._steps, strict=True):
+            rows, columns = _places(np.abs(steps) > _STEP)
+            inner = (rows >= down) & (columns >= across)
+            inner &= (rows + 2 * down < height) & (columns + 2 * across < width)
+            first, on = (rows * width + columns)[inner], down * width + across
+            # The four pixels a, b, c, d of which b and c are on either side of the step.
+            a, b, c, d = (true[first + k * on] for k in (-1, 0, 1, 2))
+            smooth = (np.abs(b - a) < _SMOOTH) & (np.abs(d - c) < _SMOOTH)
+            made = predicted[first + 2 * on] - predicted[first - on]
+            shares.append(np.clip(made[smooth] / (d - a)[smooth], 0, 1))
+        found = np.concatenate(shares)
+        return float(found.mean()) if len(found) else math.nan
+
+    def boundary_f1(self) -> float:
+        """F-score of the occluding contours: Depth Pro (Bochkovskii 2024), section 3.2.
+
+        A contour lies between two neighbours whose depths have a ratio above a threshold. Contours
+        agree where prediction and truth have one between the same pixels, in the same direction
+        (which of both is in front, along rows and columns: four directions). Precision and recall
+        are means over the directions; the F-score is a mean over ten thresholds from 1.05 to 1.25,
+        weighted with them. A direction that has no contour in either map is left out (the authors
+        count it as missed, so that a perfect answer would not be one); NaN where the truth has none
+        at all.
+        """
+        width = self._true.shape[1]
+        maps = [m.ravel() for m in (self._predicted, self._true)]
+        least = math.log(_CONTOURS[0]) - 1e-5  # exact comparisons follow
+        recalls, precisions = [], []
+        any_true = False
+        for (down, across), logs in zip(_DIRECTIONS, self._steps, strict=True):
+            rows, columns = _places((np.abs(logs[0]) > least) | (np.abs(logs[1]) > least))
+            first, on = rows * width + columns, down * width + across
+            ratios = [m[first + on].astype(np.float64) / m[first] for m in maps]
+            for turned in (ratios, [1 / ratio for ratio in ratios]):
+                # How many thresholds each exceeds; those that both exceed are hits.
+                answer, truth = (np.searchsorted(_CONTOURS, ratio) for ratio in turned)
+                hits, said, there = (
+                    _exceeding(each) for each in (np.minimum(answer, truth), answer, truth)
+                )
+                any_true |= bool(there.any())
+                neither = (said == 0) & (there == 0)
+                recalls.append(np.where(neither, np.nan, hits / np.maximum(there, 1)))
+                precisions.append(np.where(neither, np.nan, hits / np.maximum(said, 1)))
+        if not any_true:
+            return math.nan
+        recall, precision = _mean_known(recalls), _mean_known(precisions)
+        total = recall + precision
+        scores = np.divide(2 * recall * precision, total, out=np.zeros_like(total), where=total > 0)
+        # Steep thresholds where neither map has a contour say nothing.
+        weights = np.where(np.isfinite(recall), _CONTOURS, 0)
+        return float((np.nan_to_num(scores) * weights).sum() / weights.sum())
 
 
-def edge_share(predicted_m: np.ndarray, true_m: np.ndarray) -> float:
-    """How much of the true steps in log depth the prediction makes within four pixels, 0 to 1.
-
-    A step is over 0.25 in ln z between two neighbours in a row or a column, with smooth depth
-    (0.05) on either side. The share of each is limited to 0 to 1; NaN where there is no step.
-    """
-    predicted, true = _known(predicted_m, true_m)
-    height, width = true.shape
-    shares = []
-    for down, across in _DIRECTIONS:
-        rows, columns = _where_steep(true, down, across, math.exp(_STEP))
-        inner = (rows >= down) & (columns >= across)
-        inner &= (rows + 2 * down < height) & (columns + 2 * across < width)
-        rows, columns = rows[inner], columns[inner]
-        # The four pixels a, b, c, d of which b and c are on either side of the step.
-        places = [(rows + k * down, columns + k * across) for k in (-1, 0, 1, 2)]
-        a, b, c, d = (np.log(true[place]) for place in places)
-        # Of NaN, which is unknown depth, none of these is true.
-        smooth = (np.abs(b - a) < _SMOOTH) & (np.abs(d - c) < _SMOOTH)
-        made = np.log(predicted[places[3]]) - np.log(predicted[places[0]])
-        shares.append(np.clip(made[smooth] / (d - a)[smooth], 0, 1))
-    found = np.concatenate(shares)
-    return float(found.mean()) if len(found) else math.nan
-
-
-def boundary_f1(predicted_m: np.ndarray, true_m: np.ndarray) -> float:
-    """F-score of the occluding contours: Depth Pro (Bochkovskii 2024), section 3.2.
-
-    A contour lies between two neighbours whose depths have a ratio above a threshold. Contours
-    agree where prediction and truth have one between the same pixels, in the same direction
-    (which of both is in front, along rows and columns: four directions). Precision and recall are
-    means over the directions; the F-score is a mean over ten thresholds from 1.05 to 1.25, weighted
-    with them. A direction that has no contour in either map is left out (the authors count it as
-    missed, so that a perfect answer would not be one); NaN where the truth has none at all.
-    """
-    maps = _known(predicted_m, true_m)
-    recalls, precisions = [], []
-    any_true = False
-    for down, across in _DIRECTIONS:
-        steep = [_where_steep(m, down, across, float(_CONTOURS[0])) for m in maps]
-        rows, columns = np.concatenate(steep, axis=1)
-        rows, columns = np.unravel_index(
-            np.unique(rows * maps[0].shape[1] + columns), maps[0].shape
-        )
-        steps = [
-            m[rows + down, columns + across].astype(np.float64) / m[rows, columns] for m in maps
-        ]
-        for turned in (steps, [1 / step for step in steps]):
-            answer, truth = (step[:, None] > _CONTOURS for step in turned)
-            hits, said, there = ((answer & truth).sum(0), answer.sum(0), truth.sum(0))
-            any_true |= bool(there.any())
-            neither = (said == 0) & (there == 0)
-            recalls.append(np.where(neither, np.nan, hits / np.maximum(there, 1)))
-            precisions.append(np.where(neither, np.nan, hits / np.maximum(said, 1)))
-    if not any_true:
-        return math.nan
-    recall, precision = _mean_known(recalls), _mean_known(precisions)
-    total = recall + precision
-    scores = np.divide(2 * recall * precision, total, out=np.zeros_like(total), where=total > 0)
-    # Steep thresholds where neither map has a contour say nothing.
-    weights = np.where(np.isfinite(recall), _CONTOURS, 0)
-    return float((np.nan_to_num(scores) * weights).sum() / weights.sum())
-
-
-def _known(predicted_m: np.ndarray, true_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both with NaN where either is unknown."""
-    predicted, true = floats(predicted_m, true_m)
-    nothing = predicted.dtype.type(np.nan)
-    known = usable(true) & usable(predicted)
-    return np.where(known, predicted, nothing), np.where(known, true, nothing)
-
-
-def _where_steep(
-    depth_m: np.ndarray, down: int, across: int, ratio: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the pixels whose neighbour below or to the right is nearer or farther by
-    over that ratio."""
-    height, width = depth_m.shape
-    near, far = depth_m[: height - down, : width - across], depth_m[down:, across:]
-    # A little less, so that rounding loses none: exact comparisons are the caller's.
-    limit = depth_m.dtype.type(ratio * (1 - 1e-6))
-    rows, columns = np.nonzero((far > limit * near) | (near > limit * far))
+def _places(found_hw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of what is true; ``np.nonzero`` takes several times longer."""
+    rows, columns = np.divmod(np.flatnonzero(found_hw), found_hw.shape[1])
     return rows, columns
+
+
+def _exceeding(counts: np.ndarray) -> np.ndarray:
+    """Of numbers of thresholds that are exceeded: how many exceed each threshold."""
+    found = np.bincount(counts, minlength=len(_CONTOURS) + 1)
+    return np.asarray(found[::-1].cumsum()[-2::-1])
 
 
 def _mean_known(rows: list[np.ndarray]) -> np.ndarray:
@@ -142,48 +161,24 @@ def _mean_known(rows: list[np.ndarray]) -> np.ndarray:
     return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
 
 
-def _window(values_hw: np.ndarray, step: int, combine: np.ufunc) -> np.ndarray:
-    """``combine`` over the 5x5 windows about every ``step``-th inner pixel."""
-    across = _combined(_shifts(values_hw, step), combine)
-    return _combined(_shifts(across.T, step), combine).T
-
-
-def _shifts(rows_hw: np.ndarray, step: int) -> list[np.ndarray]:
-    """The five neighbours along the row about every ``step``-th inner pixel."""
-    width = rows_hw.shape[1] - 2 * _WINDOW
-    return [rows_hw[:, k : k + width : step] for k in range(2 * _WINDOW + 1)]
-
-
-def _combined(shifts: Sequence[np.ndarray], combine: np.ufunc = np.add) -> np.ndarray:
-    """The sum, or what else, of all: in one array, for new ones cost more than the sums."""
-    result: np.ndarray = combine(shifts[0], shifts[1])
-    for shift in shifts[2:]:
-        combine(result, shift, out=result)
-    return result
-
-
-def _slope(shifts: Sequence[np.ndarray]) -> np.ndarray:
-    """Least-squares slope through five neighbours, times 10."""
-    result: np.ndarray = shifts[4] - shifts[0]
-    result *= 2
-    result += shifts[3]
-    result -= shifts[1]
-    return result
-
-
 def _plane_normals(
     depth_m: np.ndarray, camera: Intrinsics, step: int, wanted: np.ndarray
 ) -> list[np.ndarray]:
     """x, y, z of the unit normals of the planes 1/z = a u + b v + c through the ``wanted`` windows,
     each (N,)."""
-    along = _shifts(1 / depth_m, step)
-    down = _shifts(_combined(along).T, step)
-    a = _combined(_shifts(_slope(along).T, step)).T[wanted] / 50
-    b = _slope(down).T[wanted] / 50
-    mean = _combined(down).T[wanted] / 25
-    dtype = depth_m.dtype.type
+    inverse, dtype = 1 / depth_m, depth_m.dtype.type
+    ones = np.ones(_SIDE, dtype)
+    slope = np.arange(-_WINDOW, _WINDOW + 1).astype(dtype)
+    middles = (slice(_WINDOW, -_WINDOW, step),) * 2
+
+    def weighted(across: np.ndarray, down: np.ndarray, total: float) -> np.ndarray:
+        sums = cv2.sepFilter2D(inverse, -1, across, down)
+        return np.asarray(sums[middles][wanted]) / dtype(total)
+
+    a, b = weighted(slope, ones, 50), weighted(ones, slope, 50)
+    mean = weighted(ones, ones, 25)
     rows, columns = (step * index.astype(dtype) for index in np.nonzero(wanted))
     u, v = columns + dtype(_WINDOW - camera.cx), rows + dtype(_WINDOW - camera.cy)
     parts = [dtype(camera.fx) * a, dtype(camera.fy) * b, mean - a * u - b * v]
-    length = np.sqrt(_combined([part * part for part in parts]))
+    length = np.sqrt(parts[0] ** 2 + parts[1] ** 2 + parts[2] ** 2)
     return [part / length for part in parts]

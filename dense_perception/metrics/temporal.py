@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dense_perception.metrics.depth import floats, usable
+from dense_perception.metrics.depth import Matched, usable
+
+_THIN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,39 +30,25 @@ class Correspondence:
     before_columns: np.ndarray
 
 
-def log_error(predicted_m: np.ndarray, true_m: np.ndarray) -> np.ndarray:
-    """ln p - ln t of (H, W) metres; NaN where either is not finite and positive.
-
-    :raises InputError: if the shapes differ.
-    """
-    predicted, true = floats(predicted_m, true_m)
-    known = usable(predicted) & usable(true)
-    result = np.full(true.shape, np.nan, true.dtype)
-    np.log(np.divide(predicted, true, out=result, where=known), out=result, where=known)
-    return result
+def median_error(matched: Matched) -> float:
+    """The median of e over every fourth of the pixels that count; NaN without any. Its change from
+    one frame to the next is the jump of the scale."""
+    error = np.log(matched.predicted_m[::_THIN] / matched.true_m[::_THIN])
+    return float(np.median(error)) if len(error) else math.nan
 
 
-def scale_jump(error: np.ndarray, error_before: np.ndarray) -> float:
-    """The change of the median of :func:`log_error`, between two frames; NaN without any."""
-    medians = [_median(each[np.isfinite(each)]) for each in (error, error_before)]
-    return medians[0] - medians[1]
-
-
-def flicker(
-    error: np.ndarray, error_before: np.ndarray, same: Correspondence
-) -> tuple[float, float]:
+def flicker(now: Matched, before: Matched, same: Correspondence) -> tuple[float, float]:
     """The sum of abs(e - e before) over the corresponding points, and the number of them.
 
-    ``error`` and ``error_before`` are :func:`log_error` of both frames, (H, W). The one before is
-    read at the nearest pixel: interpolating would mix two surfaces at a depth edge. Points where
-    either is unknown do not count.
+    The frame before is read at the nearest pixel: interpolating would mix two surfaces at a depth
+    edge. Points where either is unknown do not count.
     """
-    height, width = error.shape
+    height, width = now.valid_hw.shape
     rows = np.rint(same.before_rows).astype(np.int64)
     columns = np.rint(same.before_columns).astype(np.int64)
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    now = error[same.rows[inside], same.columns[inside]]
-    change = np.abs(now - error_before[rows[inside], columns[inside]])
+    error = _error_at(now, same.rows[inside], same.columns[inside])
+    change = np.abs(error - _error_at(before, rows[inside], columns[inside]))
     change = change[np.isfinite(change)]
     return float(change.sum(dtype=np.float64)), float(len(change))
 
@@ -101,5 +89,10 @@ def moved_by_pose(
     return Correspondence(rows[same], columns[same], v[same], u[same])
 
 
-def _median(values: np.ndarray) -> float:
-    return float(np.median(values)) if len(values) else math.nan
+def _error_at(matched: Matched, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """e at some pixels, NaN where it is unknown."""
+    known = matched.valid_hw[rows, columns]
+    result = np.full(len(rows), np.nan, matched.predicted_m.dtype)
+    places = rows[known], columns[known]
+    result[known] = np.log(matched.answer_hw[places] / matched.truth.metres_hw[places])
+    return result

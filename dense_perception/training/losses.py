@@ -91,10 +91,11 @@ def gradient_loss(log_error: Tensor, weight: Tensor, scales: int = 4) -> Tensor:
 def depth_edges_loss(predicted_log: Tensor, true_log: Tensor, valid: Tensor) -> Tensor:
     """Mean share of the true depth steps that the prediction misses within four pixels.
 
-    Steps are those of :func:`dense_perception.metrics.surfaces.edge_share`, in rows and in columns:
-    over 0.25 in log depth between two neighbours, with smooth depth (0.05) on either side. The
-    share missed is ``abs(1 - predicted / true)`` of the log depths' difference over four pixels.
-    The other losses are means over whole images, where the pixels beside a step hardly count.
+    Steps are those of :meth:`dense_perception.metrics.surfaces.Surfaces.edge_share`, in rows and in
+    columns: over 0.25 in log depth between two neighbours, with smooth depth (0.05) on either side.
+    The share missed is ``abs(1 - predicted / true)`` of the log depths' difference over four
+    pixels. The other losses are means over whole images, where the pixels beside a step hardly
+    count.
     """
     missed = predicted_log.new_zeros(len(predicted_log))
     count = predicted_log.new_zeros(len(predicted_log))

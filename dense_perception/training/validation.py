@@ -12,7 +12,7 @@ from dense_perception.core.camera import Intrinsics
 from dense_perception.core.prediction import GRAY_MAPS, DepthKind
 from dense_perception.metrics import dense as dense_metrics
 from dense_perception.metrics import depth as metrics
-from dense_perception.metrics import surfaces
+from dense_perception.metrics.surfaces import Surfaces
 from dense_perception.nets.zoo import classes_of, normalisation
 from dense_perception.training.batch import Batch
 from dense_perception.training.batches import Frames, whole_batches
@@ -87,9 +87,10 @@ def _frame(
         height, width = true.shape
         focal = float(batch.focal_px[index])
         camera = Intrinsics(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
-        slants = surfaces.depth_normals(predicted, true, camera)
+        shapes = Surfaces(predicted, true)
+        slants = shapes.normals(camera)
         row |= {f"depth_normals_{name}": slants[name] for name in ("mean_deg", "median_deg")}
-        row["edge_share"] = surfaces.edge_share(predicted, true)
+        row["edge_share"] = shapes.edge_share()
     if "normals" in outputs:
         true = batch.targets["normals"][index].numpy()
         predicted = outputs["normals"][index].transpose(1, 2, 0)

@@ -49,16 +49,12 @@ def test_labels_are_orange_where_wrong_and_black_where_void() -> None:
     assert (drawn.prediction[12, 120] == labels.colors()[1]).all()
 
 
-def test_normals_and_gray_maps_are_white_where_right() -> None:
+def test_normals_are_white_where_right() -> None:
     true = np.zeros((48, 640, 3), np.float32)
     true[..., 2] = -1
     predicted = true.copy()
     predicted[:, :320] = (1, 0, 0)
     drawn = panels.normal_panels(RGB, true, predicted)
-    assert drawn.error[12, 200].min() > 240
-    assert drawn.error[12, 40, 1] < 80
-    gray = np.zeros((48, 640), np.uint8)
-    drawn = panels.gray_panels(RGB, gray, np.where(true[..., 0] == predicted[..., 0], gray, 255))
     assert drawn.error[12, 200].min() > 240
     assert drawn.error[12, 40, 1] < 80
 

@@ -54,7 +54,3 @@ def test_counts_by_hand_and_their_sparse_form() -> None:
     assert confusion.iou[:2] == pytest.approx([1 / 3, 2 / 3])
     assert math.isnan(confusion.iou[2])
     assert confusion.mean_iou == pytest.approx(0.5)
-    twice = Confusion(3)
-    for _ in range(2):
-        twice.add_sparse(confusion.sparse())
-    np.testing.assert_array_equal(twice.counts, 2 * confusion.counts)

@@ -22,24 +22,24 @@ def slanted(angle_deg: float) -> tuple[np.ndarray, Intrinsics]:
 def test_normals_of_the_depth_see_the_angle_between_planes() -> None:
     true, camera = slanted(10)
     for angle in (10.0, 25.0, -20.0):
-        found = metrics.depth_normals(3 * slanted(angle)[0], true, camera)
+        found = metrics.Surfaces(3 * slanted(angle)[0], true).normals(camera)
         assert found["median_deg"] == pytest.approx(abs(angle - 10), abs=1e-5)
         assert found["mean_deg"] == pytest.approx(abs(angle - 10), abs=1e-5)
-    empty = metrics.depth_normals(true, np.zeros_like(true), camera)
+    empty = metrics.Surfaces(true, np.zeros_like(true)).normals(camera)
     assert math.isnan(empty["median_deg"])
 
 
 def test_edges_count_what_is_made_within_four_pixels() -> None:
     true = np.full((30, 40), 2.0)
     true[:, 20:] = 4.0
-    assert metrics.edge_share(true, true) == pytest.approx(1)
-    assert metrics.edge_share(np.full((30, 40), 3.0), true) == 0
+    assert metrics.Surfaces(true, true).edge_share() == pytest.approx(1)
+    assert metrics.Surfaces(np.full((30, 40), 3.0), true).edge_share() == 0
     # A ramp in log depth over twelve steps makes a quarter of it in three.
     ramp = np.clip((np.arange(40) - 13.5) / 12, 0, 1)
     blurred = np.repeat(2 * 2 ** ramp[None], 30, axis=0)
-    assert metrics.edge_share(blurred, true) == pytest.approx(0.25, abs=1e-6)
-    assert metrics.edge_share(blurred.T, true.T) == pytest.approx(0.25, abs=1e-6)
-    assert math.isnan(metrics.edge_share(true, np.full((30, 40), 2.0)))
+    assert metrics.Surfaces(blurred, true).edge_share() == pytest.approx(0.25, abs=1e-6)
+    assert metrics.Surfaces(blurred.T, true.T).edge_share() == pytest.approx(0.25, abs=1e-6)
+    assert math.isnan(metrics.Surfaces(true, np.full((30, 40), 2.0)).edge_share())
 
 
 def bumpy(seed: int) -> np.ndarray:
@@ -75,7 +75,7 @@ def test_normals_equal_least_squares_on_every_window(step: int) -> None:
             a, b = (naive_normal(m, row, column, camera) for m in (true, predicted))
             angles.append(math.degrees(math.atan2(np.linalg.norm(np.cross(a, b)), a @ b)))
     assert len(angles) > 10
-    found = metrics.depth_normals(predicted, true, camera, step)
+    found = metrics.Surfaces(predicted, true).normals(camera, step)
     assert found["mean_deg"] == pytest.approx(np.mean(angles), abs=1e-6)
     assert found["median_deg"] == pytest.approx(np.median(angles), abs=1e-6)
     assert found["within_22"] == pytest.approx(np.mean(np.array(angles) < 22.5))
@@ -84,9 +84,11 @@ def test_normals_equal_least_squares_on_every_window(step: int) -> None:
 def test_a_perfect_answer_has_its_normals_edges_and_boundaries() -> None:
     depth = bumpy(3).astype(np.float32)
     camera = Intrinsics.from_fov(31, 23, 70)
-    assert metrics.depth_normals(5 * depth, depth, camera)["mean_deg"] == pytest.approx(0, abs=1e-3)
-    assert metrics.edge_share(depth, depth) == pytest.approx(1, abs=1e-6)
-    assert metrics.boundary_f1(3 * depth, depth) == pytest.approx(1, abs=1e-6)
+    assert metrics.Surfaces(5 * depth, depth).normals(camera)["mean_deg"] == pytest.approx(
+        0, abs=1e-3
+    )
+    assert metrics.Surfaces(depth, depth).edge_share() == pytest.approx(1, abs=1e-6)
+    assert metrics.Surfaces(3 * depth, depth).boundary_f1() == pytest.approx(1, abs=1e-6)
 
 
 def naive_boundary(predicted: np.ndarray, true: np.ndarray) -> float:
@@ -121,10 +123,10 @@ def naive_boundary(predicted: np.ndarray, true: np.ndarray) -> float:
 def test_boundaries_equal_the_definition_pixel_by_pixel() -> None:
     true, predicted = bumpy(1), bumpy(2)
     predicted[:, 10:] *= 1.1
-    value = metrics.boundary_f1(predicted, true)
+    value = metrics.Surfaces(predicted, true).boundary_f1()
     assert 0.1 < value < 0.9
     assert value == pytest.approx(naive_boundary(predicted, true), abs=1e-12)
     flat = np.full((23, 31), 2.0)
-    assert metrics.boundary_f1(flat, true) == 0
-    assert math.isnan(metrics.boundary_f1(predicted, flat))
-    assert metrics.boundary_f1(np.roll(true, 5, axis=(0, 1)), true) < 0.3
+    assert metrics.Surfaces(flat, true).boundary_f1() == 0
+    assert math.isnan(metrics.Surfaces(predicted, flat).boundary_f1())
+    assert metrics.Surfaces(np.roll(true, 5, axis=(0, 1)), true).boundary_f1() < 0.3

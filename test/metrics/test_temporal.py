@@ -7,21 +7,21 @@ import math
 import numpy as np
 import pytest
 
+from dense_perception.metrics.depth import Matched, TrueDepth
 from dense_perception.metrics.temporal import (
     Correspondence,
     flicker,
-    log_error,
+    median_error,
     moved_by_pose,
-    scale_jump,
 )
 
 
 def test_by_hand() -> None:
     true = np.array([[1.0, 2.0, 0.0], [4.0, 5.0, 6.0]])
-    now = log_error(2 * true, true)
-    before = log_error(true * [[1, 1, 1], [1, 3, 1]], true)
-    assert np.isnan(now[0, 2])
-    assert scale_jump(now, before) == pytest.approx(math.log(2))
+    now = Matched(2 * true, TrueDepth(true))
+    before = Matched(true * [[1, 1, 1], [1, 3, 1]], TrueDepth(true))
+    assert not now.valid_hw[0, 2]
+    assert median_error(now) - median_error(before) == pytest.approx(math.log(2))
     whole = np.indices(true.shape).reshape(2, -1)
     same = Correspondence(whole[0], whole[1], whole[0].astype(float), whole[1] + 0.4)
     total, points = flicker(now, before, same)
@@ -29,7 +29,7 @@ def test_by_hand() -> None:
     assert total == pytest.approx(4 * math.log(2) + abs(math.log(2) - math.log(3)))
     gone = Correspondence(whole[0], whole[1], whole[0].astype(float), whole[1] + 3.0)
     assert flicker(now, before, gone) == (0, 0)
-    assert math.isnan(scale_jump(np.full((2, 2), np.nan), before))
+    assert math.isnan(median_error(Matched(np.full((2, 3), np.nan), TrueDepth(true))))
 
 
 def scene(shift: float) -> tuple[np.ndarray, np.ndarray]:
@@ -63,10 +63,10 @@ def test_poses_carry_points_over_and_leave_out_what_was_hidden() -> None:
     np.testing.assert_array_equal(box_before[rows, columns], box[same.rows, same.columns])
     assert len(same.rows) > 0.9 * true.size
     # A prediction with one and the same error everywhere does not flicker, however one moves.
-    steady = [log_error(1.3 * z, z) for z in (true, before)]
+    steady = [Matched(1.3 * z, TrueDepth(z)) for z in (true, before)]
     assert flicker(*steady, same)[0] == pytest.approx(0, abs=1e-6)
     rng = np.random.default_rng(0)
-    rough = [log_error(z * rng.lognormal(0, 0.1, z.shape), z) for z in (true, before)]
+    rough = [Matched(z * rng.lognormal(0, 0.1, z.shape), TrueDepth(z)) for z in (true, before)]
     total, points = flicker(*rough, same)
     # The difference of two independent normal errors of 0.1.
     assert total / points == pytest.approx(0.1 * math.sqrt(2) * math.sqrt(2 / math.pi), rel=0.03)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from dense_perception.metrics.surfaces import edge_share
+from dense_perception.metrics.surfaces import Surfaces
 from dense_perception.training.config import LossConfig
 from dense_perception.training.losses import (
     aligned_loss,
@@ -214,7 +214,9 @@ def test_depth_edges_are_what_the_metric_misses() -> None:
     true_m[:, 2:, 6:] = 1.0
     half_made = (true_m.log() / 2).exp()
     missed = float(depth_edges_loss(half_made.log(), true_m.log(), true_m > 0))
-    assert missed == pytest.approx(1 - edge_share(half_made[0].numpy(), true_m[0].numpy()))
+    assert missed == pytest.approx(
+        1 - Surfaces(half_made[0].numpy(), true_m[0].numpy()).edge_share()
+    )
     config = LossConfig(silog=0, aligned=0, gradient=0, depth_edges=3)
     loss, _ = metric_depth_loss(half_made.log(), true_m, true_m > 0, config)
     assert float(loss) == pytest.approx(3 * missed)

@@ -225,7 +225,8 @@ class Cameras:
         if self.is_aligned(match):
             names = self.topics.depth, self.topics.colour
             self.doubt = self.doubt or view_doubt(names[0], depth_m.shape, names[1], picture_hw)
-            return self._fitted(np.nan_to_num(depth_m, nan=0, posinf=0), undistortion, camera)
+            np.copyto(depth_m, np.float32(0), where=np.isnan(depth_m))  # it is a fresh array
+            return self._fitted(depth_m, undistortion, camera)
         if motions.depth is None:
             return np.zeros((camera.height, camera.width), np.float32)
         if self.topics.depth_info is None:
