@@ -14,7 +14,7 @@ from dense_perception.evaluation.document import ShownFrame
 from dense_perception.evaluation.page.elements import Picture, PictureRow
 from dense_perception.evaluation.page.reading import Reading
 from dense_perception.evaluation.page.wording import number, title_of
-from dense_perception.evaluation.panels import ANGLE_LIMIT_DEG, DEPTH_LIMIT, LEVEL_LIMIT
+from dense_perception.evaluation.panels import ANGLE_LIMIT_DEG, DEPTH_LIMIT
 from dense_perception.imaging.encode import encode_jpeg
 
 BUDGET = 3_500_000  # bytes of the page that pictures may take
@@ -182,10 +182,5 @@ def _legends(tasks: set[str]) -> list[str]:
     if "normals" in tasks:
         lines.append(
             f"Error of normals: white is right, full violet is {ANGLE_LIMIT_DEG:g} degrees or more."
-        )
-    if tasks & {"edges", "keypoints", "reshading"}:
-        lines.append(
-            f"Error of gray maps: white is right, full violet is {100 * LEVEL_LIMIT:g} % of the "
-            "range or more."
         )
     return lines
