@@ -107,8 +107,12 @@ class ModelCard:
         """Plain data, ready for YAML or JSON; the inverse of :meth:`from_dict`."""
         data: dict[str, Any] = {"schema": SCHEMA, **asdict(self)}
         default = InputSpec(self.input.height, self.input.width)
-        for key in ("multiple", "interpolation", "restore", "short_side", "long_side", "dtype"):
-            if data["input"][key] == getattr(default, key):
+        data["input"]["pad"] = list(self.input.pad)
+        for key in (
+            *("multiple", "interpolation", "restore", "short_side", "long_side", "dtype"),
+            *("pad", "place"),
+        ):
+            if getattr(self.input, key) == getattr(default, key):
                 del data["input"][key]
         if self.segmentation is not None and not self.segmentation.scores:
             del data["segmentation"]["scores"]

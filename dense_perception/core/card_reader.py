@@ -11,6 +11,7 @@ from dense_perception.core.card_specs import (
     INTERPOLATIONS,
     OWN_LABELS,
     PIXELS,
+    PLACES,
     PRECISIONS,
     RESIZES,
     RESTORES,
@@ -137,15 +138,26 @@ class CardReader(Entries):
             interpolation=interpolation,
             restore=restore,
             dtype=self.choice("input.dtype", entry.get("dtype", "uint8"), PIXELS),
+            pad=self._pad(entry.get("pad", (0, 0, 0))),
+            place=self.choice("input.place", entry.get("place", "centre"), PLACES),
             **numbers,
         )
-        if resize != "stretch" and interpolation == "area":
+        for key in ("pad", "place"):
+            if key in entry and resize != "letterbox":
+                raise self.refusal(f"input.{key}", entry[key], "none without resize: letterbox")
+        if resize not in ("stretch", "letterbox") and interpolation == "area":
             raise self.refusal("input.interpolation", interpolation, "linear or cubic")
         if resize == "windows" and not 16 <= spec.short_side <= spec.long_side:
             raise self.refusal("input.short_side", spec.short_side, "16 to input.long_side")
         if spec.free and (spec.height % spec.multiple or spec.width % spec.multiple):
             raise self.refusal("input.multiple", spec.multiple, "a divisor of height and width")
         return spec
+
+    def _pad(self, value: object) -> tuple[int, int, int]:
+        if not isinstance(value, (list, tuple)) or len(value) != 3:
+            raise self.refusal("input.pad", value, "red, green and blue, each from 0 to 255")
+        red, green, blue = (self.whole("input.pad", each, 0, 255) for each in value)
+        return red, green, blue
 
     def _whole(self, name: str, value: object, low: int) -> int:
         number = self.number(name, value, low, 8192)

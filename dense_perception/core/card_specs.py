@@ -10,10 +10,11 @@ from dense_perception.core.prediction import GRAY_MAPS, DepthKind
 SCHEMA = 1
 TASKS = ("depth", "segmentation", "multitask")
 FURTHER_MAPS = ("normals", *GRAY_MAPS)
-RESIZES = ("stretch", "lower_bound", "minimal", "windows")
+RESIZES = ("stretch", "letterbox", "lower_bound", "minimal", "windows")
 INTERPOLATIONS = ("area", "linear", "cubic")
 RESTORES = ("linear", "corners", "cubic")
 PIXELS = ("uint8", "float32")
+PLACES = ("centre", "corner")
 OWN_LABELS = "own"
 PRECISIONS = ("fp32", "fp16", "int8", "fp8")
 
@@ -26,7 +27,9 @@ class InputSpec:
     ``interpolation`` how it gets there, ``restore`` how maps get back. With ``lower_bound`` and
     ``minimal`` the graph takes every size whose sides are multiples of ``multiple``, and ``height``
     and ``width`` are what the rule starts from. With ``windows`` the graph takes square windows of
-    a picture whose sides are scaled to ``short_side`` and at most ``long_side``. ``focal`` says
+    a picture whose sides are scaled to ``short_side`` and at most ``long_side``. With ``letterbox``
+    the whole picture fits into the graph's size, and ``pad`` (RGB, 0 to 255) fills the rest:
+    around it with ``place`` ``centre``, right of it and below with ``corner``. ``focal`` says
     that the graph has a second input ``focal_px``: float32 of shape (N,), the focal length at the
     network's size. ``dtype`` is the pixels': with ``float32`` they are resized without rounding and
     may lie beyond 0 and 255, where the interpolation overshoots.
@@ -42,6 +45,8 @@ class InputSpec:
     short_side: int = 0
     long_side: int = 0
     dtype: str = "uint8"
+    pad: tuple[int, int, int] = (0, 0, 0)
+    place: str = "centre"
 
     @property
     def free(self) -> bool:

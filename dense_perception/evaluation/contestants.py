@@ -23,7 +23,7 @@ from dense_perception.core.storage import file_sha256, user_path
 from dense_perception.evaluation.baselines import CONSTANT, ROW_PRIOR, Prior, row_prior
 from dense_perception.evaluation.segmentation import first_label, network_labeller
 from dense_perception.evaluation.truth import TruthFrame
-from dense_perception.imaging.resize import network_input, restore_depth
+from dense_perception.imaging.resize import network_input, restore_depth, without_padding
 from dense_perception.runtime.perceiver import Perceiver
 
 TOPIC, NETWORK = "topic:", "network:"
@@ -262,7 +262,8 @@ class PublishedNetwork:
         assert self._card.depth is not None
         spec = self._card.input
         depth_hw = self._estimate(network_input(frame.rgb_hwc, spec))
-        restored_hw = restore_depth(depth_hw, frame.width, frame.height, spec.restore)
+        shown_hw = without_padding(depth_hw, spec, frame.width, frame.height)
+        restored_hw = restore_depth(shown_hw, frame.width, frame.height, spec.restore)
         ms = (time.perf_counter() - start) * 1e3
         return Answer(DepthMap(restored_hw, self._card.depth.kind), ms=ms)
 

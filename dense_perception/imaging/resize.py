@@ -68,12 +68,12 @@ def flow_size(image: np.ndarray, scale: float) -> tuple[int, int]:
 def network_size(spec: InputSpec, width: int, height: int) -> tuple[int, int]:
     """``(width, height)`` that a picture of ``width`` x ``height`` pixels is resized to.
 
-    ``stretch`` is the card's size. ``lower_bound`` keeps the aspect and covers the card's size,
+    ``stretch`` and ``letterbox`` are the card's size. ``lower_bound`` keeps the aspect and covers the card's size,
     ``minimal`` keeps it and takes the factor nearest 1 of the two that fit a side; both round to
     the nearest multiple. ``windows`` scales the short side to ``short_side``, unless the long side
     would exceed ``long_side``.
     """
-    if spec.resize == "stretch":
+    if spec.resize in ("stretch", "letterbox"):
         return spec.width, spec.height
     if spec.resize == "windows":
         return _for_windows(spec, width, height)
@@ -90,6 +90,30 @@ def network_size(spec: InputSpec, width: int, height: int) -> tuple[int, int]:
     ]
     most = MOST_ASPECT * max(spec.width, spec.height) // spec.multiple * spec.multiple
     return min(sides[0], most), min(sides[1], most)
+
+
+def picture_box(spec: InputSpec, width: int, height: int) -> tuple[int, int, int, int]:
+    """``(left, top, width, height)``: where a picture lies in the network's input of that picture.
+
+    All of it, except with ``letterbox``. An odd rest is one pixel wider right and below.
+    """
+    across, down = network_size(spec, width, height)
+    if spec.resize != "letterbox":
+        return 0, 0, across, down
+    scale = min(across / width, down / height)
+    wide = min(max(1, round(scale * width)), across)
+    high = min(max(1, round(scale * height)), down)
+    if spec.place == "corner":
+        return 0, 0, wide, high
+    return (across - wide) // 2, (down - high) // 2, wide, high
+
+
+def without_padding(array: np.ndarray, spec: InputSpec, width: int, height: int) -> np.ndarray:
+    """The part of an HxW or HxWxC map of the network's size that shows the picture: a view."""
+    if spec.resize != "letterbox":
+        return array
+    left, top, wide, high = picture_box(spec, width, height)
+    return array[top : top + high, left : left + wide]
 
 
 def scaled_size(spec: InputSpec, width: int, height: int, scale: float = 1.0) -> tuple[int, int]:
@@ -120,6 +144,8 @@ def network_input(
     height, width = rgb_hwc.shape[:2]
     size = network_size(spec, width, height)
     rgb_hwc = rgb_hwc.astype(spec.dtype, copy=False)
+    if spec.resize == "letterbox":
+        return _letterboxed(rgb_hwc, spec, out_hwc)
     if spec.interpolation == "area":
         return prepare(rgb_hwc, *size, out_hwc)
     if spec.resize == "windows":
@@ -129,6 +155,22 @@ def network_input(
         fitted = _resized(rgb_hwc, size, spec)
     # Already of this size: a copy into the buffer, or into a new array.
     return prepare(fitted, *size, out_hwc)
+
+
+def _letterboxed(
+    rgb_hwc: np.ndarray, spec: InputSpec, out_hwc: np.ndarray | None
+) -> np.ndarray:
+    left, top, wide, high = picture_box(spec, rgb_hwc.shape[1], rgb_hwc.shape[0])
+    if spec.interpolation == "area":
+        fitted = prepare(rgb_hwc, wide, high)
+    else:
+        fitted = _resized(rgb_hwc, (wide, high), spec)
+    if (wide, high) == (spec.width, spec.height):
+        return prepare(fitted, wide, high, out_hwc)
+    out_hwc = _target((spec.height, spec.width, 3), rgb_hwc, out_hwc)
+    out_hwc[:] = np.array(spec.pad, out_hwc.dtype)
+    out_hwc[top : top + high, left : left + wide] = fitted
+    return out_hwc
 
 
 def scaled(rgb_hwc: np.ndarray, spec: InputSpec, scale: float = 1.0) -> np.ndarray:
@@ -146,12 +188,12 @@ def scaled(rgb_hwc: np.ndarray, spec: InputSpec, scale: float = 1.0) -> np.ndarr
 def views(rgb_hwc: np.ndarray, card: ModelCard, scales: Sequence[float]) -> list[np.ndarray]:
     """A picture at several scales of its network's size, each made from the picture itself.
 
-    A card that stretches is a square window's here: its short side, aspect kept.
+    A card of one fixed size is a square window's here: its short side, aspect kept.
     """
     spec = card.input
     if spec.free:
         return [network_input(rgb_hwc, _times(spec, scale)) for scale in scales]
-    if spec.resize == "stretch":
+    if spec.resize in ("stretch", "letterbox"):
         assert card.segmentation is not None
         side = card.segmentation.window or min(spec.height, spec.width)
         spec = InputSpec(
@@ -177,14 +219,7 @@ def prepare(
 
     :raises InputError: if ``out_hwc`` has another shape or dtype.
     """
-    shape = (height, width, 3)
-    if out_hwc is None:
-        out_hwc = np.empty(shape, rgb_hwc.dtype)
-    elif (out_hwc.shape, out_hwc.dtype) != (shape, rgb_hwc.dtype) or not out_hwc.flags.c_contiguous:
-        raise InputError(
-            f"the buffer is {out_hwc.dtype} {out_hwc.shape}, expected contiguous {rgb_hwc.dtype} "
-            f"{shape}"
-        )
+    out_hwc = _target((height, width, 3), rgb_hwc, out_hwc)
     rgb_hwc = _reduced(rgb_hwc, width, height)
     factors = (rgb_hwc.shape[1] / width, rgb_hwc.shape[0] / height)
     if min(factors) >= 1 and 1 < max(factors) <= _LINEAR_UP_TO:
@@ -194,6 +229,23 @@ def prepare(
         result = resample(rgb_hwc, width, height, out_hwc)
     if result is not out_hwc:
         np.copyto(out_hwc, result)
+    return out_hwc
+
+
+def _target(
+    shape: tuple[int, int, int], rgb_hwc: np.ndarray, out_hwc: np.ndarray | None
+) -> np.ndarray:
+    """``out_hwc`` if it fits, or a new array of the shape and the picture's dtype.
+
+    :raises InputError: if ``out_hwc`` has another shape or dtype.
+    """
+    if out_hwc is None:
+        return np.empty(shape, rgb_hwc.dtype)
+    if (out_hwc.shape, out_hwc.dtype) != (shape, rgb_hwc.dtype) or not out_hwc.flags.c_contiguous:
+        raise InputError(
+            f"the buffer is {out_hwc.dtype} {out_hwc.shape}, expected contiguous {rgb_hwc.dtype} "
+            f"{shape}"
+        )
     return out_hwc
 
 

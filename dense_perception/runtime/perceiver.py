@@ -32,10 +32,12 @@ from dense_perception.imaging.resize import (
     fit_within,
     network_input,
     network_size,
+    picture_box,
     restore_depth,
     restore_gray,
     restore_labels,
     restore_normals,
+    without_padding,
 )
 from dense_perception.imaging.windows import labels_of_scores, windows_of
 
@@ -211,7 +213,11 @@ class Perceiver:
             network_input(frame.rgb_hwc, self.card.input, image_hwc)
         feeds = {"image": images_nhwc}
         if self.card.input.focal:
-            focals = [camera.resized(width, height).mean_focal_px for camera in cameras]
+            shown = [picture_box(self.card.input, frame.width, frame.height) for frame in frames]
+            focals = [
+                camera.resized(*box[2:]).mean_focal_px
+                for camera, box in zip(cameras, shown, strict=True)
+            ]
             feeds["focal_px"] = np.array(focals, np.float32)
         prepared = time.perf_counter()
         outputs = self._infer(feeds, names)
@@ -312,7 +318,7 @@ class Perceiver:
     def _size(self, frame: Frame) -> tuple[int, int]:
         """Width and height of the answer to ``frame``."""
         if self.output_size == "network":
-            width, height = self._network_size(frame)
+            _, _, width, height = picture_box(self.card.input, frame.width, frame.height)
         else:
             width, height = frame.width, frame.height
         return fit_within(width, height, self.max_output_side)
@@ -322,6 +328,9 @@ class Perceiver:
     ) -> dict[str, Any]:
         """To the output size, by entry of Prediction; never a view of the runtime's memory."""
         size = self._size(frame)
+        if self.card.input.resize == "letterbox":
+            whole = (self.card.input, frame.width, frame.height)
+            maps = {name: without_padding(array, *whole) for name, array in maps.items()}
         answer: dict[str, Any] = {}
         if "depth" in names and self.card.depth is not None:
             valid_hw = self._only_valid(maps["depth"])

@@ -55,6 +55,7 @@ def test_the_card_inside_the_graph_is_the_card_without_its_files(tmp_path: Path)
         (["input", "height"], 9999999, "input.height"),
         (["input", "focal"], "yes", "input.focal"),
         (["input", "resize"], "magic", "input.resize"),
+        (["input", "pad"], [0, 0, 0], "none without resize: letterbox"),
         (["depth", "kind"], "guess", "depth.kind is 'guess'"),
         (["depth", "min_m"], True, "depth.min_m"),
         (["files", "fp32", "file"], "../../etc/passwd", "bare file name"),
@@ -72,6 +73,19 @@ def test_wrong_entries_are_named(path: list[str], value: object, named: str) -> 
     target[path[-1]] = value
     with pytest.raises(CardError, match=named):
         ModelCard.from_dict(data, "here")
+
+
+def test_a_letterbox_survives_and_its_padding_is_checked() -> None:
+    entry = {"height": 64, "width": 64, "resize": "letterbox"}
+    plain = ModelCard.from_dict({**GOOD, "input": entry}, "here")
+    assert "pad" not in plain.to_dict()["input"]
+    entry |= {"pad": [114, 114, 114], "place": "corner"}
+    card = ModelCard.from_dict({**GOOD, "input": entry}, "here")
+    assert (card.input.pad, card.input.place) == ((114, 114, 114), "corner")
+    assert ModelCard.from_dict(card.to_dict(), "there") == card
+    for key, wrong in (("pad", [256, 0, 0]), ("pad", 114), ("pad", [1.5, 0, 0]), ("place", "top")):
+        with pytest.raises(CardError, match=f"input.{key} is"):
+            ModelCard.from_dict({**GOOD, "input": {**entry, key: wrong}}, "here")
 
 
 MULTITASK: dict[str, Any] = {

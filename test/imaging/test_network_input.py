@@ -14,7 +14,14 @@ from torch.nn import functional as F
 from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import InputSpec
 from dense_perception.core.errors import CardError, InputError
-from dense_perception.imaging.resize import network_input, network_size, restore_depth, views
+from dense_perception.imaging.resize import (
+    network_input,
+    network_size,
+    picture_box,
+    restore_depth,
+    views,
+    without_padding,
+)
 from dense_perception.imaging.windows import labels_of_scores, windows_of
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -62,6 +69,49 @@ def test_no_picture_makes_the_network_huge_or_empty() -> None:
             sides = network_size(rule, width, height)
             assert all(rule.multiple <= side <= 4 * 518 for side in sides)
             assert not any(side % rule.multiple for side in sides)
+
+
+# Worked out by hand: the factor is the smaller one of both sides, an odd rest is larger behind.
+@pytest.mark.parametrize(
+    ("picture", "place", "want"),
+    [
+        ((1280, 720), "centre", (0, 140, 640, 360)),
+        ((1280, 720), "corner", (0, 0, 640, 360)),
+        ((333, 500), "centre", (107, 0, 426, 640)),
+        ((334, 500), "centre", (106, 0, 428, 640)),
+        ((427, 641), "centre", (107, 0, 426, 640)),
+        ((320, 320), "centre", (0, 0, 640, 640)),
+        ((8000, 2), "centre", (0, 319, 640, 1)),
+    ],
+)
+def test_a_letterbox_holds_the_whole_picture(
+    picture: tuple[int, int], place: str, want: tuple[int, int, int, int]
+) -> None:
+    rule = InputSpec(640, 640, "letterbox", pad=(114, 114, 114), place=place)
+    assert network_size(rule, *picture) == (640, 640)
+    assert picture_box(rule, *picture) == want
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("place", ["centre", "corner"])
+def test_a_letterbox_is_filled_and_cut_off_again(dtype: str, place: str) -> None:
+    """Pixel by pixel where nothing is resampled; what surrounds them is the card's colour."""
+    rule = InputSpec(48, 64, "letterbox", interpolation="linear", pad=(1, 2, 3), place=place)
+    rule = replace(rule, dtype=dtype)
+    rgb_hwc = np.random.default_rng(0).integers(4, 256, (48, 40, 3), np.uint8)
+    buffer = np.full((48, 64, 3), 99, dtype)
+    got = network_input(rgb_hwc, rule, buffer)
+    assert got is buffer
+    left = 12 if place == "centre" else 0
+    for row in range(48):
+        for column in range(64):
+            inside = left <= column < left + 40
+            want = rgb_hwc[row, column - left] if inside else (1, 2, 3)
+            assert tuple(got[row, column]) == tuple(want)
+    assert np.array_equal(without_padding(got, rule, 40, 48), rgb_hwc)
+    # Twice as large fits by averaging four pixels.
+    doubled = rgb_hwc.repeat(2, 0).repeat(2, 1)
+    assert np.array_equal(network_input(doubled, replace(rule, interpolation="area")), got)
 
 
 def smooth(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:

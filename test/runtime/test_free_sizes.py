@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from dense_perception.backends.opening import installed_backends
 from dense_perception.core.camera import Frame, Intrinsics
 from dense_perception.core.card import METADATA_KEY, ModelCard
+from dense_perception.core.card_specs import InputSpec
 from dense_perception.core.errors import EngineRefusedError
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.prediction import DepthKind
@@ -71,6 +72,27 @@ def columns(tmp_path: Path) -> Path:
     scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", classes, rows, rows])
     graph = helper.make_graph(nodes, "network", [image], [scores], [weights])
     return save(graph, LABELS, tmp_path / "columns.onnx")
+
+
+@pytest.mark.parametrize("place", ["centre", "corner"])
+def test_answers_of_a_letterbox_are_those_of_the_picture(tmp_path: Path, place: str) -> None:
+    """The padding has another depth than everything in the picture, and none of it comes back."""
+    rule = InputSpec(48, 64, "letterbox", focal=False, pad=(255, 0, 0), place=place)
+    path = red_graph(replace(DEPTH, input=rule), tmp_path / "red.onnx")
+    rgb_hwc = np.random.default_rng(0).integers(0, 200, (48, 40, 3), np.uint8)
+    wide_hwc = rgb_hwc.repeat(3, 0).repeat(3, 1)
+    with Perceiver.load(path, backend="onnxruntime") as perceiver:
+        exact, enlarged = perceiver.perceive([Frame(rgb_hwc), Frame(wide_hwc)])
+        perceiver.output_size = "network"
+        small = perceiver(wide_hwc)
+    assert exact.depth is not None and enlarged.depth is not None and small.depth is not None
+    assert np.array_equal(exact.depth.values_hw, rgb_hwc[..., 0])
+    assert (enlarged.width, enlarged.height) == (120, 144)
+    # The middle of each block of three has the pixel's own value.
+    assert np.allclose(enlarged.depth.values_hw[1::3, 1::3], rgb_hwc[..., 0], atol=1e-4)
+    assert (small.width, small.height) == (40, 48)
+    assert np.array_equal(small.depth.values_hw, rgb_hwc[..., 0])
+    assert small.intrinsics.fx == pytest.approx(exact.intrinsics.fx)
 
 
 @pytest.mark.parametrize("backend", installed_backends())
