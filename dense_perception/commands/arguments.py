@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -10,6 +11,8 @@ from dense_perception.core.limits import MAX_JPEG_SCANS, MAX_PIXELS
 
 if TYPE_CHECKING:
     from dense_perception.benchmarks.session import StreamOptions
+    from dense_perception.core.card import ModelCard
+    from dense_perception.export.model_folder import Plan
     from dense_perception.imaging.messages import ImageReader
 
 
@@ -97,6 +100,92 @@ def add_reading(group: argparse._ActionsContainer, *, limits: bool = True) -> No
             metavar="N",
             help=f"refuse progressive JPEGs of more scans (default: {MAX_JPEG_SCANS})",
         )
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Which precisions to export, and how; :func:`precision_plan` reads them."""
+    group = parser.add_argument_group("precision")
+    group.add_argument(
+        "--precision",
+        nargs="+",
+        choices=("fp32", "fp16", "int8", "fp8"),
+        metavar="P",
+        help="fp32, fp16, int8, fp8 (default: int8 with --calibrate); fp32 is always made",
+    )
+    group.add_argument(
+        "--calibrate",
+        "--calibration",
+        dest="calibration",
+        type=Path,
+        metavar="FOLDER|VIDEO|BAG",
+        help="pictures, a generated corpus, a video or a bag of your robot, for int8 and fp8",
+    )
+    group.add_argument("--topic", help="the bag's colour topic (default: the only one)")
+    add_reading(group, limits=False)
+    group.add_argument(
+        "--max-drop", type=above_zero, default=0.02, help="int8 and fp8 may cost this (%(default)s)"
+    )
+    group.add_argument(
+        "--fp16-drop", type=above_zero, default=0.002, help="fp16 may cost this (%(default)s)"
+    )
+    group.add_argument(
+        "--frames",
+        type=at_least_one,
+        default=64,
+        help="at most so many to calibrate on (%(default)s)",
+    )
+    group.add_argument(
+        "--method",
+        default="minmax",
+        choices=("minmax", "percentile", "mse"),
+        help="how activation ranges are chosen (%(default)s); mse is for int8 alone",
+    )
+    group.add_argument(
+        "--percentile", type=float, default=99.99, help="for --method percentile (%(default)s)"
+    )
+    group.add_argument(
+        "--smooth", type=float, default=0.5, help="SmoothQuant's alpha, 0 to 1 (0.5); -1 for none"
+    )
+    group.add_argument(
+        "--float-attention", action="store_true", help="keep products of activations in float"
+    )
+    group.add_argument(
+        "--full-range", action="store_true", help="all of int8: for GPUs and x86 with VNNI only"
+    )
+
+
+def precision_plan(args: argparse.Namespace) -> Plan:
+    """What :func:`add_precision` was given, without its frames.
+
+    :raises InputError: if a number is out of range.
+    """
+    from dense_perception.export.model_folder import Plan
+    from dense_perception.export.quantize import QuantizeOptions
+
+    options = QuantizeOptions(
+        method=args.method,
+        percentile=args.percentile,
+        smooth=None if args.smooth < 0 else args.smooth,
+        products=not args.float_attention,
+        full_range=args.full_range,
+    )
+    precisions = args.precision or (["int8"] if args.calibration else [])
+    return Plan(precisions, options=options, max_drop=args.max_drop, fp16_drop=args.fp16_drop)
+
+
+def with_frames(plan: Plan, args: argparse.Namespace, card: ModelCard) -> Plan:
+    """``plan`` with the frames of ``--calibrate``, generated ones where it needs some.
+
+    :raises InputError: if they cannot be read, or show too little.
+    """
+    from dense_perception.export.calibration import frames_from
+
+    if args.calibration is None and not plan.quantised:
+        return plan
+    frames, source = frames_from(
+        args.calibration, card, args.frames, args.topic, image_reader(args)
+    )
+    return replace(plan, frames=frames, source=source)
 
 
 def add_camera_matrix(group: argparse._ActionsContainer) -> None:

@@ -26,10 +26,13 @@ _MAX_BYTES, _MAX_VALUES, _MAX_DEPTH = 64 << 10, 20_000, 24
 _BRACKETS, _MAX_BRACKETS = re.compile(r"[][{}]"), 200
 
 
-def yaml_file(path: Path, what: str, error: type[DensePerceptionError]) -> object:
+def yaml_file(
+    path: Path, what: str, error: type[DensePerceptionError], *, numbers: bool = False
+) -> object:
     """The plain data of a small YAML file, read with the safe loader; see :func:`plain`.
 
     :param what: what it is, for messages: ``the model card``.
+    :param numbers: whether entries may be named by whole numbers, which become texts.
     :raises DensePerceptionError: an ``error``, if it cannot be read, is not YAML, or is larger than
         64 kB or 20,000 values, each counted wherever an alias repeats it.
     """
@@ -56,7 +59,7 @@ def yaml_file(path: Path, what: str, error: type[DensePerceptionError]) -> objec
         # The kinds beside YAMLError are those of a tag that does not fit its text: !!bool maybe
         why = " ".join(str(problem).split())
         raise error(f"cannot read {what} {path}: {why}") from problem
-    return plain(data, str(path), error)
+    return plain(data, str(path), error, numbers=numbers)
 
 
 def check_nesting(text: str, where: str, error: type[DensePerceptionError]) -> None:
@@ -83,7 +86,14 @@ def json_value(text: str, where: str, error: type[DensePerceptionError]) -> obje
     return plain(data, where, error)
 
 
-def plain(data: object, where: str, error: type[DensePerceptionError], depth: int = 0) -> Any:
+def plain(
+    data: object,
+    where: str,
+    error: type[DensePerceptionError],
+    depth: int = 0,
+    *,
+    numbers: bool = False,
+) -> Any:
     """``data`` as a JSON file could hold it: the shape is checked before any value is.
 
     Dates become texts, as YAML makes them of unquoted ones.
@@ -95,11 +105,14 @@ def plain(data: object, where: str, error: type[DensePerceptionError], depth: in
         raise error(f"{where}: it is nested more than {_MAX_DEPTH} deep")
     if isinstance(data, Mapping):
         for key in data:
-            if not isinstance(key, str):
+            if not (isinstance(key, str) or (numbers and type(key) is int)):
                 raise error(f"{where}: an entry is named {short(key)}, expected a text: quote it")
-        return {key: plain(value, where, error, depth + 1) for key, value in data.items()}
+        return {
+            str(key): plain(value, where, error, depth + 1, numbers=numbers)
+            for key, value in data.items()
+        }
     if isinstance(data, (list, tuple)):
-        return [plain(value, where, error, depth + 1) for value in data]
+        return [plain(value, where, error, depth + 1, numbers=numbers) for value in data]
     if isinstance(data, datetime.date):
         return data.isoformat()
     if data is None or isinstance(data, (bool, int, float, str)):

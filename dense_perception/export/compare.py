@@ -1,14 +1,11 @@
-"""The same bytes through eager PyTorch and every runtime installed: how far apart are they?"""
+"""The same bytes through every runtime installed: how far are the answers from the right ones?"""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import nn
 
 from dense_perception.backends.base import Backend
 from dense_perception.backends.onnxruntime import OnnxRuntimeBackend
@@ -19,34 +16,6 @@ from dense_perception.core.difference import Difference
 from dense_perception.core.errors import BackendError
 from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.reference_frames import reference_feeds
-
-
-def torch_outputs(
-    network: nn.Module, card: ModelCard, feeds: Arrays, *, double: bool = False
-) -> dict[str, np.ndarray]:
-    """What eager PyTorch says, through the same pre- and post-processing as the file.
-
-    In fp32, or with ``double`` in fp64, which costs a copy of the weights of twice the size.
-    Frame by frame: the activations of one frame are all that is held.
-    """
-    from dense_perception.export.onnx_graph import ExportedGraph, output_names
-
-    if double:
-        network = copy.deepcopy(network)
-    exported = ExportedGraph(network, card).eval()
-    if double:
-        exported.double()
-    found: list[tuple[torch.Tensor, ...]] = []
-    with torch.no_grad():
-        for frame in frames_of(feeds):
-            tensors = [torch.from_numpy(frame[name]) for name in feed_names(card)]
-            if double:
-                tensors[1:] = [tensor.double() for tensor in tensors[1:]]
-            found.append(exported(*tensors))
-    return {
-        name: torch.cat(outputs).numpy()
-        for name, outputs in zip(output_names(card), zip(*found, strict=True), strict=True)
-    }
 
 
 def runtime_outputs(backend_name: str, path: Path, feeds: Arrays) -> dict[str, np.ndarray]:
@@ -111,7 +80,3 @@ def card_feeds(card: ModelCard) -> dict[str, np.ndarray]:
     """The reference frames the card's ``parity`` entry names (``frames``, ``seed``)."""
     parity = card.parity
     return reference_feeds(card, int(parity.get("frames", 3)), int(parity.get("seed", 0)))
-
-
-def feed_names(card: ModelCard) -> Sequence[str]:
-    return ("image", "focal_px") if card.input.focal else ("image",)

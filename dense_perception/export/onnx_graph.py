@@ -16,28 +16,30 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Protocol, cast
 
 import numpy as np
 import onnx
 import torch
-from onnx import numpy_helper
-from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
-from dense_perception.backends.base import promised
-from dense_perception.core.card import METADATA_KEY, ModelCard
-from dense_perception.core.errors import ArtefactError, CardError
+from dense_perception.backends.self_check import Arrays, frames_of
+from dense_perception.core.card import ModelCard
+from dense_perception.core.errors import CardError
 from dense_perception.core.prediction import GRAY_MAPS, DepthKind
-from dense_perception.core.storage import atomic_write
+from dense_perception.export.graph_file import (
+    OPSET,
+    check,
+    embed_card,
+    feed_names,
+    fold_constants,
+    output_names,
+    tidy,
+)
 from dense_perception.nets.positions import fix_positions
 from dense_perception.nets.sliding_window import SlidingWindow
 from dense_perception.nets.zoo import normalisation
 
-OPSET = 18
-# ONNX Runtime 1.17 reads no newer file format, and opset 18 needs none.
-IR_VERSION = 9
 _LARGEST_BATCH = 4096
 _LARGEST_SIDE = 8192
 
@@ -108,11 +110,6 @@ def _in_bytes(share_nhw: Tensor) -> Tensor:
     return torch.round(share_nhw.clamp(0, 1) * 255).to(torch.uint8)
 
 
-def output_names(card: ModelCard) -> list[str]:
-    """The graph's outputs in their order: the card's, labels followed by their confidence."""
-    return [spec.name for spec in promised(card)[1]]
-
-
 def prepare(
     network: nn.Module, card: ModelCard, frames: int
 ) -> tuple[ExportedGraph, dict[str, Tensor]]:
@@ -177,50 +174,30 @@ def to_onnx(network: nn.Module, card: ModelCard) -> onnx.ModelProto:
     return model
 
 
-def embed_card(model: onnx.ModelProto, card: ModelCard) -> None:
-    """Make ``card`` the one the file carries."""
-    del model.metadata_props[:]
-    onnx.helper.set_model_props(model, {METADATA_KEY: card.embedded_json()})
+def torch_outputs(
+    network: nn.Module, card: ModelCard, feeds: Arrays, *, double: bool = False
+) -> dict[str, np.ndarray]:
+    """What eager PyTorch says, through the same pre- and post-processing as the file.
 
-
-def tidy(model: onnx.ModelProto) -> None:
-    """Remove what says where and how the file was made: source paths, stack traces, scopes."""
-    graph = model.graph
-    graph.name, graph.doc_string, model.doc_string = "network", "", ""
-    model.producer_name, model.producer_version = "dense_perception", ""
-    model.ir_version = IR_VERSION
-    del model.functions[:]
-    del graph.metadata_props[:]
-    for items in (graph.node, graph.input, graph.output, graph.initializer, graph.value_info):
-        for item in items:
-            item.doc_string = ""
-            del item.metadata_props[:]
-
-
-def check(model: onnx.ModelProto) -> None:
-    """The ONNX checker with full shape inference.
-
-    :raises ArtefactError: if the graph is not valid or not whole.
+    In fp32, or with ``double`` in fp64, which costs a copy of the weights of twice the size.
+    Frame by frame: the activations of one frame are all that is held.
     """
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except onnx.checker.ValidationError as error:
-        raise ArtefactError(f"the exported graph is not valid ONNX: {error}") from error
-    for tensor in model.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise ArtefactError(f"weight {tensor.name} is outside the file: export it again")
-
-
-def write_onnx(model: onnx.ModelProto, path: Path) -> None:
-    """Write the file whole or not at all.
-
-    :raises ArtefactError: if it cannot be written.
-    """
-    try:
-        with atomic_write(path) as stream:
-            stream.write(model.SerializeToString(deterministic=True))
-    except OSError as error:
-        raise ArtefactError(f"cannot write {path}: {error.strerror or error}") from error
+    if double:
+        network = copy.deepcopy(network)
+    exported = ExportedGraph(network, card).eval()
+    if double:
+        exported.double()
+    found: list[tuple[torch.Tensor, ...]] = []
+    with torch.no_grad():
+        for frame in frames_of(feeds):
+            tensors = [torch.from_numpy(frame[name]) for name in feed_names(card)]
+            if double:
+                tensors[1:] = [tensor.double() for tensor in tensors[1:]]
+            found.append(exported(*tensors))
+    return {
+        name: torch.cat(outputs).numpy()
+        for name, outputs in zip(output_names(card), zip(*found, strict=True), strict=True)
+    }
 
 
 def _check(network: nn.Module, card: ModelCard) -> None:
@@ -313,52 +290,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-FOLDED = ("Split", "Slice", "Transpose", "Unsqueeze", "Squeeze")
-
-
-def fold_constants(model: onnx.ModelProto) -> None:
-    """Replace nodes of the kinds ``FOLDED`` whose inputs are all constant; in place."""
-    graph = model.graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    outputs = {output.name for output in graph.output}
-    folded = []
-    for node in graph.node:
-        given = [name for name in node.input if name]
-        foldable = (
-            node.op_type in FOLDED
-            and all(name in constants for name in given)
-            and not outputs & set(node.output)
-        )
-        if not foldable:
-            continue
-        values = {name: numpy_helper.to_array(constants[name]) for name in given}
-        made = _run(node, values, model)
-        for name, value in zip(node.output, made, strict=True):
-            constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
-        folded.append(node)
-    if not folded:
-        return
-    for node in folded:
-        graph.node.remove(node)
-    used = {name for node in graph.node for name in node.input} | outputs
-    del graph.initializer[:]
-    graph.initializer.extend(tensor for name, tensor in constants.items() if name in used)
-
-
-def _run(
-    node: onnx.NodeProto, values: dict[str, np.ndarray], model: onnx.ModelProto
-) -> list[np.ndarray]:
-    inputs = [
-        onnx.helper.make_tensor_value_info(
-            name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
-        )
-        for name, value in values.items()
-    ]
-    results = [onnx.ValueInfoProto(name=name) for name in node.output]
-    alone = onnx.helper.make_model(
-        onnx.helper.make_graph([node], "constants", inputs, results),
-        opset_imports=model.opset_import,
-    )
-    return [np.asarray(value) for value in ReferenceEvaluator(alone).run(None, values)]

@@ -68,10 +68,10 @@ def flow_size(image: np.ndarray, scale: float) -> tuple[int, int]:
 def network_size(spec: InputSpec, width: int, height: int) -> tuple[int, int]:
     """``(width, height)`` that a picture of ``width`` x ``height`` pixels is resized to.
 
-    ``stretch`` and ``letterbox`` are the card's size. ``lower_bound`` keeps the aspect and covers the card's size,
-    ``minimal`` keeps it and takes the factor nearest 1 of the two that fit a side; both round to
-    the nearest multiple. ``windows`` scales the short side to ``short_side``, unless the long side
-    would exceed ``long_side``.
+    ``stretch`` and ``letterbox`` are the card's size. ``lower_bound`` keeps the aspect and covers
+    the card's size, ``minimal`` keeps it and takes the factor nearest 1 of the two that fit a side;
+    both round to the nearest multiple. ``windows`` scales the short side to ``short_side``, unless
+    the long side would exceed ``long_side``.
     """
     if spec.resize in ("stretch", "letterbox"):
         return spec.width, spec.height
@@ -157,9 +157,7 @@ def network_input(
     return prepare(fitted, *size, out_hwc)
 
 
-def _letterboxed(
-    rgb_hwc: np.ndarray, spec: InputSpec, out_hwc: np.ndarray | None
-) -> np.ndarray:
+def _letterboxed(rgb_hwc: np.ndarray, spec: InputSpec, out_hwc: np.ndarray | None) -> np.ndarray:
     left, top, wide, high = picture_box(spec, rgb_hwc.shape[1], rgb_hwc.shape[0])
     if spec.interpolation == "area":
         fitted = prepare(rgb_hwc, wide, high)

@@ -22,7 +22,7 @@ from dense_perception.core.reference_frames import reference_feeds
 from dense_perception.core.registry import find_model
 from dense_perception.export import compare, package
 from dense_perception.export.compare import Arrays, Difference, runtime_outputs
-from dense_perception.export.onnx_graph import embed_card
+from dense_perception.export.graph_file import embed_card
 from test.export.conftest import VIT, random_network, vit_card
 from test.support.onnx_graphs import fp16_nodes, quantized_layers
 

@@ -14,8 +14,8 @@ import yaml
 from dense_perception.cli import main
 from dense_perception.core.camera import Intrinsics
 from dense_perception.data.corpus import Corpus
-from dense_perception.export.compare import torch_outputs
 from dense_perception.export.network import open_network
+from dense_perception.export.onnx_graph import torch_outputs
 from dense_perception.runtime.perceiver import Perceiver
 from test.support.robots import Robot, World, write_robot_bag
 from test.support.threads import one_thread

@@ -15,7 +15,8 @@ from torch import nn
 from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import DepthSpec, InputSpec
 from dense_perception.core.prediction import DepthKind
-from dense_perception.export.onnx_graph import tidy, to_onnx, write_onnx
+from dense_perception.export.graph_file import tidy, write_onnx
+from dense_perception.export.onnx_graph import to_onnx
 from dense_perception.nets import zoo
 from dense_perception.nets.positions import fix_positions
 from test.support.models import default_network

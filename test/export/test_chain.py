@@ -23,8 +23,9 @@ from dense_perception.core.errors import ArtefactError, CardError, ModelNotFound
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.registry import checkpoint_path, exported_dir, find_model
 from dense_perception.export import package
-from dense_perception.export.compare import card_feeds, compare_runtimes, torch_outputs
-from dense_perception.export.onnx_graph import embed_card, to_onnx, write_onnx
+from dense_perception.export.compare import card_feeds, compare_runtimes
+from dense_perception.export.graph_file import embed_card, write_onnx
+from dense_perception.export.onnx_graph import to_onnx, torch_outputs
 from dense_perception.imaging.resize import views
 from dense_perception.nets.networks import published_network
 from dense_perception.nets.sliding_window import averaged_probabilities

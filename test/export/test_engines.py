@@ -14,8 +14,8 @@ import onnx
 import pytest
 
 from dense_perception.backends.nvidia.build import TensorRtOptions, build_engine
+from dense_perception.export.graph_file import write_onnx
 from dense_perception.export.half import to_half
-from dense_perception.export.onnx_graph import write_onnx
 from dense_perception.export.quantize import Quantizer
 from test.export.conftest import Exported, ExportedDense
 from test.support.onnx_graphs import fp16_nodes, quantized_layers

@@ -15,7 +15,7 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError, InputError
 from dense_perception.core.reference_frames import reference_feeds
 from dense_perception.export import compare
-from dense_perception.export.onnx_graph import embed_card, write_onnx
+from dense_perception.export.graph_file import embed_card, write_onnx
 from dense_perception.export.quantize import QuantizeOptions, Quantizer
 from test.export.conftest import tiny_card
 from test.export.test_quantize import WEIGHTS, frames, run, toy

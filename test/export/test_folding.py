@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from dense_perception.export.onnx_graph import fold_constants
+from dense_perception.export.graph_file import fold_constants
 from dense_perception.export.quantize import Quantizer
 
 WEIGHT = np.random.RandomState(0).randn(5, 8).astype(np.float32)

@@ -17,8 +17,10 @@ from dense_perception.core.card_specs import DepthSpec, InputSpec, SegmentationS
 from dense_perception.core.errors import CardError
 from dense_perception.core.prediction import DepthKind
 from dense_perception.export.compare import card_feeds
-from dense_perception.export.onnx_graph import ExportedGraph, output_names, to_onnx
-from dense_perception.export.package import Plan, export_model
+from dense_perception.export.graph_file import output_names
+from dense_perception.export.model_folder import Plan
+from dense_perception.export.onnx_graph import ExportedGraph, to_onnx
+from dense_perception.export.package import export_model
 from dense_perception.export.sensitivity import Judge
 from dense_perception.nets import zoo
 

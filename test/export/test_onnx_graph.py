@@ -21,11 +21,10 @@ from dense_perception.core.reference_frames import reference_feeds
 from dense_perception.export.compare import (
     Difference,
     compare_runtimes,
-    feed_names,
     runtime_outputs,
-    torch_outputs,
 )
-from dense_perception.export.onnx_graph import ExportedGraph, to_onnx, write_onnx
+from dense_perception.export.graph_file import feed_names, write_onnx
+from dense_perception.export.onnx_graph import ExportedGraph, to_onnx, torch_outputs
 from test.export.conftest import HYBRID, VIT, random_network, tiny_card, vit_card
 
 

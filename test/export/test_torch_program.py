@@ -30,7 +30,7 @@ from dense_perception.core.difference import Difference
 from dense_perception.core.errors import BackendError
 from dense_perception.core.reference_frames import reference_feeds
 from dense_perception.core.registry import Model, find_model
-from dense_perception.export.compare import torch_outputs
+from dense_perception.export.onnx_graph import torch_outputs
 from dense_perception.export.torch_program import (
     compile_program,
     export_program,

@@ -11,7 +11,8 @@ from torch import nn
 
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, CardError
-from dense_perception.export.onnx_graph import embed_card, to_onnx, write_onnx
+from dense_perception.export.graph_file import embed_card, write_onnx
+from dense_perception.export.onnx_graph import to_onnx
 from dense_perception.nets import zoo
 from dense_perception.nets.checkpoint import read_checkpoint
 from dense_perception.nets.weights import load_weights

@@ -85,7 +85,9 @@ def test_answers_of_a_letterbox_are_those_of_the_picture(tmp_path: Path, place: 
         exact, enlarged = perceiver.perceive([Frame(rgb_hwc), Frame(wide_hwc)])
         perceiver.output_size = "network"
         small = perceiver(wide_hwc)
-    assert exact.depth is not None and enlarged.depth is not None and small.depth is not None
+    assert exact.depth is not None
+    assert enlarged.depth is not None
+    assert small.depth is not None
     assert np.array_equal(exact.depth.values_hw, rgb_hwc[..., 0])
     assert (enlarged.width, enlarged.height) == (120, 144)
     # The middle of each block of three has the pixel's own value.

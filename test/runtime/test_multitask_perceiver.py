@@ -122,7 +122,7 @@ def test_a_map_that_the_graph_lacks_is_named(tmp_path: Path) -> None:
     write_multitask_artefact(path, replace(multitask_card(), maps=("edges",)))
     import onnx
 
-    from dense_perception.export.onnx_graph import embed_card, write_onnx
+    from dense_perception.export.graph_file import embed_card, write_onnx
 
     model = onnx.load(path)
     embed_card(model, multitask_card())
