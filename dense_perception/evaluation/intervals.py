@@ -164,14 +164,14 @@ def judged(
     if not apart.any():
         return False, "no difference: every part of the data gives the same figure"
     if low <= 0 <= high:
-        return False, f"not certain: from {low:.4g} to {high:.4g}, which includes no difference"
-    over = f"over {count} {_named(units.kind, count)} it lies from {low:.4g} to {high:.4g}"
+        return False, "not certain: the interval includes 0"
+    over = f"the interval over {count} {_named(units.kind, count)} leaves out 0"
     if units.kind == "recordings":
         return True, f"certain: {over}"
     one_sided = bool((apart > 0).all() or (apart < 0).all())
     large = bool((np.abs(apart) >= 0.5 * np.minimum(np.abs(first), np.abs(second))).all())
     if one_sided and large and count >= _FEWEST_BLOCKS:
-        return True, f"certain for {_these(units)} only: {over}, and by half or more in each"
+        return True, f"certain for {_these(units)} only: {over}, and it is half or more in each"
     if units.independent < ENOUGH_BLOCKS:
         return False, (
             f"not certain: {over}, but {ENOUGH_BLOCKS} blocks of {BLOCK_S:g} s would be needed, "

@@ -48,12 +48,13 @@ class Panels:
 def depth_panels(rgb_hwc: np.ndarray, true_m: np.ndarray, predicted_m: np.ndarray) -> Panels:
     """Depth in metres, HxW of one size; 0 and NaN are no depth. The image may have another size.
 
-    Both maps have the colours of the truth's 2nd to 98th percentile. A relative prediction is
-    brought to the truth's scale before, as its figure was.
+    Both maps have the same colours, from the 2nd to the 98th percentile of both where there is
+    truth. A relative prediction is brought to the truth's scale before, as its figure was.
     """
     image = _fitted(rgb_hwc, rgb_hwc.shape[:2])
     truth, predicted = (_depth(_fitted(each, rgb_hwc.shape[:2])) for each in (true_m, predicted_m))
-    near_m, far_m = robust_limits(truth) or (0.5, 5.0)
+    both = np.concatenate([truth, np.where(np.isfinite(truth), predicted, np.float32(np.nan))])
+    near_m, far_m = robust_limits(both) or (0.5, 5.0)
     relative = (predicted - truth) / truth
     return Panels(
         image,

@@ -409,10 +409,14 @@ def _axes(frames: Frames) -> dict[str, dict[str, np.ndarray]]:
             numbers > ends[2],
         )
         axes[name] = {
-            f"{text} ({ends[i]:.3g} to {ends[i + 1]:.3g})": inside[i]
+            f"{text} ({_plain(ends[i])} to {_plain(ends[i + 1])})": inside[i]
             for i, text in enumerate(_THIRDS)
         }
     return axes
+
+
+def _plain(number: float) -> str:
+    return f"{number:.3g}" if abs(number) < 1000 else f"{number:.0f}"
 
 
 def _slice_place(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from dense_perception.evaluation.document import (
@@ -11,7 +12,7 @@ from dense_perception.evaluation.document import (
     Verdict,
 )
 from dense_perception.evaluation.figures import figure
-from dense_perception.evaluation.page.wording import measure_of, subject_of
+from dense_perception.evaluation.page.wording import digits_of, measure_of, subject_of
 
 HEADLINES = (
     ("depth", ("depth.metric.absrel", "depth.scaled.absrel", "depth.aligned.absrel")),
@@ -22,6 +23,7 @@ HEADLINES = (
     ("reshading", ("reshading.l1",)),
 )
 """By task the figures that decide; the first that every contestant of the task has counts."""
+_MORE_DIGITS = 4
 
 
 def headline(
@@ -58,7 +60,8 @@ def verdicts(
         ranked = _ranked(models, name, figures)
         best = ranked[0]
         if len(ranked) == 1:
-            text = f"{best}: {_said(name)} {_value(best, name, figures)}."
+            value = _text(figures[best][name]["value"], name)
+            text = f"{best}: {_said(name)} {value}."
             alone.append(Verdict(text=text, pair=None))
         found += [_against(best, each, name, figures, pairs) for each in ranked[1:]]
         baselines = [each for each in given if kinds[each] == "baseline"]
@@ -104,25 +107,32 @@ def _against(
         ),
         None,
     )
-    values = f"{_value(best, name, figures)} against {_value(other, name, figures)}"
     rival = f"the baseline {other}" if baseline else other
-    what = _said(name)
+    what, unit = _said(name), figure(name).unit
+    given = [figures[each][name]["value"] for each in (best, other)]
     if place is None:
+        values = f"{_text(given[0], name)} against {_text(given[1], name)}"
         return Verdict(text=f"{best} and {other} share no frame: {what} {values}.", pair=None)
     pair = pairs[place]
-    if pair["better"] is None:
-        return Verdict(text=f"{best} and {rival} are alike in {what}: {values}.", pair=place)
-    winner, loser = (best, rival) if pair["better"] == best else (rival, best)
-    if winner != best:
-        values = f"{_value(other, name, figures)} against {_value(best, name, figures)}"
-    by = _advantage(pair)
-    text = f"{winner} is better than {loser} in {what} by {by}: {values}."
+    digits = digits_of(name)
+    if pair["certain"]:
+        digits = _telling(given, digits)
+    shown = [_rounded(value, digits) for value in given]
+    if pair["better"] is None or shown[0] == shown[1]:
+        return Verdict(
+            text=f"{best} and {rival} are alike: {what} {' and '.join(shown)} {unit}".strip() + ".",
+            pair=place,
+        )
+    first, second = (best, rival) if pair["better"] == best else (rival, best)
+    shown = shown if first == best else shown[::-1]
+    values = f"{what} {shown[0]} against {shown[1]} {unit}".strip()
+    text = f"{first} is better than {second}: {values}{_ahead(pair, digits)}."
     if not pair["certain"]:
         text = (
-            f"{winner} looks better than {loser} in {what} by {by}, but that is not certain: "
-            f"{values}."
+            f"{first} looks better than {second}, but that is not certain: "
+            f"{values}{_ahead(pair, digits)}."
         )
-    return Verdict(text=text[0].upper() + text[1:] if winner == rival else text, pair=place)
+    return Verdict(text=text[0].upper() + text[1:] if first == rival else text, pair=place)
 
 
 def _said(name: str) -> str:
@@ -132,18 +142,35 @@ def _said(name: str) -> str:
     return f"{measure} of {subject_of(name)}"
 
 
-def _advantage(pair: PairValue) -> str:
+def _ahead(pair: PairValue, digits: int) -> str:
     """How far the better one is ahead on the frames that both answered, with its interval."""
     known = figure(pair["figure"])
     sign = 1 if (pair["better"] == pair["a"]) == (known.better == "higher") else -1
     difference, low, high = pair["difference"], pair["low"], pair["high"]
-    text = "" if difference is None else f"{sign * difference:.3g}"
+    if difference is None:
+        return ""
+    text = f", ahead by {_rounded(sign * difference, digits)}"
     if low is not None and high is not None:
-        ends = sorted((sign * low, sign * high))
-        text += f" [{ends[0]:.3g}, {ends[1]:.3g}]"
-    return f"{text} {known.unit}".strip()
+        if high > low:  # two digits of its width, so that an end beyond 0 shows
+            width = 1 - math.floor(math.log10(high - low))
+            digits = min(max(digits, width), digits + _MORE_DIGITS)
+        text = f", ahead by {_rounded(sign * difference, digits)}"
+        ends = (_rounded(end, digits) for end in sorted((sign * low, sign * high)))
+        text += f" [{', '.join(ends)}]"
+    return f"{text} {known.unit}".rstrip()
 
 
-def _value(contestant: str, name: str, figures: Mapping[str, Mapping[str, FigureValue]]) -> str:
-    value = figures[contestant][name]["value"]
-    return "nothing" if value is None else f"{value:.4g} {figure(name).unit}".strip()
+def _telling(values: Sequence[float | None], digits: int) -> int:
+    """So many decimals that two values that differ are told apart, within reason."""
+    for more in range(_MORE_DIGITS):
+        if _rounded(values[0], digits + more) != _rounded(values[1], digits + more):
+            return digits + more
+    return digits
+
+
+def _text(value: float | None, name: str) -> str:
+    return f"{_rounded(value, digits_of(name))} {figure(name).unit}".strip()
+
+
+def _rounded(value: float | None, digits: int) -> str:
+    return "nothing" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"

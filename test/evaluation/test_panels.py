@@ -30,7 +30,10 @@ def test_depth_errors_are_blue_where_nearer_and_red_where_farther() -> None:
     assert right.min() > 240
     assert unknown.max() == 0
     assert drawn.truth[12, 280].max() == 0
-    assert drawn.near_m == pytest.approx(2.0)
+    # What the prediction makes of the pixels with truth can be told apart, too.
+    ends = 2 * (1 - panels.DEPTH_LIMIT), 2 * (1 + panels.DEPTH_LIMIT)
+    assert (drawn.near_m, drawn.far_m) == pytest.approx(ends)
+    assert len({tuple(drawn.prediction[12, k]) for k in (40, 120, 200)}) == 3
     # The same depth has the same colour in both.
     assert (drawn.truth[12, 200] == drawn.prediction[12, 200]).all()
 

@@ -42,13 +42,13 @@ def test_the_best_model_is_named_with_what_it_beats() -> None:
     kinds = {"old": "artefact", "new": "artefact", "row prior": "baseline", "constant": "baseline"}
     assert verdicts(rows(**kinds), figures, pairs) == [
         {
-            "text": "new is better than old in AbsRel of metric depth by 0.05 [0.03, 0.1]: "
-            "0.15 against 0.2.",
+            "text": "new is better than old: AbsRel of metric depth 0.150 against 0.200, ahead by "
+            "0.050 [0.030, 0.100].",
             "pair": 0,
         },
         {
-            "text": "new looks better than the baseline row prior in AbsRel of metric depth by "
-            "0.01 [-0.04, 0.03], but that is not certain: 0.15 against 0.3.",
+            "text": "new looks better than the baseline row prior, but that is not certain: "
+            "AbsRel of metric depth 0.150 against 0.300, ahead by 0.010 [-0.040, 0.030].",
             "pair": 1,
         },
     ]
@@ -66,20 +66,20 @@ def test_a_relative_model_is_judged_as_all_can_be() -> None:
     ]
     kinds = {"metric": "artefact", "relative": "artefact", "row prior": "baseline"}
     assert [each["text"] for each in verdicts(rows(**kinds), figures, pairs)] == [
-        "metric and relative are alike in AbsRel of aligned depth: 0.1 against 0.1.",
-        "The baseline row prior is better than metric in AbsRel of aligned depth by 0.1 "
-        "[0.08, 0.15]: 0.05 against 0.1.",
+        "metric and relative are alike: AbsRel of aligned depth 0.100 and 0.100.",
+        "The baseline row prior is better than metric: AbsRel of aligned depth 0.050 against "
+        "0.100, ahead by 0.100 [0.080, 0.150].",
     ]
 
 
 def test_one_model_and_no_frame_in_common() -> None:
     alone = verdicts(rows(one="artefact"), {"one": {"labels.miou": value(0.4567)}}, [])
-    assert alone == [{"text": "one: mean IoU of labels 0.4567.", "pair": None}]
+    assert alone == [{"text": "one: mean IoU of labels 0.457.", "pair": None}]
     figures = {"a": {"normals.mean_deg": value(30)}, "b": {"normals.mean_deg": value(20)}}
     apart = verdicts(rows(a="artefact", b="topic"), figures, [])
     assert apart == [
         {
-            "text": "b and a share no frame: mean angle of normals 20 deg against 30 deg.",
+            "text": "b and a share no frame: mean angle of normals 20.0 deg against 30.0 deg.",
             "pair": None,
         }
     ]
@@ -93,4 +93,28 @@ def test_how_far_it_is_ahead_is_positive_whatever_is_good() -> None:
             figures,
             [pair(first, second, "labels.miou", "b", True, difference)],
         )
-        assert "b is better than a in mean IoU of labels by 0.1 [0." in found[0]["text"]
+        assert "mean IoU of labels 0.500 against 0.400, ahead by 0.100 [0." in found[0]["text"]
+
+
+def test_an_interval_shows_on_which_side_of_0_it_ends() -> None:
+    figures = {"a": {ABSREL: value(0.1026)}, "b": {ABSREL: value(0.1019)}}
+    close = pair("a", "b", ABSREL, "b", False, 0.0006)
+    close |= {"low": -0.00042, "high": 0.0017}
+    (found,) = verdicts(rows(a="artefact", b="artefact"), figures, [close])
+    assert found["text"].endswith("0.102 against 0.103, ahead by 0.0006 [-0.0004, 0.0017].")
+
+
+def test_what_does_not_show_is_alike_unless_it_is_certain() -> None:
+    figures = {"a": {ABSREL: value(0.10241)}, "b": {ABSREL: value(0.10239)}}
+    for certain, said in (
+        (False, "b and a are alike: AbsRel of metric depth 0.102 and 0.102."),
+        (
+            True,
+            "b is better than a: AbsRel of metric depth 0.10239 against 0.10241, ahead by "
+            "0.00002 [-0.01998, 0.05002].",
+        ),
+    ):
+        found = verdicts(
+            rows(a="artefact", b="artefact"), figures, [pair("a", "b", ABSREL, "b", certain, 2e-5)]
+        )
+        assert found == [{"text": said, "pair": 0}]

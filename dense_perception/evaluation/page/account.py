@@ -21,7 +21,9 @@ from dense_perception.evaluation.page.wording import (
     counted,
     direction_of,
     kind_of,
+    moment,
     number,
+    reach,
     title_of,
 )
 
@@ -38,13 +40,13 @@ def cost_section(reading: Reading) -> Section | None:
             Row(
                 each["name"],
                 [
-                    Cell(each["backend"] or NONE),
-                    Cell(each["device"] or NONE),
-                    Cell(each["precision"] or NONE),
                     _cost(None if latency is None else latency["median"], 1),
                     _cost(None if latency is None else latency["p95"], 1),
                     _cost(1000 / latency["median"] if latency and latency["median"] else None, 1),
                     _cost(memory, 0),
+                    Cell(each["backend"] or NONE),
+                    Cell(each["device"] or NONE),
+                    Cell(each["precision"] or NONE),
                 ],
                 slot=reading.slot(each["name"]),
             )
@@ -54,13 +56,13 @@ def cost_section(reading: Reading) -> Section | None:
         "Time and memory on this machine",
         "Model",
         [
-            Column("Backend", text=True),
-            Column("Device", text=True),
-            Column("Precision", text=True),
             Column("Median", "ms a frame"),
             Column("95th percentile", "ms a frame"),
             Column("Rate", "frames a second"),
             Column("Memory", "MB"),
+            Column("Backend", text=True),
+            Column("Device", text=True),
+            Column("Precision", text=True),
         ],
         [RowGroup("", rows)],
     )
@@ -175,7 +177,7 @@ def made_section(reading: Reading) -> Section:
     memory = "" if machine["memory_gb"] is None else f", {machine['memory_gb']:.1f} GB of memory"
     facts = [
         ("Command", shlex.join(report["command"])),
-        ("Made", report["created"]),
+        ("Made", moment(report["created"])),
         ("Versions", ", ".join(f"{name} {text}" for name, text in report["versions"].items())),
         (
             "Machine",
@@ -241,7 +243,7 @@ def _intervals(reading: Reading) -> str:
     of_time = " of time" if method["unit"] == "blocks" else ""
     return (
         f"{100 * method['level']:g} %, from {method['resamples']:,} draws (bootstrap) of "
-        f"{counted(method['units'], drawn)}{of_time}, seed {method['seed']}. {method['speaks_for']}"
+        f"{counted(method['units'], drawn)}{of_time}, seed {method['seed']}. {reach(method)}"
     )
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SLOTS = 8  # colours of the page; more series take them again with other dashes
+SLOTS = 8  # colours of the page; more series take them again
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 _DASHES = ("-", (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
 _WIDTH_PT, _HEIGHT_PT = 360.0, 250.0
@@ -223,7 +223,7 @@ def _looks(slot: int | None) -> tuple[str, str, object]:
     return (
         _SERIES[slot % SLOTS],
         MARKERS[slot % len(MARKERS)],
-        _DASHES[slot // SLOTS % len(_DASHES)],
+        _DASHES[slot % len(_DASHES)],  # gaps show a line that lies below
     )
 
 
@@ -232,7 +232,7 @@ def _gaps(values: Sequence[float | None]) -> list[float]:
 
 
 def _dress(axes: Axes, x: Axis, y: Axis) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -242,11 +242,14 @@ def _dress(axes: Axes, x: Axis, y: Axis) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set_xlabel(x.label)
     axes.set_ylabel(y.label)
-    if x.log:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+    for scale, side in ((x, axes.xaxis), (y, axes.yaxis)):
+        if scale.log:
+            (axes.set_xscale if side is axes.xaxis else axes.set_yscale)("log")
+            low, high = side.get_view_interval()
+            subs = (1, 2, 5) if high > 20 * low else (1, 1.5, 2, 3, 4, 5, 7)
+            side.set_major_locator(LogLocator(subs=subs))
+            side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            side.set_minor_locator(NullLocator())
     if x.reference is not None:
         axes.axvline(x.reference, color=_MUTED, linewidth=1.2, linestyle=(0, (1, 2)))
     if y.reference is not None:

@@ -29,6 +29,11 @@ from dense_perception.evaluation.page.wording import (
 
 _BY_DISTANCE = ("scale_by_distance", "absrel_by_distance")
 _AXES = ("distance", "class", "brightness", "sharpness", "blur")  # then others, as recording
+_AXIS_NOTES = {
+    "brightness": "Mean gray of the picture, from 0 (black) to 1.",
+    "sharpness": "Variance of the Laplacian of the gray picture: blur makes it low.",
+}
+_WIDE = 3.0  # values this far apart need a logarithmic scale
 _OPEN_ROWS = 12  # a longer table is folded, or cut with the rest folded
 
 
@@ -236,7 +241,12 @@ def _distance_drawing(
     ]
     columns = [Column(name, slot=reading.slot(name)) for name in lines]
     table = Table(key, title, "True distance", columns, [RowGroup("", rows)])
-    axes = (charts.Axis("true distance, m", low=0), charts.Axis(label, reference=reference))
+    known = [value for each in series for value in each.y if value is not None]
+    is_wide = min(known) > 0 and max(known) > _WIDE * min(known)
+    axes = (
+        charts.Axis("true distance, m", low=0),
+        charts.Axis(label, log=is_wide, reference=reference),
+    )
     return Drawing(
         key,
         title,
@@ -284,6 +294,7 @@ def _slice_table(
         axis.capitalize(),
         columns,
         [RowGroup("", rows)],
+        note=_AXIS_NOTES.get(axis, ""),
         folded=len(rows) > _OPEN_ROWS,
     )
 

@@ -58,8 +58,18 @@ def verdict(reading: Reading) -> Verdict:
         None if pair is None else pair["certain"],
         "" if pair is None else pair["why"][:1].upper() + pair["why"][1:],
         [each["text"] for each in others],
-        reach(reading.report["method"]),
+        " ".join(filter(None, (reach(reading.report["method"]), _weight(reading)))),
     )
+
+
+def _weight(reading: Reading) -> str:
+    """That most frames are of one source, where they are: the figures are mostly its."""
+    data = [each for each in reading.report["data"] if each["scored"]]
+    total = sum(each["scored"] for each in data)
+    most = max(data, key=lambda each: each["scored"], default=None)
+    if len(data) < 2 or most is None or most["scored"] <= total / 2:
+        return ""
+    return f"Each frame counts once, and {most['name']} has {most['scored']:,} of {total:,}."
 
 
 def main_section(reading: Reading) -> Section:
@@ -147,7 +157,11 @@ def _what(reading: Reading, name: str) -> str:
     words = [data["precision"], data["backend"], data["device"]]
     if data["kind"] == "topic":
         words.insert(0, "recorded topic")
-    return ", ".join(word for word in words if word and word not in name)
+    told: list[str] = []
+    for word in words:
+        if word and word not in name and not any(word in each for each in told):
+            told.append(word)
+    return ", ".join(told)
 
 
 def _of(which: str) -> str:

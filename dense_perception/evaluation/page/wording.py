@@ -112,7 +112,7 @@ def number(value: float | None, name: str = "") -> str:
     """A figure's value at the digits that matter; a dash for none."""
     if value is None or not math.isfinite(value):
         return NONE
-    digits = _digits(name)
+    digits = digits_of(name)
     text = f"{value:.{digits}f}"
     if value and not float(text):
         text = f"{value:.1g}"
@@ -174,7 +174,8 @@ def counted(count: float, thing: str) -> str:
     return f"{count:,.0f} {thing}{'' if count == 1 else 's'}"
 
 
-def _digits(name: str) -> int:
+def digits_of(name: str) -> int:
+    """How many decimals of a figure matter; of no name those of a plain ratio."""
     if not name:
         return 3
     return 1 if figure(name).unit == "deg" or name.endswith(".silog") else 3
