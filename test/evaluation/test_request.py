@@ -207,7 +207,7 @@ def without_cost(path: Path) -> str:
 
 
 def test_ray_gives_the_same_bytes(tmp_path: Path, model: str) -> None:
-    """CI lacks Ray: it is 250 MB and takes as long to start as this folder's tests."""
+    """CI lacks Ray, which takes 240 MB: docs/experiments/evaluation.md has the command."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
     sources = (str(walk(tmp_path / "one")), str(walk(tmp_path / "two", 1, truth=1.2)))
     request = Request((model,), sources, RUN)
