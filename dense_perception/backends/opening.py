@@ -36,9 +36,14 @@ def installed_backends(device: str = "cpu") -> tuple[str, ...]:
     where it is asked for.
     """
     names = [name for name in ("onnxruntime", "openvino") if find_spec(BACKENDS[name][2])]
-    if device.lower().split(":")[0] in _NVIDIA and installed_runtimes():
+    if is_gpu(device) and installed_runtimes():
         names.insert(0, "tensorrt")
     return tuple(names)
+
+
+def is_gpu(device: str) -> bool:
+    """Whether that is one of NVIDIA's devices, by its name."""
+    return device.lower().split(":")[0] in _NVIDIA
 
 
 def open_backend(

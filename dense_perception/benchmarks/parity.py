@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from dense_perception.backends.opening import installed_backends
+from dense_perception.backends.device import choose_device
+from dense_perception.backends.opening import installed_backends, is_gpu
 from dense_perception.benchmarks.parity_cell import CellRequest
 from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import PRECISIONS
@@ -41,7 +42,8 @@ _FULL_ERROR = 0.05
 class ParityRow(TypedDict, total=False):
     """One cell. Of one that could not be measured only ``name``, ``file_mb`` and ``error``.
 
-    ``*_of_range`` are shares of the reference's range; ``truth`` are metrics against a bag.
+    ``*_of_range`` are shares of the reference's range; ``truth`` are metrics against a bag;
+    ``gpu_mb`` is what more of the GPU's memory was in use than before, by all programs.
     """
 
     name: str
@@ -51,6 +53,7 @@ class ParityRow(TypedDict, total=False):
     median_ms: float
     p95_ms: float
     peak_mb: float
+    gpu_mb: float
     max_of_range: float
     mean_of_range: float
     abs_rel: float
@@ -78,12 +81,14 @@ def measure_parity(
     source: str | None = None,
     limit: int = 24,
     runs: int = 40,
-    device: str = "cpu",
+    device: str = "auto",
     threads: int = 0,
     picture: Path | None = None,
     topic: str | None = None,
 ) -> ParityResult:
     """Measure every precision of a model in every installed backend, a process each.
+
+    On a GPU, fp32 in ONNX Runtime on the CPU is the first cell and the reference.
 
     :param source: a folder, a video or a bag to compare on ``limit`` frames of; by default the
         card's reference frames.
@@ -98,7 +103,12 @@ def measure_parity(
         raise InputError(f"--picture is {picture}, expected a name ending in .png")
     model = find_model(name)
     order = sorted(model.precisions, key=PRECISIONS.index)
-    cells = [(backend, kind) for kind in order for backend in installed_backends()]
+    place, _ = choose_device(device)
+    cells = [(backend, kind, place) for kind in order for backend in installed_backends(place)]
+    if is_gpu(place):
+        # OpenVINO's GPU is Intel's.
+        cells = [cell for cell in cells if cell[0] != "openvino"]
+        cells.insert(0, ("onnxruntime", "fp32", "cpu"))
     rows: list[ParityRow] = []
     outputs: dict[str, dict[str, np.ndarray]] = {}
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
@@ -106,27 +116,31 @@ def measure_parity(
         feeds = _feeds(source, model.card, limit, topic)
         np.savez(scratch / "frames.npz", **feeds)  # type: ignore[arg-type]
         bag = _bag_with_depth(source, model.card, topic)
-        for backend, precision in tqdm(cells, unit="cell", disable=None, file=sys.stderr):
+        for backend, precision, where in tqdm(cells, unit="cell", disable=None, file=sys.stderr):
+            if precision not in model.precisions:
+                continue
+            name = f"{backend}/{precision}" + (" cpu" if where != place else "")
             file, _ = model.artefact(precision)
             request = CellRequest(
                 file=str(file.path.resolve()),
                 backend=backend,
-                device=device,
+                device=where,
                 threads=threads,
                 runs=runs,
                 frames=str(scratch / "frames.npz"),
-                outputs=str(scratch / f"{backend}_{precision}.npz"),
+                outputs=str(scratch / f"{backend}_{precision}_{where.replace(':', '')}.npz"),
                 bag=bag,
                 topic=topic,
             )
-            row = _cell(f"{backend}/{precision}", request, scratch)
+            row = _cell(name, request, scratch)
             rows.append(row)
             if "error" not in row:
                 with np.load(request["outputs"]) as stored:
                     outputs[row["name"]] = {key: stored[key] for key in stored.files}
     if not outputs:
         raise BackendError(f"nothing can run {model.card.name}: {rows[0]['error']}")
-    reference = REFERENCE if REFERENCE in outputs else next(iter(outputs))
+    named = (f"{REFERENCE} cpu", REFERENCE, next(iter(outputs)))
+    reference = next(name for name in named if name in outputs)
     for row in rows:
         if row["name"] in outputs:
             row.update(compare(outputs[row["name"]], outputs[reference]))
@@ -168,7 +182,7 @@ def _cell(name: str, request: CellRequest, scratch: Path) -> ParityRow:
     """Measure one cell in a process; its answers go to the file that the request names."""
     row = ParityRow(name=name, file_mb=round(Path(request["file"]).stat().st_size / 1e6, 2))
     # A cache of its own: a build that was done before would cost nothing.
-    cache = scratch / f"cache_{name.replace('/', '_')}"
+    cache = scratch / f"cache_{name.replace('/', '_').replace(' ', '_')}"
     done = subprocess.run(
         [sys.executable, "-m", "dense_perception.benchmarks.parity_cell", json_text(request)],
         capture_output=True,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import resource
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from dense_perception.backends.opening import open_backend
+from dense_perception.backends.opening import is_gpu, open_backend
 from dense_perception.core.errors import DensePerceptionError
 from dense_perception.core.json_text import json_text
 
@@ -42,6 +43,7 @@ def measure_cell(request: CellRequest) -> dict[str, Any]:
     path = Path(request["file"])
     with np.load(request["frames"]) as stored:
         feeds = {name: stored[name] for name in stored.files}
+    held_mb = gpu_memory_mb() if is_gpu(request["device"]) else None
     start = time.perf_counter()
     backend = open_backend(
         request["backend"], path, device=request["device"], threads=request["threads"]
@@ -61,6 +63,9 @@ def measure_cell(request: CellRequest) -> dict[str, Any]:
         times_ms.append((time.perf_counter() - start) * 1e3)
     # Before the bag is read, which is not the model's doing.
     peak_mb = _peak_memory_mb()
+    more = {}
+    if held_mb is not None and (now_mb := gpu_memory_mb()) is not None:
+        more["gpu_mb"] = round(now_mb - held_mb)
     backend.close()
     outputs = {name: np.concatenate([a[name] for a in answers]) for name in answers[0]}
     np.savez(request["outputs"], **outputs)  # type: ignore[arg-type]
@@ -69,8 +74,19 @@ def measure_cell(request: CellRequest) -> dict[str, Any]:
         "median_ms": round(float(np.median(times_ms)), 2),
         "p95_ms": round(float(np.percentile(times_ms, 95)), 2),
         "peak_mb": round(peak_mb),
+        **more,
         "truth": _on_bag(request, request["bag"]) if request["bag"] else {},
     }
+
+
+def gpu_memory_mb() -> float | None:
+    """Memory of the first GPU that is in use by all programs, in MiB; ``None`` if nothing says."""
+    asked = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
+    try:
+        said = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout
+        return float(said.split()[0])
+    except (OSError, ValueError, IndexError, subprocess.SubprocessError):
+        return None
 
 
 def _on_bag(request: CellRequest, bag: str) -> dict[str, float]:

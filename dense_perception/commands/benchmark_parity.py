@@ -20,10 +20,11 @@ examples:
   dense-perception benchmark parity models/my_model.yaml --frames photos/ --json
 
 Each cell is measured in a process of its own, with an empty cache, so that build time and peak
-memory are its own. The reference is ONNX Runtime in fp32 on the same frames: the card's reference
-frames, or --frames. max and mean are shares of the reference's range; AbsRel and d1 are taken with
-the reference as the truth, agreement is the share of equal labels. If --frames is a bag with depth,
-the aligned AbsRel and d1 against that depth follow.
+memory are its own. The reference is ONNX Runtime in fp32 on the same frames, on the CPU where the
+device is a GPU: the card's reference frames, or --frames. max and mean are shares of the
+reference's range; AbsRel and d1 are taken with the reference as the truth, agreement is the share
+of equal labels. If --frames is a bag with depth, the aligned AbsRel and d1 against that depth
+follow.
 """
 
 
@@ -68,6 +69,7 @@ def table(result: ParityResult) -> str:
         ("median_ms", "median ms", ".1f"),
         ("p95_ms", "p95 ms", ".1f"),
         ("peak_mb", "peak MB", ".0f"),
+        ("gpu_mb", "GPU MB", ".0f"),
         ("max_of_range", "max", ".5f"),
         ("mean_of_range", "mean", ".5f"),
         ("abs_rel", "AbsRel", ".4f"),
@@ -82,12 +84,12 @@ def table(result: ParityResult) -> str:
     lines = [
         f"{result['model']}: {result['network']}, {result['frames']} frames "
         f"({result['of']}), against {result['reference']}, {result['cpu']}",
-        f"{'':18}" + "".join(f"{title:>11}" for _, title, _ in shown),
+        f"{'':22}" + "".join(f"{title:>11}" for _, title, _ in shown),
     ]
     for row in rows:
         if "error" in row:
-            lines.append(f"{row['name']:18} {row['error']}")
+            lines.append(f"{row['name']:22} {row['error']}")
             continue
         cells = [format(row[key], form) if key in row else "-" for key, _, form in shown]
-        lines.append(f"{row['name']:18}" + "".join(f"{cell:>11}" for cell in cells))
+        lines.append(f"{row['name']:22}" + "".join(f"{cell:>11}" for cell in cells))
     return "\n".join(lines)

@@ -9,7 +9,7 @@ from typing import TypedDict
 
 from tqdm import tqdm
 
-from dense_perception.export.package import Exported, Plan
+from dense_perception.export.model_folder import Exported, Plan
 from dense_perception.export.quantize import BYTES
 
 
