@@ -62,7 +62,7 @@ setup(
     ],
     extras_require={
         "ros": [f"ros-kilted-{wheel}" for wheel in ROS_WHEELS],
-        "openvino": ["openvino>=2026.2"],
+        "openvino": ["openvino>=2026.3"],
         "tensorrt_rtx": ["tensorrt-rtx-cu13-libs>=1.7", "tensorrt-rtx-cu13-bindings>=1.7"],
         "video": ["av>=14"],
         "datasets": ["h5py>=3.8", "scipy>=1.10"],
@@ -72,7 +72,7 @@ setup(
             "torch>=2.13",
             "onnx>=1.19",
             "onnxscript>=0.7.2",
-            "onnxruntime>=1.20",  # the signature of its quantiser changed
+            "onnxruntime>=1.21",  # what its quantiser takes changed
             "safetensors>=0.4",
         ],
         "train": [
