@@ -30,8 +30,14 @@ from dense_perception.evaluation.document import VERSION, Change, FigureValue, R
 from dense_perception.evaluation.gates import failures, read_gate
 from dense_perception.evaluation.page.write import why_missing, write_page
 from dense_perception.evaluation.record import record
-from dense_perception.evaluation.run import GivenProtocol, Outcome, Plan, make_plan, run
-from dense_perception.evaluation.score_table import ScoreTable
+from dense_perception.evaluation.run import (
+    GivenProtocol,
+    Outcome,
+    Plan,
+    StoredScores,
+    make_plan,
+    run,
+)
 from dense_perception.evaluation.shown import show_frames
 from dense_perception.evaluation.sources import name_sources
 from dense_perception.evaluation.statistics import summarise
@@ -159,12 +165,12 @@ def _report(
 ) -> Report:
     data, contestants = data_rows(outcome), contestant_rows(outcome)
     problems = problems_of(data, contestants)
-    table = ScoreTable(outcome.all_scores())
+    scores = StoredScores(outcome)
     judged = [row["name"] for row in contestants if row["kind"] != "baseline"]
-    if not set(judged) & set(table.contestants):
+    if not set(judged) & set(scores.contestants):
         raise InputError(f"nothing could be compared: {'; '.join(problems) or 'no frame'}")
-    names = [row["name"] for row in contestants if row["name"] in table.contestants]
-    found = summarise(table, outcome.classes(), names)
+    names = [row["name"] for row in contestants if row["name"] in scores.contestants]
+    found = summarise(scores, outcome.classes(), names)
     figures: dict[str, dict[str, FigureValue]] = {row["name"]: {} for row in contestants}
     figures |= found.figures
     changed: list[Change] = []

@@ -24,6 +24,7 @@ from dense_perception.evaluation.baselines import PriorFit, most_of_a_source
 from dense_perception.evaluation.contestants import Entry, baselines
 from dense_perception.evaluation.figures import FrameScore
 from dense_perception.evaluation.parts import Job, PartScores
+from dense_perception.evaluation.score_table import FrameIndex, Frames, ScoreTable
 from dense_perception.evaluation.sources import SourceName, fingerprint, open_source
 from dense_perception.evaluation.truth import Part, TruthOptions
 from dense_perception.evaluation.workers import Lost, Workers, run_jobs
@@ -58,6 +59,29 @@ class Plan:
     broken: tuple[tuple[SourceName, str], ...]
     entries: tuple[Entry, ...]
     truth: TruthOptions
+
+
+class StoredScores:
+    """The scores of an outcome as the statistics read them: a part of the data after the other.
+
+    :raises InputError: if a contestant has two scores for a frame.
+    """
+
+    def __init__(self, outcome: Outcome) -> None:
+        index = FrameIndex()
+        for score in outcome.all_scores():
+            index.add(score)
+        self._files, self._frames = outcome.files, index.frames()
+        self.contestants = index.contestants
+
+    def frames(self) -> Frames:
+        """All that anybody answered, sorted by recording, time and key."""
+        return self._frames
+
+    def tables(self) -> Iterator[ScoreTable]:
+        """A table for each part, read from disk each time."""
+        for paths in zip(*self._files.values(), strict=True):
+            yield ScoreTable(score for path in paths for score in PartScores.read_scores(path))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
-"""The scores of many frames in columns: 10,000 frames in tens of megabytes, in a fixed order.
+"""The scores of frames in columns, in a fixed order.
 
 Whatever order the scores come in, and from how many workers, the columns are those of the frames
-sorted by recording, time and key. So every sum over them is the same to the last digit.
+sorted by recording, time and key. So every sum over them is the same to the last digit. Of a long
+evaluation one stretch after the other is a table, and of all frames no more than their names, times
+and tags are kept.
 """
 
 from __future__ import annotations
@@ -9,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import math
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
@@ -42,7 +46,6 @@ class _Rows:
     """What one contestant scored, a row for each frame."""
 
     frames: array[int] = field(default_factory=lambda: array("i"))
-    seen: bytearray = field(default_factory=bytearray)
     values: dict[str, Column] = field(default_factory=dict)
     sums: dict[str, tuple[Column, Column]] = field(default_factory=dict)
     # (row, true, predicted, pixels), one after another.
@@ -66,7 +69,7 @@ class Answers:
     labelled: np.ndarray
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Frames:
     """The frames in their order, with their tags by name (None where a frame has none).
 
@@ -82,6 +85,16 @@ class Frames:
     def __len__(self) -> int:
         return len(self.keys)
 
+    @cached_property
+    def _places(self) -> dict[tuple[str, str], int]:
+        names = zip(self.recordings, self.keys, strict=True)
+        return {name: place for place, name in enumerate(names)}
+
+    def places(self, others: Frames) -> np.ndarray:
+        """Where the frames of a stretch are among these, int64, rising."""
+        names = zip(others.recordings, others.keys, strict=True)
+        return np.array([self._places[name] for name in names], np.int64)
+
     def digests(self, of_frame: np.ndarray, answered: np.ndarray) -> list[str]:
         """Of each unit a text that is equal where the same frames were answered.
 
@@ -95,6 +108,84 @@ class Frames:
         return [state.hexdigest()[:16] for state in states]
 
 
+class FrameIndex:
+    """The frames of scores that come in any order, and who has scored them."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[str, str], int] = {}
+        self._recordings: dict[str, str] = {}
+        self._stamps = array("q")
+        self._tags: dict[str, dict[int, str | float]] = {}
+        self._seen: dict[str, bytearray] = {}
+        self._sorted: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._stamps)
+
+    @property
+    def contestants(self) -> list[str]:
+        """In the order of the alphabet."""
+        return sorted(self._seen)
+
+    def add(self, score: FrameScore) -> int:
+        """The number of its frame, in the order they came.
+
+        :raises InputError: if the contestant has a score for that frame already.
+        """
+        # One text for the many frames of a recording.
+        recording = self._recordings.setdefault(score.recording, score.recording)
+        frame = self._numbers.setdefault((recording, score.key), len(self._numbers))
+        if frame == len(self._stamps):
+            self._stamps.append(score.stamp_ns)
+            for name, tag in score.tags.items():
+                self._tags.setdefault(name, {})[frame] = tag
+        seen = self._seen.setdefault(score.contestant, bytearray())
+        if len(seen) <= frame:
+            seen.extend(bytes(len(self._stamps) - len(seen)))
+        if seen[frame]:
+            raise InputError(
+                f"{score.contestant} has two scores for frame {score.key} of {score.recording}: "
+                "give recordings and frames names of their own"
+            )
+        seen[frame] = 1
+        return frame
+
+    def frames(self) -> Frames:
+        """All frames that anybody answered, sorted by recording, time and key."""
+        names = list(self._numbers)
+        order = self.order()
+        recordings = tuple(names[i][0] for i in order)
+        return Frames(
+            recordings,
+            np.unique(np.array(recordings, object), return_inverse=True)[1],
+            tuple(names[i][1] for i in order),
+            tuple(self._stamps[i] for i in order),
+            {name: [tags.get(i) for i in order] for name, tags in sorted(self._tags.items())},
+        )
+
+    def order(self) -> list[int]:
+        """The numbers of the frames as they are sorted."""
+        if len(self._sorted) != len(self._numbers):
+            names = list(self._numbers)
+            self._sorted = sorted(
+                range(len(names)), key=lambda i: (names[i][0], self._stamps[i], names[i][1])
+            )
+        return self._sorted
+
+
+class Scores(Protocol):
+    """The scores of an evaluation, a stretch of its frames after the other."""
+
+    @property
+    def contestants(self) -> list[str]: ...
+
+    def frames(self) -> Frames:
+        """All that anybody answered, sorted by recording, time and key."""
+
+    def tables(self) -> Iterator[ScoreTable]:
+        """The scores, each frame in one table."""
+
+
 class ScoreTable:
     """Takes scores in any order.
 
@@ -102,37 +193,30 @@ class ScoreTable:
     """
 
     def __init__(self, scores: Iterable[FrameScore] = ()) -> None:
-        self._frames: dict[tuple[str, str], int] = {}
-        self._stamps = array("q")
-        self._tags: dict[str, dict[int, str | float]] = {}
+        self._index = FrameIndex()
         self._rows: dict[str, _Rows] = {}
-        self._sorted: list[int] = []
         for score in scores:
             self.add(score)
 
     @property
     def contestants(self) -> list[str]:
         """In the order of the alphabet."""
-        return sorted(self._rows)
+        return self._index.contestants
+
+    def frames(self) -> Frames:
+        """All frames that anybody answered, sorted by recording, time and key."""
+        return self._index.frames()
+
+    def tables(self) -> Iterator[ScoreTable]:
+        """This one."""
+        yield self
 
     def add(self, score: FrameScore) -> None:
         """
         :raises InputError: if the contestant has a score for that frame already.
         """
-        frame = self._frames.setdefault((score.recording, score.key), len(self._frames))
-        if frame == len(self._stamps):
-            self._stamps.append(score.stamp_ns)
-            for name, tag in score.tags.items():
-                self._tags.setdefault(name, {})[frame] = tag
+        frame = self._index.add(score)
         rows = self._rows.setdefault(score.contestant, _Rows())
-        if len(rows.seen) <= frame:
-            rows.seen.extend(bytes(len(self._stamps) - len(rows.seen)))
-        if rows.seen[frame]:
-            raise InputError(
-                f"{score.contestant} has two scores for frame {score.key} of {score.recording}: "
-                "give recordings and frames names of their own"
-            )
-        rows.seen[frame] = 1
         row = len(rows.frames)
         rows.frames.append(frame)
         for name, value in score.values.items():
@@ -146,25 +230,12 @@ class ScoreTable:
             for (true, predicted), pixels in score.confusion.items():
                 rows.confusion.extend((row, true, predicted, pixels))
 
-    def frames(self) -> Frames:
-        """All frames that anybody answered, sorted by recording, time and key."""
-        names = list(self._frames)
-        order = self._order()
-        recordings = tuple(names[i][0] for i in order)
-        return Frames(
-            recordings,
-            np.unique(np.array(recordings, object), return_inverse=True)[1],
-            tuple(names[i][1] for i in order),
-            tuple(self._stamps[i] for i in order),
-            {name: [tags.get(i) for i in order] for name, tags in sorted(self._tags.items())},
-        )
-
     def answers(self, contestant: str) -> Answers:
         """What it scored, by the frames of :meth:`frames`; nothing for an unknown one."""
-        count = len(self._frames)
+        count = len(self._index)
         rows = self._rows.get(contestant, _Rows())
         place = np.empty(count, np.int64)
-        place[self._order()] = np.arange(count)
+        place[self._index.order()] = np.arange(count)
         place = place[np.asarray(rows.frames, np.int64)]
         answered, labelled = np.zeros((2, count), bool)
         answered[place] = True
@@ -181,11 +252,3 @@ class ScoreTable:
             confusion,
             labelled,
         )
-
-    def _order(self) -> list[int]:
-        if len(self._sorted) != len(self._frames):
-            names = list(self._frames)
-            self._sorted = sorted(
-                range(len(names)), key=lambda i: (names[i][0], self._stamps[i], names[i][1])
-            )
-        return self._sorted

@@ -41,8 +41,8 @@ from dense_perception.evaluation.intervals import (
     units_of,
 )
 from dense_perception.evaluation.judge import FOLLOWED, SHAPED
-from dense_perception.evaluation.score_table import Answers, Frames, ScoreTable
-from dense_perception.evaluation.totals import Column, column_totals
+from dense_perception.evaluation.score_table import Answers, Frames, Scores
+from dense_perception.evaluation.totals import Column, Sums, Totals
 from dense_perception.metrics.calibration import BINS
 from dense_perception.metrics.protocols import Protocol
 from dense_perception.metrics.slices import DISTANCES_M, distance_names
@@ -60,6 +60,10 @@ SAMPLED = (
 REVISIONS = {each.name: each.revision for each in catalogue().values() if each.revision != 1}
 _THIRDS = ("lowest third", "middle third", "highest third")
 _MOST_BINS = 50
+_DRAWN = 32  # columns whose resamples are held at a time
+# Columns that count frames alone.
+_COUNTED = "counted."
+_LABELS, _CONFIDENCE = f"{_COUNTED}labels", f"{_COUNTED}confidence"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,39 +102,94 @@ class Summary:
 
 
 def summarise(
-    table: ScoreTable,
+    scores: Scores,
     classes: Sequence[str] = (),
     contestants: Sequence[str] | None = None,
     *,
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Summary:
-    """Everything that the scores of ``table`` say.
+    """Everything that the scores say; they are read once, after their frames.
 
     :param classes: the names of the labels' classes, from 0.
     :param contestants: in the order of the report; without it in that of the alphabet.
     :raises InputError: if there is no score at all, or a class without a name.
     """
-    names = table.contestants if contestants is None else list(contestants)
-    frames = table.frames()
+    names = scores.contestants if contestants is None else list(contestants)
+    frames = scores.frames()
     if not len(frames):
         raise InputError("no frame was scored: there is nothing to report")
     units = units_of(frames.recordings, frames.stamps_ns)
     weights = drawn_weights(len(units.names), resamples, seed)
     axes = _axes(frames)
+    collected = _collect(scores, names, frames, units, axes, classes)
+    orders = {axis: list(bins) for axis, bins in axes.items()}
     summary = Summary(units, resamples, seed, {}, {}, [], {}, {}, {})
     for name in names:
-        found = _Found(table.answers(name), axes, frames, units, weights, classes)
+        found = _Found(collected.alone[name], orders, weights, classes)
         summary.figures[name] = found.figures()
         summary.slices[name] = found.slices()
         summary.curves[name] = found.curves()
         summary.per_class[name] = found.per_class()
-        digests = frames.digests(units.of_frame, table.answers(name).answered)
+        digests = frames.digests(units.of_frame, collected.answered[name])
         summary.unit_sums[name] = found.totals.sums(units.names, classes, digests)
-        del found  # tens of megabytes, before those of the next
-    for pair in itertools.combinations(names, 2):
-        summary.pairs.extend(_pair(pair, table, frames, units, weights, classes))
+    for pair, sums in collected.together.items():
+        summary.pairs.extend(_pair(pair, sums, units, weights))
     return summary
+
+
+@dataclass(frozen=True)
+class _Collected:
+    """Sums of each contestant, and of each pair on the frames that both have; who answered what,
+    bool (frames,)."""
+
+    alone: dict[str, Sums]
+    together: dict[tuple[str, str], tuple[Sums, Sums]]
+    answered: dict[str, np.ndarray]
+
+
+def _collect(
+    scores: Scores,
+    names: Sequence[str],
+    frames: Frames,
+    units: Units,
+    axes: Mapping[str, Mapping[str, np.ndarray]],
+    classes: Sequence[str],
+) -> _Collected:
+    """A stretch of frames after the other: all at once would be hundreds of megabytes."""
+    size = len(units.names), int(frames.recording_numbers.max()) + 1, classes
+    alone = {name: Sums(*size) for name in names}
+    together = {pair: (Sums(*size), Sums(*size)) for pair in itertools.combinations(names, 2)}
+    answered = {name: np.zeros(len(frames), bool) for name in names}
+    for table in scores.tables():
+        places = frames.places(table.frames())
+        where = units.of_frame[places], frames.recording_numbers[places]
+        here = {
+            axis: {part: inside[places] for part, inside in bins.items() if inside[places].any()}
+            for axis, bins in axes.items()
+        }
+        found = {name: table.answers(name) for name in names}
+        for name, answers in found.items():
+            answered[name][places] = answers.answered
+            alone[name].add(_columns(answers, here), answers.confusion, *where)
+        for pair, sums in together.items():
+            first, second = (found[name] for name in pair)
+            masks = _shared_frames(first, second)
+            labelled = first.labelled & second.labelled
+            both = {_LABELS: labelled, _CONFIDENCE: first.answered & second.answered}
+            for each, own in ((first, sums[0]), (second, sums[1])):
+                shared = ((n, c.where(masks[n])) for n, c in _columns(each, {}) if n in masks)
+                own.add(
+                    itertools.chain(shared, ((n, _marks(mask)) for n, mask in both.items())),
+                    each.confusion[labelled[each.confusion[:, 0]]],
+                    *where,
+                )
+    return _Collected(alone, together, answered)
+
+
+def _marks(frames: np.ndarray) -> Column:
+    """Counts frames, bool (frames,), and says nothing more of them."""
+    return Column(np.zeros(len(frames)), frames.astype(np.float64))
 
 
 class _Found:
@@ -138,38 +197,25 @@ class _Found:
 
     def __init__(
         self,
-        answers: Answers,
-        axes: Mapping[str, Mapping[str, np.ndarray]],
-        frames: Frames,
-        units: Units,
+        sums: Sums,
+        orders: Mapping[str, Sequence[str]],
         weights: np.ndarray,
         classes: Sequence[str],
     ) -> None:
         self.classes = classes
-        self.orders = {
-            "distance": distance_names(),
-            "class": list(classes),
-            **{axis: list(bins) for axis, bins in axes.items()},
-        }
-        self.counts = {"labels": _counts(answers.labelled, frames)}
-        confident = np.zeros(len(frames), bool)
-
-        def counted() -> Iterator[tuple[str, Column]]:
-            for name, column in _columns(answers, axes):
-                self.counts[name] = _counts(column.counted, frames)
-                if name.startswith(SAID):
-                    np.logical_or(confident, column.counted, out=confident)
-                yield name, column
-
-        self.totals = column_totals(counted(), answers, units, classes)
-        self.counts["confidence"] = _counts(confident, frames)
+        self.orders = {"distance": distance_names(), "class": classes, **orders}
+        self.sums, self.totals = sums, sums.totals(_COUNTED)
         self.whole = self.totals.whole().figures()
-        self.drawn = self.totals.drawn(weights).figures()
-        self.by_unit = self.totals.figures()
+        by_unit = self.totals.figures()
+        self.ends = {
+            name: interval(drawn, int(np.isfinite(by_unit[name]).sum()))
+            for part in self.totals.parts(_DRAWN)
+            for name, drawn in part.drawn(weights).figures().items()
+        }
 
     def value(self, name: str) -> FigureValue:
-        low, high = interval(self.drawn[name], int(np.isfinite(self.by_unit[name]).sum()))
-        n_frames, n_recordings = self.counts.get(name) or self.counts[name.split(".")[0]]
+        low, high = self.ends[name]
+        n_frames, n_recordings = _counts(self.sums, name)
         return FigureValue(
             value=_number(self.whole[name][0]),
             low=low,
@@ -273,34 +319,14 @@ class _Found:
 
 
 def _pair(
-    names: tuple[str, str],
-    table: ScoreTable,
-    frames: Frames,
-    units: Units,
-    weights: np.ndarray,
-    classes: Sequence[str],
+    names: tuple[str, str], sums: tuple[Sums, Sums], units: Units, weights: np.ndarray
 ) -> Iterator[PairValue]:
     """The first less the second for every figure both have, on the frames on which both have it."""
     a, b = names
-    answers = [table.answers(name) for name in names]
-    answered = answers[0].answered & answers[1].answered
-    labelled = answers[0].labelled & answers[1].labelled
-    masks = _shared_frames(answers[0], answers[1])
-    counts = {name: _counts(mask, frames) for name, mask in masks.items()}
-    counts |= {"labels": _counts(labelled, frames), "confidence": _counts(answered, frames)}
-    totals = [
-        column_totals(
-            ((name, c.where(masks[name])) for name, c in _columns(each, {}) if name in masks),
-            each,
-            units,
-            classes,
-            labelled,
-        )
-        for each in answers
-    ]
+    totals = [each.totals(_COUNTED) for each in sums]
     whole = [each.whole().figures() for each in totals]
-    drawn = [each.drawn(weights).figures() for each in totals]
     by_unit = [each.figures() for each in totals]
+    drawn = _drawn_differences(totals, weights)
     for name in in_order(set(whole[0]) & set(whole[1])):
         kind = figure(name)
         if "@" in name or kind.better == "one" or name.startswith("labels.iou."):
@@ -309,9 +335,9 @@ def _pair(
         if not math.isfinite(difference):
             continue
         parts = known_together(by_unit[0][name], by_unit[1][name])
-        low, high = interval(drawn[0][name] - drawn[1][name], len(parts[0]))
+        low, high = interval(drawn[name], len(parts[0]))
         certain, why = judged(low, high, *parts, units)
-        n_frames, n_recordings = counts.get(name) or counts[name.split(".")[0]]
+        n_frames, n_recordings = _counts(sums[0], name)
         a_is_better = kind.improves(float(whole[1][name][0]), float(whole[0][name][0]))
         yield PairValue(
             a=a,
@@ -362,6 +388,10 @@ def _columns(
         yield name, Column.of_sums(*pair)
     if len(answers.confusion):
         sliced["labels.accuracy"] = _accuracy(answers)
+    yield _LABELS, _marks(answers.labelled)
+    confident = [pair[1] > 0 for name, pair in answers.sums.items() if name.startswith(SAID)]
+    if confident:
+        yield _CONFIDENCE, _marks(np.any(confident, 0))
     for axis, bins in axes.items():
         for part, inside in bins.items():
             for name, column in sliced.items():
@@ -370,10 +400,23 @@ def _columns(
                     yield f"{name}@{axis}={part}", here
 
 
-def _counts(frames_counted: np.ndarray, frames: Frames) -> tuple[int, int]:
-    """How many frames, of how many recordings."""
-    places = np.flatnonzero(frames_counted)
-    return len(places), len(np.unique(frames.recording_numbers[places]))
+def _drawn_differences(totals: Sequence[Totals], weights: np.ndarray) -> dict[str, np.ndarray]:
+    """The first less the second in every resample, of the figures that both have."""
+    differences: dict[str, np.ndarray] = {}
+    names = sorted(set(totals[0].names) & set(totals[1].names))
+    wanted = [each.only(names) for each in totals]
+    for first, second in zip(*(each.parts(_DRAWN) for each in wanted), strict=True):
+        drawn = first.drawn(weights).figures(), second.drawn(weights).figures()
+        differences |= {
+            name: drawn[0][name] - drawn[1][name] for name in drawn[0].keys() & drawn[1]
+        }
+    return differences
+
+
+def _counts(sums: Sums, name: str) -> tuple[int, int]:
+    """How many frames, of how many recordings, a figure is of."""
+    group = _CONFIDENCE if name.startswith("confidence") else _LABELS
+    return sums.counts(name) or sums.counts(group) or (0, 0)
 
 
 def _accuracy(answers: Answers) -> Column:

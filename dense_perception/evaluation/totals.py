@@ -6,16 +6,15 @@ So the figures of all frames, of one unit and of every resample come from the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dense_perception.core.errors import InputError
 from dense_perception.evaluation.document import UnitSums
 from dense_perception.evaluation.figures import IOU, RIGHT, SAID, figure
-from dense_perception.evaluation.intervals import Units, weighted
-from dense_perception.evaluation.score_table import Answers
+from dense_perception.evaluation.intervals import weighted
 from dense_perception.metrics.calibration import BINS, calibration_error
 
 _HIT, _TRUE, _GIVEN = "labels.hit.", "labels.true.", "labels.given."
@@ -64,6 +63,24 @@ class Totals:
     hit: np.ndarray
     true: np.ndarray
     given: np.ndarray
+
+    def only(self, names: Sequence[str]) -> Totals:
+        """The columns of ``names`` in their order, and those of the confidence."""
+        own = [name for name in names if not name.startswith((SAID, RIGHT))]
+        kept = (*own, *(name for name in self.names if name.startswith((SAID, RIGHT))))
+        places = [self.names.index(name) for name in kept]
+        return replace(self, names=kept, above=self.above[:, places], below=self.below[:, places])
+
+    def parts(self, size: int) -> Iterator[Totals]:
+        """So many columns after the other, those of the confidence together, and the labels last:
+        what is drawn of each fits in little memory."""
+        bins = [place for place, name in enumerate(self.names) if name.startswith((SAID, RIGHT))]
+        rest = [place for place in range(len(self.names)) if place not in set(bins)]
+        none = np.zeros((len(self.above), 0))
+        for places in (*(rest[k : k + size] for k in range(0, len(rest), size)), bins):
+            names = tuple(self.names[place] for place in places)
+            yield Totals(names, self.above[:, places], self.below[:, places], (), none, none, none)
+        yield Totals((), none, none, self.classes, self.hit, self.true, self.given)
 
     def whole(self) -> Totals:
         """The sum over all units, n = 1."""
@@ -143,38 +160,100 @@ class Totals:
         }
 
 
-def column_totals(
-    columns: Iterable[tuple[str, Column]],
-    answers: Answers,
-    units: Units,
-    classes: Sequence[str],
-    labelled: np.ndarray | None = None,
-) -> Totals:
-    """The sums of each unit; of the labels over the ``labelled`` frames, without it over all.
+class Sums:
+    """Adds up stretches of frames: by unit, and of how many frames and recordings they are.
 
-    :raises InputError: if a true class is not among ``classes``.
+    :param units: how many there are, ``recordings`` likewise.
+    :param classes: the names of the labels' classes, from 0.
     """
-    starts = np.flatnonzero(np.diff(units.of_frame, prepend=-1))
-    count = len(units.names)
-    # One column at a time: all of them would be hundreds of megabytes.
-    names, above, below = [], [np.zeros((count, 0))], [np.zeros((count, 0))]
-    for name, column in columns:
-        names.append(name)
-        above.append(np.add.reduceat(column.above, starts)[:, None])
-        below.append(np.add.reduceat(column.below, starts)[:, None])
-    frame, true, given, pixels = answers.confusion.T
-    if labelled is not None:
-        frame, true, given, pixels = answers.confusion[labelled[frame]].T
-    unit, width = units.of_frame[frame], len(classes)
-    if true.max(initial=-1) >= width:
-        raise InputError(
-            f"pixels of class {true.max()} were scored, but there are {width} classes: name all"
+
+    def __init__(self, units: int, recordings: int, classes: Sequence[str]) -> None:
+        self._classes = tuple(classes)
+        self._rows: dict[str, int] = {}
+        self._above, self._below = np.zeros((2, 0, units))
+        self._frames = np.zeros(0, np.int64)
+        # A bit for each recording: there may be as many as frames.
+        self._seen = np.zeros((0, -(-recordings // 8)), np.uint8)
+        self._labels = np.zeros((3, units, len(classes)))
+
+    def add(
+        self,
+        columns: Iterable[tuple[str, Column]],
+        confusion: np.ndarray,
+        units: np.ndarray,
+        recordings: np.ndarray,
+    ) -> None:
+        """The columns of a stretch, and what of its labels counts, as ``Answers.confusion``.
+
+        :param units: with ``recordings`` those of its frames, int64 (frames,), ``units`` rising.
+        :raises InputError: if a true class is not among the classes.
+        """
+        names, above, below = [], [], []
+        for name, column in columns:
+            names.append(name)
+            above.append(column.above)
+            below.append(column.below)
+        if names:
+            self._add(names, np.array(above), np.array(below), units, recordings)
+        if len(confusion):
+            self._count(confusion, units)
+
+    def counts(self, name: str) -> tuple[int, int] | None:
+        """How many frames of how many recordings a column has; None where there is none."""
+        row = self._rows.get(name)
+        if row is None:
+            return None
+        return int(self._frames[row]), int(np.unpackbits(self._seen[row]).sum())
+
+    def totals(self, hidden: str = "") -> Totals:
+        """What was added up, in the order of the alphabet, without the columns whose names start
+        with ``hidden``."""
+        names = sorted(n for n in self._rows if not hidden or not n.startswith(hidden))
+        rows = [self._rows[name] for name in names]
+        return Totals(
+            tuple(names), self._above[rows].T, self._below[rows].T, self._classes, *self._labels
         )
-    counted = [
-        np.bincount((unit * width + place)[some], pixels[some], count * width).reshape(count, width)
-        for place, some in ((true, true == given), (true, true < width), (given, given < width))
-    ]
-    return Totals(tuple(names), np.hstack(above), np.hstack(below), tuple(classes), *counted)
+
+    def _add(
+        self,
+        names: Sequence[str],
+        above: np.ndarray,
+        below: np.ndarray,
+        units: np.ndarray,
+        recordings: np.ndarray,
+    ) -> None:
+        for name in names:
+            self._rows.setdefault(name, len(self._rows))
+        self._grow(len(self._rows))
+        rows = np.array([self._rows[name] for name in names])
+        starts = np.flatnonzero(np.diff(units, prepend=-1))
+        places = rows[:, None], units[starts]
+        self._above[places] += np.add.reduceat(above, starts, axis=1)
+        self._below[places] += np.add.reduceat(below, starts, axis=1)
+        counted = below > 0
+        self._frames[rows] += counted.sum(1)
+        for recording in np.unique(recordings):
+            some = counted[:, recordings == recording].any(1)
+            self._seen[rows, recording // 8] |= some * np.uint8(1 << recording % 8)
+
+    def _grow(self, rows: int) -> None:
+        more = rows - len(self._frames)
+        if more > 0:
+            room = ((0, max(more, 64)), (0, 0))
+            self._above, self._below = np.pad(self._above, room), np.pad(self._below, room)
+            self._seen = np.pad(self._seen, room)
+            self._frames = np.pad(self._frames, room[0])
+
+    def _count(self, confusion: np.ndarray, units: np.ndarray) -> None:
+        frame, true, given, pixels = confusion.T
+        width, unit = len(self._classes), units[frame]
+        if true.max(initial=-1) >= width:
+            raise InputError(
+                f"pixels of class {true.max()} were scored, but there are {width} classes: name all"
+            )
+        chosen = ((true, true == given), (true, true < width), (given, given < width))
+        for labels, (place, some) in zip(self._labels, chosen, strict=True):
+            np.add.at(labels, (unit[some], place[some]), pixels[some])
 
 
 def from_sums(kept: UnitSums) -> tuple[Totals, tuple[str, ...]]:

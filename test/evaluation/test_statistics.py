@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from dense_perception.core.errors import InputError
 from dense_perception.core.json_text import json_text
 from dense_perception.evaluation.document import PairValue
 from dense_perception.evaluation.figures import FrameScore
-from dense_perception.evaluation.score_table import ScoreTable
+from dense_perception.evaluation.score_table import FrameIndex, Frames, ScoreTable
 from dense_perception.evaluation.statistics import Summary, summarise
 from dense_perception.evaluation.totals import from_sums
 from dense_perception.metrics.dense import Confusion
@@ -166,6 +167,54 @@ def test_the_order_of_the_scores_changes_no_digit() -> None:
         table = ScoreTable(FrameScore.from_line(line) for line in lines)
         assert whole(summarise(table, CLASSES)) == expected
     assert whole(summarise(ScoreTable(scores), CLASSES, seed=1)) != expected
+
+
+class InParts:
+    """Scores in tables of few frames, as an evaluation has them on disk."""
+
+    def __init__(self, scores: list[FrameScore], frames: int) -> None:
+        index = FrameIndex()
+        numbers = [index.add(score) for score in scores]
+        self.contestants, self._frames = index.contestants, index.frames
+        self._parts: dict[int, list[FrameScore]] = {}
+        for score, number in zip(scores, numbers, strict=True):
+            self._parts.setdefault(number // frames, []).append(score)
+
+    def frames(self) -> Frames:
+        return self._frames()
+
+    def tables(self) -> Iterator[ScoreTable]:
+        yield from map(ScoreTable, self._parts.values())
+
+
+@pytest.mark.parametrize("recordings", [2, 7])
+def test_parts_of_the_data_add_up_to_the_whole(recordings: int) -> None:
+    scores = list(simulated(4, recordings, 9))
+    # One does not answer every frame, and says how sure it is of few.
+    scores = [s for n, s in enumerate(scores) if s.contestant == "a" or n % 5]
+    sure = {f"confidence.{what}@bin={n}": (3.0 + n, 9.0) for what in ("said", "right")
+            for n in (3, 8)}  # fmt: skip
+    scores = [replace(s, sums={**s.sums, **sure}) if n % 3 else s for n, s in enumerate(scores)]
+    expected = json.loads(whole(summarise(ScoreTable(scores), CLASSES)))
+    for frames in (1, 4, 10):
+        found = json.loads(whole(summarise(InParts(scores, frames), CLASSES)))
+        assert_alike(found, expected)
+
+
+def assert_alike(found: object, expected: object) -> None:
+    """Equal but for rounding, and the digits of sentences."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        assert list(found) == list(expected)
+        for name, value in expected.items():
+            assert_alike(found[name], value)
+    elif isinstance(expected, list) and isinstance(found, list):
+        assert len(found) == len(expected)
+        for pair in zip(found, expected, strict=True):
+            assert_alike(*pair)
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    else:
+        assert found == expected
 
 
 def test_means_and_intersections_equal_plain_loops() -> None:
