@@ -16,17 +16,17 @@ _IMAGE = "/image/compressed"
 _Panels: TypeAlias = "str | dict[str, object]"
 
 
-def write_layouts(folder: Path, pictures: Sequence[str]) -> None:
-    """Write both for the pictures' topics, given without their leading slashes.
+def write_layouts(folder: Path, pictures: Sequence[str], frame_id: str) -> None:
+    """Write both for the pictures' topics, given without their leading slashes, of that frame.
 
     :raises OSError: if they cannot be written.
     """
     topics = [_IMAGE, *(f"/{topic}" for topic in pictures)]
-    atomic_write_text(folder / RVIZ_FILE, yaml.safe_dump(_rviz(topics), sort_keys=False))
+    atomic_write_text(folder / RVIZ_FILE, yaml.safe_dump(_rviz(topics, frame_id), sort_keys=False))
     atomic_write_text(folder / FOXGLOVE_FILE, json_text(_foxglove(topics), indent=1) + "\n")
 
 
-def _rviz(topics: Sequence[str]) -> dict[str, Any]:
+def _rviz(topics: Sequence[str], frame_id: str) -> dict[str, Any]:
     displays = [
         {
             "Class": "rviz_default_plugins/Image",
@@ -46,7 +46,7 @@ def _rviz(topics: Sequence[str]) -> dict[str, Any]:
         "Panels": [{"Class": "rviz_common/Displays", "Name": "Displays"}],
         "Visualization Manager": {
             "Class": "",
-            "Global Options": {"Fixed Frame": "camera_optical", "Frame Rate": 30},
+            "Global Options": {"Fixed Frame": frame_id, "Frame Rate": 30},
             "Displays": displays,
             "Tools": [{"Class": "rviz_default_plugins/MoveCamera"}],
         },

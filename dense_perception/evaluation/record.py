@@ -30,6 +30,7 @@ from dense_perception.media.bag_writer import BagWriter, Stamp
 
 FOLDER = "recordings"
 TASKS = ("depth", "labels", "normals")
+_FRAME_ID = "camera_optical"  # of images that name none
 _STEP_NS = 100_000_000  # between frames that nobody stamped
 
 
@@ -65,6 +66,7 @@ def record(plan: Plan, folder: Path, *, progress: bool = False) -> list[str]:
     if not with_rerun:
         problems.append("no .rrd: Rerun is not installed: pip install 'dense_perception[rerun]'")
     topics: dict[str, None] = {}
+    frame_ids: dict[str, None] = {}
     total = sum(part.frames for source in plan.sources for part in source.parts)
     opened = Opened()
     disable = None if progress else True
@@ -85,6 +87,7 @@ def record(plan: Plan, folder: Path, *, progress: bool = False) -> list[str]:
                             judge = Judge(truth, source.protocol)
                             result = _result(judge, number, entries, opened)
                             topics.update(dict.fromkeys(result.pictures))
+                            frame_ids[frame_id_of(truth)] = None
                             for sink in sinks:
                                 sink.write(result)
                             number += 1
@@ -94,8 +97,13 @@ def record(plan: Plan, folder: Path, *, progress: bool = False) -> list[str]:
                         sink.close()
     finally:
         opened.close()
-    write_layouts(place, list(topics))
+    write_layouts(place, list(topics), next(iter(frame_ids), _FRAME_ID))
     return problems
+
+
+def frame_id_of(truth: TruthFrame) -> str:
+    """The name of the frame that a recorded image is in."""
+    return truth.frame.frame_id or _FRAME_ID
 
 
 def topic_of(entry: Entry) -> str:
@@ -141,7 +149,7 @@ class _BagSink:
 
     def _messages(self, result: Result) -> Iterator[tuple[str, Any]]:
         frame, write = result.truth.frame, self._writer
-        stamp: Stamp = (frame.stamp_ns or result.time_ns, frame.frame_id or "camera_optical")
+        stamp: Stamp = (frame.stamp_ns or result.time_ns, frame_id_of(result.truth))
         yield "image/compressed", write.jpeg(stamp, encode_jpeg(frame.rgb_hwc, quality=90))
         if frame.intrinsics is not None:
             fields = calibration_for_output(None, frame.intrinsics)

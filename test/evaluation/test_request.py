@@ -331,10 +331,11 @@ def test_result_bags_have_the_original_stamps(tmp_path: Path, model: str) -> Non
         counts = {topic.name: topic.count for topic in reader.topics}
         assert counts["/truth/depth"] == counts["/red_depth_fp32/depth"] == 3
         assert {"/image/compressed", "/camera_info", "/red_depth_fp32/depth/error"} <= set(counts)
-        stamps = [
-            reader.deserialize(message).header.stamp
+        headers = [
+            reader.deserialize(message).header
             for message in reader.messages(["/red_depth_fp32/depth"])
         ]
+    stamps = [header.stamp for header in headers]
     assert [s.sec * 10**9 + s.nanosec for s in stamps] == [STEP_NS, 2 * STEP_NS, 3 * STEP_NS]
     layout = json.loads((out / "recordings" / "evaluation_foxglove.json").read_text())
     panels = {key: each["imageMode"]["imageTopic"] for key, each in layout["configById"].items()}
@@ -345,6 +346,8 @@ def test_result_bags_have_the_original_stamps(tmp_path: Path, model: str) -> Non
     ]
     rviz = yaml.safe_load((out / "recordings" / "evaluation.rviz").read_text())
     displays = rviz["Visualization Manager"]["Displays"]
+    fixed = rviz["Visualization Manager"]["Global Options"]["Fixed Frame"]
+    assert {header.frame_id for header in headers} == {fixed}
     shown = [each["Topic"]["Value"] for each in displays]
     assert sorted(shown) == sorted(topic for row in rows for topic in row)
     assert set(shown) <= set(counts)
