@@ -113,7 +113,8 @@ class Recorder:
     def close(self) -> None:
         """Finish the bag; after this it can be read under its name.
 
-        :raises DensePerceptionError: if the disk did not take it; no bag is left then.
+        :raises DensePerceptionError: if the disk did not take it; what it took stays in the hidden
+            folder, which the message names.
         """
         self._node.destroy_timer(self._timer)
         for subscription in self._subscriptions:
@@ -126,9 +127,9 @@ class Recorder:
                 os.replace(self._work / self.output.name, self.output)
         except OSError as error:
             self.problem = self.problem or _refused(self.output, error)
-        shutil.rmtree(self._work, ignore_errors=True)
         if self.problem:
-            raise DensePerceptionError(self.problem)
+            raise DensePerceptionError(f"{self.problem}; what was written is in {self._work}")
+        self._work.rmdir()
 
     def _is_answered(self) -> bool:
         """Whether the node that answers subscribes to the first topic; we and others do not count.
