@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import subprocess
+import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -351,6 +355,21 @@ def test_result_bags_have_the_original_stamps(tmp_path: Path, model: str) -> Non
     shown = [each["Topic"]["Value"] for each in displays]
     assert sorted(shown) == sorted(topic for row in rows for topic in row)
     assert set(shown) <= set(counts)
+
+
+def test_a_rerun_recording_has_every_frame(tmp_path: Path, model: str) -> None:
+    """By Rerun's own reader; CI lacks it, as it takes 500 MB."""
+    pytest.importorskip("rerun", reason="Rerun is not installed: pip install '.[rerun]'")
+    bag, out = walk(tmp_path / "bag"), tmp_path / "out"
+    evaluate(Request((model,), (str(bag),), RUN, TruthOptions(limit=3), out=out, record=True))
+    words = [sys.executable, "-m", "rerun", "rrd", "print", str(out / "recordings" / "bag.rrd")]
+    said = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True).stdout
+    found: Counter[str] = Counter()
+    for rows, entity in re.findall(r"with (\d+) rows .* - (/\S+) - data columns", said):
+        found[entity] += int(rows)
+    for entity in ("image", "truth/depth", "red_depth_fp32/depth"):
+        assert found[f"/camera/{entity}"] == 3
+    assert found["/red_depth_fp32/depth/error"] == 3
 
 
 def stacked(node: Any, direction: str = "column") -> list[Any]:
