@@ -22,12 +22,11 @@ from dense_perception.imaging.resize import restore_gray, restore_labels, restor
 from dense_perception.media.problems import Problems
 from dense_perception.metrics.calibration import reliability
 from dense_perception.metrics.dense import Confusion, mean_absolute_error, normal_figures
-from dense_perception.metrics.depth import Matched, depth_figures
+from dense_perception.metrics.depth import Matched
 from dense_perception.metrics.slices import distance_names, distance_place, sliced_errors
 from dense_perception.metrics.surfaces import Surfaces
 from dense_perception.metrics.temporal import flicker, median_error
 
-_BASELINE_SIDE = 160
 _THIN = 4  # units are doubted by every fourth row and column, slices are of every fourth pixel
 _COARSE_SIDE = 200  # normals of depth are looked at on about so many columns
 _MOST_CLASSES = 64
@@ -97,8 +96,8 @@ class FrameScorer:
     def _baseline(self, judge: Judge, answer: Answer, values: dict[str, float]) -> None:
         assert judge.true_m is not None
         assert answer.depth is not None
-        step = max(1, round(max(judge.true_m.shape) / _BASELINE_SIDE))
-        found = depth_figures(answer.depth.values_hw[::step, ::step], judge.true_m[::step, ::step])
+        truth, step = judge.coarse
+        found = Matched(answer.depth.values_hw[::step, ::step], truth).figures()
         values |= {f"depth.{name}": value for name, value in found.items()}
 
     def _depth(
