@@ -76,7 +76,8 @@ def _guarded(words: list[str]) -> int:
     except DensePerceptionError as error:
         return _complain(str(error))
     except ImportError as error:
-        extra = _EXTRAS.get((error.name or "").split(".")[0])
+        package = (error.name or "").split(".")[0]
+        extra = "import" if (words[0], package) == ("import", "onnx") else _EXTRAS.get(package)
         if extra is None:
             advice = numpy_advice(error)
             if advice is None:

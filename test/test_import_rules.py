@@ -66,6 +66,7 @@ NEEDED = {
     "media": {"numpy", "yaml", "cv2", "tqdm"},
     "runtime": {"numpy", "yaml", "cv2", "tqdm"},
     "evaluation": {"numpy", "yaml", "cv2", "tqdm"},
+    "export/foreign": {"numpy", "yaml", "cv2", "tqdm", "onnx"},
 }
 OPTIONAL = {
     "cv2", "tqdm", "torch", "onnx", "onnxruntime", "openvino", "rclpy", "rosbags", "transformers",

@@ -34,6 +34,7 @@ HEADINGS: dict[str, dict[str, Verb]] = {
         "models": Verb("list the models on this machine", f"{_COMMANDS}.models"),
         "fetch": Verb("download published weights", f"{_COMMANDS}.fetch"),
         "export": Verb("turn a checkpoint into ONNX files", f"{_COMMANDS}.export"),
+        "import": Verb("run an ONNX file of others", f"{_COMMANDS}.import_model"),
         "compile": Verb("compile a model to checked engines", f"{_COMMANDS}.compile"),
     },
     "data and training": {

@@ -96,9 +96,9 @@ class ModelCard:
         if text is None:
             raise CardError(
                 f"{path} is an ONNX file without a model card (metadata key {METADATA_KEY!r}), so "
-                "what goes in and comes out is unknown: export the network's weights instead, "
-                "`dense-perception export model.pt` of one trained here, `dense-perception export "
-                "NAME --weights FILE` of a published one"
+                f"what goes in and comes out is unknown: run `dense-perception import {path}`, or "
+                "export the network's weights, `dense-perception export model.pt` of one trained "
+                "here, `dense-perception export NAME --weights FILE` of a published one"
             )
         where = f"the card inside {path}"
         return cls.from_dict(json_value(text, where, CardError), where)

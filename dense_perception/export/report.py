@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypedDict
 
 from tqdm import tqdm
 
+from dense_perception.export.foreign.settle_picture import Decision
 from dense_perception.export.model_folder import Exported, Plan
 from dense_perception.export.quantize import BYTES
+
+_WIDEST = 48
 
 
 class PrecisionRecord(TypedDict):
@@ -37,6 +40,17 @@ def progress_of(plan: Plan, *, quiet: bool = False) -> Iterator[Callable[[str, i
         yield on_step
         bar.total = bar.n  # a search may end sooner than it could have
         bar.refresh()
+
+
+def decisions_table(decisions: Sequence[Decision]) -> str:
+    """What was settled about an imported graph, its value and why."""
+    widths = [
+        max(len(text) for text in column)
+        for column in zip(*((each.what, each.value[:_WIDEST]) for each in decisions), strict=True)
+    ]
+    return "\n".join(
+        f"{each.what:<{widths[0]}}  {each.value:<{widths[1]}}  {each.why}" for each in decisions
+    )
 
 
 def export_summary(exported: Exported) -> dict[str, object]:

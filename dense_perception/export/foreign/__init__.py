@@ -1,0 +1,1 @@
+"""Graphs of others become artefacts of this package: read, described, wrapped, checked."""

@@ -1,0 +1,185 @@
+"""The pipeline around a graph of others in NumPy: what the artefact has to answer.
+
+Written apart from :mod:`~dense_perception.export.foreign.wrap`, in float64 where it computes, so
+that a mistake in one of them shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+
+from dense_perception.core.errors import InputError
+from dense_perception.core.labels import VOID
+from dense_perception.core.printable import short
+from dense_perception.export.foreign.recipe import (
+    PIXEL_RANGES,
+    DepthRecipe,
+    LabelRecipe,
+    PictureRecipe,
+    Recipe,
+)
+
+Arrays = Mapping[str, np.ndarray]
+_LEAST_INVERSE = 1e-8
+
+
+def graph_input(picture: PictureRecipe, image_nhwc: np.ndarray) -> np.ndarray:
+    """RGB pixels (N, H, W, 3), 0 to 255, as the graph wants them."""
+    low, high = PIXEL_RANGES[picture.pixels]
+    values = image_nhwc.astype(np.float64)
+    if picture.channels == "BGR":
+        values = values[..., ::-1]
+    values = (low + values / 255 * (high - low) - np.array(picture.mean)) / np.array(picture.std)
+    if picture.layout == "NCHW":
+        values = values.transpose(0, 3, 1, 2)
+    if picture.kind == "uint8":
+        values = np.rint(values)
+    return np.ascontiguousarray(values.astype(picture.kind))
+
+
+class GraphRun:
+    """A graph in ONNX Runtime, node by node: what it gives for an input.
+
+    :raises InputError: if ONNX Runtime refuses the graph.
+    """
+
+    def __init__(self, model: onnx.ModelProto, *, name: str = "the graph") -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        # The same arithmetic in both graphs that are compared.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._name = name
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # it has a class of its own for each reason
+            raise InputError(
+                f"ONNX Runtime {onnxruntime.__version__} refuses {name} "
+                f"({short(_first_line(error))}): export it again, with plain ONNX operators"
+            ) from error
+
+    def __call__(self, feeds: Arrays) -> dict[str, np.ndarray]:
+        names = [output.name for output in self._session.get_outputs()]
+        try:
+            values = self._session.run(names, dict(feeds))
+        except Exception as error:  # as above
+            shapes = ", ".join(f"{key} {array.shape}" for key, array in feeds.items())
+            raise InputError(
+                f"{self._name} fails on {shapes} ({short(_first_line(error))}): give another "
+                "--size, or export it for this size"
+            ) from error
+        return dict(zip(names, values, strict=True))
+
+
+def answers(recipe: Recipe, outputs: Arrays, height: int, width: int) -> dict[str, np.ndarray]:
+    """What the artefact's outputs have to be, of the foreign ones; by their names."""
+    found = {}
+    if recipe.depth is not None:
+        found["depth"] = _depth(recipe.depth, outputs, height, width)
+    if recipe.labels is not None:
+        found["labels"], found["confidence"] = _labels(recipe.labels, outputs, height, width)
+    return found
+
+
+def planes(array: np.ndarray, *, channels_last: bool = False) -> np.ndarray:
+    """Any map of one or more channels as (N, C, H, W)."""
+    if array.ndim == 2:
+        return array[None, None]
+    if array.ndim == 3:
+        return array[:, None]
+    return array.transpose(0, 3, 1, 2) if channels_last else array
+
+
+def _depth(recipe: DepthRecipe, outputs: Arrays, height: int, width: int) -> np.ndarray:
+    array = outputs[recipe.output]
+    last = array.ndim == 4 and array.shape[1] != 1
+    values = bilinear(planes(array, channels_last=last).astype(np.float64), height, width)[:, 0]
+    values = recipe.scale * values + recipe.shift
+    if recipe.inverse:
+        values = 1 / np.maximum(values, _LEAST_INVERSE)
+    return values.astype(np.float32)
+
+
+def _labels(
+    recipe: LabelRecipe, outputs: Arrays, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    first = outputs[recipe.outputs[0]]
+    if recipe.scores == "labels":
+        last = first.ndim == 4 and recipe.channels_last
+        labels = nearest(planes(first, channels_last=last)[:, 0].astype(np.int64), height, width)
+        certainty = np.ones(labels.shape)
+    else:
+        labels, certainty = _chosen(recipe, outputs, height, width)
+    for label in recipe.void:
+        labels = np.where(labels == label, VOID, labels)
+    if recipe.threshold:
+        labels = np.where(certainty < recipe.threshold, VOID, labels)
+    labels = np.where((labels < 0) | (labels > VOID), VOID, labels)
+    return labels.astype(np.uint8), np.rint(np.clip(certainty, 0, 1) * 255).astype(np.uint8)
+
+
+def _chosen(
+    recipe: LabelRecipe, outputs: Arrays, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best class of each pixel, int64 (N, H, W), and how certain it is."""
+    if recipe.scores == "queries":
+        classes, masks = (outputs[name].astype(np.float64) for name in recipe.outputs)
+        shares = _softmax(classes, -1)[..., :-1]
+        inside = _sigmoid(bilinear(masks, height, width))
+        scores = np.einsum("nqc,nqhw->nchw", shares, inside)
+    else:
+        array = outputs[recipe.outputs[0]].astype(np.float64)
+        scores = bilinear(planes(array, channels_last=recipe.channels_last), height, width)
+    logits = recipe.scores == "logits"
+    if scores.shape[1] == 1:
+        share = _sigmoid(scores[:, 0]) if logits else scores[:, 0]
+        return (share >= 0.5).astype(np.int64), np.maximum(share, 1 - share)
+    labels = scores.argmax(axis=1)
+    if logits and recipe.activation == "softmax":
+        scores = _softmax(scores, 1)
+    elif logits:
+        scores = _sigmoid(scores)
+    return labels, scores.max(axis=1)
+
+
+def bilinear(array_nchw: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resized, pixel centres at halves, edges repeated: PyTorch's ``align_corners=False``."""
+    for axis, size in ((2, height), (3, width)):
+        old = array_nchw.shape[axis]
+        if old == size:
+            continue
+        position = np.clip((np.arange(size) + 0.5) * old / size - 0.5, 0, old - 1)
+        first = np.floor(position).astype(np.intp)
+        second = np.minimum(first + 1, old - 1)
+        share = (position - first).reshape([-1 if each == axis else 1 for each in range(4)])
+        one, other = (np.take(array_nchw, index, axis=axis) for index in (first, second))
+        array_nchw = one * (1 - share) + other * share
+    return array_nchw
+
+
+def nearest(array_nhw: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resized by the pixel that covers each centre."""
+    for axis, size in ((1, height), (2, width)):
+        old = array_nhw.shape[axis]
+        rows = ((np.arange(size) + 0.5) * old / size).astype(np.intp)
+        array_nhw = np.take(array_nhw, rows, axis=axis)
+    return array_nhw
+
+
+def _softmax(array: np.ndarray, axis: int) -> np.ndarray:
+    powers = np.exp(array - array.max(axis=axis, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=axis, keepdims=True))
+
+
+def _sigmoid(array: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.clip(array, -60, 60)))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

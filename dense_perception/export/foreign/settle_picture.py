@@ -1,0 +1,211 @@
+"""How pictures get into a graph of others: said, guessed with the reason, or asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from dense_perception.core.card_specs import InputSpec
+from dense_perception.core.errors import InputError
+from dense_perception.export.foreign.inspect import ForeignGraph
+from dense_perception.export.foreign.recipe import (
+    IMAGENET,
+    PLAIN,
+    Facts,
+    PictureRecipe,
+)
+
+_USUAL_SIDE = 512
+_USUAL_MULTIPLE = 32
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One line of what was settled: what, its value, and why."""
+
+    what: str
+    value: str
+    why: str
+
+
+class Settled:
+    """What is known, and the decisions that were made of it, in their order."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self.decisions: list[Decision] = []
+
+    def note(self, what: str, value: object, why: str) -> None:
+        self.decisions.append(Decision(what, _text(value), why))
+
+
+def settle_picture(graph: ForeignGraph, settled: Settled) -> tuple[PictureRecipe, InputSpec]:
+    """How pictures get into the graph.
+
+    :raises InputError: if what was said contradicts the graph, or cannot be guessed.
+    """
+    facts, info = settled.facts, graph.picture
+    settled.note("picture", f"{info.name} {info.kind} {info.sides}", "the graph's only input")
+    layout = _layout(graph, settled)
+    channels = facts.channels or "RGB"
+    settled.note(
+        "channels", channels, facts.why("channels") or "usual; --channels BGR for OpenCV's order"
+    )
+    pixels, mean, std = _values(graph, layout, settled)
+    recipe = PictureRecipe(info.name, info.kind, layout, channels, pixels, mean, std)
+    return recipe, _input(graph, layout, settled)
+
+
+def _layout(graph: ForeignGraph, settled: Settled) -> str:
+    facts, shape = settled.facts, graph.picture.shape
+    first, last = shape[1] == 3, shape[3] == 3
+    if facts.layout is not None:
+        wrong = shape[3] if facts.layout == "NHWC" else shape[1]
+        if wrong not in (3, None):
+            raise InputError(
+                f"the layout is said to be {facts.layout}, but {graph.picture} has {wrong} there: "
+                "leave --layout out"
+            )
+        settled.note("layout", facts.layout, facts.why("layout"))
+        return facts.layout
+    if first != last:
+        layout = "NCHW" if first else "NHWC"
+        where = "the second" if first else "the last"
+        why = f"input {graph.picture.name} is {graph.picture.sides}: {where} side is 3"
+    else:
+        layout = "NCHW"
+        why = f"input {graph.picture.name} is {graph.picture.sides}; usual for PyTorch's exporters"
+    settled.note("layout", layout, why)
+    return layout
+
+
+def _values(
+    graph: ForeignGraph, layout: str, settled: Settled
+) -> tuple[str, tuple[float, float, float], tuple[float, float, float]]:
+    """Range of the pixels, mean and standard deviation."""
+    facts = settled.facts
+    operator, largest = graph.beginning
+    pixels, mean, std = facts.pixels, facts.mean, facts.std
+    why = facts.why("pixels")
+    if pixels is None and graph.picture.kind == "uint8":
+        pixels, why = "bytes", "the input is uint8"
+    elif pixels is None and operator:
+        pixels = "bytes" if largest > 4 or 0 < largest < 0.02 else "unit"
+        why = f"the graph begins with {operator} by numbers up to {largest:.3g}"
+    elif pixels is None and mean is not None:
+        pixels = "bytes" if max(mean) > 1 else "unit"
+        why = f"mean is up to {max(mean):g}"
+    elif pixels is None and layout == "NHWC":
+        raise InputError(
+            f"whether {graph.picture.name} wants pixels of 0 to 1, 0 to 255 or -1 to 1 cannot be "
+            "told from a graph of this layout: say --pixels unit, bytes or signed"
+        )
+    elif pixels is None:
+        pixels, why = "unit", "usual for PyTorch; --pixels bytes for 0 to 255, signed for -1 to 1"
+    settled.note("pixels", pixels, why)
+    if mean is None or std is None:
+        plain = graph.picture.kind == "uint8" or bool(operator) or pixels == "signed"
+        if plain or (facts.pixels is not None and facts.why("pixels").startswith("--")):
+            guess, because = (
+                PLAIN,
+                "nothing but the range"
+                if not operator
+                else (f"the graph normalises itself: it begins with {operator}"),
+            )
+        else:
+            guess, because = IMAGENET, "ImageNet's, usual for PyTorch; --mean and --std for others"
+            if pixels == "bytes":
+                low, high = guess
+                guess = tuple(255 * m for m in low), tuple(255 * s for s in high)  # type: ignore[assignment]
+        mean = mean if mean is not None else guess[0]
+        std = std if std is not None else guess[1]
+        settled.note("mean", mean, facts.why("mean") or because)
+        settled.note("std", std, facts.why("std") or because)
+    else:
+        settled.note("mean", mean, facts.why("mean"))
+        settled.note("std", std, facts.why("std"))
+    assert pixels is not None
+    if graph.picture.kind == "uint8" and (pixels, mean, std) != ("bytes", *PLAIN):
+        raise InputError(
+            f"{graph.picture.name} takes bytes, so nothing can be normalised before it: leave "
+            "--pixels, --mean, --std and --like out"
+        )
+    return pixels, mean, std
+
+
+def _input(graph: ForeignGraph, layout: str, settled: Settled) -> InputSpec:
+    """Size and how a picture gets there."""
+    facts, shape = settled.facts, graph.picture.shape
+    height, width = (shape[2], shape[3]) if layout == "NCHW" else (shape[1], shape[2])
+    keeps = facts.resize in ("lower_bound", "minimal")
+    said = facts.why("size").startswith("--")
+    multiple = facts.multiple or (_USUAL_MULTIPLE if keeps else 1)
+    fixed = height is not None and width is not None
+    if facts.free and (fixed or not keeps):
+        raise InputError(
+            f"--size free needs a graph of free sides and a rule that keeps the aspect, got "
+            f"{graph.picture} and {facts.resize or 'stretch'}: say --size WxH, or --resize "
+            "lower_bound or minimal"
+        )
+    free = keeps and not fixed and (facts.free or not said)
+    if fixed:
+        why = f"the graph has this size: {graph.picture.sides}"
+        if said and facts.size not in ((width, height), None):
+            raise InputError(
+                f"--size is {_text(facts.size)}, but the graph takes {width}x{height} alone: leave "
+                "it out, or export the network for that size"
+            )
+    elif facts.size is not None:
+        (width, height), why = facts.size, facts.why("size")
+    else:
+        why = "nothing says another: --size WxH"
+        width, height = width or _USUAL_SIDE, height or _USUAL_SIDE
+    assert height is not None
+    assert width is not None
+    if not fixed and facts.multiple and (height % multiple or width % multiple):
+        raise InputError(
+            f"the size is {width}x{height}, but sides have to be multiples of {multiple} "
+            f"({facts.why('multiple')}): say another --size"
+        )
+    if not (min(height, width) >= 16 and max(height, width) <= 8192):
+        raise InputError(
+            f"the size is {width}x{height} ({why}), expected sides of 16 to 8192 pixels: say "
+            "--layout if they were misread, else --size WxH"
+        )
+    settled.note("size", f"{width}x{height}", why)
+    spec = InputSpec(height, width)
+    if free:
+        settled.note(
+            "sizes",
+            f"free, multiples of {multiple}",
+            "the graph's sides are free and the aspect is kept; --size WxH fixes one",
+        )
+    resize, why = facts.resize or "stretch", facts.why("resize") or "the simplest; see --resize"
+    if keeps and not free:
+        resize, why = "stretch", f"one size cannot keep every aspect (else {facts.resize})"
+    settled.note("resize", resize, why)
+    spec = replace(spec, resize=resize, multiple=multiple if free else 1)
+    usual = "linear" if free else "area"
+    interpolation = facts.interpolation or usual
+    if free and interpolation == "area":
+        interpolation = "linear"
+    settled.note(
+        "interpolation", interpolation, facts.why("interpolation") or "the package's usual one"
+    )
+    spec = replace(spec, interpolation=interpolation)
+    if resize == "letterbox":
+        pad, place = facts.pad or (0, 0, 0), facts.place or "centre"
+        settled.note("padding", pad, facts.why("pad") or "black; --pad for another value")
+        settled.note("place", place, facts.why("place") or "usual; --place corner for top left")
+        spec = replace(spec, pad=pad, place=place)
+    if facts.dtype is not None:
+        settled.note("resized in", facts.dtype, facts.why("dtype"))
+        spec = replace(spec, dtype=facts.dtype)
+    if graph.picture.kind == "uint8":
+        spec = replace(spec, dtype="uint8")
+    return spec
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(f"{each:g}" if isinstance(each, float) else str(each) for each in value)
+    return str(value)

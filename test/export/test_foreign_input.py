@@ -1,0 +1,260 @@
+"""Graphs that are not imported: one line each, with the cure."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from dense_perception.cli import main
+from dense_perception.export.foreign.labels import read_labels
+from dense_perception.runtime.perceiver import Perceiver
+from test.support.foreign_graphs import write_plain
+
+FLOAT = TensorProto.FLOAT
+
+
+def graph_of(nodes: list[onnx.NodeProto], *inputs: onnx.ValueInfoProto) -> onnx.ModelProto:
+    output = helper.make_tensor_value_info("output", FLOAT, None)
+    graph = helper.make_graph(nodes, "odd", list(inputs), [output])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def picture(*shape: int, kind: int = FLOAT, name: str = "input") -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, list(shape))
+
+
+def no_onnx(path: Path) -> None:
+    path.write_bytes(b"\x13\x37 not a model" * 20)
+
+
+def pointer(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+
+
+def checkpoint(path: Path) -> None:
+    path.write_bytes(b"PK\x03\x04" + bytes(100))
+
+
+def five(path: Path) -> None:
+    onnx.save(
+        graph_of([helper.make_node("Relu", ["input"], ["output"])], picture(1, 2, 3, 48, 64)), path
+    )
+
+
+def gray(path: Path) -> None:
+    onnx.save(
+        graph_of([helper.make_node("Relu", ["input"], ["output"])], picture(1, 1, 48, 64)), path
+    )
+
+
+def two_inputs(path: Path) -> None:
+    nodes = [helper.make_node("Add", ["input", "prompt"], ["output"])]
+    one, other = picture(1, 3, 48, 64), picture(1, 3, 48, 64, name="prompt")
+    onnx.save(graph_of(nodes, one, other), path)
+
+
+def own_operator(path: Path) -> None:
+    node = helper.make_node("FusedConv", ["input"], ["output"], domain="com.microsoft")
+    model = graph_of([node], picture(1, 3, 48, 64))
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, path)
+
+
+def boxes(path: Path) -> None:
+    shape = numpy_helper.from_array(np.array([1, 12, -1], np.int64), "shape")
+    model = graph_of(
+        [helper.make_node("Reshape", ["input", "shape"], ["output"])], picture(1, 3, 48, 64)
+    )
+    model.graph.initializer.append(shape)
+    onnx.save(model, path)
+
+
+def outside(path: Path) -> None:
+    weights = external(path, "../weights.bin")
+    assert weights.exists()
+
+
+def missing(path: Path) -> None:
+    external(path, "weights.bin").unlink()
+
+
+def external(path: Path, location: str) -> Path:
+    """The plain graph with its weights in another file."""
+    model = onnx.load(write_plain(path))
+    file = path.parent / location
+    for tensor in model.graph.initializer:
+        if tensor.name == "weights":
+            file.write_bytes(tensor.raw_data)
+            onnx.external_data_helper.set_external_data(tensor, location)
+            tensor.ClearField("raw_data")
+            tensor.data_location = TensorProto.EXTERNAL
+    path.write_bytes(model.SerializeToString())
+    return file
+
+
+def yolo(path: Path) -> None:
+    write_plain(path, metadata={"author": "Ultralytics", "task": "detect"})
+
+
+def depth(path: Path) -> None:
+    write_plain(path, classes=1, output="predicted_depth")
+
+
+def score(path: Path) -> None:
+    write_plain(path, classes=1)
+
+
+def many(path: Path) -> None:
+    write_plain(path, classes=300, stride=8, size=(96, 128))
+
+
+def last(path: Path) -> None:
+    write_plain(path, layout="NHWC")
+
+
+@pytest.mark.parametrize(
+    ("write", "options", "said"),
+    [
+        (no_onnx, "", "is not an ONNX model"),
+        (pointer, "", "git lfs pull"),
+        (checkpoint, "", "torch.onnx.export first"),
+        (write_plain, "--graph-output logit", "it gives output 1x5x12x16"),
+        (five, "", "4 dimensions"),
+        (gray, "", "only networks for colour pictures"),
+        (two_inputs, "", "takes 2 inputs (input float32 1x3x48x64, prompt"),
+        (own_operator, "", "com.microsoft.FusedConv"),
+        (boxes, "", "boxes and instances are not imported"),
+        (outside, "", "outside of its folder"),
+        (missing, "", "download that file"),
+        (yolo, "", "only semantic segmentation is imported"),
+        (depth, "", "say --depth-kind metric (metres)"),
+        (score, "", "say --task depth or --task segmentation"),
+        (many, "", "expected at most 255"),
+        (last, "", "say --pixels unit, bytes or signed"),
+        (write_plain, "--labels 7", "the graph gives 5 classes"),
+        (write_plain, "--labels nowhere.txt", "which is no file"),
+        (write_plain, "--size 640x480", "takes 64x48 alone"),
+        (write_plain, "--size big", "expected width and height"),
+        (write_plain, "--layout NHWC", "leave --layout out"),
+        (write_plain, "--like yolo", "expected one of depth_anything_v2"),
+        (write_plain, "--task depth", "which is no depth"),
+        (write_plain, "--pad 300", "--pad is 300, expected 0 to 255"),
+        (write_plain, "--name My-Net", "expected lower_case_words"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_one_line_says_what_to_do(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    write: Callable[[Path], None],
+    options: str,
+    said: str,
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write(folder / "net.onnx")
+    out = tmp_path / "out"
+    words = ["import", str(folder / "net.onnx"), "--output", str(out), "--quiet"]
+    assert main([*words, *options.split()]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert not out.exists()
+
+
+def test_weights_beside_the_file_come_inside(tmp_path: Path) -> None:
+    external(tmp_path / "net.onnx", "weights.bin")
+    out = tmp_path / "out"
+    assert main(["import", str(tmp_path / "net.onnx"), "--output", str(out), "--quiet"]) == 0
+    model = onnx.load(out / "net_fp32.onnx", load_external_data=False)
+    assert all(t.data_location != TensorProto.EXTERNAL for t in model.graph.initializer)
+    again = ["import", str(out / "net_fp32.onnx"), "--quiet"]
+    assert main(again) == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (
+            {
+                "model_type": "depth_anything",
+                "depth_estimation_type": "metric",
+                "max_depth": 20,
+                "backbone_config": {"hidden_size": 384},
+            },
+            "dense-perception export depth_anything_v2_small_hypersim --weights",
+        ),
+        (
+            {"model_type": "dpt", "hidden_size": 1024, "architectures": ["DPTForDepthEstimation"]},
+            "dense-perception export dpt_large_midas --weights",
+        ),
+        ({"model_type": "segformer"}, "optimum-cli export onnx"),
+    ],
+)
+def test_a_folder_of_weights_says_which_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], config: dict[str, object], said: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    assert main(["import", str(tmp_path)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_labels_in_every_form(tmp_path: Path) -> None:
+    forms = {
+        "a.txt": "road\n\ncar\n",
+        "b.json": '["road", "car"]',
+        "c.json": '{"id2label": {"1": "car", "0": "road"}}',
+        "d.yaml": "names:\n  0: road\n  1: car\n",
+        "e.yaml": "ontology:\n  classes:\n  - {name: road}\n  - {name: car}\n",
+    }
+    for name, text in forms.items():
+        (tmp_path / name).write_text(text)
+        assert read_labels(str(tmp_path / name)) == ("road", "car")
+    assert len(read_labels("cityscapes")) == 19
+    assert read_labels("2") == ("class_0", "class_1")
+
+
+def test_pytorch_is_not_needed(tmp_path: Path) -> None:
+    """In a process in which it refuses to load; int8 included."""
+    file = write_plain(tmp_path / "net.onnx")
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for index in range(8):
+        pixels = np.random.default_rng(index).integers(0, 256, (48, 64, 3), np.uint8)
+        (frames / f"{index}.ppm").write_bytes(b"P6 64 48 255\n" + pixels.tobytes())
+    program = f"""
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "transformers", "onnxscript"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+from dense_perception.cli import main
+sys.exit(main(["import", {str(file)!r}, "--output", {str(tmp_path / "m")!r}, "--quiet",
+    "--precision", "fp16", "int8", "--calibrate", {str(frames)!r}, "--max-drop", "0.5"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == [
+        *("net.yaml", "net_fp16.onnx", "net_fp32.onnx", "net_int8.onnx")
+    ]
+    rgb_hwc = np.random.default_rng(9).integers(0, 256, (48, 64, 3), np.uint8)
+    answers = []
+    for precision in ("fp32", "fp16", "int8"):
+        model = tmp_path / "m" / "net.yaml"
+        with Perceiver.load(model, precision=precision, backend="onnxruntime") as perceiver:
+            labels = perceiver(rgb_hwc).labels
+            assert labels is not None
+            answers.append(labels.values_hw)
+    assert (answers[0] == answers[1]).mean() > 0.99
+    assert (answers[0] == answers[2]).mean() > 0.9
