@@ -44,17 +44,19 @@ def write_corpus(
     seed: int = 0,
     labels: bool = False,
     boxes: bool = True,
+    negative: bool = False,
 ) -> Path:
     """A whole corpus in the generators' layout; returns ``root``.
 
-    With ``labels`` what is nearer than 2.5 m is floor, the rest wall.
+    With ``labels`` what is nearer than 2.5 m is floor, the rest wall. Pictures may be ``negative``.
     """
     rng = np.random.default_rng(seed)
     for index, count in enumerate(np.diff(np.linspace(0, frames, shards + 1).astype(int))):
         folder = root / f"shard_{index:05d}"
         folder.mkdir(parents=True)
         scenes = [render(rng, width, height, with_box=boxes) for _ in range(count)]
-        np.save(folder / "rgb.npy", np.stack([scene[0] for scene in scenes]))
+        rgb = np.stack([scene[0] for scene in scenes])
+        np.save(folder / "rgb.npy", 255 - rgb if negative else rgb)
         np.save(folder / "depth_m.npy", np.stack([scene[1] for scene in scenes]).astype(np.float16))
         if labels:
             near = np.stack([scene[1] < 2.5 for scene in scenes])
