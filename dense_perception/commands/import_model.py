@@ -116,11 +116,14 @@ def main(args: argparse.Namespace) -> int:
         decisions_table,
         export_summary,
         export_table,
+        opening_progress,
         progress_of,
     )
 
     plan = precision_plan(args)
-    opened = open_foreign(user_path(args.path), _given(args), args.like)
+    given = _given(args)
+    with opening_progress(quiet=args.quiet) as on_opening:
+        opened = open_foreign(user_path(args.path), given, args.like, on_step=on_opening)
     if args.dry_run:
         if args.json:
             print_json({"settled": opened.decisions})

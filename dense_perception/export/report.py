@@ -42,6 +42,20 @@ def progress_of(plan: Plan, *, quiet: bool = False) -> Iterator[Callable[[str, i
         bar.refresh()
 
 
+@contextmanager
+def opening_progress(*, quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """A bar for :func:`~dense_perception.export.foreign.convert.open_foreign`; yields its
+    ``on_step``.
+    """
+    with tqdm(total=5, disable=quiet, file=sys.stderr, leave=False) as bar:
+
+        def on_step(step: str) -> None:
+            bar.set_description(step)
+            bar.update()
+
+        yield on_step
+
+
 def decisions_table(decisions: Sequence[Decision]) -> str:
     """What was settled about an imported graph, its value and why."""
     widths = [

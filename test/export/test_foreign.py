@@ -81,6 +81,9 @@ CASES = {
     "tflite_nhwc": Case(
         plain(layout="NHWC", ending="softmax"), "--pixels signed", NOTHING, "probabilities", -1.0
     ),
+    "bytes_nhwc": Case(
+        plain(layout="NHWC", pixels=onnx.TensorProto.UINT8, spread=0.01), "", NOTHING, "nhwc"
+    ),
     "quantised": Case(plain(quantised=True), "--like mmseg", IMAGENET, "logits"),
     "free_sides": Case(
         plain(size=("h", "w")), "--size 64x48 --labels generated_rooms", IMAGENET, "logits"
@@ -126,9 +129,12 @@ def foreign_outputs(file: Path, case: Case, rgb_hwc: np.ndarray) -> dict[str, to
     (entry,) = session.get_inputs()
     values = rgb_hwc / 255.0 if case.low == 0 else rgb_hwc / 127.5 - 1
     values = (values - np.array(case.normalised[0])) / np.array(case.normalised[1])
+    if entry.type == "tensor(uint8)":
+        values = rgb_hwc
     if entry.shape[-1] != 3:
         values = values.transpose(2, 0, 1)
-    dtype = np.float16 if entry.type == "tensor(float16)" else np.float32
+    kinds = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
+    dtype = kinds.get(entry.type, np.float32)
     names = [output.name for output in session.get_outputs()]
     found = session.run(names, {entry.name: values[None].astype(dtype)})
     return {name: torch.from_numpy(v.astype(np.float64)) for name, v in zip(names, found)}  # noqa: B905
@@ -153,6 +159,8 @@ def truth(case: Case, outputs: dict[str, torch.Tensor], size: tuple[int, int]) -
         return F.one_hot(value[0, 0].long(), 5).permute(2, 0, 1).double()
     if case.kind == "probabilities":
         return resized(value.permute(0, 3, 1, 2))[0]
+    if case.kind == "nhwc":
+        value = value.permute(0, 3, 1, 2)
     if case.kind == "one":
         share = resized(value)[0, 0].sigmoid()
         return torch.stack([1 - share, share])

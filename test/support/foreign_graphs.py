@@ -162,6 +162,7 @@ def write_plain(
     size: tuple[int | str, int | str] = (48, 64),
     stride: int = 4,
     quantised: bool = False,
+    pixels: int = TensorProto.FLOAT,
     spread: float = 1.0,
     output: str = "output",
     opset: int = 17,
@@ -178,6 +179,8 @@ def write_plain(
         return name
 
     name, kernel = "input", "weights"
+    if pixels != TensorProto.FLOAT:
+        name = add("Cast", [name], "float", to=TensorProto.FLOAT)
     if layout == "NHWC":
         name = add("Transpose", [name], "planes", perm=[0, 3, 1, 2])
     if quantised:
@@ -215,7 +218,7 @@ def write_plain(
     graph = helper.make_graph(
         nodes,
         "plain",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [batch, *sides])],
+        [helper.make_tensor_value_info("input", pixels, [batch, *sides])],
         [helper.make_tensor_value_info(output, kind, None)],
         [numpy_helper.from_array(array, key) for key, array in constants.items()],
     )

@@ -59,7 +59,13 @@ class Opened:
     feeds: Arrays
 
 
-def open_foreign(path: Path, given: Facts, like: str | None = None) -> Opened:
+def open_foreign(
+    path: Path,
+    given: Facts,
+    like: str | None = None,
+    *,
+    on_step: Callable[[str], None] = lambda step: None,
+) -> Opened:
     """Read, settle and wrap the graph of a file, or of a Hugging Face folder.
 
     ``given`` is what the user said, ``like`` a preset's name. Of what nobody says the graph's
@@ -71,6 +77,7 @@ def open_foreign(path: Path, given: Facts, like: str | None = None) -> Opened:
     if like is not None and like not in PRESETS:
         raise InputError(f"--like is {like!r}, expected one of {', '.join(PRESETS)}")
     file = onnx_file_of(path) if path.is_dir() else path
+    on_step("read")
     graph = read_graph(file)
     layers = [given, folder_facts(file), metadata_facts(graph.metadata, file)]
     if like is not None:
@@ -79,12 +86,15 @@ def open_foreign(path: Path, given: Facts, like: str | None = None) -> Opened:
     settled.note("file", file.name, f"opset {graph.opset}, {_producer(graph)}")
     settled.note("precision", graph.precision, _precision_reason(graph))
     picture, spec = settle_picture(graph, settled)
+    on_step("ask it once")
     frame = _frames(spec, 1)["image"]
     arrays = GraphRun(graph.model, name=str(file))({picture.name: graph_input(picture, frame)})
     spec, depth, labels = settle_outputs(graph, spec, arrays, settled)
     recipe = Recipe(picture, spec, depth, labels)
     feeds = _frames(spec, _FRAMES)
-    recipe, model = _wrapped(graph, recipe, arrays, feeds, settled)
+    on_step("wrap")
+    recipe, model = _wrapped(graph, recipe, arrays, feeds, settled, on_step)
+    on_step("hash")
     card = _card(graph, recipe, settled, file)
     return Opened(graph, recipe, card, model, tuple(settled.decisions), feeds)
 
@@ -151,12 +161,18 @@ def _far_off(found: Mapping[str, Difference], allowed: Difference) -> list[str]:
 
 
 def _wrapped(
-    graph: ForeignGraph, recipe: Recipe, arrays: Arrays, feeds: Arrays, settled: Settled
+    graph: ForeignGraph,
+    recipe: Recipe,
+    arrays: Arrays,
+    feeds: Arrays,
+    settled: Settled,
+    on_step: Callable[[str], None],
 ) -> tuple[Recipe, onnx.ModelProto]:
     """The graph for every batch and every size that it is right for."""
     recipe, free = _fixed_unless_whole(recipe, arrays, settled)
     any_batch = graph.picture.shape[0] is None
     model = wrapped(graph, recipe, arrays, any_batch=any_batch)
+    on_step("try other sizes and batches")
     if free and not takes_another_size(graph, recipe, model, feeds):
         recipe = _fixed(recipe, "the graph is wrong, or fails, at other sizes", settled)
         model = wrapped(graph, recipe, arrays, any_batch=any_batch)
