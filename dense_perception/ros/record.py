@@ -299,7 +299,7 @@ def main(arguments: list[str] | None = None) -> int:
     interrupt_on_signals()
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("recorder", start_parameter_services=False)
-    problem = ""
+    problem, is_new = "", not output.parent.exists()
     try:
         recorder = Recorder(node, output, wanted, answers_of=answers_of)
         executor = SingleThreadedExecutor()
@@ -319,6 +319,10 @@ def main(arguments: list[str] | None = None) -> int:
                 problem = f"nothing was recorded: {recorder.waits_for}"
             executor.shutdown()
             recorder.close()
+        if problem:  # an empty bag would be in the way of the next try
+            shutil.rmtree(output)
+            if is_new:
+                output.parent.rmdir()
         for topic, count in recorder.counts.items():
             print(f"{topic}: {count} messages")
     except (DensePerceptionError, OSError) as error:

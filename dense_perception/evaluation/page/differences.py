@@ -13,6 +13,7 @@ from dense_perception.evaluation.page.wording import (
     direction_of,
     interval,
     number,
+    reason,
     signed,
     title_of,
 )
@@ -83,7 +84,7 @@ def _pair_row(pair: PairValue) -> Row:
         ),
         Cell("✓ certain" if pair["certain"] else "? not certain"),
         Cell(words if pair["certain"] or pair["better"] is None else f"perhaps: {words}"),
-        Cell(pair["why"]),
+        Cell(reason(pair["why"])),
     ]
     detail = f"{counted(pair['n_frames'], 'frame')}, {counted(pair['n_recordings'], 'recording')}"
     return Row(f"{pair['a']} less {pair['b']}", cells, detail=detail)
@@ -128,7 +129,7 @@ def _changes_table(key: str, caption: str, changes: Sequence[Change], folded: bo
                 interval(each["low"], each["high"], which),
             ),
             Cell(_TURNS[each["verdict"]]),
-            Cell(each["why"]),
+            Cell(reason(each["why"])),
         ]
         row = Row(title_of(which), cells, detail=direction_of(which))
         groups.setdefault(each["contestant"], []).append(row)

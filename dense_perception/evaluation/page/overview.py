@@ -25,6 +25,7 @@ from dense_perception.evaluation.page.wording import (
     measure_of,
     number,
     reach,
+    reason,
     subject_of,
     title_of,
 )
@@ -56,10 +57,14 @@ def verdict(reading: Reading) -> Verdict:
     return Verdict(
         first["text"],
         None if pair is None else pair["certain"],
-        "" if pair is None else pair["why"][:1].upper() + pair["why"][1:],
+        "" if pair is None else _sentence(reason(pair["why"])),
         [each["text"] for each in others],
         " ".join(filter(None, (reach(reading.report["method"]), _weight(reading)))),
     )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _weight(reading: Reading) -> str:

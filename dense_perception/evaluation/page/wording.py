@@ -159,6 +159,14 @@ def reach(method: Method) -> str:
     return f"{what} speak for {method['speaks_for']}."
 
 
+def reason(why: str) -> str:
+    """Why a difference is certain or not, where that itself stands beside it."""
+    for word in ("not certain: ", "certain: ", "certain "):
+        if why.startswith(word):
+            return why.removeprefix(word)
+    return why
+
+
 def moment(text: str) -> str:
     """``27 November 2026, 02:30 UTC`` of an ISO time; another text as it is."""
     try:
