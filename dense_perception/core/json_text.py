@@ -41,6 +41,11 @@ def parse_json(text: str | bytes) -> Any:  # noqa: ANN401  # JSON can be anythin
 
 
 def _plain(value: object) -> object:
+    kind = type(value)
+    if kind is float:  # by far the most
+        return value if math.isfinite(value) else None  # type: ignore[arg-type]
+    if kind is str or kind is int:
+        return value
     if isinstance(value, Enum):
         return _plain(value.value)
     if isinstance(value, np.generic):

@@ -68,15 +68,16 @@ class Surfaces:
             return angle_figures(np.empty(0))
         middles = (slice(_WINDOW, -_WINDOW, step),) * 2
         window = np.ones((_SIDE, _SIDE), np.uint8)
+        # NaN spreads no farther than the windows that hold it, which are left out.
         flat = cv2.erode(self._valid.view(np.uint8), window)[middles] > 0
-        true = np.where(self._valid, self._true, self._true.dtype.type(1))
-        nearest, farthest = (morph(true, window)[middles] for morph in (cv2.erode, cv2.dilate))
-        limit = true.dtype.type(math.exp(_FLAT))
-        middle = true[middles]
+        nearest, farthest = (
+            change(self._true, window)[middles] for change in (cv2.erode, cv2.dilate)
+        )
+        middle = self._true[middles]
+        limit = middle.dtype.type(math.exp(_FLAT))
         flat &= farthest <= limit * middle
         flat &= middle <= limit * nearest
-        predicted = np.where(self._valid, self._predicted, self._predicted.dtype.type(1))
-        planes = [_plane_normals(m, camera, step, flat) for m in (predicted, true)]
+        planes = [_plane_normals(m, camera, step, flat) for m in (self._predicted, self._true)]
         return angle_figures(angles_between(*planes))
 
     def edge_share(self) -> float:

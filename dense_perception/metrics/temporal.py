@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dense_perception.metrics.depth import Matched, usable
+from dense_perception.metrics.depth import Matched, median, usable
 
 _THIN = 4
 
@@ -34,7 +34,7 @@ def median_error(matched: Matched) -> float:
     """The median of e over every fourth of the pixels that count; NaN without any. Its change from
     one frame to the next is the jump of the scale."""
     error = np.log(matched.predicted_m[::_THIN] / matched.true_m[::_THIN])
-    return float(np.median(error)) if len(error) else math.nan
+    return median(error) if len(error) else math.nan
 
 
 def flicker(now: Matched, before: Matched, same: Correspondence) -> tuple[float, float]:

@@ -108,7 +108,9 @@ def test_models_topics_and_baselines_are_compared(tmp_path: Path, model: str) ->
     kinds = {each["name"]: each["kind"] for each in report["contestants"]}
     assert kinds[OTHER] == "topic"
     assert kinds["red_depth fp32"] == "artefact"
-    assert "red_depth fp32" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "red_depth fp32" in page
+    assert "of 4 successive frames of a recording, the first is judged by" in page
     assert report["verdict"]
     rows = (out / "frames.csv").read_text().splitlines()
     assert len(rows) == 1 + 4 * COUNT

@@ -79,6 +79,8 @@ def test_normals_equal_least_squares_on_every_window(step: int) -> None:
     assert found["mean_deg"] == pytest.approx(np.mean(angles), abs=1e-6)
     assert found["median_deg"] == pytest.approx(np.median(angles), abs=1e-6)
     assert found["within_22"] == pytest.approx(np.mean(np.array(angles) < 22.5))
+    small = metrics.Surfaces(predicted.astype(np.float32), true.astype(np.float32))
+    assert small.normals(camera, step) == pytest.approx(found, abs=1e-3)
 
 
 def test_a_perfect_answer_has_its_normals_edges_and_boundaries() -> None:

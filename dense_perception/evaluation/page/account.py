@@ -67,6 +67,9 @@ def cost_section(reading: Reading) -> Section | None:
         [RowGroup("", rows)],
     )
     machine = reading.report["machine"]
+    times = [each["latency_ms"] for each in reading.models]
+    workers = max((ms.get("workers", 1) for ms in times if ms is not None), default=1)
+    shared = f" {workers} workers shared the cores: --workers 1 measures a model alone."
     return Section(
         "cost",
         "Cost",
@@ -74,7 +77,7 @@ def cost_section(reading: Reading) -> Section | None:
         [
             f"Measured on {machine['processor'] or 'this machine'}, "
             f"{counted(machine['cores'], 'core')}, while it evaluated. Reading and scoring are "
-            "left out."
+            f"left out.{shared if workers > 1 else ''}"
         ],
         tables=[table],
         drawings=_accuracy_against_time(reading),
@@ -190,6 +193,8 @@ def made_section(reading: Reading) -> Section:
         facts.append(("Crop", method["crop"]))
     if method["max_depth_m"] is not None:
         facts.append(("Truth", f"depth up to {method['max_depth_m']:g} m counts"))
+    if "sampled" in method:
+        facts.append(("Frames judged in full", method["sampled"]))
     files = [
         Row(each["name"], [Cell(each["file"] or NONE), Cell(each["sha256"] or NONE)])
         for each in reading.models
