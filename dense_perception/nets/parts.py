@@ -77,7 +77,7 @@ def load_parts(
     comparison = _Comparison(ours, theirs, twins, deep)
     taken, anew = comparison.of(module)
     chosen = {key: theirs[key] for key in ours if key in theirs and _is_within(key, taken)}
-    sizes = {key: value.numel() for key, value in ours.items() if value.is_floating_point()}
+    sizes = {key: value.numel() for key, value in module.named_parameters()}
     filled = sum(sizes.get(key, 0) for key in chosen)
     if filled < _LEAST_TAKEN * sum(sizes.values()):
         fits = f"next to nothing of it fits ({some_of(taken)})" if taken else "no part of it fits"
