@@ -242,14 +242,17 @@ def _dress(axes: Axes, x: Axis, y: Axis) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set_xlabel(x.label)
     axes.set_ylabel(y.label)
-    for scale, side in ((x, axes.xaxis), (y, axes.yaxis)):
+    for scale, ruler, set_scale in (
+        (x, axes.xaxis, axes.set_xscale),
+        (y, axes.yaxis, axes.set_yscale),
+    ):
         if scale.log:
-            (axes.set_xscale if side is axes.xaxis else axes.set_yscale)("log")
-            low, high = side.get_view_interval()
+            set_scale("log")
+            low, high = ruler.get_view_interval()
             subs = (1, 2, 5) if high > 20 * low else (1, 1.5, 2, 3, 4, 5, 7)
-            side.set_major_locator(LogLocator(subs=subs))
-            side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            side.set_minor_locator(NullLocator())
+            ruler.set_major_locator(LogLocator(subs=subs))
+            ruler.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            ruler.set_minor_locator(NullLocator())
     if x.reference is not None:
         axes.axvline(x.reference, color=_MUTED, linewidth=1.2, linestyle=(0, (1, 2)))
     if y.reference is not None:

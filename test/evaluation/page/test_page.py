@@ -118,6 +118,32 @@ def test_the_verdict_comes_first_with_whether_it_is_certain(
     )
 
 
+def test_the_verdict_says_when_most_frames_are_of_one_recording(without_charts: Report) -> None:
+    told = "Each frame counts once, and walk_1 has 900 of"
+    assert told not in Page(page_text(without_charts, Path())).text("verdict")
+    without_charts["data"][1]["scored"] = 900
+    assert told in Page(page_text(without_charts, Path())).text("verdict")
+
+
+def test_curves_over_several_sizes_have_a_logarithmic_scale(
+    report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: dict[str, bool] = {}
+
+    def drawn(key: str, _: object, __: charts.Axis, y: charts.Axis, **___: object) -> str:
+        found[key] = y.log
+        return ""
+
+    monkeypatch.setattr(charts, "draw_lines", drawn)
+    wide = copy.deepcopy(report)
+    for curves in wide["curves"].values():
+        for point in curves["absrel_by_distance"][:1]:
+            point["value"] = 2.0
+    page_text(wide, Path())
+    assert found["absrel_by_distance"]
+    assert not found["scale_by_distance"]
+
+
 def test_every_number_is_the_report_s(page: Page, report: Report) -> None:
     shown = {float(each["value"]) for each in page.found["data"]}
     for figures in report["figures"].values():
