@@ -143,7 +143,7 @@ def test_the_overview_has_a_heading_for_each_group(capsys: pytest.CaptureFixture
     out = capsys.readouterr().out
     for heading, names in {
         "use": ["run", "demo", "replay"],
-        "models": ["models", "fetch", "export", "import", "compile"],
+        "models": ["models", "get", "fetch", "export", "import", "compile"],
         "data and training": ["data", "extract", "train"],
         "measuring": ["evaluate", "benchmark"],
     }.items():

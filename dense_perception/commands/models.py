@@ -51,7 +51,7 @@ def _print_published(rows: list[dict[str, Any]]) -> None:
     """One line each: there may be dozens."""
     if not rows:
         return
-    say("\nnot part of the package; `dense-perception fetch NAME`, then `... export NAME`:")
+    say("\nnot part of the package; `dense-perception get NAME` makes one ready:")
     width = max(len(row["name"]) for row in rows)
     for row in rows:
         million, gflops = (row["parameters"] or 0) / 1e6, row["gflops"] or 0

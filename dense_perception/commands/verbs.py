@@ -32,6 +32,7 @@ HEADINGS: dict[str, dict[str, Verb]] = {
     },
     "models": {
         "models": Verb("list the models on this machine", f"{_COMMANDS}.models"),
+        "get": Verb("fetch a published model and make it ready", f"{_COMMANDS}.get"),
         "fetch": Verb("download published weights", f"{_COMMANDS}.fetch"),
         "export": Verb("turn a checkpoint into ONNX files", f"{_COMMANDS}.export"),
         "import": Verb("run an ONNX file of others", f"{_COMMANDS}.import_model"),

@@ -125,6 +125,9 @@ class ModelCard:
             data["segmentation"] |= {"names": list(names)} if names else {}
         if self.source is not None:
             data["source"] = {key: value for key, value in data["source"].items() if value}
+            if self.source.onnx is not None:
+                onnx = data["source"]["onnx"]
+                data["source"]["onnx"] = {key: value for key, value in onnx.items() if value}
         data["maps"] = list(self.maps)
         return {key: value for key, value in data.items() if value not in ({}, [], None)}
 

@@ -21,6 +21,7 @@ from dense_perception.core.card_specs import (
     DepthSpec,
     InputSpec,
     ModelFile,
+    OnnxSource,
     SegmentationSpec,
 )
 from dense_perception.core.errors import CardError
@@ -33,6 +34,7 @@ _NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.onnx")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHECKPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(pt|pth|safetensors)")
+_ONNX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.onnx")
 _PUBLISHED_SHA256 = re.compile(r"([0-9a-f]{8,64})?")
 
 
@@ -214,16 +216,44 @@ class CardReader(Entries):
         if "source" not in self.data:
             return None
         entry = self.entry_mapping("source")
-        texts = {key: entry.get(key, "") for key in ("url", "file", "sha256", "note")}
-        for key, pattern, expected in (
-            ("url", re.compile(r"https?://\S+"), "an http or https address"),
-            ("file", _CHECKPOINT, "a bare file name ending in .pt, .pth or .safetensors"),
-            ("sha256", _PUBLISHED_SHA256, "8 to 64 hex digits, or nothing"),
-            ("note", re.compile(r".*", re.DOTALL), "a text"),
-        ):
-            if not (isinstance(texts[key], str) and pattern.fullmatch(texts[key])):
-                raise self.refusal(f"source.{key}", texts[key], expected)
-        return CheckpointSource(**texts)
+        texts = self._texts(
+            entry,
+            "source",
+            file=(_CHECKPOINT, "a bare file name ending in .pt, .pth or .safetensors"),
+            note=(re.compile(r".*", re.DOTALL), "a text"),
+        )
+        onnx = None
+        if "onnx" in entry:
+            if not isinstance(entry["onnx"], Mapping):
+                raise self.refusal("source.onnx", entry["onnx"], "entries: url, file, ...")
+            onnx = OnnxSource(
+                **self._texts(
+                    entry["onnx"],
+                    "source.onnx",
+                    file=(_ONNX, "a bare file name ending in .onnx"),
+                    like=(re.compile(r"\w*"), "a word"),
+                )
+            )
+        return CheckpointSource(**texts, onnx=onnx)
+
+    def _texts(
+        self,
+        entry: Mapping[str, object],
+        name: str,
+        **further: tuple[re.Pattern[str], str],
+    ) -> dict[str, str]:
+        rules = {
+            "url": (re.compile(r"https?://\S+"), "an http or https address"),
+            "sha256": (_PUBLISHED_SHA256, "8 to 64 hex digits, or nothing"),
+            **further,
+        }
+        texts = {}
+        for key, (pattern, expected) in rules.items():
+            text = entry.get(key, "")
+            if not (isinstance(text, str) and pattern.fullmatch(text)):
+                raise self.refusal(f"{name}.{key}", text, expected)
+            texts[key] = text
+        return texts
 
     def files(self) -> dict[str, ModelFile]:
         files = {}

@@ -87,6 +87,17 @@ class SegmentationSpec:
 
 
 @dataclass(frozen=True)
+class OnnxSource:
+    """A published ONNX file of the same network: as :class:`CheckpointSource`, and ``like``, the
+    kind of pipeline that `dense-perception import` knows it by."""
+
+    url: str
+    file: str
+    sha256: str = ""
+    like: str = ""
+
+
+@dataclass(frozen=True)
 class CheckpointSource:
     """Where the published weights are: ``url``, and the bare ``file`` name they are kept under.
 
@@ -98,6 +109,7 @@ class CheckpointSource:
     file: str
     sha256: str = ""
     note: str = ""
+    onnx: OnnxSource | None = None
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,16 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def available_gb() -> float | None:
+    """Memory that programs can still take, in units of 10^9 bytes; ``None`` where nothing says."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        entry = next(line for line in lines if line.startswith("MemAvailable:"))
+        return int(entry.split()[1]) * 1024 / 1e9
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
+
+
 def busy_core_s() -> float:
     """Seconds of work that the cores this process may use have done since boot, for everybody.
 

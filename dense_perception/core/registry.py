@@ -190,8 +190,8 @@ def _from_yaml(path: Path) -> Model:
         raise CardError(f"{path} describes the model {card.name!r}: name the file {card.name}.yaml")
     if not card.files and card.source is not None:
         raise ModelNotFoundError(
-            f"model {card.name} is known but not on this machine: run `dense-perception fetch "
-            f"{card.name}`, then `dense-perception export {card.name}`"
+            f"model {card.name} is known but not on this machine: run `dense-perception get "
+            f"{card.name}`"
         )
     if not card.files:
         raise CardError(f"{path} lists no files: export the model, or download its files")

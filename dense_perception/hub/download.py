@@ -12,10 +12,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 from urllib.parse import urlsplit
 
-from dense_perception.core.card_specs import CheckpointSource
+from dense_perception.core.card_specs import CheckpointSource, OnnxSource
 from dense_perception.core.errors import ArtefactError
 from dense_perception.core.storage import (
     atomic_write,
@@ -26,6 +26,8 @@ from dense_perception.core.storage import (
     user_path,
     write_json,
 )
+
+PublishedFile: TypeAlias = CheckpointSource | OnnxSource
 
 MIRROR_VARIABLE = "DENSE_PERCEPTION_MIRROR"
 """Environment variable with a folder, or the address of one, that holds the files by name."""
@@ -44,7 +46,7 @@ class _Final(Exception):
 
 
 def download(
-    source: CheckpointSource,
+    source: PublishedFile,
     folder: Path,
     *,
     mirror: str = "",
@@ -86,7 +88,12 @@ def download(
 
 
 def _transfer(
-    url: str, target: Path, source: CheckpointSource, progress: bool, retries: int, stall_s: float
+    url: str,
+    target: Path,
+    source: PublishedFile,
+    progress: bool,
+    retries: int,
+    stall_s: float,
 ) -> None:
     import pooch
     import requests
@@ -226,7 +233,7 @@ def _exclusive(part: Path) -> Iterator[BinaryIO]:
         yield stream
 
 
-def _in_folder(mirror: Path, source: CheckpointSource, model: str, shared: bool) -> Path:
+def _in_folder(mirror: Path, source: PublishedFile, model: str, shared: bool) -> Path:
     """The file in a mirror's folder.
 
     :raises ArtefactError: if it is not there.
@@ -245,7 +252,7 @@ def _in_folder(mirror: Path, source: CheckpointSource, model: str, shared: bool)
     )
 
 
-def _copy(origin: Path, target: Path, source: CheckpointSource) -> None:
+def _copy(origin: Path, target: Path, source: PublishedFile) -> None:
     _verify(origin, source, target)
     try:
         with open(origin, "rb") as read, atomic_write(target) as write:
@@ -254,7 +261,7 @@ def _copy(origin: Path, target: Path, source: CheckpointSource) -> None:
         raise ArtefactError(_cannot_write(target, error)) from error
 
 
-def _verify(path: Path, source: CheckpointSource, target: Path) -> None:
+def _verify(path: Path, source: PublishedFile, target: Path) -> None:
     """Compare with the published digest; a downloaded part that differs is removed."""
     if not source.sha256:
         return
@@ -272,7 +279,7 @@ def _verify(path: Path, source: CheckpointSource, target: Path) -> None:
     )
 
 
-def _compare_with_first(target: Path, source: CheckpointSource) -> None:
+def _compare_with_first(target: Path, source: PublishedFile) -> None:
     """Where no digest is published, the file must stay what it was when it was first seen here.
 
     :raises ArtefactError: if it is another by now.

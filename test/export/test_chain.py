@@ -25,6 +25,7 @@ from dense_perception.core.registry import checkpoint_path, exported_dir, find_m
 from dense_perception.export import package
 from dense_perception.export.compare import card_feeds, compare_runtimes
 from dense_perception.export.graph_file import embed_card, write_onnx
+from dense_perception.export.model_folder import allowed
 from dense_perception.export.onnx_graph import to_onnx, torch_outputs
 from dense_perception.imaging.resize import views
 from dense_perception.nets.networks import published_network
@@ -199,7 +200,7 @@ def test_published_weights_become_a_model_that_is_found_by_name(
     (models / f"{card.name}.yaml").write_text(yaml.safe_dump(card.to_dict()))
     monkeypatch.setenv("DENSE_PERCEPTION_MODELS", str(models))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with pytest.raises(ModelNotFoundError, match=f"dense-perception fetch {card.name}"):
+    with pytest.raises(ModelNotFoundError, match=f"dense-perception get {card.name}"):
         find_model(card.name)
     with pytest.raises(ArtefactError, match=r"not on this machine; run .dense-perception fetch"):
         published_network(card)
@@ -269,11 +270,11 @@ def test_own_weights_of_a_published_network_need_one_command(
     assert embedded.provenance["checkpoint_sha256"] == digest
     assert embedded.provenance["fine_tuned_from"] == card.name
     # The published card is what it was, and still asks for its own weights.
-    with pytest.raises(ModelNotFoundError, match=f"dense-perception fetch {card.name}"):
+    with pytest.raises(ModelNotFoundError, match=f"dense-perception get {card.name}"):
         find_model(card.name)
 
 
 def test_a_difference_without_a_measure_allows_nothing_more() -> None:
     """One value all over has no range; the card must stay readable, and as strict as before."""
     seen = [Difference(0.04, 0.004), Difference(float("inf"), float("inf"))]
-    assert package.allowed(seen, "int8") == package.allowed(seen[:1], "int8")
+    assert allowed(seen, "int8") == allowed(seen[:1], "int8")

@@ -179,4 +179,4 @@ def test_running_what_was_not_fetched_says_how(
     words = ("run", "dpt_large_midas", "--input", str(picture), "--output", str(tmp_path / "out"))
     code, _, err = run(capsys, *words)
     assert code == 2
-    assert "dense-perception fetch dpt_large_midas" in err
+    assert "dense-perception get dpt_large_midas" in err
