@@ -116,6 +116,10 @@ def many(path: Path) -> None:
     write_plain(path, classes=300, stride=8, size=(96, 128))
 
 
+def traced(path: Path) -> None:
+    write_plain(path, size=("h", "w"), ending="traced")
+
+
 def last(path: Path) -> None:
     write_plain(path, layout="NHWC")
 
@@ -138,6 +142,7 @@ def last(path: Path) -> None:
         (depth, "", "say --depth-kind metric (metres)"),
         (score, "", "say --task depth or --task segmentation"),
         (many, "", "expected at most 255"),
+        (traced, "", "stays 1x5x12x16 whatever the picture's size"),
         (last, "", "say --pixels unit, bytes or signed"),
         (write_plain, "--labels 7", "the graph gives 5 classes"),
         (write_plain, "--labels nowhere.txt", "which is no file"),

@@ -168,7 +168,9 @@ def write_plain(
     opset: int = 17,
     metadata: dict[str, str] | None = None,
 ) -> Path:
-    """One convolution, then ``ending``: ``argmax``, ``softmax``, ``sigmoid`` or ``relu``."""
+    """One convolution, then ``ending``: ``argmax``, ``softmax``, ``sigmoid``, ``relu``, or
+    ``traced``, a map of one size whatever the input's.
+    """
     random = np.random.default_rng(0)
     weights = random.normal(scale=spread, size=(classes, 3, 5, 5)).astype(np.float32)
     constants = {"bias": random.normal(size=classes).astype(np.float32)}
@@ -210,6 +212,9 @@ def write_plain(
         name = add("Softmax", [name], "shares", axis=axis)
     elif ending == "sigmoid":
         name = add("Sigmoid", [name], "share")
+    elif ending == "traced":
+        constants["sides"] = np.array([1, classes, 12, 16], np.int64)
+        name = add("Resize", [name, "", "", "sides"], "sized", mode="linear")
     elif ending == "relu":
         name = add("Relu", [name], "positive")
     add("Identity", [name], output)

@@ -88,9 +88,13 @@ def open_foreign(
     picture, spec = settle_picture(graph, settled)
     on_step("ask it once")
     frame = _frames(spec, 1)["image"]
-    arrays = GraphRun(graph.model, name=str(file))({picture.name: graph_input(picture, frame)})
+    run = GraphRun(graph.model, name=str(file))
+    arrays = run({picture.name: graph_input(picture, frame)})
     spec, depth, labels = settle_outputs(graph, spec, arrays, settled)
     recipe = Recipe(picture, spec, depth, labels)
+    if None in graph.picture.shape[1:] and not settled.facts.why("size").startswith("--"):
+        _refuse_one_size(recipe, run, arrays, file)
+    del run
     feeds = _frames(spec, _FRAMES)
     on_step("wrap")
     recipe, model = _wrapped(graph, recipe, arrays, feeds, settled, on_step)
@@ -142,6 +146,29 @@ def import_graph(
         overwrite=overwrite,
         on_step=on_step,
     )
+
+
+def _refuse_one_size(recipe: Recipe, run: GraphRun, arrays: Arrays, file: Path) -> None:
+    """Tracing leaves the example's size in some graphs whose sides claim to be free.
+
+    :raises InputError: if an output has the same size for a larger picture, too.
+    """
+    spec = recipe.input
+    step = max(spec.multiple, 32)
+    larger = replace(spec, height=spec.height + step, width=spec.width + step)
+    try:
+        again = run({recipe.picture.name: graph_input(recipe.picture, _frames(larger, 1)["image"])})
+    except InputError:
+        return  # it takes one size alone, and fails loudly at others
+    for name in recipe.outputs:
+        shape = arrays[name].shape
+        # Classes of queries have no sides.
+        if again[name].shape == shape and not (recipe.labels and len(recipe.labels.outputs) == 2):
+            raise InputError(
+                f"output {name} of {file.name} stays {'x'.join(map(str, shape))} whatever the "
+                "picture's size: the graph was traced for one size, so say that with --size WxH, "
+                "or export the network again"
+            )
 
 
 def _far_off(found: Mapping[str, Difference], allowed: Difference) -> list[str]:
