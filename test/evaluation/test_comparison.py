@@ -81,7 +81,7 @@ def test_a_small_change_is_seen_because_frames_are_compared_with_themselves() ->
     assert of(found, "labels.iou.floor")["verdict"] == "worse"
     assert SCALE not in {each["figure"] for each in found}
     assert (change["before"], change["after"]) == pytest.approx((0.2796, 0.2931), abs=5e-5)
-    assert change["why"].startswith("certain: over 8")
+    assert change["why"].startswith("certain: the interval over 8")
     # The other way round it is better.
     back = of(changes(report(after), before), ABSREL)
     assert (back["verdict"], back["difference"]) == ("better", pytest.approx(-0.0135))
