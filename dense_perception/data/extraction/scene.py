@@ -225,7 +225,8 @@ class Cameras:
         if self.is_aligned(match):
             names = self.topics.depth, self.topics.colour
             self.doubt = self.doubt or view_doubt(names[0], depth_m.shape, names[1], picture_hw)
-            np.copyto(depth_m, np.float32(0), where=np.isnan(depth_m))  # it is a fresh array
+            # In place, for it is a fresh array: of NaN no comparison is true.
+            np.copyto(depth_m, np.float32(0), where=~(depth_m < np.inf))
             return self._fitted(depth_m, undistortion, camera)
         if motions.depth is None:
             return np.zeros((camera.height, camera.width), np.float32)
