@@ -68,7 +68,6 @@ def plain(**how: Any) -> Callable[[Path], Any]:
 
 
 CASES = {
-    "dpt": Case(network("dpt"), "--like dpt", HALVES, "depth"),
     "dpt_opset_11": Case(network("dpt", opset=11), "--like dpt", HALVES, "depth"),
     "depth_anything_folder": Case(folder_of("depth_anything", DA), "", IMAGENET, "depth"),
     "segformer_folder_opset_20_free": Case(
@@ -216,7 +215,7 @@ def test_what_is_known_of_a_folder_goes_into_the_card(
 
 @pytest.mark.parametrize(
     ("name", "precision"),
-    [("dpt", "fp32"), ("segformer_fp16", "fp16"), ("quantised", "int8")],
+    [("dpt_opset_11", "fp32"), ("segformer_fp16", "fp16"), ("quantised", "int8")],
 )
 def test_the_precision_is_the_graphs(
     imported: Callable[[str], tuple[Path, Path]], name: str, precision: str
@@ -322,6 +321,33 @@ def test_ultralytics_metadata_says_everything(tmp_path: Path) -> None:
         labels = perceiver(rgb_hwc).labels
     assert labels is not None
     assert (labels.values_hw == want[:, 16:48]).mean() > 0.999
+
+
+@pytest.mark.parametrize(
+    ("operator", "number", "pixels"),
+    [("Div", 255.0, "bytes"), ("Mul", 1 / 127.5, "bytes"), ("Sub", 0.485, "unit"),
+     ("Mul", 4.4, "unit")],
+)  # fmt: skip
+def test_a_graph_that_normalises_itself_is_fed_plain_pixels(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    operator: str,
+    number: float,
+    pixels: str,
+) -> None:
+    model = onnx.load(write_plain(tmp_path / "net.onnx"))
+    (conv,) = [node for node in model.graph.node if node.op_type == "Conv"]
+    conv.input[0] = "normalised"
+    node = onnx.helper.make_node(operator, ["input", "number"], ["normalised"])
+    model.graph.node.insert(0, node)
+    model.graph.initializer.append(
+        onnx.numpy_helper.from_array(np.array(number, np.float32), "number")
+    )
+    onnx.save(model, tmp_path / "net.onnx")
+    assert main(["import", str(tmp_path / "net.onnx"), "--dry-run", "--json", "--quiet"]) == 0
+    told = json.loads(capsys.readouterr().out)["settled"]
+    settled = {each["what"]: each["value"] for each in told}
+    assert (settled["pixels"], settled["mean"], settled["std"]) == (pixels, "0 0 0", "1 1 1")
 
 
 def test_every_choice_is_shown_with_its_reason(

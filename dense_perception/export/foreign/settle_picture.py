@@ -16,6 +16,8 @@ from dense_perception.export.foreign.recipe import (
 
 _USUAL_SIDE = 512
 _USUAL_MULTIPLE = 32
+# Means and deviations of bytes are above, what bytes are multiplied with below; 1 / std is between.
+_OF_BYTES, _PER_BYTE = 16.0, 0.02
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def _values(
     if pixels is None and graph.picture.kind == "uint8":
         pixels, why = "bytes", "the input is uint8"
     elif pixels is None and operator:
-        pixels = "bytes" if largest > 4 or 0 < largest < 0.02 else "unit"
+        pixels = "bytes" if largest > _OF_BYTES or 0 < largest < _PER_BYTE else "unit"
         why = f"the graph begins with {operator} by numbers up to {largest:.3g}"
     elif pixels is None and mean is not None:
         pixels = "bytes" if max(mean) > 1 else "unit"
