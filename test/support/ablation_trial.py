@@ -162,11 +162,15 @@ def _config(
 ) -> TrainingConfig:
     width, height = options.size
     is_lite = network["variant"] == "lite0"
-    sized = {} if network["family"] == "vit_comer" else {"width": width, "height": height}
+    sized: dict[str, object] = {"classes": classes}
+    if network["family"] != "vit_comer":
+        sized |= {"width": width, "height": height}
+    if network["family"] == "segmenter" and classes == 2:
+        sized["score_norm"] = "scale"  # as `train` sets it
     return TrainingConfig(
         name="ablation_trial",
         summary="A trial of designs.",
-        network={**network, **HALF, **sized, "classes": classes},
+        network={**network, **HALF, **sized},
         width=width,
         height=height,
         seed=seed,
