@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dense_perception.cli import main
+from dense_perception.export.foreign.hugging_face import folder_facts
 from dense_perception.export.foreign.labels import read_labels
 from dense_perception.runtime.perceiver import Perceiver
 from test.support.foreign_graphs import write_plain
@@ -263,3 +264,12 @@ sys.exit(main(["import", {str(file)!r}, "--output", {str(tmp_path / "m")!r}, "--
             answers.append(labels.values_hw)
     assert (answers[0] == answers[1]).mean() > 0.99
     assert (answers[0] == answers[2]).mean() > 0.9
+
+
+def test_steps_that_are_left_out_are_said(tmp_path: Path) -> None:
+    write_plain(tmp_path / "model.onnx")
+    processor = {"do_center_crop": True, "do_pad": True, "size": {"height": 48, "width": 64}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    (tmp_path / "config.json").write_text('{"architectures": ["SegformerForSemanticSegmentation"]}')
+    facts = folder_facts(tmp_path / "model.onnx")
+    assert "do_center_crop and do_pad left out" in facts.why("resize")

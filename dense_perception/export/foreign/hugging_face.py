@@ -157,6 +157,11 @@ def _pictures(processor: Mapping[str, object], config: Mapping[str, object]) -> 
             )
         if isinstance(multiple, int) and multiple > 1:
             known["multiple"] = multiple, f"multiples of {multiple}"
+    left_out = [step for step in ("do_center_crop", "do_pad") if processor.get(step)]
+    if left_out:
+        value, why = known.get("resize", ("stretch", "the graph's size"))
+        steps = " and ".join(left_out)
+        known["resize"] = value, f"{why}; {steps} left out: whole pictures are taken"
     if processor.get("do_rescale", True):
         factor = processor.get("rescale_factor", 1 / 255)
         if not isinstance(factor, (int, float)):
