@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from dense_perception.commands.output import complain, print_json, say
 
 if TYPE_CHECKING:
+    from dense_perception.core.card import ModelCard
     from dense_perception.nets.backbones import PublishedBackbone
 
 HELP = "Download the published weights of a model or backbone, checked against their hash."
@@ -81,7 +82,7 @@ def main(options: argparse.Namespace) -> int:
         folder,
         mirror=mirror,
         model=card.name,
-        shared=not card.source.sha256 and _is_shared(card.source.file),
+        shared=is_shared(card),
         retries=options.retries,
         progress=not options.json,
     )
@@ -174,12 +175,14 @@ def _report(options: argparse.Namespace, found: Mapping[str, object], following:
     say(f"  next: {following}")
 
 
-def _is_shared(file: str) -> bool:
-    """Whether several known models have a checkpoint of that name."""
+def is_shared(card: ModelCard) -> bool:
+    """Whether several known models have a checkpoint of that name, and no hash tells them apart."""
     from dense_perception.core.errors import CardError
     from dense_perception.core.registry import find_card, list_models
 
-    count = 0
+    if card.source is None or card.source.sha256:
+        return False
+    count, file = 0, card.source.file
     for name in list_models():
         try:
             source = find_card(name).source

@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from dense_perception.commands import export, import_model
+    from dense_perception.commands.fetch import is_shared
     from dense_perception.core.errors import ModelNotFoundError
     from dense_perception.core.registry import checkpoint_path, find_card, find_model
     from dense_perception.hub.download import MIRROR_VARIABLE, download
@@ -86,7 +87,12 @@ def main(options: argparse.Namespace) -> int:
     onnx = card.source.onnx if way == "onnx" else None
     source = onnx or card.source
     path = download(
-        source, target.parent, mirror=mirror, model=card.name, progress=not options.json
+        source,
+        target.parent,
+        mirror=mirror,
+        model=card.name,
+        shared=onnx is None and is_shared(card),
+        progress=not options.json,
     )
     words = ["--json"] if options.json else []
     words += ["--overwrite"] if options.overwrite else []

@@ -57,7 +57,7 @@ def check(model: onnx.ModelProto) -> None:
     """
     try:
         onnx.checker.check_model(model, full_check=True)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ArtefactError(f"the exported graph is not valid ONNX: {error}") from error
     for tensor in model.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:

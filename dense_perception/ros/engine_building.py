@@ -11,7 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dense_perception.backends.engine_cache import PROGRESS, Engine, find_engine, remember_failure
+from dense_perception.backends.engine_cache import (
+    PROGRESS,
+    Engine,
+    EngineKey,
+    find_engine,
+    remember_failure,
+)
 from dense_perception.backends.select import MissingEngine
 from dense_perception.ros.diagnostics import NodeLog
 from dense_perception.ros.processes import ChildProcess
@@ -41,6 +47,8 @@ class EngineBuilder:
         self._built = built
         self._changed = threading.Condition()
         self._waiting: list[_Build] = []
+        # Beside those on the disk: a cache that cannot be written would build without end.
+        self._failed: set[EngineKey] = set()
         self._running: _Build | None = None
         self._child: ChildProcess | None = None
         self._begun_s = 0.0
@@ -49,11 +57,13 @@ class EngineBuilder:
 
     def want(self, model: str, missing: Sequence[MissingEngine]) -> None:
         """Build these engines and no others; one that is being built already goes on."""
-        wanted = [_Build(model, engine) for engine in missing]
+        wanted = [_Build(model, engine) for engine in missing if engine.key not in self._failed]
         with self._changed:
             if self._running is not None and self._running not in wanted:
                 self._is_cancelled = True
-            self._waiting = [build for build in wanted if build != self._running]
+            # One that is being ended is begun again.
+            going = None if self._is_cancelled else self._running
+            self._waiting = [build for build in wanted if build != going]
             if self._waiting and self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name="engine builder", daemon=True
@@ -97,6 +107,7 @@ class EngineBuilder:
             with self._changed:
                 cancelled, seconds = self._is_cancelled, time.monotonic() - self._begun_s
             if problem and not cancelled:
+                self._failed.add(build.engine.key)
                 remember_failure(build.engine.key, problem)
                 self._log.error(
                     f"the engine of {build.engine} was not built: {problem}; the node goes on "

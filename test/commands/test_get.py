@@ -116,3 +116,12 @@ def test_what_cannot_end_well_is_said_before_the_download(
     assert "is ready" in capsys.readouterr().out
     assert cli.main(["get", "dpt_tinny_indoor"]) == 2
     assert "did you mean dpt_tiny_indoor" in capsys.readouterr().err
+
+
+def test_a_file_name_of_two_models_is_not_taken_for_either(
+    card: ModelCard, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    other = replace(card, name="another_model")
+    (tmp_path / "models/another_model.yaml").write_text(yaml.safe_dump(other.to_dict()))
+    assert cli.main(["get", card.name, "--from", "checkpoint"]) == 2
+    assert f"no file {card.name}/weights.pth" in capsys.readouterr().err

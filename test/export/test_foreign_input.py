@@ -125,6 +125,89 @@ def last(path: Path) -> None:
     write_plain(path, layout="NHWC")
 
 
+def circle(path: Path) -> None:
+    nodes = [
+        helper.make_node("Identity", ["there"], ["output"]),
+        helper.make_node("Identity", ["output"], ["there"]),
+    ]
+    onnx.save(graph_of(nodes, picture(1, 3, 48, 64)), path)
+
+
+def broken_mean(path: Path) -> None:
+    """A constant that is shorter than its shape says."""
+    model = graph_of(
+        [helper.make_node("Sub", ["input", "mean"], ["output"])], picture(1, 3, 48, 64)
+    )
+    mean = numpy_helper.from_array(np.zeros((1, 3, 1, 1), np.float32), "mean")
+    mean.raw_data = b"abc"
+    model.graph.initializer.append(mean)
+    onnx.save(model, path)
+
+
+def unknown_kind(path: Path) -> None:
+    onnx.save(
+        graph_of([helper.make_node("Relu", ["input"], ["output"])], picture(1, 3, 48, 64, kind=99)),
+        path,
+    )
+
+
+def hidden_operator(path: Path) -> None:
+    branches = {
+        name: helper.make_graph(
+            [helper.make_node("Gelu", ["input"], [name], domain="com.microsoft")],
+            name,
+            [],
+            [helper.make_tensor_value_info(name, FLOAT, None)],
+        )
+        for name in ("then_branch", "else_branch")
+    }
+    model = graph_of(
+        [helper.make_node("If", ["yes"], ["output"], **branches)], picture(1, 3, 48, 64)
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, path)
+
+
+def function_of_itself(path: Path) -> None:
+    sets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    inner = helper.make_node("Again", ["a"], ["b"], domain="own")
+    outer = helper.make_node("Again", ["input"], ["output"], domain="own")
+    model = graph_of([outer], picture(1, 3, 48, 64))
+    model.functions.append(helper.make_function("own", "Again", ["a"], ["b"], [inner], sets))
+    model.opset_import.append(sets[1])
+    onnx.save(model, path)
+
+
+def weights_for_all(path: Path) -> None:
+    """Many weights that each claim the same large file."""
+    file = external(path, "weights.bin")
+    with open(file, "r+b") as stream:
+        stream.truncate(400 << 20)
+    model = onnx.load(path, load_external_data=False)
+    claimed = next(t for t in model.graph.initializer if t.name == "weights")
+    for index in range(8):
+        copy = model.graph.initializer.add()
+        copy.CopyFrom(claimed)
+        copy.name = f"copy_{index}"
+    path.write_bytes(model.SerializeToString())
+
+
+def no_numbers(path: Path) -> None:
+    write_plain(path, spread=float("nan"))
+
+
+def labels(path: Path) -> None:
+    """Whole numbers that nothing counts: -2 to 2."""
+    nodes = [
+        helper.make_node("ReduceMax", ["input"], ["largest"], axes=[1]),
+        helper.make_node("Cast", ["largest"], ["output"], to=TensorProto.INT64),
+    ]
+    model = graph_of(nodes, picture(1, 3, 48, 64))
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    onnx.save(model, path)
+
+
 @pytest.mark.parametrize(
     ("write", "options", "said"),
     [
@@ -154,6 +237,22 @@ def last(path: Path) -> None:
         (write_plain, "--task depth", "which is no depth"),
         (write_plain, "--pad 300", "--pad is 300, expected 0 to 255"),
         (write_plain, "--name My-Net", "expected lower_case_words"),
+        (circle, "", "not acyclic"),
+        (broken_mean, "", "ONNX Runtime"),
+        (unknown_kind, "", "takes input unknown"),
+        (hidden_operator, "", "com.microsoft.Gelu"),
+        (function_of_itself, "", "without functions of its own"),
+        (weights_for_all, "", "one ONNX file holds at most 2 GB"),
+        (no_numbers, "", "NaN or infinite"),
+        (labels, "--labels 1", "expected 0 to 0: name more"),
+        (write_plain, "--labels \u00b2", "which is no file"),
+        (write_plain, "--size \u00b2x\u00b2", "expected width and height"),
+        (write_plain, "--scores probabilities", "say --scores logits"),
+        (write_plain, "--void 300", "expected labels from 0 to 254"),
+        (write_plain, "--void 7", "expected labels of 0 to 4"),
+        (write_plain, "--depth-scale 2", "expected only with depth"),
+        (write_plain, "--pad 9", "expected only with --resize letterbox"),
+        (depth, "--depth-kind relative --depth-range 1 2", "expected only with metric depth"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -173,6 +272,29 @@ def test_one_line_says_what_to_do(
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("processor", "options"),
+    [
+        ({"image_std": [0, 1, 1]}, "--std 1 1 1"),
+        ({"image_mean": [1, 2, 3, 4]}, "--mean 0 0 0"),
+        ({"rescale_factor": True}, "--pixels unit"),
+        ({"size": "large"}, "--size 64x48"),
+    ],
+)
+def test_an_odd_entry_is_refused_and_its_cure_works(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], processor: dict[str, object], options: str
+) -> None:
+    write_plain(tmp_path / "model.onnx", size=("height", "width"))
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    words = ["import", str(tmp_path), "--dry-run", "--quiet"]
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert next(iter(processor)) in line
+    assert options.split()[0] in line
+    assert main([*words, *options.split()]) == 0
 
 
 def test_weights_beside_the_file_come_inside(tmp_path: Path) -> None:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
 import time
 from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import Image
 
+from dense_perception.backends.engine_cache import EngineKey
+from dense_perception.backends.select import MissingEngine
+from dense_perception.ros import engine_building
+from dense_perception.ros.engine_building import EngineBuilder
 from dense_perception.ros.processes import ChildProcess
 from test.support.processes import is_running
 from test.support.ros_probe import Probe, values_of, wait_until
@@ -153,3 +159,58 @@ def test_engine_build_never_says_how_to_build_it(
         told = probe.diagnostics().wait_for(lambda array: "never" in array.status[0].message)
         assert "dense-perception compile" in told.status[0].message
         assert "building the engine" not in node.log()
+
+
+class _Log:
+    def __init__(self) -> None:
+        self.info = self.error = lambda text: None
+
+
+def missing(name: str) -> MissingEngine:
+    key = EngineKey(**{each.name: name for each in fields(EngineKey)})
+    return MissingEngine("tensorrt", "fp32", "gpu", key)
+
+
+def test_a_failure_that_no_disk_keeps_is_not_tried_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[object] = []
+    monkeypatch.setattr(engine_building, "remember_failure", lambda key, reason: None)
+    monkeypatch.setattr(
+        EngineBuilder, "_compile", lambda self, build: tried.append(build) or "no space"
+    )
+    again = threading.Event()
+
+    def built() -> None:
+        if len(tried) < 5:
+            builder.want("net", [missing("one")])
+        again.set()
+
+    builder = EngineBuilder(_Log(), built)  # type: ignore[arg-type]
+    builder.want("net", [missing("one")])
+    assert again.wait(5)
+    wait_until(lambda: not builder.status, "the builder to end")
+    assert len(tried) == 1
+
+
+def test_a_build_that_is_being_ended_is_begun_again_where_it_is_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[object] = []
+    ending, go_on = threading.Event(), threading.Event()
+
+    def compile_slowly(self: EngineBuilder, build: object) -> str:
+        begun.append(build)
+        if len(begun) == 1:
+            ending.set()
+            assert go_on.wait(5)
+        return ""
+
+    monkeypatch.setattr(EngineBuilder, "_compile", compile_slowly)
+    builder = EngineBuilder(_Log(), lambda: None)  # type: ignore[arg-type]
+    builder.want("net", [missing("one")])
+    assert ending.wait(5)
+    builder.want("net", ())
+    builder.want("net", [missing("one")])
+    go_on.set()
+    wait_until(lambda: len(begun) == 2, "the second build", 5)

@@ -14,6 +14,7 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import DepthSpec, InputSpec, SegmentationSpec
 from dense_perception.core.difference import TOLERANCES, Difference
 from dense_perception.core.errors import CardError, InputError
+from dense_perception.core.printable import short
 from dense_perception.core.reference_frames import reference_feeds
 from dense_perception.core.storage import file_sha256, real_path
 from dense_perception.export.foreign.check import (
@@ -24,6 +25,7 @@ from dense_perception.export.foreign.check import (
 from dense_perception.export.foreign.hugging_face import folder_facts, onnx_file_of
 from dense_perception.export.foreign.inspect import ForeignGraph, read_graph
 from dense_perception.export.foreign.labels import metadata_facts
+from dense_perception.export.foreign.options import refuse_surplus
 from dense_perception.export.foreign.recipe import PRESETS, Facts, Recipe, laid_over
 from dense_perception.export.foreign.reference import Arrays, GraphRun, graph_input
 from dense_perception.export.foreign.settle_outputs import settle_outputs
@@ -41,6 +43,7 @@ from dense_perception.export.model_folder import (
 UNKNOWN_LICENCE = "unknown, ask its authors"
 _OWN_LABELS = "own"
 _SHARED_NAMES = ("model", "onnx", "network")
+_LONGEST_NAME = 100
 _FRAMES = 3
 
 
@@ -79,19 +82,21 @@ def open_foreign(
     file = onnx_file_of(path) if path.is_dir() else path
     on_step("read")
     graph = read_graph(file)
-    layers = [given, folder_facts(file), metadata_facts(graph.metadata, file)]
-    if like is not None:
-        layers.insert(1, PRESETS[like])
+    said = [given] if like is None else [given, PRESETS[like]]
+    layers = [*said, folder_facts(file, laid_over(said)), metadata_facts(graph.metadata, file)]
+    # Before anything looks into the graph: it may be no graph at all.
+    run = GraphRun(graph.model, name=str(file))
     settled = Settled(laid_over(layers))
     settled.note("file", file.name, f"opset {graph.opset}, {_producer(graph)}")
     settled.note("precision", graph.precision, _precision_reason(graph))
     picture, spec = settle_picture(graph, settled)
     on_step("ask it once")
     frame = _frames(spec, 1)["image"]
-    run = GraphRun(graph.model, name=str(file))
     arrays = run({picture.name: graph_input(picture, frame)})
     spec, depth, labels = settle_outputs(graph, spec, arrays, settled)
     recipe = Recipe(picture, spec, depth, labels)
+    refuse_surplus(given, recipe)
+    _refuse_no_numbers(recipe, arrays)
     if None in graph.picture.shape[1:] and not settled.facts.why("size").startswith("--"):
         _refuse_one_size(recipe, run, arrays, file)
     del run
@@ -168,6 +173,19 @@ def _refuse_one_size(recipe: Recipe, run: GraphRun, arrays: Arrays, file: Path) 
                 f"output {name} of {file.name} stays {'x'.join(map(str, shape))} whatever the "
                 "picture's size: the graph was traced for one size, so say that with --size WxH, "
                 "or export the network again"
+            )
+
+
+def _refuse_no_numbers(recipe: Recipe, arrays: Arrays) -> None:
+    """
+    :raises InputError: if an output that is taken has NaN or infinite values.
+    """
+    for name in recipe.outputs:
+        share = 1 - float(np.isfinite(arrays[name].astype(np.float64)).mean())
+        if share > 0:
+            raise InputError(
+                f"{share:.0%} of output {name} are NaN or infinite for a plain picture, expected "
+                "numbers: look at --pixels, --mean and --std, or export the network in fp32"
             )
 
 
@@ -292,8 +310,13 @@ def _segmentation_spec(recipe: Recipe) -> SegmentationSpec | None:
 def _name(facts: Facts, file: Path) -> tuple[str, str]:
     """The model's name in lower_case_words."""
     if facts.name is not None and facts.why("name").startswith("--"):
-        if not re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*", facts.name):
-            raise CardError(f"--name is {facts.name!r}, expected lower_case_words")
+        if len(facts.name) > _LONGEST_NAME or not re.fullmatch(
+            r"[a-z0-9]+(_[a-z0-9]+)*", facts.name
+        ):
+            raise CardError(
+                f"--name is {short(facts.name)}, expected lower_case_words of at most "
+                f"{_LONGEST_NAME} characters"
+            )
         return facts.name, "--name"
     folder = real_path(file).parent
     candidates = [file.stem, folder.name, folder.parent.name]
@@ -302,7 +325,8 @@ def _name(facts: Facts, file: Path) -> tuple[str, str]:
     for candidate in candidates:
         words = re.findall(r"[a-z0-9]+", candidate.lower())
         if words and words != ["model"] and words[0] not in _SHARED_NAMES:
-            return "_".join(words), "from the file's or the folder's name; --name for another"
+            name = "_".join(words)[:_LONGEST_NAME].rstrip("_")
+            return name, "from the file's or the folder's name; --name for another"
     return "imported_model", "the file's name says nothing; --name for another"
 
 

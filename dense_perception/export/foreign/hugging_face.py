@@ -13,9 +13,11 @@ from dense_perception.core.errors import DensePerceptionError, InputError
 from dense_perception.core.printable import short
 from dense_perception.core.storage import read_file
 from dense_perception.core.strict import json_value
+from dense_perception.export.foreign.labels import names_of
 from dense_perception.export.foreign.recipe import HALVES, IMAGENET, Facts, Triple
 
 _MOST_BYTES = 4 << 20
+_NOTHING = Facts()
 _CONFIG, _PROCESSOR = "config.json", "preprocessor_config.json"
 # What transformers' image processors do where their file does not say.
 _HALVED = ("DPT", "BEiT", "Beit", "ZoeDepth", "GLPN")
@@ -56,8 +58,13 @@ def onnx_file_of(folder: Path) -> Path:
     )
 
 
-def folder_facts(path: Path) -> Facts:
-    """What the files beside an ONNX file, or above its ``onnx`` folder, say; nothing if none do."""
+def folder_facts(path: Path, said: Facts = _NOTHING) -> Facts:
+    """What the files beside an ONNX file, or above its ``onnx`` folder, say; nothing if none do.
+
+    ``said`` are stronger facts: an entry that they have is not read here, however odd it is.
+
+    :raises InputError: if a file is not whole, or an entry is of another kind than expected.
+    """
     folder = next((f for f in (path.parent, path.parent.parent) if (f / _CONFIG).is_file()), None)
     if folder is None or (folder != path.parent and path.parent.name != "onnx"):
         return Facts()
@@ -65,7 +72,10 @@ def folder_facts(path: Path) -> Facts:
     processor = _entries(folder / _PROCESSOR)
     reasons: dict[str, str] = {}
     values: dict[str, object] = {}
-    for known, file in ((_model(config), _CONFIG), (_pictures(processor, config), _PROCESSOR)):
+    for known, file in (
+        (_model(config, said), _CONFIG),
+        (_pictures(processor, config, said), _PROCESSOR),
+    ):
         for entry, (value, why) in known.items():
             values[entry] = value
             reasons[entry] = f"{file}: {why}"
@@ -80,7 +90,7 @@ def folder_facts(path: Path) -> Facts:
 Known = dict[str, tuple[object, str]]
 
 
-def _model(config: Mapping[str, object]) -> Known:
+def _model(config: Mapping[str, object], said: Facts) -> Known:
     """Task, meaning of the output, labels."""
     known: Known = {}
     kind = _text(config.get("model_type"))
@@ -93,14 +103,18 @@ def _model(config: Mapping[str, object]) -> Known:
     elif any(word in architecture for word in ("Segmentation", "MaskFormer", "Mask2Former")):
         known["task"] = "segmentation", architecture
         labels = config.get("id2label")
-        if isinstance(labels, Mapping) and labels:
+        if labels and said.labels is None:
             try:
-                ordered = [str(labels[key]) for key in sorted(labels, key=int)]
-            except ValueError as error:
+                names = names_of(labels)
+            except InputError as error:
+                why = f"id2label of {_CONFIG}: {error}, or give --labels FILE"
+                raise InputError(why) from error
+            if not names:
                 raise InputError(
-                    f"id2label of {_CONFIG} has names that are no numbers: give --labels FILE"
-                ) from error
-            known["labels"] = tuple(ordered), f"id2label has {len(ordered)}"
+                    f"id2label of {_CONFIG} is {short(labels)}, expected numbers with names: give "
+                    "--labels FILE"
+                )
+            known["labels"] = names, f"id2label has {len(names)}"
     return known
 
 
@@ -127,18 +141,18 @@ def _depth(config: Mapping[str, object], kind: str, architecture: str) -> Known:
     return known
 
 
-def _pictures(processor: Mapping[str, object], config: Mapping[str, object]) -> Known:
+def _pictures(processor: Mapping[str, object], config: Mapping[str, object], said: Facts) -> Known:
     """Size, interpolation, range, mean and std."""
     known: Known = {}
     side = config.get("image_size")
-    if isinstance(side, int) and 16 <= side <= 8192:
+    if type(side) is int and 16 <= side <= 8192:
         known["size"] = (side, side), f"image_size {side} of {_CONFIG}"
     if not processor:
         return known
     kind = _text(processor.get("image_processor_type") or processor.get("feature_extractor_type"))
     keeps = processor.get("keep_aspect_ratio") is True
-    if processor.get("do_resize", True):
-        known |= _size(processor.get("size"))
+    if _flag(processor, "do_resize"):
+        known |= _size(processor.get("size"), said)
         multiple = processor.get("ensure_multiple_of") or processor.get("size_divisor")
         resample = processor.get("resample", _BILINEAR)
         if keeps:
@@ -155,56 +169,89 @@ def _pictures(processor: Mapping[str, object], config: Mapping[str, object]) -> 
                 "cubic" if resample == _BICUBIC else "area",
                 f"resample {resample}, which averages where sides shrink",
             )
-        if isinstance(multiple, int) and multiple > 1:
+        if type(multiple) is int and multiple > 1:
             known["multiple"] = multiple, f"multiples of {multiple}"
     left_out = [step for step in ("do_center_crop", "do_pad") if processor.get(step)]
     if left_out:
         value, why = known.get("resize", ("stretch", "the graph's size"))
         steps = " and ".join(left_out)
         known["resize"] = value, f"{why}; {steps} left out: whole pictures are taken"
-    if processor.get("do_rescale", True):
-        factor = processor.get("rescale_factor", 1 / 255)
-        if not isinstance(factor, (int, float)):
-            raise InputError(f"rescale_factor of {_PROCESSOR} is {short(factor)}: give --pixels")
-        if math.isclose(factor, 1 / 255, rel_tol=1e-3):
-            known["pixels"] = "unit", "rescale_factor 1/255"
-        elif math.isclose(factor, 1 / 127.5, rel_tol=1e-3):
-            known["pixels"] = "signed", "rescale_factor 1/127.5"
-        else:
-            raise InputError(
-                f"rescale_factor of {_PROCESSOR} is {factor:g}, expected 1/255 or 1/127.5: give "
-                "--pixels, --mean and --std"
-            )
+    if _flag(processor, "do_rescale"):
+        known |= _rescaled(processor.get("rescale_factor", 1 / 255), said)
     else:
         known["pixels"] = "bytes", "do_rescale is false"
     halved = any(kind.startswith(each) for each in _HALVED)
     usual = HALVES if halved else IMAGENET
-    if processor.get("do_normalize", True):
-        known["mean"] = _triple(processor.get("image_mean"), usual[0]), "image_mean"
-        known["std"] = _triple(processor.get("image_std"), usual[1]), "image_std"
+    if _flag(processor, "do_normalize"):
+        for name, given, guess in (("mean", said.mean, usual[0]), ("std", said.std, usual[1])):
+            if given is None:
+                known[name] = _triple(processor, name, guess)
     else:
         known["mean"] = (0.0, 0.0, 0.0), "do_normalize is false"
         known["std"] = (1.0, 1.0, 1.0), "do_normalize is false"
     return known
 
 
-def _size(entry: object) -> Known:
-    if isinstance(entry, int):
+def _rescaled(factor: object, said: Facts) -> Known:
+    if said.pixels is not None:
+        return {}
+    if type(factor) in (int, float):
+        for pixels, usual, text in (("unit", 1 / 255, "1/255"), ("signed", 1 / 127.5, "1/127.5")):
+            if math.isclose(factor, usual, rel_tol=1e-3):  # type: ignore[arg-type]
+                return {"pixels": (pixels, f"rescale_factor {text}")}
+    raise InputError(
+        f"rescale_factor of {_PROCESSOR} is {short(factor)}, expected 1/255 or 1/127.5: give "
+        "--pixels, --mean and --std"
+    )
+
+
+def _size(entry: object, said: Facts) -> Known:
+    if entry is None or said.size is not None:
+        return {}
+    if type(entry) is int:
         return {"size": ((entry, entry), f"size {entry}")}
     if not isinstance(entry, Mapping):
-        return {}
+        raise InputError(
+            f"size of {_PROCESSOR} is {short(entry)}, expected a number, or height and width: give "
+            "--size"
+        )
     height, width, short_side = (entry.get(k) for k in ("height", "width", "shortest_edge"))
-    if isinstance(height, int) and isinstance(width, int):
+    if type(height) is int and type(width) is int:
         return {"size": ((width, height), f"size {width}x{height}")}
-    if isinstance(short_side, int):
+    if type(short_side) is int:
         why = f"shortest_edge {short_side}"
         return {"size": ((short_side, short_side), why), "resize": ("lower_bound", why)}
     return {}
 
 
-def _triple(value: object, usual: Triple) -> Triple:
-    numbers = [float(each) for each in _list(value) if isinstance(each, (int, float))]
-    return (numbers[0], numbers[1], numbers[2]) if len(numbers) == 3 else usual
+def _flag(processor: Mapping[str, object], name: str) -> bool:
+    """Whether a step is done; it is where nothing says."""
+    value = processor.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise InputError(
+            f"{name} of {_PROCESSOR} is {short(value)}, expected true or false: correct it"
+        )
+    return value is not False
+
+
+def _triple(processor: Mapping[str, object], name: str, usual: Triple) -> tuple[Triple, str]:
+    """``image_mean`` or ``image_std``: three numbers, or one for all colours."""
+    value = processor.get(f"image_{name}")
+    if value is None:
+        return usual, f"no image_{name}, usual for its image processor"
+    given = value if isinstance(value, list) else [value] * 3
+    least = 1e-6 if name == "std" else -1e6
+    numbers = [
+        float(each)
+        for each in given
+        if isinstance(each, (int, float)) and not isinstance(each, bool) and least <= each <= 1e6
+    ]
+    if not len(numbers) == len(given) == 3:
+        raise InputError(
+            f"image_{name} of {_PROCESSOR} is {short(value)}, expected three numbers from "
+            f"{least:g} to 1e+06: give --{name}"
+        )
+    return (numbers[0], numbers[1], numbers[2]), f"image_{name}"
 
 
 def _own_network(config: Mapping[str, object]) -> str:

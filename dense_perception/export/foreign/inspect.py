@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,6 +38,7 @@ ENDINGS = {
     "HardSigmoid": "sigmoid",
     "ArgMax": "argmax",
 }
+_FARTHEST = 64
 _ZIP = b"PK\x03\x04"
 
 
@@ -107,15 +109,17 @@ class ForeignGraph:
                 continue
             others = [constants[each] for each in node.input if each in constants]
             if node.op_type in ("Sub", "Mul", "Div", "Add") and others:
-                largest = float(np.abs(numpy_helper.to_array(others[0])).max())
-                return node.op_type, largest
+                numbers = np.abs(numpy_helper.to_array(others[0]))
+                return node.op_type, float(numbers.max(initial=0))
             return "", 0.0
         return "", 0.0
 
     def classes_of_argmax(self, output: str) -> int:
         """How many classes an argmax chose from, 0 if the graph does not say."""
-        node = self._ending_node(output)
+        node = _ending_node(_makers(self.model.graph), output)
         if node is None or node.op_type != "ArgMax":
+            return 0
+        if not node.input:
             return 0
         axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
         shape = self._shapes.get(node.input[0], ())
@@ -130,9 +134,6 @@ class ForeignGraph:
             graph = self.model.graph
         values = (*graph.value_info, *graph.input, *graph.output)
         return {value.name: _sides(value) for value in values}
-
-    def _ending_node(self, output: str) -> onnx.NodeProto | None:
-        return _ending_node(self.model.graph, output)
 
 
 def read_graph(path: Path) -> ForeignGraph:
@@ -154,16 +155,16 @@ def read_graph(path: Path) -> ForeignGraph:
         )
     _take_in_weights(model, path)
     if model.functions:
-        model = inline_local_functions(model)
+        model = _inlined(model, path)
     _refuse_own_operators(model, path)
     opsets = [each.version for each in model.opset_import if each.domain in PLAIN_DOMAINS]
     if not opsets:
         raise InputError(f"{path} names no operator set: export the network again")
     picture = _picture(model, path)
     graph = model.graph
-    endings = {}
+    makers, endings = _makers(graph), {}
     for value in graph.output:
-        node = _ending_node(graph, value.name)
+        node = _ending_node(makers, value.name)
         endings[value.name] = ENDINGS.get(node.op_type, "") if node is not None else ""
     outputs = tuple(
         _info(value) for value in graph.output if value.type.WhichOneof("value") == "tensor_type"
@@ -220,23 +221,24 @@ def _take_in_weights(model: onnx.ModelProto, path: Path) -> None:
     if not outside:
         return
     folder = real_path(path.parent)
-    files = set()
+    total = path.stat().st_size
     for tensor in outside:
         location = next((e.value for e in tensor.external_data if e.key == "location"), "")
-        file = real_path(folder / location)
-        if not location or Path(location).is_absolute() or not file.is_relative_to(folder):
+        usable = location and "\0" not in location
+        file = real_path(folder / location) if usable else folder
+        if not usable or Path(location).is_absolute() or not file.is_relative_to(folder):
             raise ArtefactError(
                 f"{path} keeps weights in {short(location)}, outside of its folder, which is not "
                 "followed: put that file beside the model and save it again with relative names"
             )
         if not file.is_file():
             raise ArtefactError(
-                f"{path} keeps weights in {location}, which is not beside it: download that file, "
-                "too"
+                f"{path} keeps weights in {short(location)}, which is not beside it: download that "
+                "file, too"
             )
         refuse_pointer(file)
-        files.add(file)
-    total = path.stat().st_size + sum(file.stat().st_size for file in files)
+        # Tensors may share a file, but each takes its part of it in.
+        total += _length(tensor, file)
     if total > MOST_BYTES:
         raise ArtefactError(
             f"{path} and its weights have {total / 1e9:.1f} GB, one ONNX file holds at most 2 GB: "
@@ -250,23 +252,49 @@ def _take_in_weights(model: onnx.ModelProto, path: Path) -> None:
         ) from error
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
-    """Every constant of a graph and of the graphs within its nodes."""
-    yield from graph.initializer
+def _length(tensor: TensorProto, file: Path) -> int:
+    """Bytes that a tensor takes of a file: what it says, else all of it."""
+    said = next((e.value for e in tensor.external_data if e.key == "length"), "")
+    size = file.stat().st_size
+    return min(int(said), size) if re.fullmatch("[0-9]{1,18}", said) else size
+
+
+def _inlined(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    try:
+        return inline_local_functions(model)
+    except Exception as error:  # the checker's, or one of C++
+        raise ArtefactError(
+            f"the functions of {path} cannot be put in place ({short(str(error))}): export the "
+            "network without functions of its own"
+        ) from error
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and those within its nodes: the branches of If, the bodies of Loop and Scan."""
+    yield graph
     for node in graph.node:
         for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            for below in (attribute.g, *attribute.graphs):
-                yield from _tensors(below)
+            for below in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _graphs(below)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    """Every constant of a graph and of the graphs within its nodes."""
+    for each in _graphs(graph):
+        yield from each.initializer
+        for node in each.node:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    yield attribute.t
+                yield from attribute.tensors
 
 
 def _refuse_own_operators(model: onnx.ModelProto, path: Path) -> None:
     own = sorted(
         {
             f"{node.domain}.{node.op_type}"
-            for node in model.graph.node
+            for graph in _graphs(model.graph)
+            for node in graph.node
             if node.domain not in PLAIN_DOMAINS
         }
     )
@@ -306,19 +334,29 @@ def _picture(model: onnx.ModelProto, path: Path) -> TensorInfo:
     return info
 
 
-def _ending_node(graph: onnx.GraphProto, output: str) -> onnx.NodeProto | None:
-    makers = {name: node for node in graph.node for name in node.output}
+def _makers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    return {name: node for node in graph.node for name in node.output}
+
+
+def _ending_node(makers: Mapping[str, onnx.NodeProto], output: str) -> onnx.NodeProto | None:
+    """What an output's values come from, ``makers`` being nodes by what they give.
+
+    An ending is near. Nobody has tested yet that the graph has no circles.
+    """
     node = makers.get(output)
-    while node is not None and node.op_type in _PASSING:
-        node = makers.get(node.input[0])
-    return node
+    for _ in range(_FARTHEST):
+        if node is None or node.op_type not in _PASSING:
+            return node
+        node = makers.get(node.input[0]) if node.input else None
+    return None
 
 
 def _info(value: onnx.ValueInfoProto) -> TensorInfo:
     code = value.type.tensor_type.elem_type
-    kind = "unknown"
-    if code:
+    try:
         kind = str(onnx.helper.tensor_dtype_to_np_dtype(code))
+    except KeyError:  # 0 where nothing is said, or a kind of a later ONNX
+        kind = "unknown"
     return TensorInfo(value.name, kind, _sides(value))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from dense_perception.core.errors import InputError
 from dense_perception.core.labels import LABEL_SETS, VOID
-from dense_perception.core.printable import short
+from dense_perception.core.printable import printable, short
 from dense_perception.core.storage import read_file, user_path
 from dense_perception.core.strict import json_value, yaml_file
 from dense_perception.export.foreign.recipe import PRESETS, Facts
@@ -27,9 +28,9 @@ def read_labels(text: str) -> tuple[str, ...]:
     """
     if text in LABEL_SETS:
         return LABEL_SETS[text].labels
-    if text.isdigit():
-        if not 1 <= int(text) <= VOID:
-            raise InputError(f"--labels is {text}, expected 1 to {VOID} classes")
+    if re.fullmatch("[0-9]+", text):
+        if len(text) > 9 or not 1 <= int(text) <= VOID:
+            raise InputError(f"--labels is {short(text)}, expected 1 to {VOID} classes")
         return tuple(f"class_{index}" for index in range(int(text)))
     path = user_path(text)
     if not path.is_file():
@@ -40,9 +41,9 @@ def read_labels(text: str) -> tuple[str, ...]:
     suffix = path.suffix.lower()
     if suffix == ".json":
         content = read_file(path, _MOST_BYTES).decode("utf-8", "replace")
-        names = _names(json_value(content, str(path), InputError))
+        names = names_of(json_value(content, str(path), InputError))
     elif suffix in (".yaml", ".yml"):
-        names = _names(yaml_file(path, "the labels", InputError, numbers=True))
+        names = names_of(yaml_file(path, "the labels", InputError, numbers=True))
     else:
         lines = read_file(path, _MOST_BYTES).decode("utf-8", "replace").splitlines()
         names = tuple(line.strip() for line in lines if line.strip())
@@ -73,7 +74,7 @@ def metadata_facts(metadata: Mapping[str, str], path: Path) -> Facts:
         if name not in ("origin", "reasons") and value is not None
     }
     reasons = dict.fromkeys(values, "the graph's metadata: made by Ultralytics")
-    names = _names(_literal(metadata.get("names", "")))
+    names = names_of(_literal(metadata.get("names", "")))
     if names:
         values["labels"], reasons["labels"] = names, "the graph's metadata: names"
     size = _literal(metadata.get("imgsz", ""))
@@ -86,12 +87,15 @@ def metadata_facts(metadata: Mapping[str, str], path: Path) -> Facts:
     return Facts(**values, reasons=reasons)
 
 
-def _names(data: object) -> tuple[str, ...]:
-    """Names of plain data, nothing if there are none."""
+def names_of(data: object) -> tuple[str, ...]:
+    """Names by label of plain data, nothing if there are none.
+
+    :raises InputError: if numbers are left out, or a label has a name that is none.
+    """
     if isinstance(data, Mapping):
         for key in ("names", "id2label", "labels", "classes", "ontology"):
             if key in data:
-                return _names(data[key])
+                return names_of(data[key])
         try:
             numbers = sorted((int(key), key) for key in data)
         except (TypeError, ValueError):
@@ -101,13 +105,19 @@ def _names(data: object) -> tuple[str, ...]:
                 f"the labels are numbered {short([n for n, _ in numbers])}, expected 0 to "
                 f"{len(numbers) - 1}: name every class"
             )
-        return tuple(str(data[key]) for _, key in numbers)
+        return tuple(_name(number, data[key]) for number, key in numbers)
     if isinstance(data, (list, tuple)):
         return tuple(
-            str(each.get("name", index)) if isinstance(each, Mapping) else str(each)
+            _name(index, each.get("name") if isinstance(each, Mapping) else each)
             for index, each in enumerate(data)
         )
     return ()
+
+
+def _name(label: int, value: object) -> str:
+    if not isinstance(value, (str, int, float)):
+        raise InputError(f"label {label} is named {short(value)}, expected a text: correct it")
+    return " ".join(printable(str(value), keep="\n\t").split())
 
 
 def _literal(text: str) -> object:

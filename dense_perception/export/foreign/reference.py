@@ -65,7 +65,8 @@ class GraphRun:
             ) from error
 
     def __call__(self, feeds: Arrays) -> dict[str, np.ndarray]:
-        names = [output.name for output in self._session.get_outputs()]
+        outputs = self._session.get_outputs()
+        names = [output.name for output in outputs if output.type.startswith("tensor(")]
         try:
             values = self._session.run(names, dict(feeds))
         except Exception as error:  # as above

@@ -11,6 +11,7 @@ from dense_perception.core.card_specs import InputSpec
 from dense_perception.core.errors import InputError
 from dense_perception.core.labels import LABEL_SETS, VOID
 from dense_perception.core.prediction import DepthKind
+from dense_perception.core.printable import short
 from dense_perception.export.foreign.inspect import ForeignGraph
 from dense_perception.export.foreign.recipe import DepthRecipe, LabelRecipe
 from dense_perception.export.foreign.reference import Arrays
@@ -145,7 +146,7 @@ def _is_depth(
     facts = settled.facts
     found = _sides_of_map(array, spec)
     channels = found[0] if found else 0
-    whole = np.issubdtype(array.dtype, np.integer)
+    whole = _is_whole(array)
     if facts.task is not None and alone:
         settled.note("task", facts.task, facts.why("task"))
         if facts.task == "depth" and (channels != 1 or whole):
@@ -227,10 +228,11 @@ def _label_recipe(
     elif channels == 1:
         classes = 2
     if scores == "labels":
-        classes = graph.classes_of_argmax(names[0])
+        classes = 2 if array.dtype == bool else graph.classes_of_argmax(names[0])
         settled.note("confidence", "255", "the graph gives labels alone, so all are certain")
     labels, label_set = _names(classes, settled)
     void = facts.void or ()
+    _refuse_outside(names[0], array, scores, len(labels), void)
     if void:
         settled.note("void", void, facts.why("void"))
     threshold = facts.threshold or 0.0
@@ -241,6 +243,32 @@ def _label_recipe(
     return LabelRecipe(
         names, scores, activation, last, labels, label_set, threshold=threshold, void=void
     )
+
+
+def _refuse_outside(
+    name: str, array: np.ndarray, scores: str, classes: int, void: Sequence[int]
+) -> None:
+    """
+    :raises InputError: if labels or probabilities are none of the known, or void is no label.
+    """
+    low, high = float(array.min()), float(array.max())
+    if scores == "probabilities" and (low < -1e-3 or high > 1 + 1e-3):
+        raise InputError(
+            f"output {name} gives {low:.3g} to {high:.3g}, expected probabilities of 0 to 1: say "
+            "--scores logits"
+        )
+    if scores != "labels":
+        beyond = [label for label in void if label >= classes]
+    else:
+        known = (array < classes) | (array >= VOID) | np.isin(array, void)
+        beyond = np.unique(array[~known]).astype(int).tolist()
+        if beyond:
+            raise InputError(
+                f"output {name} gives the labels {short(beyond)}, expected 0 to {classes - 1}: "
+                "name more with --labels, or say --void for those that mean none"
+            )
+    if beyond:
+        raise InputError(f"--void is {short(beyond)}, expected labels of 0 to {classes - 1}")
 
 
 def _channels(array: np.ndarray, spec: InputSpec, named: Sequence[str] | None) -> tuple[int, bool]:
@@ -261,7 +289,7 @@ def _scores(
     facts = settled.facts
     if len(names) == 2:
         return "queries", "the outputs are classes and masks of queries"
-    whole = np.issubdtype(array.dtype, np.integer)
+    whole = _is_whole(array)
     ending = graph.endings.get(names[0], "")
     if facts.scores is not None:
         if whole and facts.scores != "labels":
@@ -301,13 +329,13 @@ def _names(classes: int, settled: Settled) -> tuple[tuple[str, ...], str]:
             f"{len(names)} labels are named ({facts.why('labels')}), the graph gives {classes} "
             "classes: give a name for each with --labels"
         )
-    unique = _distinct(names)
+    unique = _distinct(_checked(names))
     known = next((s.name for s in LABEL_SETS.values() if s.labels == unique), "")
     why = facts.why("labels")
     if unique != tuple(names):
         why += "; names that came twice are numbered"
     settled.note("classes", f"{len(unique)}: {_some(unique)}", why)
-    return _checked(unique), known
+    return unique, known
 
 
 def _checked(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -328,6 +356,11 @@ def _distinct(names: Sequence[str]) -> tuple[str, ...]:
             unique, number = f"{text}_{number}", number + 1
         found.append(unique)
     return tuple(found)
+
+
+def _is_whole(array: np.ndarray) -> bool:
+    """Whether it holds whole numbers, or yes and no."""
+    return array.dtype.kind in "iub"
 
 
 def _sides(array: np.ndarray) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from dense_perception.core.card_specs import InputSpec
 from dense_perception.core.errors import InputError
+from dense_perception.core.printable import printable
 from dense_perception.export.foreign.inspect import ForeignGraph
 from dense_perception.export.foreign.recipe import (
     IMAGENET,
@@ -37,7 +38,7 @@ class Settled:
         self.decisions: list[Decision] = []
 
     def note(self, what: str, value: object, why: str) -> None:
-        self.decisions.append(Decision(what, _text(value), why))
+        self.decisions.append(Decision(what, _line(_text(value)), _line(why)))
 
 
 def settle_picture(graph: ForeignGraph, settled: Settled) -> tuple[PictureRecipe, InputSpec]:
@@ -151,10 +152,11 @@ def _input(graph: ForeignGraph, layout: str, settled: Settled) -> InputSpec:
     free = keeps and not fixed and (facts.free or not said)
     if fixed:
         why = f"the graph has this size: {graph.picture.sides}"
-        if said and facts.size not in ((width, height), None):
+        if said and facts.size is not None and facts.size != (width, height):
+            got = "x".join(map(str, facts.size))
             raise InputError(
-                f"--size is {_text(facts.size)}, but the graph takes {width}x{height} alone: leave "
-                "it out, or export the network for that size"
+                f"--size is {got}, but the graph takes {width}x{height} alone: leave it "
+                "out, or export the network for that size"
             )
     elif facts.size is not None:
         (width, height), why = facts.size, facts.why("size")
@@ -163,10 +165,11 @@ def _input(graph: ForeignGraph, layout: str, settled: Settled) -> InputSpec:
         width, height = width or _USUAL_SIDE, height or _USUAL_SIDE
     assert height is not None
     assert width is not None
-    if not fixed and facts.multiple and (height % multiple or width % multiple):
+    if not fixed and (facts.multiple or free) and (height % multiple or width % multiple):
+        reason = facts.why("multiple") or "usual where sizes are free"
         raise InputError(
             f"the size is {width}x{height}, but sides have to be multiples of {multiple} "
-            f"({facts.why('multiple')}): say another --size"
+            f"({reason}): say another --size or --multiple"
         )
     if not (min(height, width) >= 16 and max(height, width) <= 8192):
         raise InputError(
@@ -188,11 +191,10 @@ def _input(graph: ForeignGraph, layout: str, settled: Settled) -> InputSpec:
     spec = replace(spec, resize=resize, multiple=multiple if free else 1)
     usual = "linear" if free else "area"
     interpolation = facts.interpolation or usual
+    why = facts.why("interpolation") or "the package's usual one"
     if free and interpolation == "area":
-        interpolation = "linear"
-    settled.note(
-        "interpolation", interpolation, facts.why("interpolation") or "the package's usual one"
-    )
+        interpolation, why = "linear", f"free sizes are not averaged (else area: {why})"
+    settled.note("interpolation", interpolation, why)
     spec = replace(spec, interpolation=interpolation)
     if resize == "letterbox":
         pad, place = facts.pad or (0, 0, 0), facts.place or "centre"
@@ -205,6 +207,11 @@ def _input(graph: ForeignGraph, layout: str, settled: Settled) -> InputSpec:
     if graph.picture.kind == "uint8":
         spec = replace(spec, dtype="uint8")
     return spec
+
+
+def _line(text: str) -> str:
+    """A text with names from files in it as one line of a table."""
+    return " ".join(printable(text).split())
 
 
 def _text(value: object) -> str:
