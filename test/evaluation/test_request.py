@@ -367,8 +367,10 @@ def test_a_rerun_recording_has_every_frame(tmp_path: Path, model: str) -> None:
     words = [sys.executable, "-m", "rerun", "rrd", "print", str(out / "recordings" / "bag.rrd")]
     said = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True).stdout
     found: Counter[str] = Counter()
-    for rows, entity in re.findall(r"with (\d+) rows .* - (/\S+) - data columns", said):
-        found[entity] += int(rows)
+    line = r"with (\d+) rows .* - (/\S+) - (?:data )?columns(.*)"
+    for rows, entity, columns in re.findall(line, said):
+        # Rerun 0.23 has rows of their own that say what an entity is.
+        found[entity] += 0 if re.fullmatch(r": \[\w+Indicator\]", columns.strip()) else int(rows)
     for entity in ("image", "truth/depth", "red_depth_fp32/depth"):
         assert found[f"/camera/{entity}"] == 3
     assert found["/red_depth_fp32/depth/error"] == 3
