@@ -69,6 +69,7 @@ def main(options: argparse.Namespace) -> int:
         except ModelNotFoundError:
             pass
         else:
+            _refuse_ready(options, ready.precisions)
             _show(options, {"name": card.name, "ready": True, "card": str(ready.source)})
             return 0
     way = _way(card, options.way)
@@ -104,6 +105,20 @@ def main(options: argparse.Namespace) -> int:
     parsed.like, parsed.name = onnx.like or None, card.name
     parsed.licence = card.licence.get("weights")
     return import_model.main(parsed)
+
+
+def _refuse_ready(options: argparse.Namespace, there: Sequence[str]) -> None:
+    """
+    :raises InputError: if more is asked for than what is there.
+    """
+    from dense_perception.core.errors import InputError
+
+    more = [kind for kind in options.precision if kind not in there]
+    if more or options.calibrate is not None or options.way != "auto":
+        raise InputError(
+            f"{options.name} is there in {', '.join(there)}; for what else was asked for it has to "
+            "be made again: give --overwrite, or leave the options out"
+        )
 
 
 def _way(card: ModelCard, wished: str) -> str:

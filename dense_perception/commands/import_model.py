@@ -132,6 +132,8 @@ def main(args: argparse.Namespace) -> int:
         return 0
     if not args.json:
         say(decisions_table(opened.decisions))
+    if args.output is None:
+        _refuse_hiding(opened.card.name)
     plan = with_frames(plan, args, opened.card)
     with progress_of(plan, quiet=args.quiet) as on_step:
         exported = import_graph(
@@ -148,6 +150,24 @@ def main(args: argparse.Namespace) -> int:
     else:
         say(f"\n{export_table(exported)}")
     return 0
+
+
+def _refuse_hiding(name: str) -> None:
+    """
+    :raises InputError: if a model of that name has files elsewhere, which this one would hide.
+    """
+    from dense_perception.core.card import ModelCard
+    from dense_perception.core.errors import InputError
+    from dense_perception.core.registry import exported_dir, list_models
+
+    known = list_models().get(name)
+    if known is None or known.parent == exported_dir():
+        return
+    if ModelCard.from_yaml(known).files:
+        raise InputError(
+            f"{name} is the name of a model in {known.parent}, which this one would hide: give "
+            "another --name"
+        )
 
 
 def _given(args: argparse.Namespace) -> Facts:

@@ -90,6 +90,8 @@ def test_the_published_onnx_file_is_imported_under_the_cards_name(
     capsys.readouterr()
     assert cli.main(["get", card.name, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["ready"] is True
+    assert cli.main(["get", card.name, "--precision", "int8"]) == 2
+    assert "is there in fp32" in capsys.readouterr().err
 
 
 def test_without_an_onnx_file_the_checkpoint_is_exported(
