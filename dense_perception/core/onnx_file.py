@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import mmap
 import os
 import weakref
@@ -61,7 +62,7 @@ class OnnxFile:
                 content = stream.read()
         except OSError as error:
             raise _unreadable(path, error) from error
-        _refuse_external_data(content, path)
+        _check_tensors(content, path)
         return cls(path, hashlib.sha256(content).hexdigest(), len(content), content)
 
     @classmethod
@@ -78,7 +79,7 @@ class OnnxFile:
         changed_ns = os.fstat(stream.fileno()).st_ctime_ns
         digest, size = _hash(stream)
         with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            _refuse_external_data(content, path)
+            _check_tensors(content, path)
         descriptor = os.dup(stream.fileno())
         name = str(_DESCRIPTORS / str(descriptor))
         file = cls(path, digest, size, name, descriptor, changed_ns)
@@ -160,8 +161,8 @@ def _walk(stream: BinaryIO, size: int, path: Path) -> dict[str, str]:
     return metadata
 
 
-# In onnx.proto: the fields that lead from a model to its tensors. TensorProto 13 is external_data.
-_EXTERNAL = 13
+# In onnx.proto: the fields that lead from a model to its tensors, and those of a TensorProto.
+_DIMS, _TYPE, _RAW, _EXTERNAL = 1, 2, 9, 13
 _WAYS: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
@@ -172,22 +173,39 @@ _WAYS: dict[str, dict[int, str]] = {
     "sparse": {1: "tensor", 2: "tensor"},
 }
 _MAX_DEPTH = 64
+# Bits of a value by TensorProto.DataType; texts have no raw data.
+_BITS = {
+    **dict.fromkeys((2, 3, 9, 17, 18, 19, 20), 8),
+    **dict.fromkeys((4, 5, 10, 16), 16),
+    **dict.fromkeys((1, 6, 12), 32),
+    **dict.fromkeys((7, 11, 13, 14), 64),
+    15: 128,
+    **dict.fromkeys((21, 22, 23), 4),
+}
 
 
-def _refuse_external_data(content: bytes | mmap.mmap, path: Path) -> None:
-    """Weights in other files are outside the hash, and a path in a model may lead anywhere."""
-    if content.find(b"location") < 0:  # the key without which a tensor names no file
-        return
+def _check_tensors(content: bytes | mmap.mmap, path: Path) -> None:
+    """Weights in other files are outside the hash, and a path in a model may lead anywhere.
+
+    A tensor whose shape wants more bytes than it has ends the process in ONNX Runtime up to 1.23.
+    """
     waiting = [("model", 0, len(content), 0)]
     while waiting:
         kind, position, end, depth = waiting.pop()
         if depth > _MAX_DEPTH:
             raise _broken(path, f"its graphs are nested more than {_MAX_DEPTH} deep")
+        ways, is_tensor = _WAYS.get(kind, {}), kind == "tensor"
+        dims: list[int] = []
+        data_type, raw = 0, -1
         while position < end:
             tag, position = _varint_at(content, position, path, end)
             field, wire = tag >> 3, tag & 7
             if wire == _VARINT:
-                _, position = _varint_at(content, position, path, end)
+                value, position = _varint_at(content, position, path, end)
+                if is_tensor and field == _DIMS:
+                    dims.append(value)
+                elif is_tensor and field == _TYPE:
+                    data_type = value
                 continue
             if wire in (_FIXED64, _FIXED32):
                 position += 8 if wire == _FIXED64 else 4
@@ -197,15 +215,24 @@ def _refuse_external_data(content: bytes | mmap.mmap, path: Path) -> None:
             length, position = _varint_at(content, position, path, end)
             if position + length > end:
                 raise _broken(path, f"field {field} wants {length} bytes past the end of the file")
-            if kind == "tensor" and field == _EXTERNAL:
+            if field in ways:
+                waiting.append((ways[field], position, position + length, depth + 1))
+            elif is_tensor and field == _RAW:
+                raw = length
+            elif is_tensor and field == _DIMS:
+                packed = position
+                while packed < position + length:
+                    value, packed = _varint_at(content, packed, path, position + length)
+                    dims.append(value)
+            elif is_tensor and field == _EXTERNAL:
                 raise ArtefactError(
                     f"{path} keeps weights in other files (ONNX external data), expected one whole "
                     "file: save it with onnx.save(onnx.load(PATH), NEW) and export it again"
                 )
-            below = _WAYS.get(kind, {}).get(field)
-            if below is not None:
-                waiting.append((below, position, position + length, depth + 1))
             position += length
+        wanted = -(-math.prod(dims) * _BITS.get(data_type, 0) // 8)
+        if 0 <= raw < wanted:
+            raise _broken(path, f"a tensor has {raw} bytes, its shape wants {wanted}")
 
 
 def _entry(payload: bytes, path: Path) -> tuple[str, str]:

@@ -170,6 +170,39 @@ def test_weights_in_other_files_are_refused(tmp_path: Path, place: str) -> None:
         OnnxFile.read(path)
 
 
+@pytest.mark.parametrize(
+    ("data_type", "dims", "size", "fits"),
+    [
+        ("FLOAT", [2, 3], 24, True),
+        ("FLOAT", [2, 3], 23, False),
+        ("INT64", [3], 1, False),
+        ("INT64", [2**40, 2**40], 8, False),
+        ("FLOAT", [-1, 5], 20, False),
+        ("INT4", [5], 3, True),
+        ("INT4", [5], 2, False),
+        ("FLOAT16", [], 2, True),
+        ("FLOAT16", [0], 0, True),
+    ],
+)
+def test_a_tensor_has_the_bytes_that_its_shape_wants(
+    tmp_path: Path, data_type: str, dims: list[int], size: int, fits: bool
+) -> None:
+    """ONNX Runtime up to 1.23 ends the process otherwise."""
+    import onnx
+
+    path = tmp_path / "red.onnx"
+    write_red_artefact(path)
+    model = onnx.load(path)
+    kind = onnx.TensorProto.DataType.Value(data_type)
+    model.graph.initializer.add(name="w", data_type=kind, dims=dims, raw_data=bytes(size))
+    path.write_bytes(model.SerializeToString())
+    if fits:
+        assert OnnxFile.read(path).path == path
+    else:
+        with pytest.raises(ArtefactError, match=f"a tensor has {size} bytes, its shape wants"):
+            OnnxFile.read(path)
+
+
 def test_a_harmless_mention_of_a_location_is_no_external_data(tmp_path: Path) -> None:
     import onnx
 
