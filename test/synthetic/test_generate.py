@@ -180,13 +180,15 @@ def test_workers_end_with_a_killed_parent(how: signal.Signals, tmp_path: Path) -
         [sys.executable, str(tmp_path / "run.py")],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
         stderr=subprocess.DEVNULL,
+        # A background job of a shell ignores SIGINT, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         _wait(lambda: log.exists() and len(log.read_text().split()) == 2)
         children = _children(parent.pid)
         assert len(children) >= 2
         parent.send_signal(how)
-        parent.wait(10)
+        parent.wait(30)
         _wait(lambda: not any(is_running(pid) for pid in children))
     finally:
         parent.kill()
