@@ -56,7 +56,7 @@ def choose_device(device: str, backend: str = "auto") -> tuple[str, str]:
     except BackendError as error:
         # A backend that runs nowhere else says itself what is missing.
         place = "gpu" if backend.endswith("tensorrt") else "cpu"
-        return place, str(error).split(": ")[0]
+        return place, str(error).partition(": ")[0].partition(" (")[0]
 
 
 def find_gpu(index: int = 0) -> Gpu:

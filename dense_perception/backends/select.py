@@ -156,7 +156,10 @@ def select_backend(
         precisions = (precision,)
     place, reason = choose_device(device, backend)
     contest = _Contest(model, place, threads, trust_engine, engine_build)
-    may_move = device.lower() == backend == "auto" and place != "cpu"
+    is_auto = device.lower() == "auto" and place != "cpu"
+    # OpenVINO's "gpu" is Intel's: nobody asked for that one.
+    contest.passed_over = ("openvino",) if is_auto else ()
+    may_move = is_auto and not backend.endswith("tensorrt")
     try:
         opened, card, selection = _open_on_device(contest, backend, precisions)
     except BackendError as error:
@@ -165,9 +168,11 @@ def select_backend(
         if not contest.missing:
             contest.refusals.append(f"{reason}, but the GPU is not used: {error}")
         reason = "nothing runs on the GPU" + (" yet" if contest.missing else "")
-        contest.device = "cpu"
+        contest.device, contest.passed_over = "cpu", ()
+        # A backend that runs on the CPU, too, stays the one that was asked for.
+        instead = "auto" if contest.missing else backend
         try:
-            opened, card, selection = _open_on_device(contest, "auto", precisions)
+            opened, card, selection = _open_on_device(contest, instead, precisions)
         except BackendError:
             if not contest.missing:
                 raise error from None
@@ -197,14 +202,15 @@ def _open_on_device(
     contest: _Contest, backend: str, precisions: Sequence[str]
 ) -> tuple[Backend, ModelCard, Selection]:
     """Among ``backend``, or all there are; among the others too where it has no usable engine."""
-    names = installed_backends(contest.device) if backend == "auto" else (backend,)
+    there = [n for n in installed_backends(contest.device) if n not in contest.passed_over]
+    names = there if backend == "auto" else [backend]
     if not names:
         raise BackendError(f"no backend is installed: pip install {' or '.join(BACKENDS)}")
     tried, passed = candidates(names, precisions)
     try:
         opened, card, selection = contest.open_best(tried)
     except BackendError:
-        remaining = [name for name in installed_backends(contest.device) if name not in names]
+        remaining = [name for name in there if name not in names]
         others, _ = candidates(remaining, precisions)
         if not others or not (contest.refusals or contest.missing):
             raise
@@ -223,6 +229,7 @@ class _Contest:
         self.engine_build = engine_build
         self.refusals: list[str] = []
         self.missing: dict[tuple[str, str], MissingEngine] = {}
+        self.passed_over: tuple[str, ...] = ()
         self.device = device
         self.threads = threads
         self.memory = SpeedMemory()

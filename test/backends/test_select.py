@@ -197,6 +197,20 @@ def test_auto_is_the_cpu_where_nothing_runs_on_the_gpu(
     assert any("found RTX 4090, but the GPU is not used" in each for each in selection.warnings)
     with pytest.raises(BackendError, match="does not know the GPU"):
         select_backend(model, device="gpu")
+    with pytest.raises(BackendError, match="tensorrt does not know the GPU"):
+        select_backend(model, backend="tensorrt")
+    # Another backend that was asked for stays the one that runs.
+    _, _, selection = select_backend(model, backend="onnxruntime")
+    assert (selection.backend, selection.device) == ("onnxruntime", "cpu")
+    assert any("but the GPU is not used" in each for each in selection.warnings)
+
+
+def test_auto_does_not_take_an_intel_gpu_for_nvidias(
+    gpu: dict[str, EngineKey | None], bench: Bench, model: Model
+) -> None:
+    bench.speeds |= {("openvino", "fp32"): 0.1, ("openvino", "int8"): 0.1}
+    assert select_backend(model)[2].backend == "tensorrt"
+    assert select_backend(model, device="gpu")[2].backend == "openvino"
 
 
 def test_what_has_no_engine_is_left_out_and_named(
@@ -208,7 +222,7 @@ def test_what_has_no_engine_is_left_out_and_named(
     assert [str(each) for each in selection.missing] == ["tensorrt/int8"]
     gpu["fp32"] = engine("10.4")
     _, _, selection = select_backend(model, backend="tensorrt", engine_build="background")
-    assert (selection.backend, selection.device) == ("openvino", "gpu")
+    assert (selection.backend, selection.device) == ("onnxruntime", "gpu")
     assert sorted(map(str, selection.missing)) == ["tensorrt/fp32", "tensorrt/int8"]
     assert select_backend(model, engine_build="block")[2].backend == "tensorrt"
     _, _, selection = select_backend(model, engine_build="never")
