@@ -130,7 +130,7 @@ def _against(
     if not pair["certain"]:
         text = (
             f"{first} looks better than {second}, but that is not certain: "
-            f"{values}{_ahead(pair, digits)}."
+            f"{values}{_ahead(pair, digits)}{_doubt(pair)}."
         )
     return Verdict(text=text[0].upper() + text[1:] if first == rival else text, pair=place)
 
@@ -140,6 +140,14 @@ def _said(name: str) -> str:
     measure = measure_of(name)
     measure = measure[0].lower() + measure[1:] if measure.startswith("Mean") else measure
     return f"{measure} of {subject_of(name)}"
+
+
+def _doubt(pair: PairValue) -> str:
+    """Where the interval leaves out 0 and the difference is not certain all the same."""
+    low, high = pair["low"], pair["high"]
+    if low is None or high is None or low <= 0 <= high:
+        return ""
+    return ", but these frames are too few or too alike to rely on it"
 
 
 def _ahead(pair: PairValue, digits: int) -> str:

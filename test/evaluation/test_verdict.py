@@ -104,6 +104,15 @@ def test_an_interval_shows_on_which_side_of_0_it_ends() -> None:
     assert found["text"].endswith("0.102 against 0.103, ahead by 0.0006 [-0.0004, 0.0017].")
 
 
+def test_an_interval_beyond_0_that_is_not_certain_says_why() -> None:
+    figures = {"a": {ABSREL: value(0.2)}, "b": {ABSREL: value(0.1)}}
+    (found,) = verdicts(
+        rows(a="artefact", b="artefact"), figures, [pair("a", "b", ABSREL, "b", False, 0.1)]
+    )
+    assert found["text"].endswith("[0.080, 0.150], but these frames are too few or too alike to "
+                                  "rely on it.")  # fmt: skip
+
+
 def test_what_does_not_show_is_alike_unless_it_is_certain() -> None:
     figures = {"a": {ABSREL: value(0.10241)}, "b": {ABSREL: value(0.10239)}}
     for certain, said in (
