@@ -7,6 +7,7 @@ line that names the error.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import tempfile
@@ -22,8 +23,11 @@ _DECODERS = re.compile(
     rb"Warning: unknown JFIF|Unsupported marker|Application transferred too|LZW|OpenCV|imread_|"
     rb"Error: (?:corrupt|unknown)|\[[a-z0-9_]+ @ 0x|\[ WARN:\d+@|\[ERROR:\d+@"
 )
+# libpng writes a message and its end of line apart, and a line of the log may come between them.
+_LOG = re.compile(rb"(?=\[(?:DEBUG|INFO|WARN|ERROR|FATAL)\] )")
 _NUMBERS = re.compile(rb"0x[0-9a-f]+|\d+")
 _MOST_KINDS = 100
+_MOST_BYTES = 1 << 20
 
 
 class DecoderOutput:
@@ -33,6 +37,7 @@ class DecoderOutput:
         self._period_s = period_s
         self._lock = threading.Lock()
         self._kept = _memory()
+        self._read = 0
         self._next_s: dict[bytes, float] = {}
         self._left_out = 0
 
@@ -54,12 +59,15 @@ class DecoderOutput:
             finally:
                 os.dup2(saved, _STDERR)
                 os.close(saved)
-                size = os.lseek(self._kept, 0, os.SEEK_CUR)
-                if size:
-                    text = os.pread(self._kept, size, 0)
-                    os.ftruncate(self._kept, 0)
-                    os.lseek(self._kept, 0, os.SEEK_SET)
+                size = os.fstat(self._kept).st_size
+                if size > self._read:
+                    text = os.pread(self._kept, size - self._read, self._read)
+                    self._read = size
                     self._pass_on(text)
+                # Not each time: another thread's write may be under way, and is read next time.
+                if size > _MOST_BYTES:
+                    os.ftruncate(self._kept, 0)
+                    self._read = 0
 
     def _pass_on(self, text: bytes) -> None:
         now = time.monotonic()
@@ -68,6 +76,8 @@ class DecoderOutput:
             if not _DECODERS.match(line):
                 lines.append(line)
                 continue
+            line, *others = _LOG.split(line, maxsplit=1)
+            lines += others
             kind = _NUMBERS.sub(b"#", line)
             if len(self._next_s) >= _MOST_KINDS:
                 self._next_s = {known: due for known, due in self._next_s.items() if due > now}
@@ -83,8 +93,12 @@ class DecoderOutput:
 
 
 def _memory() -> int:
-    """A file without a name, closed in children."""
+    """A file without a name, closed in children, to which several threads can write at once."""
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("decoder output", os.MFD_CLOEXEC)
-    with tempfile.TemporaryFile() as stream:
-        return os.dup(stream.fileno())
+        memory = os.memfd_create("decoder output", os.MFD_CLOEXEC)
+    else:
+        with tempfile.TemporaryFile() as stream:
+            memory = os.dup(stream.fileno())
+    # Otherwise two writes can meet at one place, and one overwrites the other.
+    fcntl.fcntl(memory, fcntl.F_SETFL, os.O_APPEND | fcntl.fcntl(memory, fcntl.F_GETFL))
+    return memory

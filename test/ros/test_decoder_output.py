@@ -15,7 +15,7 @@ from dense_perception.ros import convert
 from dense_perception.ros.decoder_output import DecoderOutput
 from test.support.ros_probe import random_rgb
 
-FRAMES = 300
+FRAMES = 1000
 
 
 def damaged_png() -> CompressedImage:
@@ -73,6 +73,20 @@ def test_what_was_left_out_is_counted(capfd: pytest.CaptureFixture[str]) -> None
         "Corrupt JPEG data: 2 extraneous bytes",
         "libpng error: bad (2 more lines of decoders were left out)",
         "Traceback (most recent call last):",
+    ]
+
+
+def test_a_log_line_inside_a_decoders_line_is_kept(capfd: pytest.CaptureFixture[str]) -> None:
+    """libpng writes the end of its line apart: another thread's line may come between."""
+    output = DecoderOutput(period_s=60.0)
+    for number in range(3):
+        with output.caught():
+            os.write(2, b"libpng error: IDAT: CRC error")
+            os.write(2, b"[INFO] [%d.5] [depth_node]: ready\n" % number)
+            os.write(2, b"\n")
+    lines = [line for line in capfd.readouterr().err.splitlines() if line]
+    assert lines == ["[INFO] [0.5] [depth_node]: ready", "libpng error: IDAT: CRC error"] + [
+        f"[INFO] [{number}.5] [depth_node]: ready" for number in (1, 2)
     ]
 
 

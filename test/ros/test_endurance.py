@@ -158,13 +158,14 @@ def test_cleanup_frees_the_model(start_node: NodeFactory, probe: Probe) -> None:
     freed = active - cleaned()
     print(f"\nMB: {active:.0f} active, {freed:.0f} freed")
     assert freed > 18  # the weights alone
-    # The second load may find the heap in pieces; from then on every one takes the same.
+    # A load may find the heap in pieces and take more; what counts is that it does not add up.
     sizes = []
-    for _ in range(2):
+    for _ in range(4):
         assert probe.change_state("configure")
         assert probe.change_state("activate")
         answered(probe, depth)
         sizes.append(resident_mb(node.pid))
         cleaned()
-    assert sizes[0] - active < 40
-    assert abs(sizes[1] - sizes[0]) < 10
+    print("MB active after each load:", *(f"{size:.0f}" for size in sizes))
+    assert max(sizes) - active < 40
+    assert min(sizes[2:]) - max(sizes[:2]) < 10
