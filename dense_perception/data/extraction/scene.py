@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -17,6 +17,7 @@ from dense_perception.data.extraction.registration import (
     Registration,
     Undistortion,
     project_points,
+    shrunk_depth,
 )
 from dense_perception.data.extraction.topics import Topics, label_values
 from dense_perception.data.sample import Sample
@@ -60,6 +61,10 @@ class Motions:
     depth: Transform | None = None
     points: Mapping[str, Transform] = field(default_factory=dict)
     camera_7: np.ndarray | None = None
+
+
+def _nearest(values_hw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return cv2.resize(values_hw, size, interpolation=cv2.INTER_NEAREST)
 
 
 class Cameras:
@@ -227,7 +232,7 @@ class Cameras:
             self.doubt = self.doubt or view_doubt(names[0], depth_m.shape, names[1], picture_hw)
             # In place, for it is a fresh array: of NaN no comparison is true.
             np.copyto(depth_m, np.float32(0), where=~(depth_m < np.inf))
-            return self._fitted(depth_m, undistortion, camera)
+            return self._fitted(depth_m, undistortion, camera, shrunk_depth)
         if motions.depth is None:
             return np.zeros((camera.height, camera.width), np.float32)
         if self.topics.depth_info is None:
@@ -250,17 +255,18 @@ class Cameras:
         return registration(depth_m)
 
     def _fitted(
-        self, values_hw: np.ndarray, undistortion: Undistortion | None, camera: Intrinsics
+        self,
+        values_hw: np.ndarray,
+        undistortion: Undistortion | None,
+        camera: Intrinsics,
+        resize: Callable[[np.ndarray, tuple[int, int]], np.ndarray] = _nearest,
     ) -> np.ndarray:
         """A map that is aligned with the colour image, at the frame's size, without the lens."""
         if undistortion is not None:
             full = (undistortion.camera.width, undistortion.camera.height)
-            values_hw = cv2.resize(values_hw, full, interpolation=cv2.INTER_NEAREST)
-            values_hw = undistortion.map(values_hw)
+            values_hw = undistortion.map(_nearest(values_hw, full))
         size = (camera.width, camera.height)
-        if values_hw.shape != size[::-1]:
-            values_hw = cv2.resize(values_hw, size, interpolation=cv2.INTER_NEAREST)
-        return values_hw
+        return values_hw if values_hw.shape == size[::-1] else resize(values_hw, size)
 
 
 def motions_of(
