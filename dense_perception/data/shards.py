@@ -2,14 +2,16 @@
 
 A shard ``shard-00000.tar`` holds, for each frame in turn:
 
-===================  ===============================================================================
-``KEY.jpg``          colours
-``KEY.depth.png``    16 bit, planar depth along z in steps of ``depth_unit_m``, 0 for none
-``KEY.labels.png``   8 bit, index into the description's ``classes``; left out without labels
-``KEY.json``         ``fx``, ``fy``, ``cx``, ``cy`` in pixels (centres on integers), ``width``,
-                     ``height``, ``depth_unit_m``; where known ``recording``, ``stamp_ns``,
-                     ``scene``, ``camera`` (position and quaternion)
-===================  ===============================================================================
+=====================  =============================================================================
+``KEY.jpg``            colours
+``KEY.depth.png``      16 bit, planar depth along z in steps of ``depth_unit_m``, 0 for none
+``KEY.labels.png``     8 bit, index into the description's ``classes``; left out without labels
+``KEY.instances.png``  16 bit, the number of the thing, 0 for none; left out where it is not known
+``KEY.json``           ``fx``, ``fy``, ``cx``, ``cy`` in pixels (centres on integers), ``width``,
+                       ``height``, ``depth_unit_m``; where known ``recording``, ``stamp_ns``,
+                       ``scene``, ``camera`` (position and quaternion), ``instances`` (the class of
+                       each thing, as in ``KEY.labels.png``, by its number)
+=====================  =============================================================================
 
 The members of a frame lie next to each other, so that one seek and one read get it whole.
 """
@@ -60,6 +62,7 @@ class _Record(TypedDict, total=False):
     stamp_ns: int
     scene: int
     camera: list[float]
+    instances: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,8 @@ def encode(
     :raises InputError: if the maps are not of the image's size, or labels do not fit 8 bits.
     """
     height, width = sample.rgb_hwc.shape[:2]
-    for name, array in (("depth", sample.depth_m), ("labels", sample.labels_hw)):
+    maps = (("depth", sample.depth_m), ("labels", sample.labels_hw))
+    for name, array in (*maps, ("instances", sample.instances_hw)):
         if array is not None and array.shape != (height, width):
             raise InputError(
                 f"the {name} of {sample.key or 'a frame'} are {array.shape}, expected the image's "
@@ -135,6 +139,9 @@ def encode(
             )
         levels = [cv2.IMWRITE_PNG_COMPRESSION, png_level]
         members["labels.png"] = _packed(".png", labels_hw.astype(np.uint8), levels)
+    if sample.instances_hw is not None:
+        members["instances.png"] = _encode_instances(sample, png_level)
+        record["instances"] = {str(k): v for k, v in sorted(sample.instance_labels.items())}
     members["json"] = json_text(record, compact=True).encode()
     return members
 
@@ -161,6 +168,7 @@ def decode(members: Mapping[str, bytes], key: str, void: int = 0, classes: int =
         stamp, scene, pose = (record.get(name) for name in ("stamp_ns", "scene", "camera"))
         unit_m = float(record.get("depth_unit_m", 0.001))
         camera_7 = None if pose is None else np.array(pose, np.float32).reshape(7)
+        instance_labels = {int(k): int(v) for k, v in (record.get("instances") or {}).items()}
         scene, stamp = (None if each is None else int(each) for each in (scene, stamp))
         if not (math.isfinite(unit_m) and unit_m > 0):
             raise ValueError(f"depth_unit_m is {unit_m}")
@@ -185,6 +193,11 @@ def decode(members: Mapping[str, bytes], key: str, void: int = 0, classes: int =
                 "together"
             )
         labels_hw = labels_hw.astype(np.uint8, copy=False)
+    instances_hw = None
+    if "instances.png" in members:
+        instances_hw = _map(members["instances.png"], f"{key}.instances.png", (height, width))
+        instances_hw = instances_hw.astype(np.uint16, copy=False)
+        instance_labels = _instance_labels(instances_hw, instance_labels, key, void, classes)
     return Sample(
         cv2.cvtColor(bgr_hwc, cv2.COLOR_BGR2RGB),
         depth_m,
@@ -195,6 +208,8 @@ def decode(members: Mapping[str, bytes], key: str, void: int = 0, classes: int =
         key,
         str(record.get("recording", "")),
         stamp,
+        instances_hw=instances_hw,
+        instance_labels=instance_labels if instances_hw is not None else {},
     )
 
 
@@ -339,6 +354,49 @@ def _encode_depth(depth_m: np.ndarray, unit_m: float | None, png_level: int) -> 
     if hasattr(cv2, "IMWRITE_PNG_FILTER"):
         options += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_ALL_FILTERS]
     return _packed(".png", steps, options), unit_m
+
+
+def _encode_instances(sample: Sample, png_level: int) -> bytes:
+    instances_hw = np.asarray(sample.instances_hw)
+    if instances_hw.min(initial=0) < 0 or instances_hw.max(initial=0) > 65535:
+        raise InputError(
+            f"instances go from {instances_hw.min()} to {instances_hw.max()}, expected 0 (none) to "
+            "65535"
+        )
+    named = {0, *sample.instance_labels}
+    nameless = sorted(set(np.unique(instances_hw).tolist()) - named)
+    if nameless:
+        raise InputError(
+            f"the instances {nameless[:5]} of {sample.key or 'a frame'} have no class: give each "
+            "one in instance_labels, 0 for none"
+        )
+    levels = [cv2.IMWRITE_PNG_COMPRESSION, png_level]
+    return _packed(".png", instances_hw.astype(np.uint16), levels)
+
+
+def _instance_labels(
+    instances_hw: np.ndarray, stored: Mapping[int, int], key: str, void: int, classes: int
+) -> dict[int, int]:
+    """The class of each thing in the map, from 1 on, 0 for none; numbers of others are left out."""
+    found: dict[int, int] = {}
+    for number in np.unique(instances_hw).tolist():
+        if not number:
+            continue
+        label = stored.get(number)
+        if label is None:
+            raise TrainingError(
+                f"{key}.instances.png has the instance {number}, and {key}.json no class of it "
+                "under `instances`: make the shard again"
+            )
+        counted = (0 if label == void else label + 1) if void else label
+        if not 0 <= counted <= (classes or 255):
+            raise TrainingError(
+                f"{key}.json gives the instance {number} the label {label}, expected 0 to "
+                f"{(classes or 255) - bool(void)}: its classes and its instances do not belong "
+                "together"
+            )
+        found[number] = counted
+    return found
 
 
 def _packed(suffix: str, image: np.ndarray, options: Sequence[int]) -> bytes:

@@ -36,6 +36,22 @@ def corpus(tmp_path: Path) -> Path:
     return root
 
 
+def test_things_are_counted_by_class(tmp_path: Path) -> None:
+    ids_hw = np.zeros((8, 8), np.uint16)
+    ids_hw[:2], ids_hw[4:, :3], ids_hw[6:, 5:] = 9, 300, 5
+    flat = np.full((8, 8, 3), 90, np.uint8)
+    depth_m = np.ones((8, 8), np.float32)
+    camera = Intrinsics.from_fov(8, 8, 60.0)
+    labelled = Sample(
+        flat, depth_m, camera, instances_hw=ids_hw, instance_labels={9: 2, 300: 1, 5: 2}
+    )
+    crowd = replace(labelled, instance_labels={9: 2, 300: 0, 5: 0})
+    write_shard(tmp_path, 0, [labelled, crowd, Sample(flat, depth_m, camera)])
+    write_description(tmp_path, {"classes": ["void", "cup", "chair"]})
+    found = summarise(Corpus(tmp_path))
+    assert list(found.things.items()) == [("chair", 3), ("(ignored)", 2), ("cup", 1)]
+
+
 def test_depth_and_classes_as_numpy_counts_them(corpus: Path) -> None:
     found = summarise(Corpus(corpus))
     folders = sorted(corpus.glob("shard_*"))
