@@ -37,6 +37,7 @@ TEST = [
     "av>=14",
     "efficientnet-lite-pytorch==0.1.0",
     "h5py>=3.8",
+    "scipy>=1.10",
     "webdataset>=0.2.86",
     "Jinja2>=3.1",
     "matplotlib>=3.6",
