@@ -11,7 +11,7 @@ import numpy as np
 from dense_perception.core.camera import Frame
 from dense_perception.core.errors import InputError
 from dense_perception.core.labels import VOID
-from dense_perception.core.prediction import DepthKind, DepthMap
+from dense_perception.core.prediction import DepthKind, DepthMap, known_only
 from dense_perception.data.extraction.matching import Match, Matcher, Transforms
 from dense_perception.data.extraction.scene import Cameras, motions_of
 from dense_perception.data.extraction.topics import TopicNames, Topics, choose_topics
@@ -161,10 +161,9 @@ class BagTruth:
         self.problems.extend(problems)
         sample = self._cameras.sample(match, motions, "", self.name)
         depth_m = None
-        none = ~(sample.depth_m > 0)
-        if not none.all():
-            depth_m = sample.depth_m
-            np.copyto(depth_m, np.float32(np.nan), where=none)
+        known = sample.depth_m > 0
+        if known.any():
+            depth_m = known_only(sample.depth_m, known)
         labels_hw = None
         if sample.labels_hw is not None:
             labels = sample.labels_hw.astype(np.int64)
@@ -202,7 +201,7 @@ class BagTruth:
                     motions, problems = motions_of(match, recorded.cameras, buffer, "")
                     self.problems.extend(problems)
                     depth_m = recorded.cameras.depth_m(match, motions, size)
-                    depth_m = np.where(depth_m > 0, depth_m, np.float32(np.nan))
+                    depth_m = known_only(depth_m, depth_m > 0)
                     answers[name] = RecordedAnswer(DepthMap(depth_m, DepthKind.METRIC))
                 else:
                     labels_hw = recorded.cameras.labels(match, size)

@@ -12,6 +12,7 @@ import numpy as np
 from dense_perception.core.camera import Frame
 from dense_perception.core.errors import DensePerceptionError, InputError, TrainingError
 from dense_perception.core.labels import VOID
+from dense_perception.core.prediction import known_only
 from dense_perception.core.storage import user_path
 from dense_perception.data.corpus import Corpus, evenly
 from dense_perception.data.folder_pairs import FolderPairs
@@ -147,7 +148,7 @@ class FramesTruth:
         depth_m, labels_hw = None, None
         found = np.asarray(sample.depth_m, np.float32)
         if (found > 0).any():
-            depth_m = np.where(found > 0, found, np.float32(np.nan))
+            depth_m = known_only(found, found > 0)
         if sample.labels_hw is not None:
             labels = sample.labels_hw.astype(np.int64)
             labels_hw = np.where(labels == 0, VOID, labels - 1)

@@ -26,6 +26,7 @@ from dense_perception.core.prediction import (
     LabelMap,
     NormalMap,
     Prediction,
+    known_only,
 )
 from dense_perception.core.registry import find_model
 from dense_perception.imaging.resize import (
@@ -369,7 +370,7 @@ class Perceiver:
         """Infinite values and metres out of the card's range become NaN."""
         low, high = self._limits
         valid = (depth_hw >= low) & (depth_hw <= high) & np.isfinite(depth_hw)
-        return depth_hw if valid.all() else np.where(valid, depth_hw, np.float32(np.nan))
+        return depth_hw if valid.all() else known_only(depth_hw, valid)
 
     def _prediction(
         self,

@@ -104,9 +104,10 @@ class Cameras:
         if self._size is not None and self._size != (camera.width, camera.height):
             rgb_hwc, jpeg = cv2.resize(rgb_hwc, self._size, interpolation=cv2.INTER_AREA), None
             camera = camera.resized(*self._size)
-        depth_m = np.zeros((camera.height, camera.width), np.float32)
         depth = match.partners.get(self.topics.depth)
-        if depth is not None:
+        if depth is None:
+            depth_m = np.zeros((camera.height, camera.width), np.float32)
+        else:
             depth_m = self._depth(depth, match, motions, undistortion, camera, picture_hw)
         for topic in self.topics.points:
             points = match.partners.get(topic)
@@ -230,8 +231,8 @@ class Cameras:
         if self.is_aligned(match):
             names = self.topics.depth, self.topics.colour
             self.doubt = self.doubt or view_doubt(names[0], depth_m.shape, names[1], picture_hw)
-            # In place, for it is a fresh array: of NaN no comparison is true.
-            np.copyto(depth_m, np.float32(0), where=~(depth_m < np.inf))
+            # In place, for it is a fresh array; of NaN and a number this takes the number.
+            np.fmax(depth_m, np.float32(0), out=depth_m)
             return self._fitted(depth_m, undistortion, camera, shrunk_depth)
         if motions.depth is None:
             return np.zeros((camera.height, camera.width), np.float32)
