@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -111,7 +111,7 @@ class BagTruth:
         sizes = [count // number + (index < count % number) for index in range(number)]
         return [Part(k, *row) for k, row in enumerate(zip(sizes, starts, stops, strict=True))]
 
-    def frames(self, part: Part) -> Iterator[TruthFrame]:
+    def frames(self, part: Part) -> Generator[TruthFrame]:
         """The images of a part that have truth; the others count as ``unmatched``, or as ``empty``
         where there is something beside them that holds no truth."""
         self.problems, self.unmatched, self.empty = Problems(), 0, 0

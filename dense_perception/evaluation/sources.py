@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,7 +130,7 @@ class FramesTruth:
             for number, (start, stop) in enumerate(zip(starts, stops, strict=True))
         ]
 
-    def frames(self, part: Part) -> Iterator[TruthFrame]:
+    def frames(self, part: Part) -> Generator[TruthFrame]:
         self.problems, self.empty = Problems(), 0
         for index in self._indices[part.start : part.stop]:
             key = self._frames.keys[index]

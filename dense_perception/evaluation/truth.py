@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -121,7 +121,7 @@ class TruthSource(Protocol):
 
     def parts(self) -> list[Part]: ...
 
-    def frames(self, part: Part) -> Iterator[TruthFrame]:
+    def frames(self, part: Part) -> Generator[TruthFrame]:
         """The frames of one part in order; what cannot be used is among ``problems``."""
 
     def why_none(self) -> str:

@@ -21,7 +21,7 @@ import yaml
 from dense_perception import cli
 from dense_perception.core.errors import InputError
 from dense_perception.core.prediction import DepthMap
-from dense_perception.evaluation import bag_truth, contestants, run, workers
+from dense_perception.evaluation import bag_truth, contestants, parts, run, workers
 from dense_perception.evaluation.contestants import RunOptions
 from dense_perception.evaluation.request import Request, evaluate, given_protocol
 from dense_perception.evaluation.run import usual_protocol
@@ -151,6 +151,39 @@ def test_parts_of_a_bag_are_the_whole_bag(tmp_path: Path, storage: str) -> None:
     found = [stamp for number in sorted(stamps) for stamp in stamps[number]]
     assert found == [(index + 1) * STEP_NS for index in range(COUNT)]
     source.close()
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_steps_that_overlap_change_nothing(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, storage: str
+) -> None:
+    monkeypatch.setattr(parts, "_TIMED", 3)
+    bag = walk(tmp_path / "bag", storage=storage, other=1.1, unanswered=5)
+    entries = [contestants.resolve(text, RUN) for text in (model, f"topic:{OTHER}")]
+    options = TruthOptions(recorded=(OTHER,))
+    plan = run.make_plan(name_sources([str(bag)]), entries, options, {})
+    (source,) = plan.sources
+    found: dict[bool, list[list[str]]] = {}
+    times: dict[bool, list[int]] = {}
+    for overlaps in (False, True):
+        opened = parts.Opened()
+        texts = [
+            parts.answer_part(
+                parts.Job(
+                    source.source, options, part, plan.entries, source.protocol, overlaps=overlaps
+                ),
+                opened,
+            )
+            for part in source.parts
+        ]
+        opened.close()
+        found[overlaps] = [t.splitlines()[:-1] for each in texts for t in each.values()]
+        ends = [json.loads(each[plan.entries[0].name].splitlines()[-1])["part"] for each in texts]
+        times[overlaps] = [len(end["ms"]) for end in ends]
+    assert found[True] == found[False]
+    assert sum(map(len, found[True])) == 3 * COUNT + COUNT - 5
+    # Only times of frames that had the machine to themselves count.
+    assert (sum(times[False]), times[True]) == (COUNT, [3, 0, 0])
 
 
 def lines(folder: Path) -> dict[str, list[str]]:
