@@ -16,6 +16,7 @@ from dense_perception import cli
 from dense_perception.core.camera import Intrinsics
 from dense_perception.data.corpus import Corpus
 from dense_perception.data.description import write_description
+from dense_perception.data.doubts import unit_doubts
 from dense_perception.data.sample import Sample
 from dense_perception.data.shards import write_shard
 from dense_perception.data.summary import EDGES_M, summarise
@@ -130,6 +131,10 @@ def mixed(samples: list[Sample]) -> list[Sample]:
     return [replace(s, depth_m=s.depth_m * (1000 if k % 5 else 1)) for k, s in enumerate(samples)]
 
 
+def centimetres_here_and_there(samples: list[Sample]) -> list[Sample]:
+    return [replace(s, depth_m=s.depth_m * (100 if k % 8 else 1)) for k, s in enumerate(samples)]
+
+
 def empty(samples: list[Sample]) -> list[Sample]:
     nothing = replace(samples[3], depth_m=0 * samples[3].depth_m, labels_hw=None)
     return [*samples[:3], nothing, *samples[4:]]
@@ -151,11 +156,21 @@ def above(samples: list[Sample]) -> list[Sample]:
     return [*samples[:5], replace(samples[5], labels_hw=np.full((72, 96), 9, np.uint8))]
 
 
+def test_near_and_far_scenes_are_no_mixed_units() -> None:
+    """A table's 0.4 m, rooms, halls and streets of 60 m, as one corpus may hold them."""
+    near_to_far = [0.4, 0.7, 1.5, 2.6, 3.0, 7.0, 15.0, 28.0, 60.0]
+    assert unit_doubts(near_to_far, [*"abcdefghi"]) == []
+    assert unit_doubts([0.4, 12.0], ["a", "b"]) == []
+    assert unit_doubts([2.0], ["a"]) == []
+    assert unit_doubts([0.02, 2.0, 2.1], ["covered", "a", "b"]) == []
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
         (shuffled, "depth fits its picture in .* of .* frames only"),
         (mixed, "units are mixed: .* in 32 frames .* some are in millimetres"),
+        (centimetres_here_and_there, "units are mixed: .* in 35 frames .* some in centimetres"),
         (lambda s: [replace(e, depth_m=600 * e.depth_m) for e in s], "millimetres must be divided"),
         (empty, r"1 of 40 frames have neither depth nor labels.*\(the first: k003\)"),
         (
