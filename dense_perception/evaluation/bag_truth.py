@@ -10,7 +10,6 @@ import numpy as np
 
 from dense_perception.core.camera import Frame
 from dense_perception.core.errors import InputError
-from dense_perception.core.labels import VOID
 from dense_perception.core.prediction import DepthKind, DepthMap, known_only
 from dense_perception.data.extraction.matching import Match, Matcher, Transforms
 from dense_perception.data.extraction.scene import Cameras, motions_of
@@ -21,6 +20,8 @@ from dense_perception.evaluation.truth import (
     RecordedAnswer,
     TruthFrame,
     TruthOptions,
+    counted_labels,
+    known_depth,
 )
 from dense_perception.imaging.transforms import TransformBuffer
 from dense_perception.media.bag_images import image_topics, needs_all, why_unmatched
@@ -160,14 +161,7 @@ class BagTruth:
         motions, problems = motions_of(match, self._cameras, buffer, self._options.world)
         self.problems.extend(problems)
         sample = self._cameras.sample(match, motions, "", self.name)
-        depth_m = None
-        known = sample.depth_m > 0
-        if known.any():
-            depth_m = known_only(sample.depth_m, known)
-        labels_hw = None
-        if sample.labels_hw is not None:
-            labels = sample.labels_hw.astype(np.int64)
-            labels_hw = np.where(labels == 0, VOID, labels - 1)
+        depth_m, labels_hw = known_depth(sample.depth_m), counted_labels(sample.labels_hw)
         if depth_m is None and labels_hw is None:
             return None
         calibrated = self._topics.colour_info is not None

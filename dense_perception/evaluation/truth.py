@@ -9,8 +9,9 @@ from typing import Protocol
 import numpy as np
 
 from dense_perception.core.camera import Frame
+from dense_perception.core.labels import VOID
 from dense_perception.core.limits import MAX_JPEG_SCANS, MAX_PIXELS
-from dense_perception.core.prediction import DepthMap
+from dense_perception.core.prediction import DepthMap, known_only
 from dense_perception.imaging.messages import ImageReader
 from dense_perception.media.problems import Problems
 
@@ -100,6 +101,20 @@ class TruthOptions:
     def reader(self) -> ImageReader:
         """What reads the images of one camera."""
         return ImageReader(self.bits, self.max_pixels, self.max_scans)
+
+
+def known_depth(depth_m: np.ndarray) -> np.ndarray | None:
+    """(H, W) float32 of a sample, where 0 is none, with NaN there; None where there is none."""
+    known = depth_m > 0
+    return known_only(depth_m, known) if known.any() else None
+
+
+def counted_labels(labels_hw: np.ndarray | None) -> np.ndarray | None:
+    """The labels of a sample, where 0 is none, as int64 from 0, VOID for none."""
+    if labels_hw is None:
+        return None
+    labels = labels_hw.astype(np.int64)
+    return np.where(labels == 0, VOID, labels - 1)
 
 
 class TruthSource(Protocol):
