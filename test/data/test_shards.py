@@ -85,7 +85,7 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
 
 
 def test_the_files_are_the_documented_layout(tmp_path: Path) -> None:
-    root = write(tmp_path)
+    root = write(tmp_path, assets=[{"licence": "CC-BY-4.0"}, {"licence": "MIT"}, {"name": "own"}])
     names = {path.name for path in root.iterdir()}
     assert names == {
         "shard-00000.tar", "shard-00001.tar", "corpus.json", "manifest.json", "index.npz",
@@ -105,6 +105,7 @@ def test_the_files_are_the_documented_layout(tmp_path: Path) -> None:
     manifest = json.loads((root / "manifest.json").read_text())
     for entry in manifest["shardlist"]:
         assert file_sha256(root / entry["url"]) == entry["sha256"]
+    assert manifest["licences"] == ["CC-BY-4.0", "MIT"]
     description = json.loads((root / "corpus.json").read_text())
     assert (description["frames"], description["void"]) == (5, 0)
     assert len(description["colours"]) == len(CLASSES)

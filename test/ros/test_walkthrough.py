@@ -115,8 +115,8 @@ def test_from_a_recording_to_a_node_with_a_better_model(
         probe.send_info(camera_info_message(None, frame.intrinsics, header(7)))
         probe.send_image(image_message(frame.rgb_hwc, header(7), "rgb8"))
 
-    (answer,) = probe.ask(7, send, answers)
-    depth_m = np.frombuffer(answer.data, np.float32).reshape(answer.height, answer.width)
+    (message,) = probe.ask(7, send, answers)
+    depth_m = np.frombuffer(message.data, np.float32).reshape(message.height, message.width)
     known = (frame.depth_m > 0) & np.isfinite(depth_m)
     assert known.mean() > 0.5
     error = np.abs(depth_m - frame.depth_m)[known] / frame.depth_m[known]
