@@ -84,6 +84,15 @@ def walk(
     return bags.write_bag(folder, messages, storage=storage)
 
 
+def truths(bag: Path, *, by_part: bool = False) -> list[Any]:
+    """The frames of a bag, or those of each part that are judged in full."""
+    (name,) = name_sources([str(bag)])
+    source = open_source(name, TruthOptions(recorded=(OTHER,)))
+    found = [list(source.frames(part)) for part in source.parts()]
+    source.close()
+    return [frame for frames in found for frame in frames[:: 4 if by_part else 1]]
+
+
 def values(report: Any, contestant: str) -> dict[str, float]:
     return {name: each["value"] for name, each in report["figures"][contestant].items()}
 
@@ -103,6 +112,21 @@ def test_models_topics_and_baselines_are_compared(tmp_path: Path, model: str) ->
     for baseline in ("row prior", "constant"):
         # Red is noise: neither its row nor its mean says anything about it.
         assert values(report, baseline)["depth.aligned.absrel"] > 0.2
+    # The constant by distance, over every fourth pixel of every fourth frame of a part.
+    true_m = np.concatenate(
+        [frame.depth_m.ravel()[::4] for frame in truths(bag, by_part=True)]
+    ).astype(np.float64)
+    prior = float(np.median([np.median(f.depth_m) for f in truths(bag)]))
+    by_distance = [
+        (each["bin"], each["value"])
+        for each in report["slices"]["constant"]["distance"]
+        if each["figure"] == "depth.metric.absrel"
+    ]
+    assert len(by_distance) > 2
+    for name, value in by_distance:
+        low, high = map(float, name.split("-"))
+        here = true_m[(true_m >= low) & (true_m < high)]
+        assert value == pytest.approx(np.mean(np.abs(prior - here) / here), rel=1e-4)
     (data,) = report["data"]
     assert (data["frames"], data["scored"], data["skipped"]) == (COUNT, COUNT, [])
     kinds = {each["name"]: each["kind"] for each in report["contestants"]}
