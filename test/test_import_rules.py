@@ -55,7 +55,6 @@ ONLY_IN = {
     "jinja2": {"evaluation.page.write"},
     "ray": {"evaluation.workers"},
     "rerun": {"evaluation.record"},
-    "faster_coco_eval": {"metrics.detection"},
 }
 # What each room may need at import time; everything else must be imported late.
 NEEDED = {
@@ -72,7 +71,7 @@ NEEDED = {
 OPTIONAL = {
     "cv2", "tqdm", "torch", "onnx", "onnxruntime", "openvino", "rclpy", "rosbags", "transformers",
     "mujoco", "trimesh", "PIL", "vizdoom", "numba", "onnxscript", "fast_simplification",
-    "jinja2", "matplotlib", "ray", "rerun", "faster_coco_eval",
+    "jinja2", "matplotlib", "ray", "rerun",
 }  # fmt: skip
 
 

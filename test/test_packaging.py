@@ -43,7 +43,6 @@ EXTRAS = {
     "matplotlib": ("matplotlib", "report"),
     "ray": ("ray", "ray"),
     "rerun": ("rerun-sdk", "rerun"),
-    "faster_coco_eval": ("faster-coco-eval", "detection"),
     "pooch": ("pooch", "fetch"),
     "requests": ("requests", "fetch"),
     "torch": ("torch", "export"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ import numpy as np
 from dense_perception.backends.engine_cache import EngineKey
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, BackendError, CardError
-from dense_perception.core.instance_lists import BOXES, CLASSES, IDS, MASKS, SCORES
 from dense_perception.core.onnx_file import OnnxFile
 
 
@@ -53,8 +53,13 @@ class Backend(ABC):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     identity: str = ""
-    problem: str = ""
     """Names the engine that runs, where there is one: its key and its bytes."""
+    problem: str = ""
+    """What makes it slower than it could be, though not wrong; empty if nothing does."""
+    better_engine: EngineKey | None = None
+    """What to build for it to run faster, where its engine is for a smaller batch."""
+    takes_batch: bool = False
+    """Whether its constructor takes ``batch``, as its engines are built for so many images."""
     is_reference: bool = False
     """Whether the others are compared with this one."""
     size_check: SizeCheck | None = None
@@ -69,7 +74,7 @@ class Backend(ABC):
         computed. None is all of them. The returned arrays may be overwritten by the next call.
 
         :raises BackendError: if an input is missing, unknown or of another dtype or shape, an
-            output is unknown, or the runtime fails.
+            output is unknown, or the runtime fails or answers with another dtype or shape.
         """
         taken = {spec.name for spec in self.inputs}
         if set(feeds) != taken:
@@ -80,15 +85,44 @@ class Backend(ABC):
                 raise BackendError(
                     f"got input {spec.name} as {array.dtype} {array.shape}, the graph takes {spec}"
                 )
-        names = [spec.name for spec in self.outputs]
+        specs = {spec.name: spec for spec in self.outputs}
+        names = list(specs)
         if wanted is not None:
             if not wanted or not set(wanted) <= set(names):
                 raise BackendError(f"wanted outputs {sorted(wanted)}, the graph gives {names}")
             names = [name for name in names if name in wanted]
-        return self._run(feeds, names)
+        answer = self._run(feeds, names)
+        for name in names:
+            if not specs[name].admits(answer[name]):
+                got = answer[name]
+                raise BackendError(
+                    f"{self.description} gave output {name} as {got.dtype} {got.shape}, the graph "
+                    f"gives {specs[name]}: use another version of it, or another backend"
+                )
+        return answer
+
+    def input_buffer(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """An array of that shape for :meth:`infer`, whose contents the caller writes before.
+
+        What is handed in is copied; this is the memory from which the runtime takes that input
+        itself, where it has such. It is good until the next call of any method.
+
+        :raises BackendError: if there is no such input, the backend is closed, or has no memory.
+        """
+        spec = next((spec for spec in self.inputs if spec.name == name), None)
+        if spec is None:
+            raise BackendError(f"got input {name}, the graph takes {list(map(str, self.inputs))}")
+        kept = self._input_buffers.get(name)
+        if kept is None or kept.shape != shape:
+            kept = self._input_buffers[name] = np.empty(shape, spec.dtype)
+        return kept
+
+    @functools.cached_property
+    def _input_buffers(self) -> dict[str, np.ndarray]:
+        return {}
 
     @classmethod
-    def missing_engine(cls, _file: OnnxFile, _device: str) -> EngineKey | None:
+    def missing_engine(cls, _file: OnnxFile, _device: str, _batch: int = 1) -> EngineKey | None:
         """The engine that loading ``_file`` would have to build first, for minutes perhaps.
 
         :raises BackendError: if the runtime or the device is missing.
@@ -152,10 +186,7 @@ def promised(card: ModelCard) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec,
     ``focal_px`` float32 (N,). Outputs of (N, height, width): ``depth`` float32, ``labels`` and
     ``confidence``, ``edges``, ``keypoints`` and ``reshading`` uint8, and ``normals`` float32
     (N, height, width, 3); or, of windows, ``scores`` float32 (N, classes, rows, columns) for the
-    labels. Of instances, with M rows: ``boxes`` float32 (N, M, 4), ``box_scores`` float32 and
-    ``box_classes`` uint8 (N, M), ``instance_ids`` (N, height, width) of the card's id type and
-    ``masks`` uint8 (N, M, height, width), in units of 1/255. N is free, and height and width are
-    where the card says so.
+    labels. N is free, and height and width are where the card says so.
     """
     size: tuple[int | None, ...] = (None, card.input.height, card.input.width)
     if card.input.free:
@@ -165,10 +196,7 @@ def promised(card: ModelCard) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec,
         inputs.append(TensorSpec("focal_px", np.dtype(np.float32), (None,)))
     outputs = []
     labelled = card.segmentation
-    for output in (*card.outputs, *card.on_request):
-        if output in ("instances", IDS, MASKS):
-            outputs += _promised_of_instances(card, output, size)
-            continue
+    for output in card.outputs:
         if output == "labels" and labelled is not None and labelled.scores:
             classes = len(labelled.label_set.labels)
             sides = (card.input.height // labelled.scores, card.input.width // labelled.scores)
@@ -178,22 +206,6 @@ def promised(card: ModelCard) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec,
             dtype = np.dtype(np.float32 if name in ("depth", "normals") else np.uint8)
             outputs.append(TensorSpec(name, dtype, (*size, 3) if name == "normals" else size))
     return tuple(inputs), tuple(outputs)
-
-
-def _promised_of_instances(
-    card: ModelCard, output: str, size: tuple[int | None, ...]
-) -> list[TensorSpec]:
-    assert card.instances is not None
-    rows = (None, card.instances.count)
-    if output == IDS:
-        return [TensorSpec(IDS, np.dtype(card.instances.id_type), size)]
-    if output == MASKS:
-        return [TensorSpec(MASKS, np.dtype(np.uint8), (*rows, *size[1:]))]
-    return [
-        TensorSpec(BOXES, np.dtype(np.float32), (*rows, 4)),
-        TensorSpec(SCORES, np.dtype(np.float32), rows),
-        TensorSpec(CLASSES, np.dtype(np.uint8), rows),
-    ]
 
 
 def check_graph(card: ModelCard, backend: Backend, where: str) -> None:

@@ -10,15 +10,22 @@ from dense_perception.core.errors import BackendError
 
 _DEVICE = re.compile(r"(gpu|cuda|dla)(?::(\d+))?")
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+_INTEGRATED, _MAPS_HOST = 18, 19  # CU_DEVICE_ATTRIBUTE_INTEGRATED and _CAN_MAP_HOST_MEMORY
+# Before it, the CPU of a Jetson reads and writes without its cache what the GPU can see.
+_COHERENT = 7.2
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """An NVIDIA GPU; ``capability`` such as "8.9", ``driver`` the CUDA version it supports."""
+    """An NVIDIA GPU; ``capability`` such as "8.9", ``driver`` the CUDA version it supports.
+
+    ``shares_memory``: with the CPU, as on a Jetson, and so that copies between both are a waste.
+    """
 
     name: str
     capability: str
     driver: str
+    shares_memory: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}, {self.capability}, driver {self.driver}"
@@ -85,9 +92,17 @@ def find_gpu(index: int = 0) -> Gpu:
                 f"NVIDIA GPU {index} cannot be used ({call.__name__} gives error {code}): check "
                 "nvidia-smi, or choose another device"
             )
-    capability = []
-    for attribute in (_MAJOR, _MINOR):
-        cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
-        capability.append(str(value.value))
+
+    def attribute(number: int) -> int:
+        return (
+            value.value
+            if cuda.cuDeviceGetAttribute(ctypes.byref(value), number, device) == 0
+            else 0
+        )
+
+    capability = f"{attribute(_MAJOR)}.{attribute(_MINOR)}"
     driver = f"{version.value // 1000}.{version.value % 1000 // 10}"
-    return Gpu(name.value.decode(errors="replace"), ".".join(capability), driver)
+    shares = (
+        bool(attribute(_INTEGRATED) and attribute(_MAPS_HOST)) and float(capability) >= _COHERENT
+    )
+    return Gpu(name.value.decode(errors="replace"), capability, driver, shares)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from dense_perception.backends.base import Backend, TensorSpec, one_line, refused, stated_precision
+from dense_perception.backends.bound_session import (
+    NO_GRAPH,
+    BindingError,
+    BoundSession,
+    run_options,
+)
+from dense_perception.backends.device import find_gpu, parse_device
+from dense_perception.backends.nvidia.memory import Cuda
 from dense_perception.core.errors import BackendError
 from dense_perception.core.onnx_file import OnnxFile
 
@@ -26,6 +35,19 @@ _PROVIDERS = {
     "openvino": "OpenVINOExecutionProvider",
 }
 _OF_NVIDIA = (_PROVIDERS["cuda"], _PROVIDERS["tensorrt"])
+# fp32 means fp32: the graph alone decides. The other provider knows no such option.
+_CUDA_OPTIONS = {"use_tf32": "0"}
+_CAPTURING = {
+    _PROVIDERS["cuda"]: "enable_cuda_graph",
+    _PROVIDERS["tensorrt"]: "trt_cuda_graph_enable",
+}
+_AFTER = {
+    # What the one does not know the next one takes.
+    _PROVIDERS["tensorrt"]: (_PROVIDERS["cuda"], _PROVIDERS["cpu"]),
+    _PROVIDERS["cuda"]: (_PROVIDERS["cpu"],),
+    _PROVIDERS["openvino"]: (_PROVIDERS["cpu"],),
+}
+_log = logging.getLogger(__name__)
 _DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -43,8 +65,10 @@ _DTYPES = {
 class OnnxRuntimeBackend(Backend):
     """Runs an ONNX file with ONNX Runtime.
 
-    ``device`` is ``cpu``, ``cuda``/``gpu``, ``tensorrt`` or an execution provider's full name;
-    ``threads`` 0 means all cores. ``optimised=False`` runs the graph node by node as it stands.
+    ``device`` is ``cpu``, ``cuda``/``gpu``, ``cuda:1``, ``tensorrt`` or an execution provider's
+    full name; ``threads`` 0 means all cores. ``optimised=False`` runs the graph node by node as it
+    stands. On NVIDIA's GPUs it runs in CUDA graphs on bound memory where that works, and
+    ``problem`` says why where it does not.
 
     :raises BackendError: if onnxruntime is not installed, the device is not available or the graph
         is refused.
@@ -56,7 +80,8 @@ class OnnxRuntimeBackend(Backend):
         self, file: OnnxFile, *, device: str = "cpu", threads: int = 0, optimised: bool = True
     ) -> None:
         ort = _import_onnxruntime()
-        provider = _provider(ort, device)
+        provider, number = _provider(ort, device)
+        self._ort = ort
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -67,10 +92,53 @@ class OnnxRuntimeBackend(Backend):
             options.add_session_config_entry(*PAIRS_AS_THEY_ARE)
         # A spinning pool answers a little sooner but burns the cores the transport needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if provider in _OF_NVIDIA and hasattr(ort, "preload_dlls"):
-            # CUDA's libraries from NVIDIA's wheels, which the loader of the system does not find.
-            ort.preload_dlls()
-        providers = [provider] if provider == _PROVIDERS["cpu"] else [provider, _PROVIDERS["cpu"]]
+        place = provider.removesuffix("ExecutionProvider").lower()
+        count = f"{threads} threads" if threads else "all cores"
+        self.description = f"onnxruntime {ort.__version__}, {place}, {count}"
+        captures = False
+        if provider in _OF_NVIDIA:
+            self._session, captures = self._open_on_gpu(file, options, provider, number)
+        else:
+            self._session = self._open(file, options, provider, {})
+        self.is_reference = provider == _PROVIDERS["cpu"]
+        self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
+        self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
+        self._plain = run_options(ort, NO_GRAPH if captures else None)
+        # Without it a run computes every output and drops those that were not asked for.
+        self._only_wanted = run_options(ort, NO_GRAPH if captures else None)
+        self._only_wanted.only_execute_path_to_fetches = True
+        self._bound: BoundSession | None = None
+        if provider in _OF_NVIDIA:
+            self._bind(number, captures)
+
+    def input_buffer(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """See :meth:`Backend.input_buffer`."""
+        found = self._bound.input_buffer(name, shape) if self._bound is not None else None
+        return super().input_buffer(name, shape) if found is None else found
+
+    def _run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
+        if self._session is None:
+            raise self.closed()
+        try:
+            if self._bound is not None:
+                return self._bound.run(feeds, names)
+            options = self._only_wanted if len(names) < len(self.outputs) else self._plain
+            values = self._session.run(names, dict(feeds), options)
+        except BindingError as error:
+            self._without_binding(error)
+            return self._run(feeds, names)
+        except Exception as error:
+            raise BackendError(f"onnxruntime failed on this input: {one_line(error)}") from error
+        return dict(zip(names, values, strict=True))
+
+    def close(self) -> None:
+        if self._bound is not None:
+            self._bound.close()
+        self._bound = self._session = None
+
+    def _open(self, file: OnnxFile, options: Any, provider: str, settings: dict[str, str]) -> Any:
+        ort = self._ort
+        providers: list[Any] = [(provider, settings), *_AFTER.get(provider, ())]
         try:
             session = ort.InferenceSession(file.source, options, providers=providers)
         except Exception as error:  # the runtime's exceptions share no base class
@@ -86,29 +154,60 @@ class OnnxRuntimeBackend(Backend):
         # as much memory again as the model.
         session.disable_fallback()
         session._model_bytes = None
-        self._session: Any = session
-        self.is_reference = provider == _PROVIDERS["cpu"]
-        self.inputs = tuple(_spec(node) for node in session.get_inputs())
-        self.outputs = tuple(_spec(node) for node in session.get_outputs())
-        # Without it a run computes every output and drops those that were not asked for.
-        self._only_wanted = ort.RunOptions()
-        self._only_wanted.only_execute_path_to_fetches = True
-        count = f"{threads} threads" if threads else "all cores"
-        place = active.removesuffix("ExecutionProvider").lower()
-        self.description = f"onnxruntime {ort.__version__}, {place}, {count}"
+        return session
 
-    def _run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
-        if self._session is None:
-            raise self.closed()
+    def _open_on_gpu(
+        self, file: OnnxFile, options: Any, provider: str, number: int
+    ) -> tuple[Any, bool]:
+        """A session, and whether it makes CUDA graphs, for which the GPU must know every operator.
+
+        :raises BackendError: if the file or the device is refused.
+        """
+        if hasattr(self._ort, "preload_dlls"):
+            # CUDA's libraries from NVIDIA's wheels, which the loader of the system does not find.
+            self._ort.preload_dlls()
+        settings = {"device_id": str(number)}
+        if provider == _PROVIDERS["cuda"]:
+            settings |= _CUDA_OPTIONS
         try:
-            options = self._only_wanted if len(names) < len(self.outputs) else None
-            values = self._session.run(names, dict(feeds), options)
-        except Exception as error:
-            raise BackendError(f"onnxruntime failed on this input: {one_line(error)}") from error
-        return dict(zip(names, values, strict=True))
+            capturing = {**settings, _CAPTURING[provider]: "1"}
+            return self._open(file, options, provider, capturing), True
+        except BackendError as error:
+            session = self._open(file, options, provider, settings)
+            self._say(f"runs without a CUDA graph: {one_line(error)}")
+            return session, False
 
-    def close(self) -> None:
-        self._session = None
+    def _bind(self, number: int, captures: bool) -> None:
+        """Have runs use memory that stays; without it they copy from and to memory that moves."""
+        try:
+            gpu = find_gpu(number)
+            memory = Cuda(number, zero_copy=gpu.shares_memory)
+        except BackendError as error:
+            self._say(f"copies from and to pageable memory: {error}")
+            return
+        fixed = all(None not in spec.shape[1:] for spec in self.inputs)
+        self._bound = BoundSession(
+            self._ort,
+            self._session,
+            memory,
+            device=("cuda", number),
+            inputs=[spec.name for spec in self.inputs],
+            outputs=[spec.name for spec in self.outputs],
+            captures=captures,
+            fixed=fixed,
+        )
+        self.description += ", CUDA graph" if captures and fixed else ", bound memory"
+
+    def _without_binding(self, error: BindingError) -> None:
+        if self._bound is not None:
+            self._bound.close()
+        self._bound = None
+        self._say(f"copies from and to pageable memory, without a CUDA graph: {error}")
+
+    def _say(self, problem: str) -> None:
+        """Slower than it could be, and right: said once, and kept."""
+        self.problem = "; ".join(filter(None, (self.problem, problem)))
+        _log.warning("%s %s", self.description, problem)
 
 
 def _import_onnxruntime() -> Any:
@@ -121,15 +220,18 @@ def _import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def _provider(ort: Any, device: str) -> str:
+def _provider(ort: Any, device: str) -> tuple[str, int]:
+    """The execution provider, and the number of its GPU."""
+    kind, _, number = device.lower().partition(":")
+    index = parse_device(device, PACKAGE)[0] if number and kind in ("cuda", "gpu") else 0
+    provider = _PROVIDERS.get(kind if index or number else device.lower(), device)
     available = ort.get_available_providers()
-    provider = _PROVIDERS.get(device.lower(), device)
     if provider not in available:
         raise BackendError(
             f"device {device!r} is not available in this onnxruntime, which offers {available}: "
             "choose 'cpu' or install the build for that device"
         )
-    return provider
+    return provider, index
 
 
 def _spec(node: Any) -> TensorSpec:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from types import MappingProxyType
 
 from dense_perception.backends.base import Backend, check_graph
-from dense_perception.backends.device import choose_device
-from dense_perception.backends.engine_cache import EngineKey, engines_dir, failed_build
+from dense_perception.backends.device import choose_device, find_gpu, parse_device
+from dense_perception.backends.engine_cache import engines_dir, failed_build
 from dense_perception.backends.opening import (
     BACKENDS,
     backend_class,
     installed_backends,
+    is_gpu,
     open_backend,
 )
+from dense_perception.backends.selection import Broken, MissingEngine, Outcome, Selection
 from dense_perception.backends.self_check import check_sizes, self_check
 from dense_perception.backends.speed import (
     OtherWork,
@@ -57,64 +61,6 @@ _log = logging.getLogger(__name__)
 _EMULATED = "fp8 is only emulated there, for comparing: it runs in tensorrt on an NVIDIA GPU"
 
 
-@dataclass(frozen=True)
-class MissingEngine:
-    """A candidate that was left out because its engine is not built yet."""
-
-    backend: str
-    precision: str
-    device: str
-    key: EngineKey
-
-    def __str__(self) -> str:
-        return f"{self.backend}/{self.precision}"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One candidate: its median time, or why it was passed over."""
-
-    backend: str
-    precision: str
-    median_ms: float | None = None
-    note: str = ""
-
-    def __str__(self) -> str:
-        time_ms = "" if self.median_ms is None else f" {self.median_ms:.1f} ms"
-        return f"{self.backend}/{self.precision}{time_ms}{f' ({self.note})' if self.note else ''}"
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What runs, and why."""
-
-    backend: str
-    precision: str
-    device: str
-    reason: str
-    considered: tuple[Outcome, ...] = ()
-    warnings: tuple[str, ...] = ()
-    """What somebody should look at: an engine that was refused, a check that was skipped."""
-    watch: SpeedWatch | None = None
-    """Told of live times, where measured ones decided."""
-    device_reason: str = ""
-    """Why that device, where ``auto`` left it open."""
-    missing: tuple[MissingEngine, ...] = ()
-    """Candidates that were left out for want of an engine."""
-
-    def summary(self) -> str:
-        """One line for a log: the choice, the reason, and what was passed over."""
-        others = [
-            str(outcome)
-            for outcome in self.considered
-            if (outcome.backend, outcome.precision) != (self.backend, self.precision)
-        ]
-        passed = f"; passed over: {', '.join(others)}" if others else ""
-        warned = f"; WARNING: {'; '.join(self.warnings)}" if self.warnings else ""
-        device = f"{self.device} ({self.device_reason})" if self.device_reason else self.device
-        return f"{self.backend}/{self.precision} on {device}: {self.reason}{passed}{warned}"
-
-
 def candidates(
     names: Sequence[str], precisions: Sequence[str]
 ) -> tuple[list[tuple[str, str]], list[Outcome]]:
@@ -133,6 +79,8 @@ def select_backend(
     threads: int = 0,
     trust_engine: bool = False,
     engine_build: str = "block",
+    batch: int = 1,
+    broken: Broken = MappingProxyType({}),
 ) -> tuple[Backend, ModelCard, Selection]:
     """Open ``model`` in the wished or the fastest backend and precision.
 
@@ -146,6 +94,8 @@ def select_backend(
     What ``auto`` leaves open is measured here for a moment per candidate and remembered in the
     cache directory, keyed by the file's hash, the runtime's version, the CPU and the threads.
 
+    :param batch: how many images will come at once: engines are built for 1 to so many.
+    :param broken: what is not taken, as if it had been refused.
     :raises BackendError: if nothing can run it; the message says why for each candidate.
     :raises ArtefactError: if the only candidate's file is missing or damaged.
     :raises CardError: if there is no such precision or the card contradicts the file.
@@ -155,22 +105,25 @@ def select_backend(
     else:
         precisions = (precision,)
     place, reason = choose_device(device, backend)
-    contest = _Contest(model, place, threads, trust_engine, engine_build)
+    contest = _Contest(model, place, threads, trust_engine, engine_build, batch, broken)
     is_auto = device.lower() == "auto" and place != "cpu"
     # OpenVINO's "gpu" is Intel's: nobody asked for that one.
     contest.passed_over = ("openvino",) if is_auto else ()
-    may_move = is_auto and not backend.endswith("tensorrt")
+    only_on_gpu = backend.endswith("tensorrt")
     try:
         opened, card, selection = _open_on_device(contest, backend, precisions)
     except BackendError as error:
+        # Who names a backend that is not there gets its error, but for a wrong engine a robot must
+        # not go blind.
+        may_move = is_auto and (bool(contest.refusals) or not only_on_gpu)
         if not contest.missing and not may_move:
             raise
-        if not contest.missing:
+        if not contest.missing and not contest.refusals:
             contest.refusals.append(f"{reason}, but the GPU is not used: {error}")
         reason = "nothing runs on the GPU" + (" yet" if contest.missing else "")
         contest.device, contest.passed_over = "cpu", ()
         # A backend that runs on the CPU, too, stays the one that was asked for.
-        instead = "auto" if contest.missing else backend
+        instead = "auto" if contest.missing or only_on_gpu else backend
         try:
             opened, card, selection = _open_on_device(contest, instead, precisions)
         except BackendError:
@@ -180,6 +133,10 @@ def select_backend(
             contest.build_now(place)
             opened, card, selection = _open_on_device(contest, backend, precisions)
             reason = "its engine had to be built first"
+    better = opened.better_engine
+    if better is not None and engine_build == "background" and not failed_build(better):
+        candidate = (selection.backend, selection.precision)
+        contest.missing[candidate] = MissingEngine(*candidate, contest.device, better, batch)
     warnings = list(dict.fromkeys(contest.refusals))
     untrusted = why_untrusted(engines_dir())
     if untrusted:
@@ -194,6 +151,7 @@ def select_backend(
         warnings=tuple(warnings),
         device_reason=reason,
         missing=tuple(contest.missing.values()),
+        note=opened.problem,
     )
     return opened, card, selection
 
@@ -222,9 +180,18 @@ class _Contest:
     """Opens candidates of one model on one device, measures them and keeps the fastest open."""
 
     def __init__(
-        self, model: Model, device: str, threads: int, trust_engine: bool, engine_build: str
+        self,
+        model: Model,
+        device: str,
+        threads: int,
+        trust_engine: bool,
+        engine_build: str,
+        batch: int,
+        broken: Broken,
     ) -> None:
         self.model = model
+        self.batch = batch
+        self.broken = broken
         self.trust_engine = trust_engine
         self.engine_build = engine_build
         self.refusals: list[str] = []
@@ -236,10 +203,19 @@ class _Contest:
         self._read: tuple[str, OnnxFile, ModelCard] | None = None
 
     def open(self, name: str, precision: str) -> tuple[Backend, ModelCard]:
+        reason = self.broken.get((name, self.device))
+        if reason:
+            self.refusals.append(
+                f"{name} on {self.device} failed again and again while it ran: {reason}; it is not "
+                "used until a parameter of the model is set or the node is started again"
+            )
+            raise BackendError("it failed while it ran")
         file, card = self._artefact(precision)
         if self.engine_build != "block":
             self._require_engine(name, precision, file)
-        backend = open_backend(name, file, device=self.device, threads=self.threads)
+        backend = open_backend(
+            name, file, device=self.device, threads=self.threads, batch=self.batch
+        )
         try:
             check_graph(card, backend, str(file.path))
             if not self.trust_engine and not backend.is_reference:
@@ -259,7 +235,7 @@ class _Contest:
         """
         :raises BackendError: if the engine of that candidate would have to be built first.
         """
-        key = backend_class(name).missing_engine(file, self.device)
+        key = backend_class(name).missing_engine(file, self.device, self.batch)
         if key is None:
             return
         reason = failed_build(key)
@@ -279,7 +255,7 @@ class _Contest:
                 f"{command}"
             )
             raise BackendError("it has no engine")
-        self.missing[name, precision] = MissingEngine(name, precision, self.device, key)
+        self.missing[name, precision] = MissingEngine(name, precision, self.device, key, self.batch)
         raise BackendError("its engine is not built yet")
 
     def build_now(self, device: str) -> None:
@@ -450,7 +426,15 @@ class _Contest:
         described = self.model.card.files.get(precision)
         sha256 = described.sha256 if described else self._artefact(precision)[0].sha256
         package = BACKENDS[name][2] if name in BACKENDS else name
-        return speed_key(name, package, sha256, device=self.device, threads=self.threads)
+        return speed_key(name, package, sha256, device=self._place(), threads=self.threads)
+
+    def _place(self) -> str:
+        """The device, and which GPU that is: another one is another speed, and checked anew."""
+        if not is_gpu(self.device):
+            return self.device
+        with contextlib.suppress(BackendError):
+            return f"{self.device}, {find_gpu(parse_device(self.device, 'auto', dla=True)[0])}"
+        return self.device
 
     def _artefact(self, precision: str) -> tuple[OnnxFile, ModelCard]:
         """The last one is kept for the next backend; never two, since each may be a gigabyte."""

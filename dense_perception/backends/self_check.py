@@ -16,8 +16,7 @@ from dense_perception.backends.engine_cache import remember_check, remembered_ch
 from dense_perception.backends.onnxruntime import OnnxRuntimeBackend
 from dense_perception.core.card import ModelCard
 from dense_perception.core.difference import Difference, tolerance
-from dense_perception.core.errors import EngineRefusedError
-from dense_perception.core.instance_lists import IDS, list_difference
+from dense_perception.core.errors import BackendError, EngineRefusedError
 from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.reference_frames import reference_feeds
 
@@ -29,14 +28,22 @@ def self_check(card: ModelCard, file: OnnxFile, backend: Backend, identity: str)
 
     ``identity`` names exactly what is checked: file, runtime, version, device.
 
-    :raises EngineRefusedError: with the measured difference, if it is outside the card's tolerance.
-    :raises BackendError: if either of them fails.
+    :raises EngineRefusedError: with the measured difference, if it is outside the card's tolerance,
+        or with the reason, if ``backend`` fails on them.
+    :raises BackendError: if the reference fails.
     """
     found = remembered_check(identity)
     if found is None:
         count, seed = int(card.parity.get("frames", 3)), int(card.parity.get("seed", 0))
         frames = frames_of(reference_feeds(card, count, seed))
-        found = _measure(card, file, frames, answers(backend, frames))
+        try:
+            got = answers(backend, frames)
+        except BackendError as error:
+            raise EngineRefusedError(
+                f"{backend.description} is refused: it fails on the reference frames of "
+                f"{card.name} {card.precision}: {error}"
+            ) from error
+        found = _measure(card, file, frames, got)
         remember_check(identity, backend.description, found)
     _judge(card, backend.description, "", found)
     return found
@@ -84,23 +91,15 @@ def worst_difference(card: ModelCard, got: Sequence[Arrays], want: Sequence[Arra
     """Of all frames and outputs the largest; what a tolerance is made of and held against.
 
     The confidence speaks for the labels: those of two equally good classes differ by rounding.
-    Lists of things are matched by overlap: :func:`.list_difference`.
     """
     scored = card.segmentation is not None and card.segmentation.scores
     certainty = "scores" if scored else "confidence"
-    maps = [name for name in card.outputs if name not in ("instances", IDS)]
-    compared = [certainty if name == "labels" else name for name in maps]
-    found = [
+    compared = [certainty if name == "labels" else name for name in card.outputs]
+    return Difference.worst(
         Difference.between(one[name], other[name])
         for one, other in zip(got, want, strict=True)
         for name in compared
-    ]
-    if card.instances is not None:
-        found += [
-            list_difference(one, other, card.instances, card.input)
-            for one, other in zip(got, want, strict=True)
-        ]
-    return Difference.worst(found)
+    )
 
 
 def _judge(card: ModelCard, description: str, where: str, found: Difference) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -56,8 +55,8 @@ class FrameScorer:
     def score(self, judge: Judge, answer: Answer) -> FrameScore | None:
         """None where truth and answer share nothing.
 
-        Maps are brought to the truth's size. Baselines are scored on every n-th row and column, and
-        not on surfaces.
+        Maps are brought to the truth's size. Baselines are scored on every n-th pixel, and not on
+        surfaces.
         """
         truth = judge.truth
         values: dict[str, float] = {}
@@ -69,7 +68,7 @@ class FrameScorer:
             self.skipped.at(truth.key, "no true depth within --max-depth and --crop")
         if judge.true_m is not None and answer.depth is not None:
             if self._entry.kind == "baseline":
-                self._baseline(judge, answer, values, sums)
+                self._baseline(judge, answer, values)
             else:
                 self._depth(judge, answer, values, sums)
         if judge.is_shaped and answer.normals_hwc is not None and judge.true_m is not None:
@@ -94,23 +93,12 @@ class FrameScorer:
             judge.looks,
         )
 
-    def _baseline(
-        self,
-        judge: Judge,
-        answer: Answer,
-        values: dict[str, float],
-        sums: dict[str, tuple[float, float]],
-    ) -> None:
+    def _baseline(self, judge: Judge, answer: Answer, values: dict[str, float]) -> None:
         assert judge.true_m is not None
         assert answer.depth is not None
         truth, step = judge.coarse
-        matched = Matched(answer.depth.values_hw[::step, ::step], truth)
-        values |= {f"depth.{name}": value for name, value in matched.figures().items()}
-        if judge.is_shaped and len(matched):
-            # Beside models of either kind. Its scale by distance would show the truth turned round.
-            given = matched.predicted_m
-            for kind, like in (("metric", given), ("aligned", matched.aligned(given))):
-                self._slices(judge, matched, like, kind, sums, step=step, scale=False)
+        found = Matched(answer.depth.values_hw[::step, ::step], truth).figures()
+        values |= {f"depth.{name}": value for name, value in found.items()}
 
     def _depth(
         self,
@@ -160,27 +148,17 @@ class FrameScorer:
         like: np.ndarray,
         kind: str,
         sums: dict[str, tuple[float, float]],
-        *,
-        step: int = 1,
-        scale: bool = True,
     ) -> None:
-        """``like`` is the prediction of ``matched`` as it is judged.
-
-        :param step: every n-th row and column of the truth is in ``matched``.
-        """
-        thin = _THIN if step == 1 else 1
-        figures = {f"depth.{kind}.absrel": "absrel", f"depth.{kind}.d1": "d1"}
-        if kind == "metric" and scale:
-            figures["depth.scale"] = "scale"
+        """``like`` is the prediction of ``matched`` as it is judged."""
         names = distance_names()
-        like, true_m = like[::thin], matched.true_m[::thin]
+        like, true_m = like[::_THIN], matched.true_m[::_THIN]
         found = sliced_errors(like, true_m, distance_place(true_m), len(names))
-        _put(sums, "distance", names, found, figures)
+        _put(sums, "distance", names, found, kind)
         classes, labels_hw = judge.truth.classes, judge.truth.labels_hw
         if labels_hw is not None and 0 < len(classes) <= _MOST_CLASSES:
-            place = labels_hw[::step, ::step][matched.valid_hw][::thin]
+            place = labels_hw[matched.valid_hw][::_THIN]
             found = sliced_errors(like, true_m, place, len(classes))
-            _put(sums, "class", classes, found, figures)
+            _put(sums, "class", classes, found, kind)
 
     def _time(self, judge: Judge, matched: Matched, sums: dict[str, tuple[float, float]]) -> None:
         """How much the error changes since the frame before."""
@@ -251,9 +229,12 @@ def _put(
     axis: str,
     names: list[str] | tuple[str, ...],
     found: dict[str, np.ndarray],
-    figures: Mapping[str, str],
+    kind: str,
 ) -> None:
-    """The sums of the places that have pixels, as slices of ``figures``, each with its column."""
+    """The sums of the places that have pixels, as slices of figures."""
+    figures = {f"depth.{kind}.absrel": "absrel", f"depth.{kind}.d1": "d1"}
+    if kind == "metric":
+        figures["depth.scale"] = "scale"
     for number in np.flatnonzero(found["pixels"]):
         pixels = float(found["pixels"][number])
         for figure, column in figures.items():

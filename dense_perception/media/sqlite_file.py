@@ -153,10 +153,7 @@ class SqliteFile:
         else:
             self._check_header()
             options = "mode=ro&immutable=1"
-        # Whoever reads takes turns: a recording may be read on by another thread.
-        connection = sqlite3.connect(
-            f"file:{quote(str(path.absolute()))}?{options}", uri=True, check_same_thread=False
-        )
+        connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?{options}", uri=True)
         self._stack.callback(connection.close)
         self._rows_read, self._watched = 0, (-1, 0.0)
         connection.set_progress_handler(self._takes_too_long, _STEPS_BETWEEN_CHECKS)

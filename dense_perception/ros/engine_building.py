@@ -18,7 +18,7 @@ from dense_perception.backends.engine_cache import (
     find_engine,
     remember_failure,
 )
-from dense_perception.backends.select import MissingEngine
+from dense_perception.backends.selection import MissingEngine
 from dense_perception.ros.diagnostics import NodeLog
 from dense_perception.ros.processes import ChildProcess
 
@@ -125,6 +125,8 @@ class EngineBuilder:
         engine = build.engine
         arguments = ["compile", build.model, "--backend", engine.backend]
         arguments += ["--precision", engine.precision, "--device", engine.device, "--progress"]
+        if engine.batch > 1:
+            arguments += ["--max-batch", str(engine.batch)]
         with (
             tempfile.TemporaryDirectory(prefix="dense_perception_build_") as folder,
             ChildProcess(COMPILER, arguments, log=Path(folder, "log"), patience_s=1.0) as child,

@@ -11,6 +11,7 @@ from typing import Generic
 
 import numpy as np
 
+from dense_perception.backends.selection import Broken
 from dense_perception.core.camera import Frame
 from dense_perception.core.errors import DensePerceptionError
 from dense_perception.core.machine import return_freed_memory
@@ -179,8 +180,35 @@ class ModelLoader(Generic[Parameters]):
                 self._unused.append(outcome.perceiver)
 
 
-def load_model(settings: PerceptionParameters, log: Callable[[str], None]) -> Perceiver:
-    """The model that the settings ask for.
+class Failures:
+    """Backends that fail frame after frame while they run, as after the loss of their device.
+
+    What is loaded next does without them. ``reasons`` are by backend and device.
+    """
+
+    MANY = 5
+
+    def __init__(self) -> None:
+        self.reasons: dict[tuple[str, str], str] = {}
+
+    def found_in(self, perceiver: Perceiver | None) -> str:
+        """A sentence where that one fails so, once; else nothing."""
+        if perceiver is None or perceiver.failures < self.MANY:
+            return ""
+        place = (perceiver.selection.backend, perceiver.selection.device)
+        if place in self.reasons:
+            return ""
+        self.reasons[place] = perceiver.last_failure
+        return (
+            f"{place[0]} on {place[1]} failed {perceiver.failures} times in a row: "
+            f"{perceiver.last_failure}; loading {perceiver.card.name} without it"
+        )
+
+
+def load_model(
+    settings: PerceptionParameters, log: Callable[[str], None], broken: Broken
+) -> Perceiver:
+    """The model that the settings ask for, in none of the ``broken`` backends.
 
     :raises DensePerceptionError: if it does not load.
     """
@@ -193,6 +221,8 @@ def load_model(settings: PerceptionParameters, log: Callable[[str], None]) -> Pe
         threads=settings.threads,
         trust_engine=settings.trust_engine,
         engine_build=settings.engine_build,
+        batch=1 << (max(len(settings.cameras), 1).bit_length() - 1),
+        broken=broken,
         default_hfov_deg=settings.default_hfov_deg,
         output_size=settings.output_size,
         max_output_side=settings.max_output_side,

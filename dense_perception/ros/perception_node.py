@@ -25,7 +25,7 @@ from dense_perception.ros.camera import AnyImage, Camera, Settings, check_topics
 from dense_perception.ros.declare import DeclaredParameters
 from dense_perception.ros.diagnostics import Health, NodeLog, diagnostic_array
 from dense_perception.ros.engine_building import EngineBuilder
-from dense_perception.ros.model_loading import ModelLoader, load_model
+from dense_perception.ros.model_loading import Failures, ModelLoader, load_model
 from dense_perception.ros.node_graph import NodeGraph
 from dense_perception.ros.outputs import OutputGroup
 from dense_perception.ros.parameter_table import model_changes, with_model_of
@@ -113,8 +113,10 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
         )
         self.settings: Settings = self._declared.current
         loaded = self.create_guard_condition(self._on_loaded)
+        self._failures = Failures()
         self._loader = ModelLoader[Settings](
-            lambda settings: load_model(settings, self._log.info), loaded.trigger
+            lambda settings: load_model(settings, self._log.info, self._failures.reasons),
+            loaded.trigger,
         )
         engine_built = self.create_guard_condition(self._on_engine_built)
         self._builder = EngineBuilder(self._log, engine_built.trigger)
@@ -289,7 +291,7 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
     def _keep_model(self, refused: Settings, problem: str) -> None:
         refused_values = model_changes(self.settings, refused)
         changes = ", ".join(f"{name} {value}" for name, value in refused_values.items())
-        changes = changes or "the engine that was built"
+        changes = changes or "another engine or backend"
         self._load_problem = f"{changes} not taken: {problem}; {self.settings.model} goes on"
         self._log.error(self._load_problem)
         self._declared.put_back(self.settings)
@@ -320,6 +322,7 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
         if not loads:
             self._loader.cancel()
         elif model_changes(self._declared.current, new):
+            self._failures.reasons.clear()
             self._loader.request(new, settle_s=_SETTLE_S)
 
     def _specs(self, card: ModelCard, settings: Settings) -> tuple[TopicSpec, ...]:
@@ -409,6 +412,7 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
         """Whether nothing uses the model any more, which is then freed."""
         self._starting = False
         self._loader.cancel()
+        self._failures.reasons.clear()
         self._builder.close()
         ended = self._stop_answering()
         for camera in self._cameras.values():
@@ -426,7 +430,13 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
 
     # Diagnostics.
 
+    def _replace_broken_backend(self) -> None:
+        if self._loader.wanted is None and (said := self._failures.found_in(self._model.perceiver)):
+            self._log.error(said)
+            self._loader.request(self.settings)
+
     def _publish_diagnostics(self) -> None:
+        self._replace_broken_backend()
         for camera in self._cameras.values():
             camera.look()
         healths = {name: self._health(camera) for name, camera in self._cameras.items()}

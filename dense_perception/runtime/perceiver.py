@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from dense_perception.backends.base import Backend, check_graph
-from dense_perception.backends.select import Selection, select_backend
+from dense_perception.backends.select import select_backend
+from dense_perception.backends.selection import Broken, Selection
 from dense_perception.backends.speed import WINDOW
 from dense_perception.core.camera import Frame, Intrinsics
 from dense_perception.core.card import ModelCard
@@ -26,7 +27,6 @@ from dense_perception.core.prediction import (
     LabelMap,
     NormalMap,
     Prediction,
-    known_only,
 )
 from dense_perception.core.registry import find_model
 from dense_perception.imaging.resize import (
@@ -41,7 +41,6 @@ from dense_perception.imaging.resize import (
     without_padding,
 )
 from dense_perception.imaging.windows import labels_of_scores, windows_of
-from dense_perception.runtime.instances import graph_outputs, restore_instances
 
 OUTPUT_SIZES = ("input", "network")
 # Half precision rounds by up to one part in 2048: a saturated output may sit just past its limit.
@@ -57,7 +56,8 @@ class Perceiver:
             depth_m = perceiver(rgb_hwc).depth.metres()
 
     Not thread-safe: one thread drives one perceiver. ``card``, ``backend`` and ``selection`` (what
-    runs and why) are public.
+    runs and why) are public. ``failures`` counts how often the runtime failed since it last
+    answered, and ``last_failure`` says why.
     """
 
     def __init__(
@@ -90,10 +90,12 @@ class Perceiver:
         self.default_hfov_deg = default_hfov_deg
         self.output_size = output_size
         self.max_output_side = max_output_side
+        self.failures = 0
+        self.last_failure = ""
         self._busy = threading.Lock()
         self._live_ms: list[float] = []
         self._live_complete = True
-        self._images_nhwc = np.empty((0, 0, 0, 3), card.input.dtype)
+        self._picture_nhwc = np.empty((0, 0, 0, 3), card.input.dtype)
         self._fixed_batch = backend.inputs[0].shape[0] == 1
         self._limits = (-np.inf, np.inf)
         if card.depth is not None and card.depth.kind is DepthKind.METRIC:
@@ -113,6 +115,8 @@ class Perceiver:
         threads: int = 0,
         trust_engine: bool = False,
         engine_build: str = "block",
+        batch: int = 1,
+        broken: Broken = MappingProxyType({}),
         default_hfov_deg: float = 60.0,
         output_size: str = "input",
         max_output_side: int = 1280,
@@ -128,6 +132,9 @@ class Perceiver:
         :param trust_engine: run a backend without comparing it with the reference first.
         :param engine_build: ``block``, ``background`` or ``never``: see
             :data:`~dense_perception.backends.select.ENGINE_BUILDS`.
+        :param batch: how many frames :meth:`perceive` will get at once; an engine is built for it.
+        :param broken: backends not to take, and why: see
+            :data:`~dense_perception.backends.selection.Broken`.
         :param default_hfov_deg: horizontal field of view where an image has no intrinsics.
         :param output_size: ``input`` gives outputs of the image's size, ``network`` of the
             network's, with no resampling.
@@ -142,6 +149,8 @@ class Perceiver:
             threads=threads,
             trust_engine=trust_engine,
             engine_build=engine_build,
+            batch=batch,
+            broken=broken,
         )
         try:
             return cls(
@@ -179,10 +188,9 @@ class Perceiver:
 
         ``timings_ms`` of each prediction are the batch's stages.
 
-        :param wanted: which of ``card.outputs`` to give (labels come with their confidence,
-            instance ids with the instances); the others are neither copied nor restored, and not
-            computed where the backend can leave them out. None is all of them, without what the
-            model gives on request only (``card.on_request``).
+        :param wanted: which of ``card.outputs`` to give (labels come with their confidence); the
+            others are neither copied nor restored, and not computed where the backend can leave
+            them out. None is all of them.
         :raises InputError: as for a call with one image, or if nothing or something that the
             model does not give is wanted.
         :raises BackendError: if the runtime fails, or another thread is in this call.
@@ -194,7 +202,14 @@ class Perceiver:
                 "time: load one for each thread, or take turns with a lock"
             )
         try:
-            return self._perceive(frames, wanted)
+            answers = self._perceive(frames, wanted)
+        except BackendError as error:
+            self.failures += 1
+            self.last_failure = str(error)
+            raise
+        else:
+            self.failures = 0
+            return answers
         finally:
             self._busy.release()
 
@@ -260,7 +275,7 @@ class Perceiver:
         if watch is None or watch.is_done:
             return
         self._live_ms.append(infer_ms)
-        self._live_complete &= names == self._gives
+        self._live_complete &= len(names) == len(self._gives)
         if len(self._live_ms) < WINDOW:
             return
         problem = watch.judge(self._live_ms, complete=self._live_complete)
@@ -278,15 +293,14 @@ class Perceiver:
         labelled = self.card.segmentation
         if labelled is None or not labelled.scores:
             graph_names = {*names, "confidence"} if "labels" in names else set(names)
-            if self.card.instances is not None:
-                graph_names = graph_outputs(graph_names)
             return self.backend.infer(feeds, graph_names)
         (picture_hwc,) = feeds["image"]
         side = labelled.window
         scores = []
         for top, left in self._windows(picture_hwc.shape[1], picture_hwc.shape[0]):
-            window_hwc = picture_hwc[top : top + side, left : left + side]
-            answer = self.backend.infer({"image": np.ascontiguousarray(window_hwc)[None]})
+            window_nhwc = self.backend.input_buffer("image", (1, side, side, 3))
+            window_nhwc[0] = picture_hwc[top : top + side, left : left + side]
+            answer = self.backend.infer({"image": window_nhwc})
             scores.append(answer["scores"].copy())
         return {"scores": np.concatenate(scores)[None]}
 
@@ -299,10 +313,13 @@ class Perceiver:
         return network_size(self.card.input, frame.width, frame.height)
 
     def _buffer(self, count: int, height: int, width: int) -> np.ndarray:
+        """Where the images are written to: the runtime's own memory, but for what is cut later."""
         shape = (count, height, width, 3)
-        if self._images_nhwc.shape != shape:
-            self._images_nhwc = np.empty(shape, self.card.input.dtype)
-        return self._images_nhwc
+        if self.card.input.resize != "windows":
+            return self.backend.input_buffer("image", shape)
+        if self._picture_nhwc.shape != shape:
+            self._picture_nhwc = np.empty(shape, self.card.input.dtype)
+        return self._picture_nhwc
 
     def _camera(self, frame: Frame) -> Intrinsics:
         if frame.intrinsics is not None:
@@ -310,9 +327,9 @@ class Perceiver:
         return Intrinsics.from_fov(frame.width, frame.height, self.default_hfov_deg)
 
     def _wanted(self, wanted: Collection[str] | None) -> tuple[str, ...]:
+        given = self._gives
         if wanted is None:
-            return self._gives
-        given = (*self._gives, *self.card.on_request)
+            return given
         if not wanted or not set(wanted) <= set(given):
             raise InputError(
                 f"wanted is {sorted(wanted)}, model {self.card.name} gives {list(given)}: ask for "
@@ -333,13 +350,10 @@ class Perceiver:
     ) -> dict[str, Any]:
         """To the output size, by entry of Prediction; never a view of the runtime's memory."""
         size = self._size(frame)
-        answer: dict[str, Any] = {}
-        if self.card.instances is not None:
-            instances, maps = restore_instances(maps, self.card, (frame.width, frame.height), size)
-            answer |= {"instances": instances} if instances is not None else {}
         if self.card.input.resize == "letterbox":
             whole = (self.card.input, frame.width, frame.height)
             maps = {name: without_padding(array, *whole) for name, array in maps.items()}
+        answer: dict[str, Any] = {}
         if "depth" in names and self.card.depth is not None:
             valid_hw = self._only_valid(maps["depth"])
             restored_hw = restore_depth(valid_hw, *size, self.card.input.restore)
@@ -370,7 +384,7 @@ class Perceiver:
         """Infinite values and metres out of the card's range become NaN."""
         low, high = self._limits
         valid = (depth_hw >= low) & (depth_hw <= high) & np.isfinite(depth_hw)
-        return depth_hw if valid.all() else known_only(depth_hw, valid)
+        return depth_hw if valid.all() else np.where(valid, depth_hw, np.float32(np.nan))
 
     def _prediction(
         self,

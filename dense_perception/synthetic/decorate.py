@@ -114,8 +114,9 @@ def _light_panels(rng: np.random.Generator, scene: Scene) -> None:
     for i in range(nx):
         for j in range(ny):
             at = ((i + 0.5) * x_m / nx, (j + 0.5) * y_m / ny, z_m - 0.01)
-            panel = Primitive("box", (w, d, 0.015), at, 0, (1, 1, 0.97), "lamp", emission=glow)
-            scene.add([panel])
+            scene.primitives.append(
+                Primitive("box", (w, d, 0.015), at, 0, (1, 1, 0.97), "lamp", emission=glow)
+            )
 
 
 def _rgb(colour: np.ndarray) -> tuple[float, float, float]:

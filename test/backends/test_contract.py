@@ -17,6 +17,7 @@ from dense_perception.backends.opening import open_backend
 from dense_perception.core.errors import BackendError, CardError
 from dense_perception.core.onnx_file import OnnxFile
 from test.support.artefacts import red_card, red_depth, write_red_artefact
+from test.support.pretended_cuda import pretend_cuda_provider, pretend_tensorrt
 
 
 @pytest.fixture(autouse=True)
@@ -175,6 +176,38 @@ class TestOnnxRuntime(BackendContract):
         )
         with pytest.raises(BackendError, match=r"could not start CUDA.* would run on CPU"):
             open_backend(self.name, artefact, device="gpu")
+
+
+class TestOnnxRuntimeOnPretendedCuda(BackendContract):
+    """Bound memory and CUDA graphs, as far as a CPU can tell."""
+
+    name = "onnxruntime"
+    device = "gpu"
+
+    @pytest.fixture(autouse=True)
+    def _there_is_a_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pretend_cuda_provider(monkeypatch)
+
+    def test_does_not_load_torch_or_the_other_runtimes(self, artefact: Path) -> None:
+        pytest.skip("another process has nothing pretended")
+
+    def test_unknown_device(self, artefact: Path) -> None:
+        with pytest.raises(BackendError, match=r"'abacus' is not available"):
+            open_backend(self.name, artefact, device="abacus")
+
+
+class TestPretendedTensorRt(BackendContract):
+    """Our own code up to the last call of TensorRT and CUDA."""
+
+    name = "tensorrt"
+    device = "gpu"
+
+    @pytest.fixture(autouse=True)
+    def _there_is_a_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pretend_tensorrt(monkeypatch)
+
+    def test_does_not_load_torch_or_the_other_runtimes(self, artefact: Path) -> None:
+        pytest.skip("another process has nothing pretended")
 
 
 class TestOpenVino(BackendContract):

@@ -64,7 +64,9 @@ class Bench:
     def share(self) -> float:
         return self.others
 
-    def open(self, name: str, file: OnnxFile, *, device: str, threads: int) -> FakeBackend:
+    def open(
+        self, name: str, file: OnnxFile, *, device: str, threads: int, batch: int = 1
+    ) -> FakeBackend:
         backend = FakeBackend(name, file)
         speed = self.speeds[name, backend.precision]
         if isinstance(speed, Exception):
@@ -143,14 +145,14 @@ def gpu(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> dict[str, EngineKey | 
         lambda place="cpu": (("tensorrt",) if place == "gpu" else ()) + ("onnxruntime", "openvino"),
     )
 
-    def missing(file: OnnxFile, place: str) -> EngineKey | None:
+    def missing(file: OnnxFile, place: str, batch: int) -> EngineKey | None:
         return lacks[file.path.stem.rpartition("_")[2]]
 
     monkeypatch.setattr(
         select,
         "backend_class",
         lambda name: SimpleNamespace(
-            missing_engine=missing if name == "tensorrt" else lambda file, place: None
+            missing_engine=missing if name == "tensorrt" else lambda file, place, batch: None
         ),
     )
     bench.speeds = {("tensorrt", "fp32"): 2.0, ("tensorrt", "int8"): 1.0, **FOUR}
@@ -186,7 +188,9 @@ def test_auto_is_the_cpu_where_nothing_runs_on_the_gpu(
 ) -> None:
     real = bench.open
 
-    def open_backend(name: str, file: OnnxFile, *, device: str, threads: int) -> FakeBackend:
+    def open_backend(
+        name: str, file: OnnxFile, *, device: str, threads: int, batch: int = 1
+    ) -> FakeBackend:
         if device == "gpu":
             raise BackendError(f"{name} does not know the GPU")
         return real(name, file, device=device, threads=threads)

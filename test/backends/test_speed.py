@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from dense_perception.backends import speed
-from dense_perception.backends.select import Selection
+from dense_perception.backends.selection import Selection
 from dense_perception.backends.speed import OtherWork, Speed, SpeedMemory, SpeedWatch
 from dense_perception.core.machine import busy_core_s, usable_cores
 from dense_perception.runtime.perceiver import Perceiver

@@ -16,7 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import Image
 
 from dense_perception.backends.engine_cache import EngineKey
-from dense_perception.backends.select import MissingEngine
+from dense_perception.backends.selection import MissingEngine
 from dense_perception.ros import engine_building
 from dense_perception.ros.engine_building import EngineBuilder
 from dense_perception.ros.processes import ChildProcess

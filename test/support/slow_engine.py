@@ -33,7 +33,7 @@ class PretendedBackend(OnnxRuntimeBackend):
         self.description = "tensorrt, pretended"
 
     @classmethod
-    def missing_engine(cls, file: OnnxFile, device: str) -> EngineKey | None:
+    def missing_engine(cls, file: OnnxFile, device: str, batch: int = 1) -> EngineKey | None:
         key = _key(file)
         return None if isinstance(find_engine(key), Engine) else key
 

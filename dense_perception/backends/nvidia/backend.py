@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,12 @@ from dense_perception.backends.base import Backend, TensorSpec, batch_size
 from dense_perception.backends.device import find_gpu, parse_device
 from dense_perception.backends.engine_cache import EngineKey
 from dense_perception.backends.nvidia.build import TensorRtOptions, collecting_logger
-from dense_perception.backends.nvidia.engine import compile_engine, engine_for, missing_engine
+from dense_perception.backends.nvidia.engine import (
+    compile_engine,
+    engine_for,
+    engine_key,
+    missing_engine,
+)
 from dense_perception.backends.nvidia.memory import Cuda
 from dense_perception.backends.nvidia.module import garbage_waits, load_runtime
 from dense_perception.core.errors import BackendError
@@ -22,20 +26,24 @@ from dense_perception.core.onnx_file import OnnxFile
 class TensorRtBackend(Backend):
     """Runs the engine of an ONNX file, from the cache or built at the first load.
 
-    ``threads`` is ignored. A batch larger than the engine's is run in parts.
+    ``threads`` is ignored. An engine is built for 1 to ``batch`` images; a larger batch than the
+    engine's is run in parts.
 
     :raises BackendError: if TensorRT, the driver or the GPU is missing, or the graph is refused.
     """
 
     name = "tensorrt"
+    takes_batch = True
 
     @garbage_waits()
-    def __init__(self, file: OnnxFile, *, device: str = "gpu", threads: int = 0) -> None:
+    def __init__(
+        self, file: OnnxFile, *, device: str = "gpu", threads: int = 0, batch: int = 1
+    ) -> None:
         index, dla_core = parse_device(device, self.name, dla=True)
         runtime, trt = load_runtime()
         gpu = find_gpu(index)
         self._trt = trt
-        self._cuda: Cuda | None = Cuda(index)
+        self._cuda: Cuda | None = Cuda(index, zero_copy=gpu.shares_memory)
         # Each batch size in use, at most the engine's, has its own buffers and graph.
         self._plans: dict[int, _Plan] = {}
         logger, complaints = collecting_logger(trt)
@@ -44,11 +52,11 @@ class TensorRtBackend(Backend):
             self._runtime.engine_host_code_allowed = True  # version-compatible engines need it
         if dla_core >= 0:
             self._runtime.DLA_core = dla_core
-        engine = engine_for(file, runtime, trt, gpu, dla_core)
+        options = TensorRtOptions(dla_core=dla_core, max_batch=batch)
+        engine = engine_for(file, runtime, trt, gpu, options)
         self._engine: Any = self._runtime.deserialize_cuda_engine(engine.payload)
         if self._engine is None and not engine.built:
             engine.key.path.unlink(missing_ok=True)  # whole, yet refused: build it again
-            options = TensorRtOptions(dla_core=dla_core)
             engine = compile_engine(file, runtime, trt, options, gpu)
             self._engine = self._runtime.deserialize_cuda_engine(engine.payload)
         if self._engine is None:
@@ -56,24 +64,42 @@ class TensorRtBackend(Backend):
                 f"{runtime} {trt.__version__} does not load its engine of {file.path}: "
                 f"{'; '.join(dict.fromkeys(complaints))[:400]}"
             )
-        self.identity = engine.identity
+        self.identity, self.problem = engine.identity, engine.problem
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         self.inputs = tuple(self._spec(name) for name in names if self._is_input(name))
         self.outputs = tuple(self._spec(name) for name in names if not self._is_input(name))
         self._largest = self._largest_batch()
+        if self.inputs[0].shape[0] is None and self._largest < batch:
+            self.better_engine = engine_key(file, runtime, trt, options, gpu)
+            self.problem = (
+                f"runs {self._largest} of {batch} images at once, for which its engine was built"
+            )
         where = f"dla {dla_core}" if dla_core >= 0 else gpu.name
         self.description = f"tensorrt ({runtime} {trt.__version__}), {where}, {engine.reason}"
 
     @classmethod
-    def missing_engine(cls, file: OnnxFile, device: str) -> EngineKey | None:
+    def missing_engine(cls, file: OnnxFile, device: str, batch: int = 1) -> EngineKey | None:
         """See :meth:`Backend.missing_engine`."""
         index, dla_core = parse_device(device, cls.name, dla=True)
         runtime, trt = load_runtime()
-        return missing_engine(file, runtime, trt, find_gpu(index), dla_core)
+        options = TensorRtOptions(dla_core=dla_core, max_batch=batch)
+        return missing_engine(file, runtime, trt, find_gpu(index), options)
+
+    def input_buffer(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """See :meth:`Backend.input_buffer`; of a batch that is run in parts it is copied."""
+        if self._cuda is None:
+            raise self.closed()
+        if 0 < shape[0] <= self._largest:
+            self._cuda.use()
+            array = self._plan(shape[0]).inputs.get(name)
+            if array is not None and array.shape == shape:
+                return array
+        return super().input_buffer(name, shape)
 
     def _run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
         if self._cuda is None:
             raise self.closed()
+        self._cuda.use()
         batch = batch_size(feeds)
         if batch <= self._largest:
             answer = self._plan(batch).run(feeds)
@@ -100,7 +126,10 @@ class TensorRtBackend(Backend):
             context = self._engine.create_execution_context()
             if context is None:
                 raise BackendError("the GPU has no memory left for this engine: free some")
-            plan = self._plans[batch] = _Plan(self._cuda, context, self.inputs, self.outputs, batch)
+            plan = _Plan(self._cuda, context, self.inputs, self.outputs, batch)
+            self._plans[batch] = plan
+            if plan.uncaptured and not self.problem:
+                self.problem = f"runs without a CUDA graph: {plan.uncaptured}"
         return plan
 
     def _is_input(self, name: str) -> bool:
@@ -119,7 +148,10 @@ class TensorRtBackend(Backend):
 
 
 class _Plan:
-    """Buffers, context and CUDA graph for one batch size: all addresses stay where they are."""
+    """Buffers, context and CUDA graph for one batch size: all addresses stay where they are.
+
+    ``inputs`` are what it reads, ``uncaptured`` why there is no graph.
+    """
 
     def __init__(
         self,
@@ -131,41 +163,47 @@ class _Plan:
     ) -> None:
         self._cuda = cuda
         self._context = context
-        self._hosts: dict[str, np.ndarray] = {}
-        self._addresses: dict[str, int] = {}
-        self._inputs = [spec.name for spec in inputs]
-        self._outputs = [spec.name for spec in outputs]
-        for spec in (*inputs, *outputs):
-            shape = tuple(batch if side is None else side for side in spec.shape)
-            host = self._hosts[spec.name] = cuda.pinned_array(shape, spec.dtype)
-            host[...] = 1
-            self._addresses[spec.name] = cuda.device_buffer(host.nbytes)
-            context.set_tensor_address(spec.name, self._addresses[spec.name])
-        for spec in inputs:
-            if not context.set_input_shape(spec.name, self._hosts[spec.name].shape):
+        buffers = {
+            spec.name: cuda.buffer(
+                tuple(batch if side is None else side for side in spec.shape), spec.dtype
+            )
+            for spec in (*inputs, *outputs)
+        }
+        self._uploads = [buffers[spec.name] for spec in inputs]
+        self._downloads = [buffers[spec.name] for spec in outputs]
+        self.inputs = {spec.name: buffers[spec.name].array for spec in inputs}
+        self._outputs = {spec.name: buffers[spec.name].array for spec in outputs}
+        for name, buffer in buffers.items():
+            buffer.array[...] = 1
+            context.set_tensor_address(name, buffer.address)
+        for name, array in self.inputs.items():
+            if not context.set_input_shape(name, array.shape):
                 raise BackendError(f"the engine does not take a batch of {batch}: compile it anew")
         # The first run sets things up and may not be captured.
         self._enqueue()
         cuda.synchronize()
         self._graph: Any = None
-        # Some layers cannot be captured: then they are enqueued one by one.
-        with contextlib.suppress(BackendError):
+        self.uncaptured = ""
+        try:
             self._graph = cuda.capture(self._enqueue)
+        except BackendError as error:  # some layers cannot be: then they are enqueued one by one
+            self.uncaptured = str(error)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        for name in self._inputs:
-            self._hosts[name][...] = feeds[name]
+        for name, array in self.inputs.items():
+            if feeds[name] is not array:
+                array[...] = feeds[name]
         if self._graph is not None:
             self._cuda.launch(self._graph)
         else:
             self._enqueue()
         self._cuda.synchronize()
-        return {name: self._hosts[name] for name in self._outputs}
+        return dict(self._outputs)
 
     def _enqueue(self) -> None:
-        for name in self._inputs:
-            self._cuda.upload(self._addresses[name], self._hosts[name])
+        for buffer in self._uploads:
+            self._cuda.upload(buffer)
         if not self._context.execute_async_v3(self._cuda.stream):
             raise BackendError("tensorrt failed on this input: see the engine's log")
-        for name in self._outputs:
-            self._cuda.download(self._hosts[name], self._addresses[name])
+        for buffer in self._downloads:
+            self._cuda.download(buffer)

@@ -7,11 +7,13 @@ there the builder is allowed the types that the graph's own precision names, and
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dense_perception.backends.engine_cache import EngineKey
 from dense_perception.backends.nvidia.module import (
     RTX,
     STANDARD,
@@ -76,6 +78,12 @@ class TensorRtOptions:
             self.hardware_compatible,
         ]
         return ", ".join(part for part in parts if part)
+
+
+def largest_batch(key: EngineKey) -> int:
+    """How many images an engine of that key takes at once; of another form, 1."""
+    found = re.fullmatch(r"batch 1\.\.(\d+)", key.profile)
+    return int(found[1]) if found else 1
 
 
 HARDWARE_LEVELS = ("", "ampere_plus", "same_compute_capability")

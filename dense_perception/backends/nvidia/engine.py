@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from dense_perception.backends.device import Gpu
 from dense_perception.backends.engine_cache import (
     Engine,
@@ -13,7 +15,12 @@ from dense_perception.backends.engine_cache import (
     remember_failure,
     stored_keys,
 )
-from dense_perception.backends.nvidia.build import OnProgress, TensorRtOptions, build_engine
+from dense_perception.backends.nvidia.build import (
+    OnProgress,
+    TensorRtOptions,
+    build_engine,
+    largest_batch,
+)
 from dense_perception.backends.nvidia.module import STANDARD, TensorRt, major
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError
@@ -65,40 +72,46 @@ def fits(key: EngineKey, trt: TensorRt, gpu: Gpu, dla_core: int = -1) -> bool:
     )
 
 
-def engine_for(file: OnnxFile, runtime: str, trt: TensorRt, gpu: Gpu, dla_core: int = -1) -> Engine:
-    """The newest engine in the cache that fits, else one built now for a batch of 1.
+def engine_for(
+    file: OnnxFile, runtime: str, trt: TensorRt, gpu: Gpu, options: TensorRtOptions
+) -> Engine:
+    """An engine in the cache that fits, else one built now with ``options``.
+
+    The newest of those that take ``options.max_batch`` images, else of those that take fewer.
 
     :raises BackendError: if none fits and it cannot be built.
     """
-    found = _stored(file, runtime, trt, gpu, dla_core)
-    return found or compile_engine(file, runtime, trt, TensorRtOptions(dla_core=dla_core), gpu)
-
-
-def missing_engine(
-    file: OnnxFile, runtime: str, trt: TensorRt, gpu: Gpu, dla_core: int = -1
-) -> EngineKey | None:
-    """The key of what :func:`engine_for` would have to build.
-
-    ``None`` where an engine fits, and where none can be built, which loading says at once.
-    """
-    options = TensorRtOptions(dla_core=dla_core)
-    key = engine_key(file, runtime, trt, options, gpu)
-    if ModelCard.from_onnx(file).input.free or fp8_refusal(key, options, trt, gpu):
-        return None
-    return None if _stored(file, runtime, trt, gpu, dla_core) else key
-
-
-def _stored(file: OnnxFile, runtime: str, trt: TensorRt, gpu: Gpu, dla_core: int) -> Engine | None:
-    keys = [
-        key
-        for key in stored_keys(file.sha256, runtime)
-        if fits(key, trt, gpu, dla_core) and key.path.is_file()
-    ]
-    for key in sorted(keys, key=lambda key: key.path.stat().st_mtime, reverse=True):
+    for key in _fitting(file, runtime, trt, gpu, options):
         found = find_engine(key)
         if isinstance(found, Engine):
             return found
-    return None
+    return compile_engine(file, runtime, trt, options, gpu)
+
+
+def missing_engine(
+    file: OnnxFile, runtime: str, trt: TensorRt, gpu: Gpu, options: TensorRtOptions
+) -> EngineKey | None:
+    """The key of what :func:`engine_for` would have to build; no engine is read for that.
+
+    ``None`` where an engine fits, and where none can be built, which loading says at once.
+    """
+    key = engine_key(file, runtime, trt, options, gpu)
+    if ModelCard.from_onnx(file).input.free or fp8_refusal(key, options, trt, gpu):
+        return None
+    return None if _fitting(file, runtime, trt, gpu, options) else key
+
+
+def _fitting(
+    file: OnnxFile, runtime: str, trt: TensorRt, gpu: Gpu, options: TensorRtOptions
+) -> list[EngineKey]:
+    """What the cache has according to its headers, in the order of :func:`engine_for`."""
+    found: list[tuple[bool, float, EngineKey]] = []
+    for key in stored_keys(file.sha256, runtime):
+        with contextlib.suppress(OSError):
+            if fits(key, trt, gpu, options.dla_core):
+                enough = largest_batch(key) >= options.max_batch
+                found.append((enough, key.path.stat().st_mtime, key))
+    return [key for *_, key in sorted(found, key=lambda each: each[:2], reverse=True)]
 
 
 def compile_engine(
@@ -122,7 +135,8 @@ def compile_engine(
         raise BackendError(refusal)
     if not again and (reason := failed_build(key)):
         raise BackendError(f"its engine could not be built before: {reason}; {TRY_AGAIN}")
-    timings = engines_dir() / f"timings_{runtime}_{trt.__version__}.cache"
+    # Not one for all: 8.6, at least, refuses for int8 what a build in fp16 wrote.
+    timings = engines_dir() / f"timings_{runtime}_{trt.__version__}_{key.precision}.cache"
     try:
         return obtain_engine(
             key,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,7 +17,40 @@ from dense_perception.core.errors import BackendError
 _TO_DEVICE, _TO_HOST = 1, 2
 _NON_BLOCKING = 1
 _CAPTURE_RELAXED = 2
+_MAPPED = 2  # cudaHostAllocMapped
 _NAMES = ("libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0", "libcudart.so")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Buffer:
+    """Memory for one input or output, which stays where it is.
+
+    ``array`` is what Python reads and writes, ``address`` where the device has its own. They are
+    one memory on a GPU that shares it with the CPU.
+    """
+
+    array: np.ndarray
+    address: int
+
+
+class Memory(Protocol):
+    """Where a graph's inputs and outputs lie; copies are enqueued and done in their order."""
+
+    def use(self) -> None:
+        """Make its device that of the calling thread."""
+
+    def buffer(self, shape: tuple[int, ...], dtype: np.dtype) -> Buffer: ...
+
+    def free(self, buffer: Buffer) -> None:
+        """Give back the device's part. The array lives for as long as somebody holds it."""
+
+    def upload(self, buffer: Buffer) -> None: ...
+
+    def download(self, buffer: Buffer) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 def _candidates() -> Iterator[str]:
@@ -26,50 +61,68 @@ def _candidates() -> Iterator[str]:
 
 
 class Cuda:
-    """One GPU and one stream; everything allocated is freed by :meth:`close`.
+    """One GPU and one stream; the device's memory is freed by :meth:`close`.
 
+    :param zero_copy: the GPU reads and writes the CPU's memory, which makes sense where both share
+        it; nothing is copied then.
     :raises BackendError: if the CUDA runtime is missing or a call fails.
     """
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, *, zero_copy: bool = False) -> None:
         self._library = _load()
-        self._device: list[ctypes.c_void_p] = []
-        self._pinned: list[ctypes.c_void_p] = []
+        self._index = index
+        self._zero_copy = zero_copy
+        self._device: dict[int, ctypes.c_void_p] = {}
         self._graphs: list[ctypes.c_void_p] = []
         self._stream = ctypes.c_void_p()
-        self._call("cudaSetDevice", ctypes.c_int(index))
+        self.use()
         flags = ctypes.c_uint(_NON_BLOCKING)
         self._call("cudaStreamCreateWithFlags", ctypes.byref(self._stream), flags)
+
+    def use(self) -> None:
+        """Make this the GPU of the calling thread: each thread has its own, at first number 0."""
+        self._call("cudaSetDevice", ctypes.c_int(self._index))
 
     @property
     def stream(self) -> int:
         return self._stream.value or 0
 
-    def device_buffer(self, size: int) -> int:
-        """The address of ``size`` bytes on the GPU."""
-        pointer = ctypes.c_void_p()
-        self._call("cudaMalloc", ctypes.byref(pointer), ctypes.c_size_t(max(size, 1)))
-        self._device.append(pointer)
-        return pointer.value or 0
-
-    def pinned_array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """An array in page-locked memory, which copies need to be asynchronous."""
-        size = max(int(np.prod(shape)) * dtype.itemsize, 1)
-        pointer = ctypes.c_void_p()
-        self._call("cudaHostAlloc", ctypes.byref(pointer), ctypes.c_size_t(size), ctypes.c_uint(0))
-        self._pinned.append(pointer)
-        memory = (ctypes.c_uint8 * size).from_address(pointer.value or 0)
+    def buffer(self, shape: tuple[int, ...], dtype: np.dtype) -> Buffer:
+        """Page-locked memory, which copies need to be asynchronous, and the GPU's own."""
         count = int(np.prod(shape))
-        array = np.ctypeslib.as_array(memory)[: count * dtype.itemsize]
-        return array.view(dtype).reshape(shape)
+        size = max(count * dtype.itemsize, 1)
+        host = ctypes.c_void_p()
+        flags = ctypes.c_uint(_MAPPED if self._zero_copy else 0)
+        self._call("cudaHostAlloc", ctypes.byref(host), ctypes.c_size_t(size), flags)
+        memory = (ctypes.c_uint8 * size).from_address(host.value or 0)
+        # Not before the last array is gone: whoever holds one may still read it.
+        weakref.finalize(memory, self._library.cudaFreeHost, host).atexit = False
+        array = np.ctypeslib.as_array(memory)[: count * dtype.itemsize].view(dtype).reshape(shape)
+        device = ctypes.c_void_p()
+        if self._zero_copy:
+            self._call("cudaHostGetDevicePointer", ctypes.byref(device), host, ctypes.c_uint(0))
+        else:
+            self._call("cudaMalloc", ctypes.byref(device), ctypes.c_size_t(size))
+            self._device[device.value or 0] = device
+        return Buffer(array, device.value or 0)
 
-    def upload(self, address: int, array: np.ndarray) -> None:
-        """Enqueue a copy to the GPU."""
-        self._copy(address, array.ctypes.data, array.nbytes, _TO_DEVICE)
+    def free(self, buffer: Buffer) -> None:
+        """See :meth:`Memory.free`."""
+        pointer = self._device.pop(buffer.address, None)
+        if pointer is not None:
+            self._call("cudaFree", pointer)
 
-    def download(self, array: np.ndarray, address: int) -> None:
-        """Enqueue a copy from the GPU."""
-        self._copy(array.ctypes.data, address, array.nbytes, _TO_HOST)
+    def upload(self, buffer: Buffer) -> None:
+        """Enqueue a copy to the GPU, where it has a memory of its own."""
+        if not self._zero_copy:
+            host = buffer.array.ctypes.data
+            self._copy(buffer.address, host, buffer.array.nbytes, _TO_DEVICE)
+
+    def download(self, buffer: Buffer) -> None:
+        """Enqueue a copy from the GPU, where it has a memory of its own."""
+        if not self._zero_copy:
+            host = buffer.array.ctypes.data
+            self._copy(host, buffer.address, buffer.array.nbytes, _TO_HOST)
 
     def synchronize(self) -> None:
         self._call("cudaStreamSynchronize", self._stream)
@@ -94,13 +147,10 @@ class Cuda:
     def close(self) -> None:
         """Safe to call twice."""
         library = self._library
-        for name, pointers in (
-            ("cudaGraphExecDestroy", self._graphs),
-            ("cudaFree", self._device),
-            ("cudaFreeHost", self._pinned),
-        ):
-            while pointers:
-                getattr(library, name)(pointers.pop())
+        while self._graphs:
+            library.cudaGraphExecDestroy(self._graphs.pop())
+        while self._device:
+            library.cudaFree(self._device.popitem()[1])
         if self._stream.value:
             library.cudaStreamDestroy(self._stream)
             self._stream = ctypes.c_void_p()

@@ -73,16 +73,16 @@ def test_which_engine_fits(
 def test_the_fitting_engine_is_taken_whatever_its_batch(red: OnnxFile) -> None:
     key = engine_key(red, "tensorrt", TRT, TensorRtOptions(max_batch=4), GPU)
     store_engine(key, b"engine")
-    assert engine_for(red, "tensorrt", TRT, GPU).payload == b"engine"
+    assert engine_for(red, "tensorrt", TRT, GPU, TensorRtOptions()).payload == b"engine"
 
 
 def test_what_would_have_to_be_built(red: OnnxFile, red8: OnnxFile) -> None:
-    key = missing_engine(red, "tensorrt", TRT, GPU)
+    key = missing_engine(red, "tensorrt", TRT, GPU, TensorRtOptions())
     assert key == engine_key(red, "tensorrt", TRT, TensorRtOptions(), GPU)
     # Refused at once, so that nobody builds for it.
-    assert missing_engine(red8, "tensorrt", TRT, AMPERE) is None
+    assert missing_engine(red8, "tensorrt", TRT, AMPERE, TensorRtOptions()) is None
     store_engine(engine_key(red, "tensorrt", TRT, TensorRtOptions(max_batch=2), GPU), b"engine")
-    assert missing_engine(red, "tensorrt", TRT, GPU) is None
+    assert missing_engine(red, "tensorrt", TRT, GPU, TensorRtOptions()) is None
 
 
 def test_a_failed_build_is_not_tried_again_unless_asked(
