@@ -37,9 +37,11 @@ TEST = [
     "av>=14",
     "efficientnet-lite-pytorch==0.1.0",
     "h5py>=3.8",
+    "scipy>=1.10",
     "webdataset>=0.2.86",
     "Jinja2>=3.1",
     "matplotlib>=3.6",
+    "faster-coco-eval>=1.6.5",
 ]
 
 setup(
@@ -67,6 +69,7 @@ setup(
         "video": ["av>=14"],
         "datasets": ["h5py>=3.8", "scipy>=1.10"],
         "report": ["Jinja2>=3.1", "matplotlib>=3.6"],
+        "detection": ["faster-coco-eval>=1.6.5"],
         "fetch": ["pooch>=1.8", "requests>=2.28"],
         "export": [
             "torch>=2.13",

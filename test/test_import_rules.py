@@ -55,6 +55,7 @@ ONLY_IN = {
     "jinja2": {"evaluation.page.write"},
     "ray": {"evaluation.workers"},
     "rerun": {"evaluation.record"},
+    "faster_coco_eval": {"metrics.detection"},
 }
 # What each room may need at import time; everything else must be imported late.
 NEEDED = {
@@ -71,7 +72,7 @@ NEEDED = {
 OPTIONAL = {
     "cv2", "tqdm", "torch", "onnx", "onnxruntime", "openvino", "rclpy", "rosbags", "transformers",
     "mujoco", "trimesh", "PIL", "vizdoom", "numba", "onnxscript", "fast_simplification",
-    "jinja2", "matplotlib", "ray", "rerun",
+    "jinja2", "matplotlib", "ray", "rerun", "faster_coco_eval",
 }  # fmt: skip
 
 

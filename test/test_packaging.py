@@ -43,6 +43,7 @@ EXTRAS = {
     "matplotlib": ("matplotlib", "report"),
     "ray": ("ray", "ray"),
     "rerun": ("rerun-sdk", "rerun"),
+    "faster_coco_eval": ("faster-coco-eval", "detection"),
     "pooch": ("pooch", "fetch"),
     "requests": ("requests", "fetch"),
     "torch": ("torch", "export"),

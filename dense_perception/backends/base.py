@@ -12,6 +12,7 @@ import numpy as np
 from dense_perception.backends.engine_cache import EngineKey
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, BackendError, CardError
+from dense_perception.core.instance_lists import BOXES, CLASSES, IDS, MASKS, SCORES
 from dense_perception.core.onnx_file import OnnxFile
 
 
@@ -186,7 +187,10 @@ def promised(card: ModelCard) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec,
     ``focal_px`` float32 (N,). Outputs of (N, height, width): ``depth`` float32, ``labels`` and
     ``confidence``, ``edges``, ``keypoints`` and ``reshading`` uint8, and ``normals`` float32
     (N, height, width, 3); or, of windows, ``scores`` float32 (N, classes, rows, columns) for the
-    labels. N is free, and height and width are where the card says so.
+    labels. Of instances, with M rows: ``boxes`` float32 (N, M, 4), ``box_scores`` float32 and
+    ``box_classes`` uint8 (N, M), ``instance_ids`` (N, height, width) of the card's id type and
+    ``masks`` uint8 (N, M, height, width), in units of 1/255. N is free, and height and width are
+    where the card says so.
     """
     size: tuple[int | None, ...] = (None, card.input.height, card.input.width)
     if card.input.free:
@@ -196,7 +200,10 @@ def promised(card: ModelCard) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec,
         inputs.append(TensorSpec("focal_px", np.dtype(np.float32), (None,)))
     outputs = []
     labelled = card.segmentation
-    for output in card.outputs:
+    for output in (*card.outputs, *card.on_request):
+        if output in ("instances", IDS, MASKS):
+            outputs += _promised_of_instances(card, output, size)
+            continue
         if output == "labels" and labelled is not None and labelled.scores:
             classes = len(labelled.label_set.labels)
             sides = (card.input.height // labelled.scores, card.input.width // labelled.scores)
@@ -206,6 +213,22 @@ def promised(card: ModelCard) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec,
             dtype = np.dtype(np.float32 if name in ("depth", "normals") else np.uint8)
             outputs.append(TensorSpec(name, dtype, (*size, 3) if name == "normals" else size))
     return tuple(inputs), tuple(outputs)
+
+
+def _promised_of_instances(
+    card: ModelCard, output: str, size: tuple[int | None, ...]
+) -> list[TensorSpec]:
+    assert card.instances is not None
+    rows = (None, card.instances.count)
+    if output == IDS:
+        return [TensorSpec(IDS, np.dtype(card.instances.id_type), size)]
+    if output == MASKS:
+        return [TensorSpec(MASKS, np.dtype(np.uint8), (*rows, *size[1:]))]
+    return [
+        TensorSpec(BOXES, np.dtype(np.float32), (*rows, 4)),
+        TensorSpec(SCORES, np.dtype(np.float32), rows),
+        TensorSpec(CLASSES, np.dtype(np.uint8), rows),
+    ]
 
 
 def check_graph(card: ModelCard, backend: Backend, where: str) -> None:

@@ -17,6 +17,7 @@ from dense_perception.backends.onnxruntime import OnnxRuntimeBackend
 from dense_perception.core.card import ModelCard
 from dense_perception.core.difference import Difference, tolerance
 from dense_perception.core.errors import BackendError, EngineRefusedError
+from dense_perception.core.instance_lists import IDS, list_difference
 from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.reference_frames import reference_feeds
 
@@ -91,15 +92,23 @@ def worst_difference(card: ModelCard, got: Sequence[Arrays], want: Sequence[Arra
     """Of all frames and outputs the largest; what a tolerance is made of and held against.
 
     The confidence speaks for the labels: those of two equally good classes differ by rounding.
+    Lists of things are matched by overlap: :func:`.list_difference`.
     """
     scored = card.segmentation is not None and card.segmentation.scores
     certainty = "scores" if scored else "confidence"
-    compared = [certainty if name == "labels" else name for name in card.outputs]
-    return Difference.worst(
+    maps = [name for name in card.outputs if name not in ("instances", IDS)]
+    compared = [certainty if name == "labels" else name for name in maps]
+    found = [
         Difference.between(one[name], other[name])
         for one, other in zip(got, want, strict=True)
         for name in compared
-    )
+    ]
+    if card.instances is not None:
+        found += [
+            list_difference(one, other, card.instances, card.input)
+            for one, other in zip(got, want, strict=True)
+        ]
+    return Difference.worst(found)
 
 
 def _judge(card: ModelCard, description: str, where: str, found: Difference) -> None:

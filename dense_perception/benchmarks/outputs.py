@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dense_perception.backends.base import promised
 from dense_perception.benchmarks.session import Listener, StreamOptions, open_session
 from dense_perception.benchmarks.source import images
 from dense_perception.core.card import METADATA_KEY, ModelCard
@@ -133,7 +134,7 @@ def record_answer(model: str, path: Path, rgb_hwc: np.ndarray) -> ModelCard:
             )
         if card.input.focal:
             feeds["focal_px"] = np.array([width], np.float32)
-        names = {*card.outputs, *(["confidence"] if card.segmentation else [])}
+        names = {spec.name for spec in promised(card)[1]}
         answer = perceiver.backend.infer(feeds, names)
         _write(path, card, {name: np.array(array) for name, array in answer.items()})
     return card

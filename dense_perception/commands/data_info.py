@@ -95,4 +95,8 @@ def table(summary: CorpusSummary) -> str:
         wide = max(map(len, summary.classes))
         lines += ["", "classes"]
         lines += [f"  {name:<{wide}}  {100 * v:6.2f} %" for name, v in summary.classes.items()]
+    if summary.things:
+        wide = max(map(len, summary.things))
+        lines += ["", "things, over all frames"]
+        lines += [f"  {name:<{wide}}  {count:6}" for name, count in summary.things.items()]
     return "\n".join(lines)

@@ -19,6 +19,7 @@ from dense_perception.core.card_specs import (
     CheckpointSource,
     DepthSpec,
     InputSpec,
+    InstancesSpec,
     ModelFile,
     SegmentationSpec,
 )
@@ -36,7 +37,8 @@ class ModelCard:
 
     ``maps`` names what a ``multitask`` model gives beside depth and labels, graph outputs of these
     names: ``normals`` float32 (N, height, width, 3), ``edges``, ``keypoints`` and ``reshading``
-    uint8 (N, height, width). Every subset of depth, labels and maps is allowed but the empty one.
+    uint8 (N, height, width). Every subset of depth, labels, instances and maps is allowed but the
+    empty one.
     ``cost`` holds ``parameters`` and ``gflops`` (2 per multiply-add, one image of the input size).
     """
 
@@ -49,6 +51,7 @@ class ModelCard:
     depth: DepthSpec | None = None
     segmentation: SegmentationSpec | None = None
     maps: tuple[str, ...] = ()
+    instances: InstancesSpec | None = None
     source: CheckpointSource | None = None
     precision: str = "fp32"
     network: Mapping[str, Any] = field(default_factory=dict)
@@ -61,12 +64,24 @@ class ModelCard:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What the model gives, by the names of :class:`Prediction`'s entries, in its order."""
+        """What the model gives, by the names of :class:`Prediction`'s entries, in its order.
+
+        ``instance_ids`` is a part of ``instances``: where each thing is, pixel by pixel.
+        """
         named = [("depth", self.depth is not None), ("labels", self.segmentation is not None)]
+        things = self.instances
         return (
             *(name for name, given in named if given),
             *(name for name in FURTHER_MAPS if name in self.maps),
+            *(("instances",) if things is not None else ()),
+            *(("instance_ids",) if things is not None and things.has_ids else ()),
         )
+
+    @property
+    def on_request(self) -> tuple[str, ...]:
+        """What the model gives besides, only to whom asks for it: every thing's own mask."""
+        things = self.instances
+        return ("masks",) if things is not None and things.masks and not things.panoptic else ()
 
     @classmethod
     def from_dict(cls, data: object, where: str) -> ModelCard:
@@ -120,9 +135,12 @@ class ModelCard:
             data["depth"]["kind"] = self.depth.kind.value
             if self.depth.max_m == float("inf"):
                 del data["depth"]["max_m"]
-        if self.segmentation is not None:
-            names = data["segmentation"].pop("names")
-            data["segmentation"] |= {"names": list(names)} if names else {}
+        for key in ("segmentation", "instances"):
+            if getattr(self, key) is not None:
+                names = data[key].pop("names")
+                data[key] |= {"names": list(names)} if names else {}
+        if self.instances is not None:
+            data["instances"] = {key: value for key, value in data["instances"].items() if value}
         if self.source is not None:
             data["source"] = {key: value for key, value in data["source"].items() if value}
             if self.source.onnx is not None:

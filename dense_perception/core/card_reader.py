@@ -9,6 +9,7 @@ from typing import Any
 from dense_perception.core.card_specs import (
     FURTHER_MAPS,
     INTERPOLATIONS,
+    MOST_INSTANCES,
     OWN_LABELS,
     PIXELS,
     PLACES,
@@ -20,6 +21,7 @@ from dense_perception.core.card_specs import (
     CheckpointSource,
     DepthSpec,
     InputSpec,
+    InstancesSpec,
     ModelFile,
     OnnxSource,
     SegmentationSpec,
@@ -65,11 +67,14 @@ class CardReader(Entries):
             raise CardError(
                 f"{self.where}: task is 'segmentation' but there is no 'segmentation' entry"
             )
+        instances = self.instances(segmentation)
+        if task == "instances" and instances is None:
+            raise CardError(f"{self.where}: task is 'instances' but there is no 'instances' entry")
         maps = self.maps(task)
-        if task == "multitask" and depth is None and segmentation is None and not maps:
+        if task == "multitask" and not (depth or segmentation or instances or maps):
             raise CardError(
-                f"{self.where}: task is 'multitask' but there is no 'depth', 'segmentation' or "
-                "'maps' entry"
+                f"{self.where}: task is 'multitask' but there is no 'depth', 'segmentation', "
+                "'instances' or 'maps' entry"
             )
         return dict(
             name=name,
@@ -81,6 +86,7 @@ class CardReader(Entries):
             depth=depth,
             segmentation=segmentation,
             maps=maps,
+            instances=instances,
             source=self.source(),
             precision=self.choice("precision", self.data.get("precision", "fp32"), PRECISIONS),
             files=self.files(),
@@ -199,6 +205,42 @@ class CardReader(Entries):
                 "1 or more with resize: windows and a window",
             )
         return SegmentationSpec(labels, window, stride, scores, names)
+
+    def instances(self, labelled: SegmentationSpec | None) -> InstancesSpec | None:
+        """The entry, which has to agree with that of ``segmentation`` where it is ``panoptic``."""
+        if "instances" not in self.data:
+            return None
+        entry = self.entry_mapping("instances")
+        known = ("labels", "count", "masks", "panoptic", "names")
+        unknown = [name for name in entry if name not in known]
+        if unknown:
+            raise self.refusal("instances", unknown, f"entries among {list(known)}")
+        labels = self.choice("instances.labels", entry.get("labels"), (*LABEL_SETS, OWN_LABELS))
+        names = self.texts("instances.names", entry.get("names", ()))
+        if (labels == OWN_LABELS) != bool(names) or len(set(names)) != len(names):
+            raise self.refusal(
+                "instances.names", names, f"different ones with labels: {OWN_LABELS}, else none"
+            )
+        spec = InstancesSpec(
+            labels,
+            self.whole("instances.count", entry.get("count"), 1, MOST_INSTANCES),
+            self.flag("instances.masks", entry.get("masks", False)),
+            self.flag("instances.panoptic", entry.get("panoptic", False)),
+            names,
+        )
+        if len(spec.label_set.labels) > 256:
+            raise self.refusal("instances.names", len(names), "256 classes at most")
+        if self.input().resize == "windows" or (labelled is not None and labelled.window):
+            raise self.refusal("instances", dict(entry), "none for a network that sees windows")
+        if spec.panoptic and labelled is None:
+            raise self.refusal("instances.panoptic", True, "a 'segmentation' entry beside it")
+        if spec.panoptic and labelled is not None:
+            strange = [n for n in spec.label_set.labels if n not in labelled.label_set.labels]
+            if strange:
+                raise self.refusal(
+                    "instances.labels", strange, f"classes of the labels {labelled.labels} too"
+                )
+        return spec
 
     def maps(self, task: str) -> tuple[str, ...]:
         names = self.data.get("maps", [])

@@ -8,7 +8,7 @@ from dense_perception.core.labels import LABEL_SETS, LabelSet
 from dense_perception.core.prediction import GRAY_MAPS, DepthKind
 
 SCHEMA = 1
-TASKS = ("depth", "segmentation", "multitask")
+TASKS = ("depth", "segmentation", "instances", "multitask")
 FURTHER_MAPS = ("normals", *GRAY_MAPS)
 RESIZES = ("stretch", "letterbox", "lower_bound", "minimal", "windows")
 INTERPOLATIONS = ("area", "linear", "cubic")
@@ -16,6 +16,7 @@ RESTORES = ("linear", "corners", "cubic")
 PIXELS = ("uint8", "float32")
 PLACES = ("centre", "corner")
 OWN_LABELS = "own"
+MOST_INSTANCES = 1000
 PRECISIONS = ("fp32", "fp16", "int8", "fp8")
 
 
@@ -84,6 +85,39 @@ class SegmentationSpec:
     def label_set(self) -> LabelSet:
         """What the labels mean."""
         return LabelSet(OWN_LABELS, self.names) if self.names else LABEL_SETS[self.labels]
+
+
+@dataclass(frozen=True)
+class InstancesSpec:
+    """The graph outputs ``boxes``, ``box_scores`` and ``box_classes``: the things in a picture.
+
+    ``labels`` names a set of core/labels.py, or is ``own`` with the classes' ``names``. The lists
+    have ``count`` rows, the best scores first; unused rows are 0. With ``masks`` the graph also
+    gives ``instance_ids`` and, for evaluation alone, ``masks``. With ``panoptic`` ids and the
+    labels of ``segmentation`` come from one merge, so that they agree pixel by pixel, and there are
+    no ``masks``: those of a merge do not overlap, and the ids say where they are.
+    """
+
+    labels: str
+    count: int
+    masks: bool = False
+    panoptic: bool = False
+    names: tuple[str, ...] = ()
+
+    @property
+    def label_set(self) -> LabelSet:
+        """What the classes mean."""
+        return LabelSet(OWN_LABELS, self.names) if self.names else LABEL_SETS[self.labels]
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether the graph gives ``instance_ids``."""
+        return self.masks or self.panoptic
+
+    @property
+    def id_type(self) -> str:
+        """The dtype of ``instance_ids``: that of bytes where ``count`` rows fit."""
+        return "uint8" if self.count < 256 else "uint16"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,15 @@ MAPS = ("depth", "labels", "normals", *GRAY_MAPS)
 """The maps a :class:`Prediction` may hold, by the names of its entries."""
 
 
+def known_only(values_hw: np.ndarray, known_hw: np.ndarray) -> np.ndarray:
+    """A copy of floats with NaN where ``known_hw`` (bool, of their shape) is false."""
+    # Arithmetic goes over whole registers: writing through a mask takes up to ten times longer.
+    with np.errstate(invalid="ignore"):
+        found: np.ndarray = values_hw * known_hw
+        found /= known_hw
+    return found
+
+
 class DepthKind(str, Enum):
     """What the numbers of a depth map mean; declared by the card, never guessed."""
 
@@ -137,6 +146,100 @@ class GrayMap:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Instances:
+    """The things found in a frame, a row each, the best scores first.
+
+    ``boxes_n4`` is ``float32``: x1, y1, x2, y2 in pixels of the prediction's size, from the left
+    edge of the first pixel, within the picture. ``scores_n`` is ``float32``, above 0 to 1, and
+    ``classes_n`` ``uint8``, labels of ``labels``. ``ids_hw``, where the model gives masks, is
+    ``uint8`` or ``uint16``: k is the thing of row k - 1, 0 none; where masks overlap, the higher
+    score's. ``masks_nhw`` is ``uint8``, each thing's own mask as probability in units of 1/255;
+    only where it was asked for. ``track_ids_n`` is ``int64``: what a tracker calls each thing,
+    0 where it does not know it yet.
+
+    :raises InputError: for another dtype, shape, or range.
+    """
+
+    boxes_n4: np.ndarray
+    scores_n: np.ndarray
+    classes_n: np.ndarray
+    labels: LabelSet
+    ids_hw: np.ndarray | None = None
+    masks_nhw: np.ndarray | None = None
+    track_ids_n: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.boxes_n4)
+        expected = (
+            ("boxes", self.boxes_n4, ("float32",), (count, 4)),
+            ("scores", self.scores_n, ("float32",), (count,)),
+            ("classes", self.classes_n, ("uint8",), (count,)),
+            ("track ids", self.track_ids_n, ("int64",), (count,)),
+            ("instance ids", self.ids_hw, ("uint8", "uint16"), None),
+            ("masks", self.masks_nhw, ("uint8",), None),
+        )
+        for name, array, dtypes, shape in expected:
+            if array is None:
+                continue
+            rank = 3 if name == "masks" else 2
+            fits = array.ndim == rank if shape is None else array.shape == shape
+            if array.dtype not in dtypes or not fits:
+                wanted = shape or ("(n, height, width)" if rank == 3 else "(height, width)")
+                raise InputError(
+                    f"{name} of {count} instances are {array.dtype} of shape {array.shape}, "
+                    f"expected {' or '.join(dtypes)} of shape {wanted}"
+                )
+        if self.masks_nhw is not None and len(self.masks_nhw) != count:
+            raise InputError(f"there are {len(self.masks_nhw)} masks of {count} instances")
+        if count and not (self.scores_n > 0).all():
+            raise InputError(f"a score is {self.scores_n.min()}, expected all above 0")
+        if (np.diff(self.scores_n) > 0).any():
+            raise InputError("the scores of instances are not sorted, expected the best first")
+        if count and int(self.classes_n.max()) >= len(self.labels.labels):
+            raise InputError(
+                f"a class is {self.classes_n.max()}, the labels {self.labels.name} have "
+                f"{len(self.labels.labels)}"
+            )
+        if self.ids_hw is not None and self.ids_hw.size and int(self.ids_hw.max()) > count:
+            raise InputError(f"an instance id is {self.ids_hw.max()}, there are {count} instances")
+
+    def __len__(self) -> int:
+        return len(self.boxes_n4)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The class of each row, in words."""
+        return tuple(self.labels.labels[label] for label in self.classes_n)
+
+    def selected(self, kept_n: np.ndarray) -> Instances:
+        """The rows where the boolean ``kept_n`` is true, their ids numbered again from 1.
+
+        Pixels of the others have the id 0.
+        """
+        if kept_n.all():
+            return self
+        ids_hw = self.ids_hw
+        if ids_hw is not None:
+            ids_hw = renumbered(kept_n, ids_hw.dtype)[ids_hw]
+        return Instances(
+            self.boxes_n4[kept_n],
+            self.scores_n[kept_n],
+            self.classes_n[kept_n],
+            self.labels,
+            ids_hw,
+            None if self.masks_nhw is None else self.masks_nhw[kept_n],
+            None if self.track_ids_n is None else self.track_ids_n[kept_n],
+        )
+
+
+def renumbered(kept_n: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The new id by the old one, (n + 1,): those of kept rows count from 1, the others are 0."""
+    table = np.zeros(len(kept_n) + 1, dtype)
+    table[1:][kept_n] = np.arange(1, np.count_nonzero(kept_n) + 1)
+    return table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
     """The answer to one :class:`~dense_perception.core.camera.Frame`.
 
@@ -160,6 +263,7 @@ class Prediction:
     edges: GrayMap | None = None
     keypoints: GrayMap | None = None
     reshading: GrayMap | None = None
+    instances: Instances | None = None
     timings_ms: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
@@ -177,3 +281,22 @@ class Prediction:
                 raise InputError(
                     f"prediction is {self.width}x{self.height} but its {name} has shape {shape}"
                 )
+        if self.instances is not None:
+            self._check_instances(self.instances)
+
+    def _check_instances(self, found: Instances) -> None:
+        size_hw = (self.height, self.width)
+        for name, array in (("instance ids", found.ids_hw), ("masks", found.masks_nhw)):
+            if array is not None and array.shape[-2:] != size_hw:
+                raise InputError(
+                    f"prediction is {self.width}x{self.height} but its {name} have shape "
+                    f"{array.shape}"
+                )
+        right_bottom = np.array([self.width, self.height] * 2, np.float32)
+        inside = (found.boxes_n4 >= 0) & (found.boxes_n4 <= right_bottom)
+        if not inside.all():
+            outside = found.boxes_n4[~inside.all(axis=1)][0]
+            raise InputError(
+                f"prediction is {self.width}x{self.height} but a box is {outside.tolist()}, "
+                "expected x1, y1, x2, y2 within it"
+            )

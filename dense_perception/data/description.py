@@ -33,6 +33,7 @@ def write_description(root: Path, description: Mapping[str, Any]) -> None:
     manifest = {
         "wids_version": 1,
         "name": str(description.get("name") or root.name),
+        "licences": _licences(description),
         "shardlist": [
             {
                 "url": path.name,
@@ -53,6 +54,13 @@ def write_description(root: Path, description: Mapping[str, Any]) -> None:
         labels = {"void": void, "colours": colours if void else [[0, 0, 0], *colours]}
     whole = {"schema": SCHEMA, **labels, **description, "frames": sum(counts)}
     atomic_write_text(root / DESCRIPTION_FILE, json_text(whole, indent=1) + "\n")
+
+
+def _licences(description: Mapping[str, Any]) -> list[str]:
+    """Of the frames and of whatever a generator put into them; each once."""
+    own = description.get("licence")
+    assets = [each.get("licence") for each in description.get("assets") or ()]
+    return sorted({str(each) for each in (own, *assets) if each})
 
 
 def read_description(root: Path) -> dict[str, Any]:

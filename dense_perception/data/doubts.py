@@ -16,6 +16,10 @@ MILLIMETRES = 300.0
 _FLAT = 2.0  # levels of 255: a black, white or covered camera has noise below
 _ALIKE = 1.0  # levels: the noise of a camera that stands still is below
 _FACTOR = 300.0  # between frames' medians: metres among millimetres are 1000 apart
+# Centimetres are 100 apart: the medians of two groups and the gap between these decide. Scenes from
+# a table's to a street's leave no such gap, and one odd frame is no group.
+_GROUPS_APART = 50.0
+_GAP = 10.0
 # Models are wrong by a factor of 3 near by; units differ by 10 or more.
 _OTHER_UNIT = 7.0
 _MOST_DUPLICATES = 0.5
@@ -193,14 +197,25 @@ def unit_doubts(medians_m: Sequence[float], keys: Sequence[str]) -> list[str]:
             f"the median depth is {np.median(medians):.0f}, expected metres (16-bit images: "
             "millimetres): millimetres must be divided by 1000 before they are written as metres"
         ]
+    key = keys[int(np.argmax(medians_m))]
     rest = np.median(medians[~large])
     if large.any() and np.median(medians[large]) > _FACTOR * rest:
-        key = keys[int(np.argmax(medians_m))]
         return [
             f"units are mixed: the median depth is over {MILLIMETRES:g} m in {int(large.sum())} "
             f"frames (the most in {key}) and about {rest:.2g} m in the others: some are in "
             "millimetres"
         ]
+    ordered = np.sort(medians)
+    steps = ordered[1:] / ordered[:-1]
+    below = int(np.argmax(steps)) + 1 if steps.size else 0
+    if min(below, len(ordered) - below) > 1 and steps[below - 1] > _GAP:
+        low, high = np.median(ordered[:below]), np.median(ordered[below:])
+        if high > _GROUPS_APART * low:
+            return [
+                f"units are mixed: the median depth is about {high:.3g} m in "
+                f"{len(ordered) - below} frames (the most in {key}) and about {low:.2g} m in the "
+                "others, and nothing between: are some in centimetres?"
+            ]
     return []
 
 

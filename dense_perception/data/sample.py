@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +23,11 @@ class Sample:
     quaternion qx, qy, qz, qw of the optical frame (x right, y down, z forward) in the world (z up).
     Each is None or empty where it is not known.
 
+    ``instances_hw`` (H, W) uint16 numbers the things in view, 0 = none, and ``instance_labels``
+    gives the class of each that is in view, as ``labels_hw`` counts; None and empty where they are
+    not known. Class 0 is a thing that counts neither for nor against a model, such as a crowd. A
+    thing has one number in all frames of a scene.
+
     ``jpeg`` is the image as a JPEG file where it came as one, so that storing it again loses
     nothing.
     """
@@ -37,6 +42,19 @@ class Sample:
     recording: str = ""
     stamp_ns: int | None = None
     jpeg: bytes | None = None
+    instances_hw: np.ndarray | None = None
+    instance_labels: Mapping[int, int] = field(default_factory=dict)
+
+
+def instance_labels(instances_hw: np.ndarray, labels_hw: np.ndarray) -> dict[int, int]:
+    """The class that most pixels of each instance have; uint16 and uint8, both (H, W)."""
+    inside = instances_hw > 0
+    pairs = instances_hw[inside].astype(np.uint32) << 8 | labels_hw[inside]
+    codes, counts = np.unique(pairs, return_counts=True)
+    most: dict[int, int] = {}
+    for code in codes[np.argsort(counts, kind="stable")].tolist():
+        most[code >> 8] = code & 255
+    return dict(sorted(most.items()))
 
 
 class Frames(Protocol):

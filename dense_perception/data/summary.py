@@ -35,8 +35,9 @@ class CorpusSummary:
     where they differ. ``source`` is everything else that corpus.json says. ``depth_m`` maps
     quantiles, as texts, to metres; it is empty where no pixel has depth. ``histogram`` has a share
     for each bin that :data:`EDGES_M` begins. ``classes`` maps names to shares, the largest first;
-    it is empty without labels. ``duplicates`` counts frames that look like an earlier one.
-    ``doubts`` are sentences about what looks wrong.
+    it is empty without labels. ``things`` counts the instances of each class over all frames, the
+    most frequent first; it is empty where instances are not known. ``duplicates`` counts frames
+    that look like an earlier one. ``doubts`` are sentences about what looks wrong.
     """
 
     name: str
@@ -50,6 +51,7 @@ class CorpusSummary:
     classes: dict[str, float]
     sizes: dict[str, int] = field(default_factory=dict)
     recordings: dict[str, int] = field(default_factory=dict)
+    things: dict[str, int] = field(default_factory=dict)
     duplicates: int = 0
     doubts: list[str] = field(default_factory=list)
 
@@ -68,6 +70,7 @@ def summarise(corpus: Corpus, *, verify: bool = False) -> CorpusSummary:
     has_labels = False
     sizes: Counter[str] = Counter()
     recordings: Counter[str] = Counter()
+    things: Counter[int] = Counter()
     evidence = Evidence(corpus.name, len(corpus.classes))
     for index in tqdm(range(len(corpus)), unit="frame", disable=None, file=sys.stderr):
         try:
@@ -82,6 +85,7 @@ def summarise(corpus: Corpus, *, verify: bool = False) -> CorpusSummary:
         if sample.labels_hw is not None:
             has_labels = True
             labels += np.bincount(sample.labels_hw.ravel(), minlength=len(labels))
+        things.update(sample.instance_labels.values())
     pixels = int(counts.sum())
     if not pixels:
         raise TrainingError(f"no frame of {corpus.root} can be read: {evidence.unreadable[0]}")
@@ -101,6 +105,7 @@ def summarise(corpus: Corpus, *, verify: bool = False) -> CorpusSummary:
         classes=_classes(corpus, labels) if has_labels else {},
         sizes=dict(sizes.most_common()),
         recordings={name: count for name, count in recordings.items() if name},
+        things=_named_things(corpus, things),
         duplicates=evidence.duplicates(),
         doubts=[*hashes, *doubts_of(evidence)],
     )
@@ -154,13 +159,23 @@ def _quantiles(metres: np.ndarray, counts: np.ndarray) -> dict[str, float]:
 
 
 def _classes(corpus: Corpus, counts: np.ndarray) -> dict[str, float]:
-    given = corpus.description.get("classes") or []
-    none = "none" if corpus.description.get("void") or not given else str(given[0])
-    names = [none, *corpus.classes]
     shares = {
-        (names[label] if label < len(names) else f"class {label}"): float(
-            counts[label] / counts.sum()
-        )
+        _class_name(corpus, int(label)): float(counts[label] / counts.sum())
         for label in np.flatnonzero(counts)
     }
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+def _named_things(corpus: Corpus, things: Counter[int]) -> dict[str, int]:
+    """Those of class 0 are named as what they are to training: ignored."""
+    return {
+        _class_name(corpus, label) if label else "(ignored)": count
+        for label, count in things.most_common()
+    }
+
+
+def _class_name(corpus: Corpus, label: int) -> str:
+    given = corpus.description.get("classes") or []
+    none = "none" if corpus.description.get("void") or not given else str(given[0])
+    names = [none, *corpus.classes]
+    return names[label] if label < len(names) else f"class {label}"

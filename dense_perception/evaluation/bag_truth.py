@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,8 +10,7 @@ import numpy as np
 
 from dense_perception.core.camera import Frame
 from dense_perception.core.errors import InputError
-from dense_perception.core.labels import VOID
-from dense_perception.core.prediction import DepthKind, DepthMap
+from dense_perception.core.prediction import DepthKind, DepthMap, known_only
 from dense_perception.data.extraction.matching import Match, Matcher, Transforms
 from dense_perception.data.extraction.scene import Cameras, motions_of
 from dense_perception.data.extraction.topics import TopicNames, Topics, choose_topics
@@ -21,6 +20,8 @@ from dense_perception.evaluation.truth import (
     RecordedAnswer,
     TruthFrame,
     TruthOptions,
+    counted_labels,
+    known_depth,
 )
 from dense_perception.imaging.transforms import TransformBuffer
 from dense_perception.media.bag_images import image_topics, needs_all, why_unmatched
@@ -111,7 +112,7 @@ class BagTruth:
         sizes = [count // number + (index < count % number) for index in range(number)]
         return [Part(k, *row) for k, row in enumerate(zip(sizes, starts, stops, strict=True))]
 
-    def frames(self, part: Part) -> Iterator[TruthFrame]:
+    def frames(self, part: Part) -> Generator[TruthFrame]:
         """The images of a part that have truth; the others count as ``unmatched``, or as ``empty``
         where there is something beside them that holds no truth."""
         self.problems, self.unmatched, self.empty = Problems(), 0, 0
@@ -160,15 +161,7 @@ class BagTruth:
         motions, problems = motions_of(match, self._cameras, buffer, self._options.world)
         self.problems.extend(problems)
         sample = self._cameras.sample(match, motions, "", self.name)
-        depth_m = None
-        none = ~(sample.depth_m > 0)
-        if not none.all():
-            depth_m = sample.depth_m
-            np.copyto(depth_m, np.float32(np.nan), where=none)
-        labels_hw = None
-        if sample.labels_hw is not None:
-            labels = sample.labels_hw.astype(np.int64)
-            labels_hw = np.where(labels == 0, VOID, labels - 1)
+        depth_m, labels_hw = known_depth(sample.depth_m), counted_labels(sample.labels_hw)
         if depth_m is None and labels_hw is None:
             return None
         calibrated = self._topics.colour_info is not None
@@ -202,7 +195,7 @@ class BagTruth:
                     motions, problems = motions_of(match, recorded.cameras, buffer, "")
                     self.problems.extend(problems)
                     depth_m = recorded.cameras.depth_m(match, motions, size)
-                    depth_m = np.where(depth_m > 0, depth_m, np.float32(np.nan))
+                    depth_m = known_only(depth_m, depth_m > 0)
                     answers[name] = RecordedAnswer(DepthMap(depth_m, DepthKind.METRIC))
                 else:
                     labels_hw = recorded.cameras.labels(match, size)

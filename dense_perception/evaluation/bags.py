@@ -28,26 +28,24 @@ from dense_perception.data.doubts import (
     unit_doubts,
     view_doubt,
 )
+from dense_perception.data.extraction.matching import Match, Matcher
 from dense_perception.evaluation.depth_answer import restored_depth
 from dense_perception.imaging.messages import (
+    ImageMessage,
     ImageReader,
     message_depth_m,
-    stamp_ns,
     takes_projection,
 )
 from dense_perception.media.bag_images import (
     calibration_topic,
     choose_topic,
-    needs_all,
     why_unmatched,
 )
-from dense_perception.media.bag_reader import BagMessage, BagReader
+from dense_perception.media.bag_reader import BagReader
 from dense_perception.media.problems import Problems
 from dense_perception.metrics.depth import average, evaluate
 from dense_perception.runtime.perceiver import Perceiver
 
-# Frames whose partner has not come after this many further ones will not get one.
-_PATIENCE = 64
 # Focal lengths of colour and depth further apart than this: the depth is of another view.
 _SAME_VIEW = 0.03
 _PRIOR_SIDE = 160
@@ -61,14 +59,6 @@ class Pair:
 
     frame: Frame
     true_m: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Waiting:
-    """A message without its partner yet; of a video with its picture, which needed those before."""
-
-    message: BagMessage
-    rgb_hwc: np.ndarray | None
 
 
 @dataclass
@@ -158,7 +148,6 @@ class PairSource:
         self.depth_info_topic = calibration_topic(self.bag, self.depth_topic)
         self._info = self._first(self._info_topic)
         self._depth_info = self._first(self.depth_info_topic)
-        self._is_video = needs_all(self.bag, self.topic)
 
     @property
     def problems(self) -> list[str]:
@@ -174,71 +163,33 @@ class PairSource:
 
     def __iter__(self) -> Iterator[Pair]:
         self.reader.restart()
-        waiting: dict[str, list[tuple[int, _Waiting]]] = {self.topic: [], self.depth_topic: []}
-        for recorded in self.bag.messages([self.topic, self.depth_topic]):
-            is_colour = recorded.topic == self.topic
-            try:
-                content = self.bag.deserialize(recorded)
-                time_ns = stamp_ns(content.header)
-                rgb_hwc = None
-                if is_colour and self._is_video:
-                    rgb_hwc = self.reader.rgb(content)
-                    if rgb_hwc is None:
-                        continue
-            except InputError as error:
-                self._problems.at(f"{recorded.topic} at {recorded.time_ns} ns", error)
-                continue
-            message = _Waiting(recorded, rgb_hwc)
-            partners = waiting[self.depth_topic if is_colour else self.topic]
-            found = self._nearest(partners, time_ns, recorded.time_ns)
-            if found is None:
-                own = waiting[recorded.topic]
-                own.append((time_ns, message))
-                if len(own) > _PATIENCE:
-                    own.pop(0)
-                    self.unmatched += is_colour
-                continue
-            partner = partners.pop(found)[1]
-            pair = self._pair(message, partner) if is_colour else self._pair(partner, message)
-            if pair is not None:
+        matcher = Matcher(
+            self.bag,
+            self.topic,
+            [self.depth_topic],
+            self.tolerance_ns,
+            reader=self.reader,
+            problems=self._problems,
+        )
+        for match in matcher:
+            depth = match.partners.get(self.depth_topic)
+            if depth is None:
+                self.unmatched += 1
+            elif (pair := self._pair(match, depth)) is not None:
                 yield pair
-        self.unmatched += len(waiting[self.topic])
-        for problem in self.bag.problems:
-            self._problems.note(problem)
 
-    def _nearest(
-        self, partners: list[tuple[int, _Waiting]], stamp_ns: int, recorded_ns: int
-    ) -> int | None:
-        if not partners:
-            return None
-        # Where drivers leave stamps at 0 or repeat them, the time of recording decides.
-        distances = [
-            (abs(stamp - stamp_ns), abs(waiting.message.time_ns - recorded_ns))
-            for stamp, waiting in partners
-        ]
-        best = distances.index(min(distances))
-        if sum(stamp == partners[best][0] for stamp, _ in partners) > 1:
-            self._problems.note(
-                f"stamps of {self.topic} and {self.depth_topic} repeat ({stamp_ns} ns): they are "
-                "matched by the time of recording; have the drivers stamp each image"
-            )
-        return best if distances[best][0] <= self.tolerance_ns else None
-
-    def _pair(self, colour: _Waiting, depth: _Waiting) -> Pair | None:
-        message = colour.message
+    def _pair(self, match: Match, depth: ImageMessage) -> Pair | None:
         try:
-            content = self.bag.deserialize(message)
-            rgb_hwc = self.reader.rgb(content) if colour.rgb_hwc is None else colour.rgb_hwc
-            true_m = message_depth_m(self.bag.deserialize(depth.message), self.reader.max_pixels)
+            rgb_hwc = self.reader.rgb(match.colour) if match.rgb_hwc is None else match.rgb_hwc
+            true_m = message_depth_m(depth, self.reader.max_pixels)
         except InputError as error:
-            self._problems.at(f"{message.topic} at {message.time_ns} ns", error)
+            self._problems.at(f"{self.topic} at {match.time_ns} ns", error)
             return None
         if rgb_hwc is None:
             return None
         camera = self._camera(self._info, self.topic, rgb_hwc)
         self._check_view(camera, rgb_hwc, true_m)
-        frame = Frame(rgb_hwc, stamp_ns(content.header), content.header.frame_id, camera)
-        return Pair(frame, true_m)
+        return Pair(Frame(rgb_hwc, match.stamp_ns, match.colour.header.frame_id, camera), true_m)
 
     def _camera(
         self, info: CameraInfoMessage | None, topic: str, array: np.ndarray

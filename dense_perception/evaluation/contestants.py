@@ -223,16 +223,30 @@ class Baseline:
     def __init__(self, entry: Entry) -> None:
         assert entry.prior is not None
         self._prior, self._is_row = entry.prior, entry.text == ROW_PRIOR
+        self._last: Answer | None = None
 
     def answer(self, truth: TruthFrame) -> Answer:
-        prior, depth, labels_hw = self._prior, None, None
-        if truth.depth_m is not None and self._is_row:
-            depth = DepthMap(row_prior(prior, *truth.depth_m.shape))
-        elif truth.depth_m is not None:
-            depth = DepthMap(np.full(truth.depth_m.shape, prior.median_m, np.float32))
-        if truth.labels_hw is not None and not self._is_row:
-            labels_hw = np.full(truth.labels_hw.shape, prior.label, np.int64)
-        return Answer(depth, labels_hw, classes=truth.classes)
+        """The same for all frames of a size."""
+        depth_hw = None if truth.depth_m is None else truth.depth_m.shape
+        labels_hw = None if truth.labels_hw is None or self._is_row else truth.labels_hw.shape
+        last = self._last
+        if (
+            last is None
+            or depth_hw != (None if last.depth is None else last.depth.values_hw.shape)
+            or labels_hw != (None if last.labels_hw is None else last.labels_hw.shape)
+            or truth.classes != last.classes
+        ):
+            last = self._last = Answer(
+                None if depth_hw is None else DepthMap(self._depth(*depth_hw)),
+                None if labels_hw is None else np.full(labels_hw, self._prior.label, np.int64),
+                classes=truth.classes,
+            )
+        return last
+
+    def _depth(self, height: int, width: int) -> np.ndarray:
+        if self._is_row:
+            return row_prior(self._prior, height, width)
+        return np.full((height, width), self._prior.median_m, np.float32)
 
     def close(self) -> None:
         return

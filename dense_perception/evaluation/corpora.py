@@ -18,6 +18,7 @@ from dense_perception.data.corpus import evenly
 from dense_perception.data.sample import NamedFrames, Sample
 from dense_perception.evaluation.bags import Pair
 from dense_perception.evaluation.segmentation import Labeller, LabelReport, label_report
+from dense_perception.evaluation.truth import counted_labels, known_depth
 from dense_perception.metrics.dense import Confusion
 
 _LOOKED_AT = 16
@@ -45,9 +46,8 @@ class FramePairs:
             except (InputError, TrainingError) as error:
                 self.problems.append(str(error))
                 continue
-            depth_m = np.asarray(sample.depth_m, np.float32)
-            true_m = np.where(depth_m > 0, depth_m, np.float32(np.nan))
-            if not np.isfinite(true_m).any():
+            true_m = known_depth(np.asarray(sample.depth_m, np.float32))
+            if true_m is None:
                 self.unmatched += 1
                 continue
             frame = Frame(
@@ -115,10 +115,10 @@ def evaluate_frame_labels(
 
 def _true_labels(sample: Sample) -> np.ndarray:
     """(H, W) int64 from 0, VOID where there is no class."""
-    if sample.labels_hw is None:
+    labels_hw = counted_labels(sample.labels_hw)
+    if labels_hw is None:
         raise InputError("it has no labels")
-    labels = sample.labels_hw.astype(np.int64)
-    return np.where(labels == 0, VOID, labels - 1)
+    return labels_hw
 
 
 def _some(frames: NamedFrames) -> Iterator[Sample]:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TypedDict
 
 from dense_perception.core.errors import DensePerceptionError, InputError
 from dense_perception.core.json_text import json_text, parse_json
-from dense_perception.evaluation.contestants import Contestant, Entry, open_contestant
+from dense_perception.evaluation.ahead import ahead
+from dense_perception.evaluation.contestants import Answer, Contestant, Entry, open_contestant
 from dense_perception.evaluation.figures import FrameScore
 from dense_perception.evaluation.judge import Judge
 from dense_perception.evaluation.scoring import FrameScorer
 from dense_perception.evaluation.sources import SourceName, open_source
-from dense_perception.evaluation.truth import Part, TruthOptions, TruthSource
+from dense_perception.evaluation.truth import Part, TruthFrame, TruthOptions, TruthSource
 from dense_perception.media.problems import Problems
 from dense_perception.metrics.protocols import Protocol
 
+_TIMED = 32  # frames that each worker answers with nothing beside it
 UNANSWERED = "it has no answer to this frame"
 _END = '{"part":'
 
@@ -28,7 +33,8 @@ _END = '{"part":'
 class Job:
     """A part of a source and who answers it; any process can do it.
 
-    ``workers``: how many do so at the same time, on this machine or a cluster.
+    ``workers``: how many do so at the same time, on this machine or a cluster. ``overlaps``:
+    frames are read, answered and scored at the same time, each step in a thread.
     """
 
     source: SourceName
@@ -37,6 +43,7 @@ class Job:
     entries: tuple[Entry, ...]
     protocol: Protocol
     workers: int = 1
+    overlaps: bool = False
 
 
 class _Notes(TypedDict):
@@ -60,8 +67,9 @@ class PartScores:
     ``frames`` had truth, ``scored`` were compared; ``unmatched`` and ``empty`` had none, as
     :class:`~dense_perception.evaluation.truth.TruthSource` counts them. ``problems`` are of the
     data, ``failed`` of the contestant, ``skipped`` what of its answers could not be compared.
-    ``ms`` is its time a frame beside ``workers`` that shared the machine, ``memory_mb`` what it
-    took when it was opened, None where it was open already.
+    ``ms`` is its time a frame beside ``workers`` that shared the machine, of frames that were
+    answered while this worker did nothing else; ``memory_mb`` what it took when it was opened, None
+    where it was open already.
     """
 
     lines: list[str] = field(default_factory=list)
@@ -133,6 +141,7 @@ class Opened:
         self._source: tuple[tuple[SourceName, TruthOptions], TruthSource] | None = None
         self._contestants: dict[Entry, Contestant] = {}
         self._memory_mb: dict[Entry, float] = {}
+        self._timed: Counter[Entry] = Counter()
 
     def open(self, source: SourceName, options: TruthOptions) -> TruthSource:
         """Only one is open at a time: bags hold buffers."""
@@ -156,6 +165,13 @@ class Opened:
     def is_new(self, entry: Entry) -> bool:
         return entry not in self._memory_mb
 
+    def untimed(self, entries: Iterable[Entry]) -> int:
+        """How many frames more all of ``entries`` answer with nothing beside them, to be timed."""
+        return max(_TIMED - min(self._timed[entry] for entry in entries), 0)
+
+    def count_timed(self, entry: Entry) -> None:
+        self._timed[entry] += 1
+
     def close_source(self) -> None:
         if self._source is not None:
             self._source[1].close()
@@ -168,46 +184,97 @@ class Opened:
         self._contestants.clear()
 
 
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """What one contestant said of a frame, or why it said nothing."""
+
+    answer: Answer | None = None
+    error: DensePerceptionError | None = None
+    memory_mb: float | None = None
+
+
+class _Scoring:
+    """The scores of all contestants of a job, frame by frame."""
+
+    def __init__(self, job: Job, opened: Opened) -> None:
+        self._job, self._opened = job, opened
+        self.scores = {entry: PartScores(workers=job.workers) for entry in job.entries}
+        self.failed = {entry: Problems() for entry in job.entries}
+        self.scorers = {entry: FrameScorer(entry) for entry in job.entries}
+        self.frames = 0
+        self._judge: Judge | None = None
+
+    def answered(
+        self, truths: Iterator[TruthFrame]
+    ) -> Generator[tuple[TruthFrame, dict[Entry, _Answered]]]:
+        """Each frame with what every contestant says of it."""
+        for truth in truths:
+            yield truth, {entry: self._ask(entry, truth) for entry in self._job.entries}
+
+    def _ask(self, entry: Entry, truth: TruthFrame) -> _Answered:
+        is_new = self._opened.is_new(entry)
+        before_mb = resident_mb() if is_new else 0.0
+        contestant = self._opened.contestant(entry)
+        try:
+            answer = contestant.answer(truth)
+        except DensePerceptionError as error:
+            return _Answered(error=error)
+        if answer is None or not is_new:
+            return _Answered(answer)
+        return _Answered(answer, memory_mb=round(self._opened.memory_mb(entry, before_mb), 1))
+
+    def add(self, truth: TruthFrame, answers: dict[Entry, _Answered], *, is_timed: bool) -> None:
+        """:param is_timed: whether the contestants had the machine to themselves."""
+        self.frames += 1
+        self._judge = Judge(truth, self._job.protocol, self._judge)
+        for entry, said in answers.items():
+            scores, failed = self.scores[entry], self.failed[entry]
+            if said.memory_mb is not None:
+                scores.memory_mb = said.memory_mb
+            if said.error is not None:
+                failed.at(truth.key, said.error)
+                continue
+            if said.answer is None:
+                failed.at(truth.key, UNANSWERED)
+                continue
+            try:
+                score = self.scorers[entry].score(self._judge, said.answer)
+            except DensePerceptionError as error:
+                failed.at(truth.key, error)
+                continue
+            if is_timed:
+                scores.ms.append(said.answer.ms)
+            scores.intrinsics_assumed += said.answer.intrinsics_assumed
+            if score is not None:
+                scores.lines.append(score.to_line())
+
+
 def answer_part(job: Job, opened: Opened) -> dict[str, str]:
     """The scores of each contestant as text, by its name.
 
     :raises DensePerceptionError: if the source or a contestant cannot be opened.
     """
     source = opened.open(job.source, job.truth)
-    found = {entry: PartScores(workers=job.workers) for entry in job.entries}
-    failed = {entry: Problems() for entry in job.entries}
-    scorers = {entry: FrameScorer(entry) for entry in job.entries}
-    frames = 0
-    judge: Judge | None = None
-    for truth in source.frames(job.part):
-        frames += 1
-        judge = Judge(truth, job.protocol, judge)
-        for entry, scores in found.items():
-            before_mb = resident_mb() if opened.is_new(entry) else 0.0
-            contestant = opened.contestant(entry)
-            try:
-                answer = contestant.answer(truth)
-                if answer is None:
-                    failed[entry].at(truth.key, UNANSWERED)
-                    continue
-                score = scorers[entry].score(judge, answer)
-            except DensePerceptionError as error:
-                failed[entry].at(truth.key, error)
-                continue
-            if opened.is_new(entry):
-                scores.memory_mb = round(opened.memory_mb(entry, before_mb), 1)
-            scores.ms.append(answer.ms)
-            scores.intrinsics_assumed += answer.intrinsics_assumed
-            if score is not None:
-                scores.lines.append(score.to_line())
-    for entry, scores in found.items():
-        scores.frames = frames
+    scoring = _Scoring(job, opened)
+    truths = source.frames(job.part)
+    alone = opened.untimed(job.entries) if job.overlaps else None
+    for truth, answers in scoring.answered(islice(truths, alone)):
+        scoring.add(truth, answers, is_timed=True)
+        for entry in job.entries:
+            opened.count_timed(entry)
+    if alone is not None:
+        with closing(ahead(scoring.answered(ahead(truths)))) as rest:
+            for truth, answers in rest:
+                scoring.add(truth, answers, is_timed=False)
+    for entry, scores in scoring.scores.items():
+        scores.frames = scoring.frames
         scores.unmatched, scores.empty = source.unmatched, source.empty
         scores.problems = source.problems.counted
-        scores.failed = failed[entry].counted
-        scorers[entry].skipped.extend(scorers[entry].unit_doubts)
-        scores.skipped = scorers[entry].skipped.counted
-    return {entry.name: scores.text() for entry, scores in found.items()}
+        scores.failed = scoring.failed[entry].counted
+        skipped = scoring.scorers[entry].skipped
+        skipped.extend(scoring.scorers[entry].unit_doubts)
+        scores.skipped = skipped.counted
+    return {entry.name: scores.text() for entry, scores in scoring.scores.items()}
 
 
 def resident_mb() -> float:

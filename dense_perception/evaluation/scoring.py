@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -55,8 +56,8 @@ class FrameScorer:
     def score(self, judge: Judge, answer: Answer) -> FrameScore | None:
         """None where truth and answer share nothing.
 
-        Maps are brought to the truth's size. Baselines are scored on every n-th pixel, and not on
-        surfaces.
+        Maps are brought to the truth's size. Baselines are scored on every n-th row and column, and
+        not on surfaces.
         """
         truth = judge.truth
         values: dict[str, float] = {}
@@ -68,7 +69,7 @@ class FrameScorer:
             self.skipped.at(truth.key, "no true depth within --max-depth and --crop")
         if judge.true_m is not None and answer.depth is not None:
             if self._entry.kind == "baseline":
-                self._baseline(judge, answer, values)
+                self._baseline(judge, answer, values, sums)
             else:
                 self._depth(judge, answer, values, sums)
         if judge.is_shaped and answer.normals_hwc is not None and judge.true_m is not None:
@@ -93,12 +94,23 @@ class FrameScorer:
             judge.looks,
         )
 
-    def _baseline(self, judge: Judge, answer: Answer, values: dict[str, float]) -> None:
+    def _baseline(
+        self,
+        judge: Judge,
+        answer: Answer,
+        values: dict[str, float],
+        sums: dict[str, tuple[float, float]],
+    ) -> None:
         assert judge.true_m is not None
         assert answer.depth is not None
         truth, step = judge.coarse
-        found = Matched(answer.depth.values_hw[::step, ::step], truth).figures()
-        values |= {f"depth.{name}": value for name, value in found.items()}
+        matched = Matched(answer.depth.values_hw[::step, ::step], truth)
+        values |= {f"depth.{name}": value for name, value in matched.figures().items()}
+        if judge.is_shaped and len(matched):
+            # Beside models of either kind. Its scale by distance would show the truth turned round.
+            given = matched.predicted_m
+            for kind, like in (("metric", given), ("aligned", matched.aligned(given))):
+                self._slices(judge, matched, like, kind, sums, step=step, scale=False)
 
     def _depth(
         self,
@@ -148,17 +160,27 @@ class FrameScorer:
         like: np.ndarray,
         kind: str,
         sums: dict[str, tuple[float, float]],
+        *,
+        step: int = 1,
+        scale: bool = True,
     ) -> None:
-        """``like`` is the prediction of ``matched`` as it is judged."""
+        """``like`` is the prediction of ``matched`` as it is judged.
+
+        :param step: every n-th row and column of the truth is in ``matched``.
+        """
+        thin = _THIN if step == 1 else 1
+        figures = {f"depth.{kind}.absrel": "absrel", f"depth.{kind}.d1": "d1"}
+        if kind == "metric" and scale:
+            figures["depth.scale"] = "scale"
         names = distance_names()
-        like, true_m = like[::_THIN], matched.true_m[::_THIN]
+        like, true_m = like[::thin], matched.true_m[::thin]
         found = sliced_errors(like, true_m, distance_place(true_m), len(names))
-        _put(sums, "distance", names, found, kind)
+        _put(sums, "distance", names, found, figures)
         classes, labels_hw = judge.truth.classes, judge.truth.labels_hw
         if labels_hw is not None and 0 < len(classes) <= _MOST_CLASSES:
-            place = labels_hw[matched.valid_hw][::_THIN]
+            place = labels_hw[::step, ::step][matched.valid_hw][::thin]
             found = sliced_errors(like, true_m, place, len(classes))
-            _put(sums, "class", classes, found, kind)
+            _put(sums, "class", classes, found, figures)
 
     def _time(self, judge: Judge, matched: Matched, sums: dict[str, tuple[float, float]]) -> None:
         """How much the error changes since the frame before."""
@@ -229,12 +251,9 @@ def _put(
     axis: str,
     names: list[str] | tuple[str, ...],
     found: dict[str, np.ndarray],
-    kind: str,
+    figures: Mapping[str, str],
 ) -> None:
-    """The sums of the places that have pixels, as slices of figures."""
-    figures = {f"depth.{kind}.absrel": "absrel", f"depth.{kind}.d1": "d1"}
-    if kind == "metric":
-        figures["depth.scale"] = "scale"
+    """The sums of the places that have pixels, as slices of ``figures``, each with its column."""
     for number in np.flatnonzero(found["pixels"]):
         pixels = float(found["pixels"][number])
         for figure, column in figures.items():

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from dense_perception.core.camera import Frame
 from dense_perception.core.errors import DensePerceptionError, InputError, TrainingError
-from dense_perception.core.labels import VOID
 from dense_perception.core.storage import user_path
 from dense_perception.data.corpus import Corpus, evenly
 from dense_perception.data.folder_pairs import FolderPairs
@@ -25,6 +24,8 @@ from dense_perception.evaluation.truth import (
     TruthFrame,
     TruthOptions,
     TruthSource,
+    counted_labels,
+    known_depth,
 )
 from dense_perception.media.bag_reader import is_bag
 from dense_perception.media.problems import Problems
@@ -129,7 +130,7 @@ class FramesTruth:
             for number, (start, stop) in enumerate(zip(starts, stops, strict=True))
         ]
 
-    def frames(self, part: Part) -> Iterator[TruthFrame]:
+    def frames(self, part: Part) -> Generator[TruthFrame]:
         self.problems, self.empty = Problems(), 0
         for index in self._indices[part.start : part.stop]:
             key = self._frames.keys[index]
@@ -144,13 +145,8 @@ class FramesTruth:
                 yield frame
 
     def _frame(self, sample: Sample, key: str) -> TruthFrame | None:
-        depth_m, labels_hw = None, None
-        found = np.asarray(sample.depth_m, np.float32)
-        if (found > 0).any():
-            depth_m = np.where(found > 0, found, np.float32(np.nan))
-        if sample.labels_hw is not None:
-            labels = sample.labels_hw.astype(np.int64)
-            labels_hw = np.where(labels == 0, VOID, labels - 1)
+        depth_m = known_depth(np.asarray(sample.depth_m, np.float32))
+        labels_hw = counted_labels(sample.labels_hw)
         if depth_m is None and labels_hw is None:
             return None
         frame = Frame(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
 from dense_perception.core.camera import Frame
+from dense_perception.core.labels import VOID
 from dense_perception.core.limits import MAX_JPEG_SCANS, MAX_PIXELS
-from dense_perception.core.prediction import DepthMap
+from dense_perception.core.prediction import DepthMap, known_only
 from dense_perception.imaging.messages import ImageReader
 from dense_perception.media.problems import Problems
 
@@ -102,6 +103,20 @@ class TruthOptions:
         return ImageReader(self.bits, self.max_pixels, self.max_scans)
 
 
+def known_depth(depth_m: np.ndarray) -> np.ndarray | None:
+    """(H, W) float32 of a sample, where 0 is none, with NaN there; None where there is none."""
+    known = depth_m > 0
+    return known_only(depth_m, known) if known.any() else None
+
+
+def counted_labels(labels_hw: np.ndarray | None) -> np.ndarray | None:
+    """The labels of a sample, where 0 is none, as int64 from 0, VOID for none."""
+    if labels_hw is None:
+        return None
+    labels = labels_hw.astype(np.int64)
+    return np.where(labels == 0, VOID, labels - 1)
+
+
 class TruthSource(Protocol):
     """Frames with truth, in parts that can be read in any order and each gives the same again.
 
@@ -121,7 +136,7 @@ class TruthSource(Protocol):
 
     def parts(self) -> list[Part]: ...
 
-    def frames(self, part: Part) -> Iterator[TruthFrame]:
+    def frames(self, part: Part) -> Generator[TruthFrame]:
         """The frames of one part in order; what cannot be used is among ``problems``."""
 
     def why_none(self) -> str:

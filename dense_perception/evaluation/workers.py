@@ -19,12 +19,11 @@ import cv2
 
 from dense_perception.core.errors import BackendError, DensePerceptionError, InputError
 from dense_perception.core.machine import end_with_parent, keep_freed_memory, usable_cores
+from dense_perception.evaluation.ahead import repeatable_opencv
 from dense_perception.evaluation.parts import Job, Opened, answer_part
 
 Texts = dict[str, str]
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-# OpenCV rounds otherwise where one thread's rows end: always one, so that all workers agree.
-_CV_THREADS = 1
 _AHEAD = 2
 _MOST_LOST = 8  # in a row: then it is no matter of the parts
 _ENDED = "its worker was ended by the system, as for want of memory"
@@ -73,14 +72,15 @@ def run_jobs(jobs: Sequence[Job], workers: Workers) -> Iterator[tuple[int, Texts
 def _here(jobs: Sequence[Job]) -> Iterator[tuple[int, Texts | Lost]]:
     opened = Opened()
     keep_freed_memory()
-    threads = cv2.getNumThreads()
+    threads, is_intel = cv2.getNumThreads(), cv2.ipp.useIPP()
     try:
         for index, job in enumerate(jobs):
-            cv2.setNumThreads(_CV_THREADS)
+            repeatable_opencv()
             yield index, _answered(job, opened)
     finally:
         opened.close()
         cv2.setNumThreads(threads)
+        cv2.ipp.setUseIPP(is_intel)
 
 
 def _in_processes(jobs: Sequence[Job], count: int) -> Iterator[tuple[int, Texts | Lost]]:
@@ -170,7 +170,7 @@ def _begin() -> None:
 
 
 def _job(job: Job) -> Texts | Lost:
-    cv2.setNumThreads(_CV_THREADS)
+    repeatable_opencv()
     return _answered(job, _opened)
 
 
@@ -235,11 +235,11 @@ def _on_cluster(jobs: Sequence[Job], workers: Workers) -> Iterator[tuple[int, Te
 
 def _sharing(job: Job, threads: int, workers: int) -> Job:
     """The same job beside so many ``workers``, its models on so many threads unless the user named
-    a number."""
+    a number. A worker with a core for itself alone has nothing to overlap with."""
     entries = tuple(
         entry
         if entry.options.threads
         else replace(entry, options=replace(entry.options, threads=threads))
         for entry in job.entries
     )
-    return replace(job, entries=entries, workers=workers)
+    return replace(job, entries=entries, workers=workers, overlaps=threads > 1)

@@ -5,6 +5,10 @@ focal-aware model, ``focal_px`` float32 (N,).
 Outputs, as the card promises them: ``depth`` float32 (N, H, W); ``labels`` and ``confidence`` uint8
 (N, H, W), the best class and its probability in units of 1/255; ``normals`` float32 (N, H, W, 3)
 unit vectors; ``edges``, ``keypoints`` and ``reshading`` uint8 (N, H, W), 0 to 1 in units of 1/255.
+Of instances, with M rows (the card's ``count``): ``boxes`` float32 (N, M, 4), ``box_scores``
+float32 and ``box_classes`` uint8 (N, M), ``instance_ids`` uint8 or uint16 (N, H, W), ``masks``
+uint8 (N, M, H, W). The network gives them under these names, ids as whole numbers and masks from 0
+to 1; one of panoptic labels gives ``labels`` and ``confidence``, from 0 to 1, not ``logits``.
 N is free, H and W are the card's, or free too where the card's rule gives several sizes. Of windows
 that the card slides over a picture the graph gives ``scores`` float32 (N, classes, rows, columns).
 """
@@ -14,7 +18,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol, cast
 
@@ -25,7 +29,9 @@ from torch import Tensor, nn
 
 from dense_perception.backends.self_check import Arrays, frames_of
 from dense_perception.core.card import ModelCard
+from dense_perception.core.card_specs import InstancesSpec
 from dense_perception.core.errors import CardError
+from dense_perception.core.instance_lists import BOXES, CLASSES, IDS, MASKS, SCORES
 from dense_perception.core.prediction import GRAY_MAPS, DepthKind
 from dense_perception.export.graph_file import (
     OPSET,
@@ -53,6 +59,7 @@ class ExportedGraph(nn.Module):
         self.network = _Scores(network) if scored else _windowed(network, card)
         self.focal = card.input.focal
         self.names = output_names(card)
+        self.things = card.instances
         mean, std = normalisation(card.network)
         self.register_buffer("gain", torch.tensor([1 / (255 * s) for s in std]))
         self.register_buffer(
@@ -68,18 +75,39 @@ class ExportedGraph(nn.Module):
         image_nchw = image_nhwc.permute(0, 3, 1, 2).contiguous()
         outputs = self.network(image_nchw, focal_px) if self.focal else self.network(image_nchw)
         found: dict[str, Tensor] = {}
-        if "labels" in self.names:
+        if "labels" in self.names and "logits" in outputs:
             found["labels"], found["confidence"] = _classified(outputs["logits"])
+        elif "labels" in self.names:
+            found["labels"] = outputs["labels"].to(torch.uint8)
+            found["confidence"] = _in_bytes(outputs["confidence"])
         if "scores" in self.names:
             found["scores"] = outputs["scores"]
         if "depth" in self.names:
             found["depth"] = outputs["depth"]
         if "normals" in self.names:
             found["normals"] = outputs["normals"].permute(0, 2, 3, 1)
-        for name in GRAY_MAPS:
+        for name in (*GRAY_MAPS, MASKS):
             if name in self.names:
                 found[name] = _in_bytes(outputs[name])
+        if self.things is not None:
+            _check_lists(outputs, self.things)
+            found[BOXES], found[SCORES] = outputs[BOXES], outputs[SCORES]
+            found[CLASSES] = outputs[CLASSES].to(torch.uint8)
+        if self.things is not None and self.things.has_ids:
+            found[IDS] = outputs[IDS].to(getattr(torch, self.things.id_type))
         return tuple(found[name] for name in self.names)
+
+
+def _check_lists(outputs: Mapping[str, Tensor], things: InstancesSpec) -> None:
+    """
+    :raises CardError: if the network has other rows than the card promises.
+    """
+    rows = outputs[BOXES].shape[1]
+    if rows != things.count:
+        raise CardError(
+            f"the card's instances.count is {things.count}, the network gives {rows} boxes: "
+            "correct the card"
+        )
 
 
 class _WithScores(Protocol):
@@ -212,6 +240,8 @@ def _check(network: nn.Module, card: ModelCard) -> None:
     _check_tasks(network, card)
     if card.segmentation is not None:
         _check_labels(network, card)
+    if card.instances is not None:
+        _check_things(network, card.name, card.instances)
     if card.depth is not None:
         _check_depth(network, card)
 
@@ -222,6 +252,7 @@ def _check_tasks(network: nn.Module, card: ModelCard) -> None:
     if tasks is None and card.task != "multitask":
         return
     given = ["labels" if task == "segmentation" else task for task in tasks or ()]
+    given += [IDS] if "instances" in given else []
     surplus = [name for name in card.outputs if name not in given]
     if surplus:
         raise CardError(
@@ -255,6 +286,17 @@ def _check_labels(network: nn.Module, card: ModelCard) -> None:
         raise CardError(
             f"card {card.name}: the labels {card.segmentation.labels} are {named} classes, the "
             f"network has {classes}: correct the card"
+        )
+
+
+def _check_things(network: nn.Module, name: str, things: InstancesSpec) -> None:
+    """A network that says how many classes of things it knows must agree with the card."""
+    classes = getattr(getattr(network, "config", None), "things", None)
+    named = len(things.label_set.labels)
+    if classes is not None and classes != named:
+        raise CardError(
+            f"card {name}: the labels {things.labels} are {named} classes of things, the network "
+            f"has {classes}: correct the card"
         )
 
 

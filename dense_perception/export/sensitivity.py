@@ -16,6 +16,7 @@ import onnx
 from dense_perception.backends.onnxruntime import PAIRS_AS_THEY_ARE
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError
+from dense_perception.core.instance_lists import disagreement
 from dense_perception.core.prediction import DepthKind
 from dense_perception.export.float8 import is_float8
 
@@ -40,8 +41,9 @@ class Judge:
 
     The drop is, for metric depth, the mean of |d - d32| / d32, for other depth the mean of
     |d - d32| over the range of d32, for labels the share of changed pixels, for normals the mean
-    angle as a share of 90 degrees, for gray maps the mean difference as a share of 255. The largest
-    of a model's outputs counts: 0 is no drop.
+    angle as a share of 90 degrees, for gray maps the mean difference as a share of 255, for
+    instances :func:`~dense_perception.core.instance_lists.disagreement`. The largest of a model's
+    outputs counts: 0 is no drop.
     """
 
     def __init__(self, model: onnx.ModelProto, card: ModelCard, frames: Sequence[Arrays]) -> None:
@@ -89,6 +91,9 @@ class Judge:
             drops.append(float(np.mean(error / np.maximum(scale, 1e-9))))
         if self.card.segmentation is not None:
             drops.append(float(np.mean(_labels(got) != _labels(want))))
+        if self.card.instances is not None:
+            lists = [disagreement(got, want, self.card.input, i) for i in range(len(want["boxes"]))]
+            drops.append(float(np.mean(lists)))
         for name in self.card.maps:
             if name == "normals":
                 cosine = np.clip((got[name].astype(np.float64) * want[name]).sum(-1), -1, 1)

@@ -10,6 +10,7 @@ import numpy as np
 
 from dense_perception.core.errors import InputError
 from dense_perception.core.limits import HELD_SHARE, MAX_JPEG_SCANS, MAX_PIXELS
+from dense_perception.core.prediction import known_only
 from dense_perception.imaging.encodings import Bytes, SignificantBits, check_pixels
 from dense_perception.imaging.picture_headers import PNG_START, png_size, read_header
 
@@ -105,8 +106,7 @@ def decode_compressed_depth(
     values_hw = _imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
     if values_hw is None or values_hw.ndim != 2 or values_hw.dtype != np.uint16:
         raise InputError("the compressed depth image is damaged or not 16 bit with one channel")
-    depth = values_hw.astype(np.float32)
-    depth[values_hw == 0] = np.nan
+    depth = known_only(values_hw.astype(np.float32), values_hw != 0)
     # With 16UC1 the plug-in leaves the header's numbers as they happen to be in memory.
     quantised = bool(header) and encoding != "16UC1"
     quant_a, quant_b = struct.unpack_from("<ff", header, 4) if quantised else (0.0, 0.0)
@@ -114,7 +114,10 @@ def decode_compressed_depth(
         # Inverse-depth quantisation of the transport plug-in: stored = A / metres + B.
         inverse = depth - np.float32(quant_b)
         inverse[~(inverse > 0)] = np.nan
-        return np.float32(quant_a) / inverse
+        with np.errstate(over="ignore"):
+            depth_m = np.float32(quant_a) / inverse
+        depth_m[np.isinf(depth_m)] = np.nan
+        return depth_m
     return depth / np.float32(1000)
 
 

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from dense_perception.core.errors import InputError
+from dense_perception.core.prediction import known_only
 
 Bytes: TypeAlias = "bytes | bytearray | memoryview | arrays.array[int] | np.ndarray"
 """What messages hold their data in."""
@@ -204,13 +205,11 @@ def decode_depth(
     depth_m = array.astype(np.float32)
     if layout.dtype == "u2":
         depth_m /= np.float32(1000)
-        np.copyto(depth_m, np.float32(np.nan), where=array == 0)
-        return depth_m
+        return known_only(depth_m, array != 0)
     with np.errstate(invalid="ignore"):
         known = depth_m > 0
         known &= depth_m < np.inf
-    np.copyto(depth_m, np.float32(np.nan), where=~known)
-    return depth_m
+    return known_only(depth_m, known)
 
 
 def _array(

@@ -153,7 +153,10 @@ class SqliteFile:
         else:
             self._check_header()
             options = "mode=ro&immutable=1"
-        connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?{options}", uri=True)
+        # Whoever reads takes turns: a recording may be read on by another thread.
+        connection = sqlite3.connect(
+            f"file:{quote(str(path.absolute()))}?{options}", uri=True, check_same_thread=False
+        )
         self._stack.callback(connection.close)
         self._rows_read, self._watched = 0, (-1, 0.0)
         connection.set_progress_handler(self._takes_too_long, _STEPS_BETWEEN_CHECKS)

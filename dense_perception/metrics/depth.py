@@ -55,7 +55,8 @@ def usable(depth_m: np.ndarray) -> np.ndarray:
 class TrueDepth:
     """The true depth of a frame, prepared once for comparing several predictions with it.
 
-    ``metres_hw`` (H, W) float32 or float64; ``known_hw`` bool where it is usable, ``count`` pixels.
+    ``metres_hw`` (H, W) float32 or float64; ``known_hw`` bool where it is usable, ``count`` pixels,
+    whose places in a row are ``places``.
     """
 
     def __init__(self, true_m: np.ndarray) -> None:
@@ -63,12 +64,14 @@ class TrueDepth:
         if self.metres_hw.dtype != np.float32:
             self.metres_hw = self.metres_hw.astype(np.float64, copy=False)
         self.known_hw = usable(self.metres_hw)
-        self.count = int(np.count_nonzero(self.known_hw))
+        # Taking by places is several times faster than by a mask.
+        self.places = np.flatnonzero(self.known_hw)
+        self.count = len(self.places)
 
     @cached_property
     def values_m(self) -> np.ndarray:
         """Those of all known pixels, (n,)."""
-        return self.metres_hw[self.known_hw]
+        return self.metres_hw.ravel().take(self.places)
 
     @cached_property
     def median_m(self) -> float:
@@ -88,11 +91,14 @@ class Matched:
     def __init__(self, predicted_m: np.ndarray, truth: TrueDepth) -> None:
         predicted, true = floats(predicted_m, truth.metres_hw)
         self.truth, self.answer_hw = truth, predicted
-        self.valid_hw = usable(predicted)
-        self.valid_hw &= truth.known_hw
-        self.predicted_m = predicted[self.valid_hw]
+        self.valid_hw, self._places = truth.known_hw, truth.places
+        self.predicted_m = predicted.ravel().take(self._places)
+        if not (answered := usable(self.predicted_m)).all():
+            self.valid_hw = usable(predicted)
+            self.valid_hw &= truth.known_hw
+            self._places, self.predicted_m = self._places[answered], self.predicted_m[answered]
         self._is_all = len(self) == truth.count and true.dtype == truth.metres_hw.dtype
-        self.true_m = truth.values_m if self._is_all else true[self.valid_hw]
+        self.true_m = truth.values_m if self._is_all else true.ravel().take(self._places)
 
     def __len__(self) -> int:
         return len(self.predicted_m)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dense_perception.core.errors import InputError
+from dense_perception.core.prediction import known_only
 
 # Top, bottom, left and right as shares of the height and the width; cut off to whole pixels.
 _CROPS = {
@@ -65,7 +66,7 @@ class Protocol:
             inner = inside[rows, columns].copy()
             inside[:] = False
             inside[rows, columns] = inner
-        return np.where(inside, true_m, np.asarray(np.nan, true_m.dtype))
+        return known_only(true_m, inside)
 
     def answer(self, predicted_m: np.ndarray) -> np.ndarray:
         """The prediction in metres, limited to the range where the protocol says so."""

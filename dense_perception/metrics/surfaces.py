@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from dense_perception.core.camera import Intrinsics
+from dense_perception.core.prediction import known_only
 from dense_perception.metrics.dense import angle_figures, angles_between
 from dense_perception.metrics.depth import floats, usable
 
@@ -37,9 +38,8 @@ class Surfaces:
         self._valid = usable(true)
         self._valid &= usable(predicted)
         # Of NaN, which is unknown depth, no comparison is true.
-        nothing = true.dtype.type(np.nan)
-        self._predicted = np.where(self._valid, predicted, nothing)
-        self._true = np.where(self._valid, true, nothing)
+        self._predicted = known_only(predicted, self._valid)
+        self._true = known_only(true, self._valid)
 
     @cached_property
     def _logs(self) -> tuple[np.ndarray, np.ndarray]:
@@ -77,7 +77,11 @@ class Surfaces:
         limit = middle.dtype.type(math.exp(_FLAT))
         flat &= farthest <= limit * middle
         flat &= middle <= limit * nearest
-        planes = [_plane_normals(m, camera, step, flat) for m in (self._predicted, self._true)]
+        places = np.flatnonzero(flat)
+        planes = [
+            _plane_normals(m, camera, step, places, flat.shape[1])
+            for m in (self._predicted, self._true)
+        ]
         return angle_figures(angles_between(*planes))
 
     def edge_share(self) -> float:
@@ -163,22 +167,22 @@ def _mean_known(rows: list[np.ndarray]) -> np.ndarray:
 
 
 def _plane_normals(
-    depth_m: np.ndarray, camera: Intrinsics, step: int, wanted: np.ndarray
+    depth_m: np.ndarray, camera: Intrinsics, step: int, places: np.ndarray, across: int
 ) -> list[np.ndarray]:
-    """x, y, z of the unit normals of the planes 1/z = a u + b v + c through the ``wanted`` windows,
-    each (N,)."""
+    """x, y, z of the unit normals of the planes 1/z = a u + b v + c through the windows at
+    ``places`` among every ``step``-th row and column, ``across`` in a row; each (N,)."""
     inverse, dtype = 1 / depth_m, depth_m.dtype.type
     ones = np.ones(_SIDE, dtype)
     slope = np.arange(-_WINDOW, _WINDOW + 1).astype(dtype)
     middles = (slice(_WINDOW, -_WINDOW, step),) * 2
 
-    def weighted(across: np.ndarray, down: np.ndarray, total: float) -> np.ndarray:
-        sums = cv2.sepFilter2D(inverse, -1, across, down)
-        return np.asarray(sums[middles][wanted]) / dtype(total)
+    def weighted(columns: np.ndarray, rows: np.ndarray, total: float) -> np.ndarray:
+        sums = cv2.sepFilter2D(inverse, -1, columns, rows)
+        return np.asarray(sums[middles].ravel().take(places)) / dtype(total)
 
     a, b = weighted(slope, ones, 50), weighted(ones, slope, 50)
     mean = weighted(ones, ones, 25)
-    rows, columns = (step * index.astype(dtype) for index in np.nonzero(wanted))
+    rows, columns = (step * index.astype(dtype) for index in np.divmod(places, across))
     u, v = columns + dtype(_WINDOW - camera.cx), rows + dtype(_WINDOW - camera.cy)
     parts = [dtype(camera.fx) * a, dtype(camera.fy) * b, mean - a * u - b * v]
     length = np.sqrt(parts[0] ** 2 + parts[1] ** 2 + parts[2] ** 2)

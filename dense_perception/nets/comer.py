@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dense_perception.core.errors import InputError
-from dense_perception.nets.deformable import MultiScaleDeformableAttention
+from dense_perception.nets.deformable import MultiScaleDeformableAttention, token_centres
 from dense_perception.nets.vit import LAYER_NORM_EPS, DropPath
 
 STRIDES = (8, 16, 32)
@@ -60,16 +58,7 @@ class Pyramid:
 
     def reference(self, like: Tensor) -> Tensor:
         """(21 n, 2): x and y of every token's centre in units of the image, 0 to 1."""
-        return torch.tensor(_centres(self.shapes), dtype=like.dtype, device=like.device)
-
-
-@lru_cache(maxsize=16)
-def _centres(shapes: tuple[tuple[int, int], ...]) -> np.ndarray:
-    centres = []
-    for rows, columns in shapes:
-        y, x = np.mgrid[:rows, :columns]
-        centres.append(np.stack([(x + 0.5) / columns, (y + 0.5) / rows], axis=-1).reshape(-1, 2))
-    return np.concatenate(centres)
+        return token_centres(self.shapes, like)
 
 
 class ConvStem(nn.Module):

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +17,20 @@ from dense_perception.core.errors import InputError
 
 Shapes = Sequence[tuple[int, int]]
 """Rows and columns of each level, in the order in which their tokens are concatenated."""
+
+
+def token_centres(shapes: Shapes, like: Tensor) -> Tensor:
+    """(N, 2): x and y of every token's centre in units of the image, 0 to 1."""
+    return torch.tensor(_centres(tuple(shapes)), dtype=like.dtype, device=like.device)
+
+
+@lru_cache(maxsize=16)
+def _centres(shapes: tuple[tuple[int, int], ...]) -> np.ndarray:
+    centres = []
+    for rows, columns in shapes:
+        y, x = np.mgrid[:rows, :columns]
+        centres.append(np.stack([(x + 0.5) / columns, (y + 0.5) / rows], axis=-1).reshape(-1, 2))
+    return np.concatenate(centres)
 
 
 class MultiScaleDeformableAttention(nn.Module):

@@ -21,6 +21,8 @@ from dense_perception.nets import beit, official_names
 from dense_perception.nets.checkpoint import Checkpoint, read_checkpoint
 from dense_perception.nets.depth_anything import DepthAnything
 from dense_perception.nets.dpt import DPT
+from dense_perception.nets.mask2former import official_names as mask2former_names
+from dense_perception.nets.mask2former.mask2former import Mask2Former
 from dense_perception.nets.official_names import Table
 from dense_perception.nets.positions import PositionEmbedding, resize_positions
 from dense_perception.nets.segmenter import Segmenter
@@ -127,6 +129,11 @@ def _layouts(module: nn.Module) -> Mapping[str, Table]:
     if isinstance(module, UperNet):
         body = _upernet_body(module.backbone)
         return {"OpenMMLab": [*body, *official_names.UPERNET_HEADS]} if body else {}
+    if isinstance(module, Mask2Former) and isinstance(module.backbone, SwinTransformer):
+        return {
+            "detectron2": mask2former_names.detectron2_swin(),
+            "Hugging Face": mask2former_names.hugging_face_swin(),
+        }
     return {}
 
 

@@ -18,6 +18,7 @@ from dense_perception.nets import (
     upernet,
 )
 from dense_perception.nets.dpt_lite import DPTLite, DPTLiteConfig
+from dense_perception.nets.mask2former import mask2former
 from dense_perception.nets.mult_lite import MulTLite, MulTLiteConfig
 
 _Config = TypeVar("_Config")
@@ -149,6 +150,7 @@ def _networks() -> dict[tuple[str, str], _Builder]:
         **_family("depth_anything", depth_anything.DepthAnything, depth_anything.VARIANTS),
         **_family("upernet", upernet.swin_upernet, upernet.UPERNET_VARIANTS),
         **_family("vit_comer", upernet.comer_upernet, upernet.COMER_UPERNET_VARIANTS),
+        **_family("mask2former", mask2former.mask2former, mask2former.VARIANTS),
         **_family("mult", mult.MulT, mult.VARIANTS),
         **_family("mult", MulTLite, {"lite0": MulTLiteConfig()}),
     }

@@ -169,7 +169,7 @@ def _play_and_record(
         sent = played["published"][topics[0]]
         spin_until(lambda: all(recorder.counts[topic] >= sent for topic in answers), _LAST_ANSWER_S)
         spin_until(lambda: False, 1.1)  # one more message on /diagnostics
-        return played, resident_mb(node.pid), problems
+        return played, resident_mb(node.pid), [*problems, *recorder.losses]
     finally:
         executor.shutdown()
         recorder.close()

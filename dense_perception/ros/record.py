@@ -10,7 +10,8 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # How long images wait for their answers, by stamps and by arrival, before they are written.
 _HELD_NS = 5_000_000_000
+# How much may wait for the disk: a few seconds of several cameras, and far from filling a robot.
+_MOST_WAITING_BYTES = 256 * 2**20
 
 
 class Arrived(NamedTuple):
@@ -34,12 +37,45 @@ class Arrived(NamedTuple):
     data: bytes
 
 
+class Backlog:
+    """What came and the disk has not been asked to take yet, at most ``most_bytes`` of it.
+
+    Iterating gives the messages as they come, until :meth:`end`.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._messages: queue.SimpleQueue[Arrived | None] = queue.SimpleQueue()
+
+    def put(self, message: Arrived) -> bool:
+        """Whether there was room for it; a message larger than all room is taken by itself."""
+        with self._lock:
+            if self._bytes and self._bytes + len(message.data) > self._most_bytes:
+                return False
+            self._bytes += len(message.data)
+        self._messages.put(message)
+        return True
+
+    def end(self) -> None:
+        """Nothing comes any more."""
+        self._messages.put(None)
+
+    def __iter__(self) -> Iterator[Arrived]:
+        for message in iter(self._messages.get, None):
+            with self._lock:
+                self._bytes -= len(message.data)
+            yield message
+
+
 class Recorder:
     """Writes every message of the given topics, as received, with its time of arrival.
 
     The bag grows in a hidden folder beside ``output`` and moves there when it is closed. Topics
     are subscribed as soon as somebody publishes them. ``problem`` says why nothing is written any
-    more, as on a full disk; empty is nothing.
+    more, as on a full disk; empty is nothing. Where more comes than the disk takes, and 256 MB wait
+    for it, messages are dropped: stderr says so at the first one, ``dropped`` counts them by topic.
 
     ``answers_of`` is the full name of a node that answers a replay. Topics, all with headers, are
     then subscribed when all are published and the node subscribes to the first: a replay that
@@ -76,7 +112,8 @@ class Recorder:
         self.counts = dict.fromkeys(topics, 0)
         self._subscriptions: list[Subscription[Any]] = []
         # The executor must come back at once, or the middleware's queues overflow meanwhile.
-        self._pending: queue.SimpleQueue[Arrived | None] = queue.SimpleQueue()
+        self._pending = Backlog(_MOST_WAITING_BYTES)
+        self.dropped: Counter[str] = Counter()
         self._thread = threading.Thread(target=self._write, name="recorder", daemon=True)
         self._thread.start()
         self._timer = node.create_timer(0.05, self.subscribe_to_published)
@@ -119,7 +156,7 @@ class Recorder:
         self._node.destroy_timer(self._timer)
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
-        self._pending.put(None)
+        self._pending.end()
         self._thread.join()
         try:
             self._writer.close()
@@ -143,15 +180,39 @@ class Recorder:
 
     def _write(self) -> None:
         try:
-            arrived = iter(self._pending.get, None)
             if self._answers_of:
-                for time_ns, message in by_stamp(arrived):
+                for time_ns, message in by_stamp(self._pending):
                     self._writer.write(message.connection, time_ns, message.data)
             else:
-                for message in arrived:
+                for message in self._pending:
                     self._writer.write(*message)
         except OSError as error:  # what comes now is dropped
             self.problem = _refused(self.output, error)
+
+    def _take(self, message: Arrived) -> None:
+        if self.problem:
+            return
+        topic = message.connection.topic
+        if self._pending.put(message):
+            self.counts[topic] += 1
+            return
+        if not self.dropped:
+            print(
+                f"more comes than the disk of {self.output} takes: messages are dropped while "
+                f"{_MOST_WAITING_BYTES >> 20} MB wait for it; record fewer topics, compressed "
+                "images, or to a faster disk",
+                file=sys.stderr,
+                flush=True,
+            )
+        self.dropped[topic] += 1
+
+    @property
+    def losses(self) -> list[str]:
+        """What was dropped, a line for each topic."""
+        return [
+            f"{count} messages of {topic} are not in {self.output.name}: the disk was too slow"
+            for topic, count in sorted(self.dropped.items())
+        ]
 
     def _subscribe(self, topic: str, publishers: Sequence[TopicEndpointInfo]) -> None:
         from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -171,17 +232,12 @@ class Recorder:
         )
         durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
 
-        def take(data: bytes, received_ns: int) -> None:
-            if self.problem:
-                return
-            self._pending.put(Arrived(connection, received_ns, data))
-            self.counts[topic] += 1
-
         def with_info(data: bytes, info: MessageInfo) -> None:
-            take(data, info["received_timestamp"] or time.time_ns())
+            received_ns = info["received_timestamp"] or time.time_ns()
+            self._take(Arrived(connection, received_ns, data))
 
         def without_info(data: bytes) -> None:  # Humble's rclpy tells no more
-            take(data, time.time_ns())
+            self._take(Arrived(connection, time.time_ns(), data))
 
         self._subscriptions.append(
             self._node.create_subscription(
@@ -194,7 +250,7 @@ class Recorder:
         )
 
 
-def by_stamp(arrived: Iterator[Arrived]) -> Iterator[tuple[int, Arrived]]:
+def by_stamp(arrived: Iterable[Arrived]) -> Iterator[tuple[int, Arrived]]:
     """Messages with headers in the order of their stamps, with the time to record them at.
 
     Each is held until 5 s of stamps or of arrivals have passed, and no longer. Messages whose stamp
@@ -325,6 +381,7 @@ def main(arguments: list[str] | None = None) -> int:
                 output.parent.rmdir()
         for topic, count in recorder.counts.items():
             print(f"{topic}: {count} messages")
+        problem = "\n".join([*filter(None, [problem]), *recorder.losses])
     except (DensePerceptionError, OSError) as error:
         problem = str(error)
     finally:

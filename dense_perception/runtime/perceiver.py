@@ -27,6 +27,7 @@ from dense_perception.core.prediction import (
     LabelMap,
     NormalMap,
     Prediction,
+    known_only,
 )
 from dense_perception.core.registry import find_model
 from dense_perception.imaging.resize import (
@@ -41,6 +42,7 @@ from dense_perception.imaging.resize import (
     without_padding,
 )
 from dense_perception.imaging.windows import labels_of_scores, windows_of
+from dense_perception.runtime.instances import graph_outputs, restore_instances
 
 OUTPUT_SIZES = ("input", "network")
 # Half precision rounds by up to one part in 2048: a saturated output may sit just past its limit.
@@ -188,9 +190,10 @@ class Perceiver:
 
         ``timings_ms`` of each prediction are the batch's stages.
 
-        :param wanted: which of ``card.outputs`` to give (labels come with their confidence); the
-            others are neither copied nor restored, and not computed where the backend can leave
-            them out. None is all of them.
+        :param wanted: which of ``card.outputs`` to give (labels come with their confidence,
+            instance ids with the instances); the others are neither copied nor restored, and not
+            computed where the backend can leave them out. None is all of them, without what the
+            model gives on request only (``card.on_request``).
         :raises InputError: as for a call with one image, or if nothing or something that the
             model does not give is wanted.
         :raises BackendError: if the runtime fails, or another thread is in this call.
@@ -275,7 +278,7 @@ class Perceiver:
         if watch is None or watch.is_done:
             return
         self._live_ms.append(infer_ms)
-        self._live_complete &= len(names) == len(self._gives)
+        self._live_complete &= names == self._gives
         if len(self._live_ms) < WINDOW:
             return
         problem = watch.judge(self._live_ms, complete=self._live_complete)
@@ -293,6 +296,8 @@ class Perceiver:
         labelled = self.card.segmentation
         if labelled is None or not labelled.scores:
             graph_names = {*names, "confidence"} if "labels" in names else set(names)
+            if self.card.instances is not None:
+                graph_names = graph_outputs(graph_names)
             return self.backend.infer(feeds, graph_names)
         (picture_hwc,) = feeds["image"]
         side = labelled.window
@@ -327,9 +332,9 @@ class Perceiver:
         return Intrinsics.from_fov(frame.width, frame.height, self.default_hfov_deg)
 
     def _wanted(self, wanted: Collection[str] | None) -> tuple[str, ...]:
-        given = self._gives
         if wanted is None:
-            return given
+            return self._gives
+        given = (*self._gives, *self.card.on_request)
         if not wanted or not set(wanted) <= set(given):
             raise InputError(
                 f"wanted is {sorted(wanted)}, model {self.card.name} gives {list(given)}: ask for "
@@ -350,10 +355,13 @@ class Perceiver:
     ) -> dict[str, Any]:
         """To the output size, by entry of Prediction; never a view of the runtime's memory."""
         size = self._size(frame)
+        answer: dict[str, Any] = {}
+        if self.card.instances is not None:
+            instances, maps = restore_instances(maps, self.card, (frame.width, frame.height), size)
+            answer |= {"instances": instances} if instances is not None else {}
         if self.card.input.resize == "letterbox":
             whole = (self.card.input, frame.width, frame.height)
             maps = {name: without_padding(array, *whole) for name, array in maps.items()}
-        answer: dict[str, Any] = {}
         if "depth" in names and self.card.depth is not None:
             valid_hw = self._only_valid(maps["depth"])
             restored_hw = restore_depth(valid_hw, *size, self.card.input.restore)
@@ -384,7 +392,7 @@ class Perceiver:
         """Infinite values and metres out of the card's range become NaN."""
         low, high = self._limits
         valid = (depth_hw >= low) & (depth_hw <= high) & np.isfinite(depth_hw)
-        return depth_hw if valid.all() else np.where(valid, depth_hw, np.float32(np.nan))
+        return depth_hw if valid.all() else known_only(depth_hw, valid)
 
     def _prediction(
         self,

@@ -114,9 +114,8 @@ def _light_panels(rng: np.random.Generator, scene: Scene) -> None:
     for i in range(nx):
         for j in range(ny):
             at = ((i + 0.5) * x_m / nx, (j + 0.5) * y_m / ny, z_m - 0.01)
-            scene.primitives.append(
-                Primitive("box", (w, d, 0.015), at, 0, (1, 1, 0.97), "lamp", emission=glow)
-            )
+            panel = Primitive("box", (w, d, 0.015), at, 0, (1, 1, 0.97), "lamp", emission=glow)
+            scene.add([panel])
 
 
 def _rgb(colour: np.ndarray) -> tuple[float, float, float]:

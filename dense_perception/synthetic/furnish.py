@@ -214,9 +214,7 @@ def _rug(rng: np.random.Generator, scene: Scene, stock: Stock) -> None:
         image = textures.wallpaper(rng, 192, 192, 100)
     texture = textures.to_uint8(image)
     half = (w / 2, d / 2, 0.006)
-    scene.primitives.append(
-        Primitive("box", half, (x, y, 0.006), 0.0, (1, 1, 1), "rug", texture, specular=0.0)
-    )
+    scene.add([Primitive("box", half, (x, y, 0.006), 0.0, (1, 1, 1), "rug", texture, specular=0.0)])
 
 
 def draw_room(rng: np.random.Generator, stock: Stock, kinds: Sequence[str] = ()) -> Scene:

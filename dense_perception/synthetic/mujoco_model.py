@@ -31,12 +31,17 @@ _BOX_FACES = (
 
 
 class RoomModel:
-    """Turns a scene into a MuJoCo model; geom k has class ``labels[k]``."""
+    """Turns a scene into a MuJoCo model: geom k has the class ``labels[k]`` and is part of the
+    instance ``instances[k]``, 0 for none. Parts of one thing with different classes, such as the
+    screen and the keys of a laptop, are two instances.
+    """
 
     def __init__(self, mujoco: ModuleType, scene: Scene, cache: Path) -> None:
         self.mujoco, self.scene, self.cache = mujoco, scene, cache
         self.spec = mujoco.MjSpec()
         self.labels: list[int] = []
+        self.instances: list[int] = []
+        self._numbers: dict[tuple[int, str], int] = {}
         self._meshes: dict[tuple[str, float, int], str] = {}
         self._materials: dict[tuple[str, int, int], str] = {}
         self._count = 0
@@ -119,9 +124,11 @@ class RoomModel:
             material.textures = slots
         return name
 
-    def _geom(self, label: str, **fields: object) -> None:
+    def _geom(self, label: str, thing: int, **fields: object) -> None:
         self.spec.worldbody.add_geom(contype=0, conaffinity=0, **fields)
         self.labels.append(CLASS_ID[label])
+        number = self._numbers.setdefault((thing, label), len(self._numbers) + 1) if thing else 0
+        self.instances.append(number)
 
     def _surface(self, surface: Surface) -> None:
         width = np.linalg.norm(surface.edge_u)
@@ -144,6 +151,7 @@ class RoomModel:
         )
         self._geom(
             surface.label,
+            0,
             type=self.mujoco.mjtGeom.mjGEOM_MESH,
             meshname=mesh,
             material=material,
@@ -155,6 +163,7 @@ class RoomModel:
             vertices, faces, uv = _box_mesh(np.array(p.half))
             self._geom(
                 p.label,
+                p.thing,
                 type=self.mujoco.mjtGeom.mjGEOM_MESH,
                 meshname=self._mesh(vertices, faces, uv),
                 material=self._material(p.texture_hwc, p.rgb, p.specular, p.emission),
@@ -170,6 +179,7 @@ class RoomModel:
         }[p.shape]
         self._geom(
             p.label,
+            p.thing,
             type=kind,
             size=np.maximum(size, 1e-4),
             material=self._material(None, p.rgb, p.specular, p.emission),
@@ -210,6 +220,7 @@ class RoomModel:
                 )
             self._geom(
                 instance.model.label,
+                instance.thing,
                 type=self.mujoco.mjtGeom.mjGEOM_MESH,
                 meshname=self._meshes[mesh_key],
                 material=self._materials[material_key],

@@ -62,6 +62,7 @@ class RoomRenderer:
         self._data = mujoco.MjData(self._model)
         self._samples = np.zeros((height, width), np.float32)
         self._labels = np.array(self._room.labels, np.uint8)
+        self._instances = np.array(self._room.instances, np.uint16)
         self._renderer = mujoco.Renderer(self._model, height, width)
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_CULL_FACE] = 0
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = 0
@@ -96,8 +97,12 @@ class RoomRenderer:
         self._renderer.disable_depth_rendering()
         return pixel_depth(self._samples)
 
-    def labels(self) -> np.ndarray:
-        """Class indices, uint8, HxW, of the samples the last :meth:`depth` chose."""
+    def identify(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the samples that the last :meth:`depth` chose belong to.
+
+        :returns: class indices, uint8, and instances, uint16, both HxW. An instance has one number
+            in all views of the scene; 0 is none (walls, floor, ceiling).
+        """
         self._renderer.enable_segmentation_rendering()
         self._renderer.update_scene(self._data, camera=0)
         geoms = self._renderer.render()[..., 0]
@@ -110,8 +115,9 @@ class RoomRenderer:
             picked = np.where(depth < nearest, geom, picked)
             nearest = np.minimum(depth, nearest)
         assert picked is not None
-        labels = np.where(picked >= 0, self._labels[np.clip(picked, 0, None)], 0)
-        return labels.astype(np.uint8)
+        hit, geom = picked >= 0, np.clip(picked, 0, None)
+        labels = np.where(hit, self._labels[geom], 0).astype(np.uint8)
+        return labels, np.where(hit, self._instances[geom], 0).astype(np.uint16)
 
     def rgb(self) -> np.ndarray:
         """Shaded image, uint8, HxWx3, supersampled."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dense_perception.core.errors import BackendError
-from dense_perception.data.sample import Sample
+from dense_perception.data.sample import Sample, instance_labels
 from dense_perception.synthetic import furniture, surfaces
 from dense_perception.synthetic.bank import WHEELS, TextureBank, fetch_wheels, held_out
 from dense_perception.synthetic.furnish import draw_room
@@ -145,14 +145,17 @@ def make_room(
             depth_m = renderer.depth()
             if not kind.is_useful(depth_m):
                 continue
+            labels_hw, instances_hw = renderer.identify()
             samples.append(
                 Sample(
                     finish_picture(renderer.rgb(), depth_m, rng),
                     depth_m,
                     intrinsics,
-                    renderer.labels(),
+                    labels_hw,
                     scene_seed,
                     pose_vector(pose),
+                    instances_hw=instances_hw,
+                    instance_labels=instance_labels(instances_hw, labels_hw),
                 )
             )
     return samples

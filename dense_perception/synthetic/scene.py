@@ -7,7 +7,9 @@ Yaw turns counter-clockwise seen from above; at yaw 0 the front of an object fac
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,18 +18,25 @@ from dense_perception.synthetic.furniture import FurnitureModel
 
 @dataclass(frozen=True)
 class Instance:
-    """A furniture model standing at ``position`` (middle of its underside)."""
+    """A furniture model standing at ``position`` (middle of its underside).
+
+    ``thing`` numbers what it is or belongs to among the scene's things, from 1 on; 0 for none.
+    """
 
     model: FurnitureModel
     position: tuple[float, float, float]
     yaw: float
     scale: float = 1.0
     tint_seed: int = 0
+    thing: int = 0
 
 
 @dataclass(frozen=True)
 class Primitive:
-    """A box, cylinder or ellipsoid given by half sizes, centred at ``position``."""
+    """A box, cylinder or ellipsoid given by half sizes, centred at ``position``.
+
+    ``thing`` is that of :class:`Instance`: all parts of one object have one number.
+    """
 
     shape: str
     half: tuple[float, float, float]
@@ -38,6 +47,7 @@ class Primitive:
     texture_hwc: np.ndarray | None = None
     emission: float = 0.0
     specular: float = 0.1
+    thing: int = 0
 
     def moved(self, x: float, y: float, z: float, yaw: float) -> Primitive:
         """Turned by ``yaw`` about the z axis, then shifted."""
@@ -156,6 +166,18 @@ def footprint(
     return Box(x - hx, y - hy, z0, x + hx, y + hy, z1)
 
 
+class Opening(NamedTuple):
+    """A door or a window in the wall of that run: metres along it and above the floor."""
+
+    run: int
+    along0: float
+    z0: float
+    along1: float
+    z1: float
+    kind: str
+    thing: int
+
+
 @dataclass
 class Scene:
     """One room: its shell, contents, light, and the volumes a camera cannot be in."""
@@ -164,14 +186,15 @@ class Scene:
     theme: str
     runs: list[WallRun] = field(default_factory=list)
     blocks: list[Box] = field(default_factory=list)
-    openings: list[tuple[int, float, float, float, float, str]] = field(default_factory=list)
-    """(run, along0, z0, along1, z1, "door" or "window")"""
+    openings: list[Opening] = field(default_factory=list)
     surfaces: list[Surface] = field(default_factory=list)
     instances: list[Instance] = field(default_factory=list)
     primitives: list[Primitive] = field(default_factory=list)
     lights: list[Light] = field(default_factory=list)
     ambient: tuple[float, float, float] = (0.4, 0.4, 0.4)
     occupied: list[Box] = field(default_factory=list)
+    things: int = 0
+    """How many things there are; each is a number from 1 on."""
 
     def fits(self, box: Box, ignore: Box | None = None) -> bool:
         """Whether the box lies inside the room and overlaps nothing but ``ignore``."""
@@ -188,6 +211,16 @@ class Scene:
             box.overlaps(other) for other in self.occupied if other is not ignore
         )
 
+    def new_thing(self) -> int:
+        """The number of one more thing."""
+        self.things += 1
+        return self.things
+
+    def add(self, parts: Iterable[Primitive], thing: int | None = None) -> None:
+        """Add the parts of one thing; of a new one, if its number is not given."""
+        number = self.new_thing() if thing is None else thing
+        self.primitives += [replace(part, thing=number) for part in parts]
+
     def put(
         self, item: Item, x: float, y: float, z: float, yaw: float, seed: int, shrink: float = 1.0
     ) -> Box:
@@ -198,9 +231,10 @@ class Scene:
         width, depth, height = item.size
         box = footprint(x, y, width * shrink, depth * shrink, yaw, z, z + height)
         self.occupied.append(box)
+        thing = self.new_thing()
         if item.model is not None:
-            self.instances.append(Instance(item.model, (x, y, z), yaw, item.scale, seed))
-        self.primitives += [primitive.moved(x, y, z, yaw) for primitive in item.made]
+            self.instances.append(Instance(item.model, (x, y, z), yaw, item.scale, seed, thing))
+        self.add((primitive.moved(x, y, z, yaw) for primitive in item.made), thing)
         return box
 
     def clip(self, box: Box) -> Box:

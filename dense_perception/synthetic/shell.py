@@ -11,6 +11,7 @@ from dense_perception.synthetic import textures
 from dense_perception.synthetic.scene import (
     Box,
     Instance,
+    Opening,
     Primitive,
     Scene,
     WallRun,
@@ -147,12 +148,14 @@ def _add_opening(
     front = scene.clip(footprint(*run.point(along, 0.35), width, 0.7, run.yaw, z, z + height))
     if not scene.fits(front):
         return
-    opening = (index, along - width / 2, z, along + width / 2, z + height, kind)
-    scene.openings.append(opening)
+    thing = scene.new_thing()
+    scene.openings.append(
+        Opening(index, along - width / 2, z, along + width / 2, z + height, kind, thing)
+    )
     if kind == "door":
         scene.occupied.append(Box(front.x0, front.y0, z, front.x1, front.y1, front.z1, False))
         if width < 1.1 and rng.random() < 0.25:
-            _leave_ajar(rng, scene, run, along, width, height)
+            _leave_ajar(rng, scene, run, along, width, height, thing)
             return
     else:
         thin = footprint(*run.point(along, 0.06), width, 0.12, run.yaw, z, z + height)
@@ -161,11 +164,17 @@ def _add_opening(
             _hang_curtains(rng, scene, run, along, width, z, height)
     # Most of the frame is inside the wall, the leaf stands a little proud of it.
     x, y = run.point(along, rng.uniform(0.0, 0.04) - depth * 0.2)
-    scene.instances.append(Instance(model, (x, y, z), run.yaw, 1.0, draw_seed(rng)))
+    scene.instances.append(Instance(model, (x, y, z), run.yaw, 1.0, draw_seed(rng), thing))
 
 
 def _leave_ajar(
-    rng: np.random.Generator, scene: Scene, run: WallRun, along: float, width: float, height: float
+    rng: np.random.Generator,
+    scene: Scene,
+    run: WallRun,
+    along: float,
+    width: float,
+    height: float,
+    thing: int,
 ) -> None:
     """An open door: a frame around the dark of the next room, and a leaf swung into this one."""
     colour = textures.object_colour(rng)
@@ -178,7 +187,7 @@ def _leave_ajar(
     ]
     frame.append(Primitive("box", (width / 2, 0.03, 0.04), (0, 0, height), 0, rgb, "door"))
     x, y = run.point(along, 0.02)
-    scene.primitives += [part.moved(x, y, 0.0, run.yaw) for part in frame]
+    scene.add((part.moved(x, y, 0.0, run.yaw) for part in frame), thing)
     hinge = float(rng.choice([-1.0, 1.0]))
     swing = hinge * math.radians(rng.uniform(15, 110))
     leaf = Primitive(
@@ -189,7 +198,7 @@ def _leave_ajar(
     hx, hy = x + c * hinge * width / 2, y + s * hinge * width / 2
     placed = leaf.moved(hx, hy, 0.0, run.yaw - swing)
     box = footprint(*placed.position[:2], width, 0.04, placed.yaw, 0.0, height)
-    scene.primitives.append(placed)
+    scene.add([placed], thing)
     scene.occupied.append(scene.clip(box))
 
 
@@ -220,10 +229,12 @@ def _hang_curtains(
             continue
         r = rng.uniform(0.025, 0.05)
         folds = max(2, round(span / (1.5 * r)))
+        curtain = []
         for k in range(folds):
             fx = (k + 0.5) / folds * span - span / 2
             half = (r, r, (top - bottom) / 2)
             at = (fx, rng.uniform(-0.02, 0.02), (top - bottom) / 2)
             fold = Primitive("cylinder", half, at, 0.0, rgb, "textile")
-            scene.primitives.append(fold.moved(x, y, bottom, run.yaw))
+            curtain.append(fold.moved(x, y, bottom, run.yaw))
+        scene.add(curtain)
         scene.occupied.append(box)

@@ -145,7 +145,7 @@ def _window_views(
 ) -> np.ndarray:
     """Put daylight behind each window of a wall, and paint the dark of each doorway on it."""
     run = scene.runs[index]
-    for run_index, along0, z0, along1, z1, kind in scene.openings:
+    for run_index, along0, z0, along1, z1, kind, thing in scene.openings:
         if run_index != index:
             continue
         # the painted rectangle starts at the run's end: columns count backwards
@@ -156,14 +156,19 @@ def _window_views(
         if not patch.size:
             continue
         if kind == "window":
-            _glaze(rng, scene, run, (along0 + 0.04, z0 + 0.03, along1 - 0.04, z1 - 0.03))
+            pane = (along0 + 0.04, z0 + 0.03, along1 - 0.04, z1 - 0.03)
+            _glaze(rng, scene, run, pane, thing)
         else:
             patch[:] = textures.wall_colour(rng) * rng.uniform(0.2, 0.9)
     return image
 
 
 def _glaze(
-    rng: np.random.Generator, scene: Scene, run: WallRun, pane: tuple[float, float, float, float]
+    rng: np.random.Generator,
+    scene: Scene,
+    run: WallRun,
+    pane: tuple[float, float, float, float],
+    thing: int,
 ) -> None:
     """Daylight behind a window, brighter than any lit wall, or the dark of the evening."""
     along0, z0, along1, z1 = pane
@@ -172,9 +177,8 @@ def _glaze(
     glow = rng.uniform(0.75, 1.0) if rng.random() < 0.85 else rng.uniform(0.02, 0.15)
     x, y = run.point((along0 + along1) / 2, 0.002)
     at, texture = (x, y, (z0 + z1) / 2), textures.to_uint8(view * glow)
-    scene.primitives.append(
-        Primitive("box", half, at, run.yaw, (1, 1, 1), "window", texture, emission=1.0)
-    )
+    part = Primitive("box", half, at, run.yaw, (1, 1, 1), "window", texture, emission=1.0)
+    scene.add([part], thing)
 
 
 # ---------------------------------------------------------------- light
@@ -189,9 +193,9 @@ def _lamps(rng: np.random.Generator, scene: Scene) -> list[tuple[np.ndarray, np.
     ambient = rng.uniform(0.3, 0.58) * level
     scene.ambient = _rgb(ambient * np.clip(tint + rng.normal(0, 0.02, 3), 0.5, 1.3))
     glow: list[tuple[np.ndarray, np.ndarray, float]] = []
-    windows = [o for o in scene.openings if o[5] == "window"]
+    windows = [o for o in scene.openings if o.kind == "window"]
     direct = max(0.12, 0.85 * level - ambient)
-    for index, along0, z0, along1, z1, _ in windows[:2]:
+    for index, along0, z0, along1, z1, *_ in windows[:2]:
         run = scene.runs[index]
         x, y = run.point((along0 + along1) / 2, 0.15)
         position, direction = _v(x, y, (z0 + z1) / 2), _v(*run.normal, -0.15)

@@ -12,6 +12,7 @@ from torch import nn
 
 from dense_perception.core.errors import TrainingError
 from dense_perception.core.labels import LabelSet
+from dense_perception.core.prediction import DepthKind
 from dense_perception.data.sample import Sample
 from dense_perception.imaging.colorize import colorize, robust_limits
 from dense_perception.nets.zoo import normalisation
@@ -59,7 +60,11 @@ class Curves:
             moved = batch.to(device)
             inputs = (moved.focal_px,) if getattr(network, "needs_focal", False) else ()
             answers = network(moved.image_nchw(*normalisation(config.network)), *inputs)
-            row = _row(batch, {name: value[0].cpu().numpy() for name, value in answers.items()})
+            maps = {name: value[0].cpu().numpy() for name, value in answers.items()}
+            if getattr(network, "depth_kind", None) == DepthKind.RELATIVE_INVERSE:
+                # As depth, so that near has the truth's colour.
+                maps["depth"] = 1 / np.maximum(maps["depth"], 1e-6)
+            row = _row(batch, maps)
             self._writer.add_image(f"frame_{index}", row, step, dataformats="HWC")
         self._writer.flush()
 

@@ -14,6 +14,7 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import EngineRefusedError
 from dense_perception.core.onnx_file import OnnxFile
 from test.support.artefacts import red_card, write_red_artefact
+from test.support.instance_artefacts import colour_answer, colour_card
 
 
 class Wrong(Backend):
@@ -76,3 +77,19 @@ def test_openvino_agrees_with_the_reference(red: OnnxFile) -> None:
     assert backend.identity
     assert self_check(ModelCard.from_onnx(red), red, backend, backend.identity).max_of_range < 1e-5
     assert open_backend("openvino", red).identity == backend.identity
+
+
+def test_near_ties_of_things_may_swap_and_lost_ones_may_not() -> None:
+    card = colour_card()
+    rgb = np.zeros((48, 64, 3), np.uint8)
+    rgb[4:10, 6:20, 0], rgb[20:40, 30:64, 2] = 200, 250
+    want = {name: array[None] for name, array in colour_answer(rgb).items()}
+    want["box_scores"][0, :2] = 0.5
+    swapped = {name: array.copy() for name, array in want.items()}
+    for name in ("boxes", "box_classes", "masks"):
+        swapped[name][0, :2] = want[name][0, 1::-1]
+    swapped["box_scores"][0, 0] += 1e-6
+    assert worst_difference(card, [swapped], [want]).max_of_range < 1e-5
+    lost = {name: array.copy() for name, array in want.items()}
+    lost["box_scores"][0, 0] = 0.9
+    assert worst_difference(card, [lost], [want]).max_of_range == pytest.approx(0.4)

@@ -139,8 +139,65 @@ def test_own_classes_travel_with_the_card() -> None:
 
 def test_a_multitask_model_needs_an_output() -> None:
     empty = {k: v for k, v in MULTITASK.items() if k not in ("depth", "segmentation", "maps")}
-    with pytest.raises(CardError, match="no 'depth', 'segmentation' or 'maps'"):
+    with pytest.raises(CardError, match="no 'depth', 'segmentation', 'instances' or 'maps'"):
         ModelCard.from_dict(empty, "here")
+
+
+THINGS: dict[str, Any] = {
+    **{key: value for key, value in GOOD.items() if key != "depth"},
+    "task": "instances",
+    "instances": {"labels": "coco", "count": 100},
+}
+
+
+def test_a_card_of_instances_names_its_outputs_and_survives() -> None:
+    card = ModelCard.from_dict(THINGS, "here")
+    assert (card.outputs, card.on_request) == (("instances",), ())
+    assert card.to_dict()["instances"] == {"labels": "coco", "count": 100}
+    masks = {**THINGS, "instances": {**THINGS["instances"], "masks": True, "count": 300}}
+    card = ModelCard.from_dict(masks, "here")
+    assert (card.outputs, card.on_request) == (("instances", "instance_ids"), ("masks",))
+    assert ModelCard.from_dict(card.to_dict(), "there") == card
+    entry = {"labels": "own", "names": ["chair"], "count": 255, "panoptic": True}
+    card = ModelCard.from_dict({**MULTITASK, "instances": entry}, "here")
+    assert card.outputs == ("depth", "labels", "normals", "edges", "instances", "instance_ids")
+    assert card.on_request == (), "the masks of a merge are its ids"
+    assert card.instances is not None
+    assert card.instances.id_type == "uint8"
+    assert ModelCard.from_dict(card.to_dict(), "there") == card
+
+
+@pytest.mark.parametrize(
+    ("entry", "named"),
+    [
+        ({"labels": "lvis"}, "instances.labels is 'lvis'"),
+        ({"count": 0}, "instances.count is 0, expected a whole number"),
+        ({"count": 1001}, "instances.count is 1001"),
+        ({"count": "many"}, "instances.count is 'many'"),
+        ({"masks": 1}, "instances.masks is 1, expected true or false"),
+        ({"names": ["chair"]}, "instances.names is"),
+        ({"labels": "own"}, "instances.names is"),
+        ({"labels": "own", "names": [str(n) for n in range(257)]}, "instances.names is 257"),
+        ({"score": 0.5}, r"instances is \['score'\], expected entries among"),
+        ({"panoptic": True}, "instances.panoptic is True, expected a 'segmentation' entry"),
+    ],
+)
+def test_wrong_entries_of_instances_are_named(entry: dict[str, Any], named: str) -> None:
+    wrong = {**THINGS, "instances": {**THINGS["instances"], **entry}}
+    with pytest.raises(CardError, match=named):
+        ModelCard.from_dict(wrong, "here")
+
+
+def test_instances_fit_the_task_the_labels_and_the_input() -> None:
+    with pytest.raises(CardError, match="no 'instances' entry"):
+        ModelCard.from_dict({k: v for k, v in THINGS.items() if k != "instances"}, "here")
+    things = {"labels": "coco", "count": 9, "panoptic": True}
+    with pytest.raises(CardError, match=r"instances\.labels is .*'bicycle'.*generated_rooms"):
+        ModelCard.from_dict({**MULTITASK, "instances": things}, "here")
+    windows = {"labels": "ade20k", "window": 512, "stride": 512}
+    wrong = {**MULTITASK, "segmentation": windows, "instances": THINGS["instances"]}
+    with pytest.raises(CardError, match="none for a network that sees windows"):
+        ModelCard.from_dict(wrong, "here")
 
 
 def test_a_depth_model_needs_a_depth_entry() -> None:

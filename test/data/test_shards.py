@@ -21,7 +21,7 @@ from dense_perception.core.errors import InputError, TrainingError
 from dense_perception.core.storage import file_sha256
 from dense_perception.data.corpus import Corpus, split
 from dense_perception.data.description import write_description
-from dense_perception.data.sample import Sample
+from dense_perception.data.sample import Sample, instance_labels
 from dense_perception.data.shards import encode, shard_path, write_shard
 
 CLASSES = ["none", "wall", "floor", "chair", "cup"]
@@ -85,7 +85,7 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
 
 
 def test_the_files_are_the_documented_layout(tmp_path: Path) -> None:
-    root = write(tmp_path)
+    root = write(tmp_path, assets=[{"licence": "CC-BY-4.0"}, {"licence": "MIT"}, {"name": "own"}])
     names = {path.name for path in root.iterdir()}
     assert names == {
         "shard-00000.tar", "shard-00001.tar", "corpus.json", "manifest.json", "index.npz",
@@ -105,6 +105,7 @@ def test_the_files_are_the_documented_layout(tmp_path: Path) -> None:
     manifest = json.loads((root / "manifest.json").read_text())
     for entry in manifest["shardlist"]:
         assert file_sha256(root / entry["url"]) == entry["sha256"]
+    assert manifest["licences"] == ["CC-BY-4.0", "MIT"]
     description = json.loads((root / "corpus.json").read_text())
     assert (description["frames"], description["void"]) == (5, 0)
     assert len(description["colours"]) == len(CLASSES)
@@ -176,6 +177,44 @@ def test_another_void_and_classes_from_0(tmp_path: Path) -> None:
     labels = corpus[0].labels_hw
     assert labels is not None
     assert [int(labels[row, 0]) for row in (0, 4, 8)] == [1, 19, 0]
+
+
+def with_instances(value: int = 0) -> Sample:
+    """Three things; the highest number there is, one that is no class, and one out of view."""
+    sample = made(value)
+    instances_hw = np.zeros((32, 48), np.uint16)
+    instances_hw[2:9, 3:20] = 7
+    instances_hw[8:12, 18:30] = 65535
+    instances_hw[20:, :5] = 300
+    return replace(
+        sample, instances_hw=instances_hw, instance_labels={7: 3, 65535: 4, 300: 0, 12: 1}
+    )
+
+
+def test_instances_come_back_with_their_classes(tmp_path: Path) -> None:
+    want = with_instances()
+    write_shard(tmp_path, 0, [want, made(1)])
+    write_description(tmp_path, {"classes": CLASSES})
+    corpus = Corpus(tmp_path)
+    got = corpus[0]
+    assert got.instances_hw is not None
+    assert got.instances_hw.dtype == np.uint16
+    np.testing.assert_array_equal(got.instances_hw, want.instances_hw)
+    assert got.instance_labels == {7: 3, 300: 0, 65535: 4}, "those in view"
+    assert (corpus[1].instances_hw, corpus[1].instance_labels) == (None, {})
+
+
+def test_instances_where_classes_count_from_0(tmp_path: Path) -> None:
+    stored = {7: 0, 65535: 1, 300: 255}
+    write_shard(tmp_path, 0, [replace(with_instances(), labels_hw=None, instance_labels=stored)])
+    write_description(tmp_path, {"classes": CLASSES[1:], "void": 255})
+    assert Corpus(tmp_path).frame("walk_000").instance_labels == {7: 1, 300: 0, 65535: 2}
+
+
+def test_the_class_of_an_instance_is_that_of_most_of_its_pixels() -> None:
+    instances_hw = np.array([[0, 4, 4, 4], [0, 300, 300, 0]], np.uint16)
+    labels_hw = np.array([[1, 2, 3, 3], [1, 5, 5, 1]], np.uint8)
+    assert instance_labels(instances_hw, labels_hw) == {4: 3, 300: 5}
 
 
 def test_what_is_held_out_begins_with_a_scene(tmp_path: Path) -> None:
@@ -349,11 +388,14 @@ def test_damage_is_named(tmp_path: Path, damage: Callable[[Path], None], complai
 
 
 def swap(root: Path, suffix: str, content: bytes | None) -> Corpus:
-    """The corpus with one member of its second frame replaced, or left out."""
+    """The corpus with one member of its second frame replaced, added, or left out."""
     path = shard_path(root, 0)
     with tarfile.open(path) as shard:
         kept = [(entry.name, shard.extractfile(entry)) for entry in shard]
         members = [(name, stream.read()) for name, stream in kept if stream is not None]
+    if f"walk_001.{suffix}" not in [name for name, _ in members]:
+        first = next(row for row, (name, _) in enumerate(members) if name.startswith("walk_001"))
+        members.insert(first, (f"walk_001.{suffix}", b""))
     with tarfile.open(path, "w") as shard:
         for name, data in members:
             if name == f"walk_001.{suffix}":
@@ -397,6 +439,12 @@ def huge_png() -> bytes:
         ("depth.png", png(np.zeros((8, 8), np.uint16)), r"depth\.png is uint16 \(8, 8\)"),
         ("labels.png", png(np.full((32, 48), 9, np.uint8)), "has label 9, expected up to 4"),
         ("labels.png", png(np.zeros((32, 48, 3), np.uint8)), "expected 8 or 16 bits"),
+        ("instances.png", png(np.zeros((8, 8), np.uint16)), r"instances\.png is uint16 \(8, 8\)"),
+        (
+            "instances.png",
+            png(np.full((32, 48), 8, np.uint16)),
+            r"has the instance 8, and walk_001\.json no class of it",
+        ),
     ],
 )
 def test_a_damaged_frame_is_named(

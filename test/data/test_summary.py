@@ -16,6 +16,7 @@ from dense_perception import cli
 from dense_perception.core.camera import Intrinsics
 from dense_perception.data.corpus import Corpus
 from dense_perception.data.description import write_description
+from dense_perception.data.doubts import unit_doubts
 from dense_perception.data.sample import Sample
 from dense_perception.data.shards import write_shard
 from dense_perception.data.summary import EDGES_M, summarise
@@ -34,6 +35,22 @@ def corpus(tmp_path: Path) -> Path:
     description["classes"] = ["void", "wall", "floor"]
     (root / "corpus.json").write_text(json.dumps(description))
     return root
+
+
+def test_things_are_counted_by_class(tmp_path: Path) -> None:
+    ids_hw = np.zeros((8, 8), np.uint16)
+    ids_hw[:2], ids_hw[4:, :3], ids_hw[6:, 5:] = 9, 300, 5
+    flat = np.full((8, 8, 3), 90, np.uint8)
+    depth_m = np.ones((8, 8), np.float32)
+    camera = Intrinsics.from_fov(8, 8, 60.0)
+    labelled = Sample(
+        flat, depth_m, camera, instances_hw=ids_hw, instance_labels={9: 2, 300: 1, 5: 2}
+    )
+    crowd = replace(labelled, instance_labels={9: 2, 300: 0, 5: 0})
+    write_shard(tmp_path, 0, [labelled, crowd, Sample(flat, depth_m, camera)])
+    write_description(tmp_path, {"classes": ["void", "cup", "chair"]})
+    found = summarise(Corpus(tmp_path))
+    assert list(found.things.items()) == [("chair", 3), ("(ignored)", 2), ("cup", 1)]
 
 
 def test_depth_and_classes_as_numpy_counts_them(corpus: Path) -> None:
@@ -114,6 +131,10 @@ def mixed(samples: list[Sample]) -> list[Sample]:
     return [replace(s, depth_m=s.depth_m * (1000 if k % 5 else 1)) for k, s in enumerate(samples)]
 
 
+def centimetres_here_and_there(samples: list[Sample]) -> list[Sample]:
+    return [replace(s, depth_m=s.depth_m * (100 if k % 8 else 1)) for k, s in enumerate(samples)]
+
+
 def empty(samples: list[Sample]) -> list[Sample]:
     nothing = replace(samples[3], depth_m=0 * samples[3].depth_m, labels_hw=None)
     return [*samples[:3], nothing, *samples[4:]]
@@ -135,11 +156,21 @@ def above(samples: list[Sample]) -> list[Sample]:
     return [*samples[:5], replace(samples[5], labels_hw=np.full((72, 96), 9, np.uint8))]
 
 
+def test_near_and_far_scenes_are_no_mixed_units() -> None:
+    """A table's 0.4 m, rooms, halls and streets of 60 m, as one corpus may hold them."""
+    near_to_far = [0.4, 0.7, 1.5, 2.6, 3.0, 7.0, 15.0, 28.0, 60.0]
+    assert unit_doubts(near_to_far, [*"abcdefghi"]) == []
+    assert unit_doubts([0.4, 12.0], ["a", "b"]) == []
+    assert unit_doubts([2.0], ["a"]) == []
+    assert unit_doubts([0.02, 2.0, 2.1], ["covered", "a", "b"]) == []
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
         (shuffled, "depth fits its picture in .* of .* frames only"),
         (mixed, "units are mixed: .* in 32 frames .* some are in millimetres"),
+        (centimetres_here_and_there, "units are mixed: .* in 35 frames .* some in centimetres"),
         (lambda s: [replace(e, depth_m=600 * e.depth_m) for e in s], "millimetres must be divided"),
         (empty, r"1 of 40 frames have neither depth nor labels.*\(the first: k003\)"),
         (

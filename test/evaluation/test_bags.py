@@ -167,7 +167,7 @@ def test_stamps_that_repeat_are_matched_by_the_time_of_recording(tmp_path: Path)
         assert abs(float(pair.true_m[0, 0]) - 1 - index / 1000) < 1e-5
         assert np.array_equal(pair.frame.rgb_hwc, picture(index))
     assert source.unmatched == 1
-    assert any("repeat (0 ns)" in problem for problem in source.problems)
+    assert any("repeat the stamp 0 ns" in problem for problem in source.problems)
     source.close()
 
 

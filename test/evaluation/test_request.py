@@ -21,7 +21,7 @@ import yaml
 from dense_perception import cli
 from dense_perception.core.errors import InputError
 from dense_perception.core.prediction import DepthMap
-from dense_perception.evaluation import bag_truth, contestants, run, workers
+from dense_perception.evaluation import bag_truth, contestants, parts, run, workers
 from dense_perception.evaluation.contestants import RunOptions
 from dense_perception.evaluation.request import Request, evaluate, given_protocol
 from dense_perception.evaluation.run import usual_protocol
@@ -84,6 +84,15 @@ def walk(
     return bags.write_bag(folder, messages, storage=storage)
 
 
+def truths(bag: Path, *, by_part: bool = False) -> list[Any]:
+    """The frames of a bag, or those of each part that are judged in full."""
+    (name,) = name_sources([str(bag)])
+    source = open_source(name, TruthOptions(recorded=(OTHER,)))
+    found = [list(source.frames(part)) for part in source.parts()]
+    source.close()
+    return [frame for frames in found for frame in frames[:: 4 if by_part else 1]]
+
+
 def values(report: Any, contestant: str) -> dict[str, float]:
     return {name: each["value"] for name, each in report["figures"][contestant].items()}
 
@@ -103,6 +112,21 @@ def test_models_topics_and_baselines_are_compared(tmp_path: Path, model: str) ->
     for baseline in ("row prior", "constant"):
         # Red is noise: neither its row nor its mean says anything about it.
         assert values(report, baseline)["depth.aligned.absrel"] > 0.2
+    # The constant by distance, over every fourth pixel of every fourth frame of a part.
+    true_m = np.concatenate(
+        [frame.depth_m.ravel()[::4] for frame in truths(bag, by_part=True)]
+    ).astype(np.float64)
+    prior = float(np.median([np.median(f.depth_m) for f in truths(bag)]))
+    by_distance = [
+        (each["bin"], each["value"])
+        for each in report["slices"]["constant"]["distance"]
+        if each["figure"] == "depth.metric.absrel"
+    ]
+    assert len(by_distance) > 2
+    for name, value in by_distance:
+        low, high = map(float, name.split("-"))
+        here = true_m[(true_m >= low) & (true_m < high)]
+        assert value == pytest.approx(np.mean(np.abs(prior - here) / here), rel=1e-4)
     (data,) = report["data"]
     assert (data["frames"], data["scored"], data["skipped"]) == (COUNT, COUNT, [])
     kinds = {each["name"]: each["kind"] for each in report["contestants"]}
@@ -151,6 +175,39 @@ def test_parts_of_a_bag_are_the_whole_bag(tmp_path: Path, storage: str) -> None:
     found = [stamp for number in sorted(stamps) for stamp in stamps[number]]
     assert found == [(index + 1) * STEP_NS for index in range(COUNT)]
     source.close()
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_steps_that_overlap_change_nothing(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, storage: str
+) -> None:
+    monkeypatch.setattr(parts, "_TIMED", 3)
+    bag = walk(tmp_path / "bag", storage=storage, other=1.1, unanswered=5)
+    entries = [contestants.resolve(text, RUN) for text in (model, f"topic:{OTHER}")]
+    options = TruthOptions(recorded=(OTHER,))
+    plan = run.make_plan(name_sources([str(bag)]), entries, options, {})
+    (source,) = plan.sources
+    found: dict[bool, list[list[str]]] = {}
+    times: dict[bool, list[int]] = {}
+    for overlaps in (False, True):
+        opened = parts.Opened()
+        texts = [
+            parts.answer_part(
+                parts.Job(
+                    source.source, options, part, plan.entries, source.protocol, overlaps=overlaps
+                ),
+                opened,
+            )
+            for part in source.parts
+        ]
+        opened.close()
+        found[overlaps] = [t.splitlines()[:-1] for each in texts for t in each.values()]
+        ends = [json.loads(each[plan.entries[0].name].splitlines()[-1])["part"] for each in texts]
+        times[overlaps] = [len(end["ms"]) for end in ends]
+    assert found[True] == found[False]
+    assert sum(map(len, found[True])) == 3 * COUNT + COUNT - 5
+    # Only times of frames that had the machine to themselves count.
+    assert (sum(times[False]), times[True]) == (COUNT, [3, 0, 0])
 
 
 def lines(folder: Path) -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -75,9 +76,9 @@ def test_the_stamp_is_read_from_the_header() -> None:
         assert header_stamp_ns(serialised(kind, START_NS + 123_456_789)) == START_NS + 123_456_789
 
 
-def opened(path: Path, *topics: str) -> tuple[Recorder, list[Any]]:
+def opened(path: Path, *topics: str, answers_of: str = "/node") -> tuple[Recorder, list[Any]]:
     """A recorder of a replay that ``/node`` answers, and a connection for each topic."""
-    recorder = Recorder(StandIn(), path, topics, answers_of="/node")  # type: ignore[arg-type]
+    recorder = Recorder(StandIn(), path, topics, answers_of=answers_of)  # type: ignore[arg-type]
     return recorder, [
         recorder._writer.add_connection(
             topic, "sensor_msgs/msg/Image", typestore=recorder._typestore
@@ -173,6 +174,38 @@ def test_a_full_disk_ends_it_in_words(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(DensePerceptionError, match=told):
         recorder.close()
     assert [path.name for path in tmp_path.iterdir()] == [".bag.partial"]
+
+
+def test_a_slow_disk_costs_messages_not_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The disk takes its first message only after 31 have come; 10 MB have room meanwhile."""
+    monkeypatch.setattr("dense_perception.ros.record._MOST_WAITING_BYTES", 10 * 2**20)
+    recorder, (image,) = opened(tmp_path / "bag", "/image", answers_of="")
+    begun, goes_on = threading.Event(), threading.Event()
+    write = recorder._writer.write
+
+    def slow(*arguments: Any) -> None:
+        begun.set()
+        assert goes_on.wait(60)
+        write(*arguments)
+
+    monkeypatch.setattr(recorder._writer, "write", slow)
+    kept: list[int] = []
+    for k in range(31):
+        data = serialised(Image, START_NS + k).ljust(2**20, b"\0")
+        before = recorder.counts["/image"]
+        recorder._take(Arrived(image, START_NS + k, data))
+        kept += [START_NS + k] * (recorder.counts["/image"] - before)
+        if not k:
+            assert begun.wait(60)
+    assert kept == [START_NS + k for k in range(11)]
+    assert recorder.losses == ["20 messages of /image are not in bag: the disk was too slow"]
+    assert capfd.readouterr().err.count("messages are dropped while 10 MB wait") == 1
+    goes_on.set()
+    recorder.close()
+    with BagReader(tmp_path / "bag") as bag:
+        assert [message.time_ns for message in bag.messages()] == kept
 
 
 def test_a_replay_is_over_a_while_after_its_clock_is_gone(monkeypatch: Any) -> None:

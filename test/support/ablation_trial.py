@@ -4,18 +4,14 @@
 one of each task's own, from its own stream. ``heads`` trains labels with three designs of about
 equal cost: DPT, Segmenter with its mask transformer, and UperNet on ViT-CoMer, all from random
 weights. Each runs with some seeds and equal steps. Prints a Markdown table of what whole held-out
-frames say: the mean and the standard deviation over the seeds.
+frames say, after each seed: the mean and the standard deviation over the seeds.
 
-Results go to ``--log`` as they come, one JSON line a run; a trial that was stopped goes on after
-the last one.
+Runs and results are kept in ``--out``; a trial that was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -29,9 +25,9 @@ from dense_perception.nets import mult_lite
 from dense_perception.nets.mult import SharedAttention, TaskBlock
 from dense_perception.nets.windows import WindowLayout
 from dense_perception.nets.zoo import build
-from dense_perception.training.config import StageConfig, TrainingConfig
-from dense_perception.training.loop import Task, fit
+from dense_perception.training.config import TrainingConfig
 from test.support.flops import cost
+from test.support.trials import Results, spread, trained, trial_config, trial_parser
 
 HALF: Mapping[str, object] = {"mean": [0.5] * 3, "std": [0.5] * 3}
 MULT: Mapping[str, object] = {
@@ -110,44 +106,36 @@ class SeparateBlock(nn.Module):
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run a trial and print its table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = trial_parser(__doc__)
     parser.add_argument("trial", choices=("attention", "heads"))
     parser.add_argument("--data", type=Path, required=True, help="labelled corpus to train on")
-    parser.add_argument("--held-out", type=Path, required=True, help="frames to judge by")
-    parser.add_argument("--log", type=Path, required=True, help="where results are kept")
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--size", type=int, nargs=2, default=(128, 96), help="width and height")
-    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(words)
     torch.set_num_threads(options.threads)
-    data, held_out = Corpus(options.data), Corpus(options.held_out)
+    classes = len(Corpus(options.data).classes)
     designs: Mapping[str, Mapping[str, object]] = HEADS
     if options.trial == "attention":
         designs = {"shared attention": MULT, "separate attention": MULT}
-    done: dict[str, dict[str, object]] = {}
-    if options.log.exists():
-        for line in options.log.read_text().splitlines():
-            record = json.loads(line)
-            done[f"{record['design']} {record['seed']}"] = record
+    settings = {
+        "corpora": [options.data.name, options.held_out.name],
+        "steps": options.steps,
+        "batch": options.batch,
+        "size": list(options.size),
+    }
+    results = Results(options.out, settings)
     for seed in range(1, options.seeds + 1):
         for design, network in designs.items():
-            if f"{design} {seed}" in done:
+            if seed in results.of(design):
                 continue
-            config = _config(network, len(data.classes), seed, options)
-            with _built(design), tempfile.TemporaryDirectory() as out:
+            config = _config(network, classes, seed, options)
+            out = options.out / f"{design} {seed}"
+            with _built(design):
                 spent = cost(build(config.network), config.height, config.width)
-                task = Task(config, data, held_out, range(len(held_out)), Path(out), {})
-                found = fit(task)
+                _, found = trained(config, options.data, options.held_out, out)
             figures = {name: found[name] for name in FIGURES if name in found}
-            record = {"design": design, "seed": seed, "gflops": spent.gflops}
-            record |= {"parameters": spent.parameters, **figures}
-            done[f"{design} {seed}"] = record
-            with options.log.open("a") as file:
-                file.write(json.dumps(record) + "\n")
-            print(json.dumps(record), flush=True)
-    print(_table([done[f"{name} {s + 1}"] for name in designs for s in range(options.seeds)]))
+            size = {"gflops": spent.gflops, "parameters": float(spent.parameters)}
+            results.add(design, seed, {**size, **figures})
+        print(_table(results, tuple(designs), range(1, seed + 1)), flush=True)
 
 
 def _built(design: str) -> mock._patch[type[SeparateBlock]] | nullcontext[None]:
@@ -161,45 +149,32 @@ def _config(
     network: Mapping[str, object], classes: int, seed: int, options: argparse.Namespace
 ) -> TrainingConfig:
     width, height = options.size
-    is_lite = network["variant"] == "lite0"
+    frozen = ("stem",) if network["variant"] == "lite0" else ()
     sized: dict[str, object] = {"classes": classes}
     if network["family"] != "vit_comer":
         sized |= {"width": width, "height": height}
     if network["family"] == "segmenter" and classes == 2:
         sized["score_norm"] = "scale"  # as `train` sets it
-    return TrainingConfig(
-        name="ablation_trial",
-        summary="A trial of designs.",
-        network={**network, **HALF, **sized},
-        width=width,
-        height=height,
-        seed=seed,
-        steps=options.steps,
-        learning_rate=1e-3,
-        second_beta=0.999,
-        weight_decay=0.01,
-        ema_decay=0.99,
-        rates={"stem": 0} if is_lite else {},
-        fixed_statistics=("stem",) if is_lite else (),
-        stages=(StageConfig(1.0, width, height, options.batch),),
-        validate_minutes=1e4,
-        save_minutes=1e4,
+    return trial_config(
+        {**network, **HALF, **sized},
+        options,
+        seed,
+        options.steps,
+        rates=dict.fromkeys(frozen, 0.0),
+        fixed_statistics=frozen,
     )
 
 
-def _table(records: Sequence[Mapping[str, object]]) -> str:
-    names = [name for name in FIGURES if name in records[0]]
+def _table(results: Results, designs: Sequence[str], seeds: Sequence[int]) -> str:
+    names = [name for name in FIGURES if name in results.of(designs[0])[seeds[0]]]
     lines = [
         f"| design | GFLOP | parameters | {' | '.join(names)} |",
         "|---" * (3 + len(names)) + "|",
     ]
-    for design in dict.fromkeys(record["design"] for record in records):
-        rows = [record for record in records if record["design"] == design]
-        cells = [f"{float(str(rows[0]['gflops'])):.2f}", f"{rows[0]['parameters']:,}"]
-        for name in names:
-            values = [float(str(row[name])) for row in rows]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            cells.append(f"{statistics.mean(values):.3f} ± {spread:.3f}")
+    for design in designs:
+        rows = [results.of(design)[seed] for seed in seeds]
+        cells = [f"{rows[0]['gflops']:.2f}", f"{rows[0]['parameters']:,.0f}"]
+        cells += [spread([row[name] for row in rows]) for name in names]
         lines.append(f"| {design} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

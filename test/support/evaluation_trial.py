@@ -19,12 +19,12 @@ import cv2
 import numpy as np
 
 from dense_perception.core.machine import keep_freed_memory
+from dense_perception.evaluation.ahead import repeatable_opencv
 from dense_perception.evaluation.contestants import RunOptions, resolve
 from dense_perception.evaluation.parts import Job, Opened, answer_part
 from dense_perception.evaluation.run import make_plan
 from dense_perception.evaluation.sources import name_sources
 from dense_perception.evaluation.truth import TruthOptions
-from dense_perception.evaluation.workers import _CV_THREADS
 from test.support import recordings
 
 STEP_NS = 33_333_333
@@ -79,12 +79,12 @@ def main() -> None:
     if not bag.exists():
         repeated(options.bag, bag, options.frames, (640, 480))
     keep_freed_memory()
-    cv2.setNumThreads(_CV_THREADS)
+    repeatable_opencv()
     run = RunOptions(backend=options.backend, threads=options.threads, trust_engine=True)
     plan = make_plan(name_sources([str(bag)]), [resolve(options.model, run)], TruthOptions(), {})
     (source,) = plan.sources
     entry, opened = plan.entries[0], Opened()
-    kinds = ("whole", "model", "reading")
+    kinds = ("whole", "overlapped", "model", "reading")
     wall: dict[str, list[float]] = {name: [] for name in kinds}
     processor: dict[str, list[float]] = {name: [] for name in kinds}
     for number, part in enumerate(source.parts):
@@ -100,12 +100,15 @@ def main() -> None:
             for _ in opened.open(source.source, plan.truth).frames(part):
                 pass
 
+        overlapped = replace(job, overlaps=True)
         if not number:
             model()  # warm
+            answer_part(overlapped, opened)
             answer_part(replace(job, entries=(entry,)), opened)
         for name, work in (
             ("model", model),
             ("whole", lambda job=job: answer_part(job, opened)),
+            ("overlapped", lambda job=overlapped: answer_part(job, opened)),
             ("reading", reading),
         ):
             before = seconds()
@@ -115,14 +118,17 @@ def main() -> None:
             processor[name].append(1e3 * (after[1] - before[1]) / len(truths))
     for title, times in (("processor", processor), ("wall", wall)):
         each = {name: statistics.median(values) for name, values in times.items()}
-        ratios = [a / b for a, b in zip(times["whole"], times["model"], strict=True)]
         scoring = each["whole"] - each["model"] - each["reading"]
         print(
-            f"{title:10}[ms/frame] whole {each['whole']:.1f}, model {each['model']:.1f}, reading "
-            f"{each['reading']:.1f}, scoring {scoring:.1f}; whole / model: median "
-            f"{statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f} over "
-            f"{len(ratios)} parts"
+            f"{title:10}[ms/frame] whole {each['whole']:.1f}, overlapped {each['overlapped']:.1f}, "
+            f"model {each['model']:.1f}, reading {each['reading']:.1f}, scoring {scoring:.1f}"
         )
+        for name in ("whole", "overlapped"):
+            ratios = [a / b for a, b in zip(times[name], times["model"], strict=True)]
+            print(
+                f"{'':10}{name} / model: median {statistics.median(ratios):.3f}, "
+                f"{min(ratios):.3f} to {max(ratios):.3f} over {len(ratios)} parts"
+            )
     print(f"most memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB")
 
 

@@ -174,7 +174,7 @@ def test_daylight_outshines_walls() -> None:
         rng = np.random.default_rng(seed)
         scene = draw_room(rng, STOCK)
         surfaces.finish(rng, scene, STOCK.bank)
-        windows = [o for o in scene.openings if o[5] == "window"]
+        windows = [o for o in scene.openings if o.kind == "window"]
         mine = [p for p in scene.primitives if p.label == "window"]
         assert len(mine) == len(windows)
         for pane in mine:

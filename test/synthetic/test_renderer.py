@@ -40,10 +40,10 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scene, RoomRenderer]
     picture = np.zeros((16, 16, 3), np.uint8)
     picture[:8] = (255, 0, 0)  # upper half red, lower half green
     picture[8:] = (0, 255, 0)
-    scene.primitives += [
-        Primitive("box", (0.2, 0.3, 0.4), (2.0, 1.5, 0.4), 0.0, (0.8, 0.1, 0.1), "box"),
-        Primitive("box", (0.3, 0.01, 0.3), (2.0, 0.02, 1.2), 0.0, (1, 1, 1), "picture", picture),
-    ]
+    scene.add([Primitive("box", (0.2, 0.3, 0.4), (2.0, 1.5, 0.4), 0.0, (0.8, 0.1, 0.1), "box")])
+    scene.add(
+        [Primitive("box", (0.3, 0.01, 0.3), (2.0, 0.02, 1.2), 0.0, (1, 1, 1), "picture", picture)]
+    )
     surfaces.finish(np.random.default_rng(1), scene, FlatBank())  # type: ignore[arg-type]
     try:
         renderer = RoomRenderer(scene, WIDTH, HEIGHT, tmp_path_factory.mktemp("cache"))
@@ -69,7 +69,7 @@ def test_every_pixel_lies_on_the_surface_its_label_names(room: tuple[Scene, Room
         pose = Pose.look(np.array([1.0, 0.8, 1.5]), yaw, pitch, roll)
         renderer.aim(pose, CAMERA)
         depth_m = renderer.depth()
-        labels = renderer.labels()
+        labels, _ = renderer.identify()
         world = points(depth_m, pose)
         x, y, z = scene.size
         off = np.zeros(depth_m.shape)
@@ -90,8 +90,12 @@ def test_a_box_at_a_known_distance(room: tuple[Scene, RoomRenderer]) -> None:
         np.array([0.6, 1.5, 0.5]), 0.0, 0.0, 0.0
     )  # along +x; the box begins at x = 1.8
     renderer.aim(pose, CAMERA)
-    depth_m, labels = renderer.depth(), renderer.labels()
+    depth_m, (labels, instances) = renderer.depth(), renderer.identify()
     box = labels == CLASS_ID["box"]
+    (thing,) = np.unique(instances[box])
+    assert thing > 0
+    assert ((instances == thing) == box).all(), "an instance is exactly where its label is"
+    assert not instances[labels == CLASS_ID["wall"]].any()
     front = box & (np.abs(depth_m - 1.2) < 1e-3)
     assert front.sum() > 0.98 * box.sum()
     # Its sides are at y = 1.2 and 1.8, its top at z = 0.8: 0.3 to the left and right, 0.3 up.
@@ -108,7 +112,7 @@ def test_pictures_hang_upright(room: tuple[Scene, RoomRenderer]) -> None:
     pose = Pose.look(np.array([2.0, 1.1, 1.5]), -math.pi / 2, 0.0, 0.0)
     renderer.aim(pose, CAMERA)
     renderer.depth()
-    labels, rgb = renderer.labels(), renderer.rgb().astype(int)
+    (labels, _), rgb = renderer.identify(), renderer.rgb().astype(int)
     rows, columns = np.nonzero(labels == CLASS_ID["picture"])
     top = rgb[rows.min() + 3, (columns.min() + columns.max()) // 2]
     bottom = rgb[rows.max() - 3, (columns.min() + columns.max()) // 2]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -17,6 +20,7 @@ import yaml
 from dense_perception.core.prediction import DepthKind
 from dense_perception.data.augmentation import AugmentConfig
 from dense_perception.data.corpus import Corpus
+from dense_perception.data.views import whole_view
 from dense_perception.nets.networks import trained_network
 from dense_perception.nets.zoo import build, normalisation
 from dense_perception.training import training_run
@@ -109,10 +113,37 @@ def test_every_recipe_is_tried() -> None:
         assert recipe(name).tasks
 
 
+class Events:
+    """Stands in for TensorBoard's writer, whose package CI does not have."""
+
+    scalars: ClassVar[dict[str, dict[int, float]]] = {}
+    pictures: ClassVar[dict[str, np.ndarray]] = {}
+
+    def __init__(self, folder: str) -> None:
+        self.scalars.clear()
+        self.pictures.clear()
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self.scalars.setdefault(name, {})[step] = value
+
+    def add_image(self, name: str, rgb_hwc: np.ndarray, step: int, dataformats: str) -> None:
+        assert (rgb_hwc.dtype, rgb_hwc.ndim, dataformats) == (np.uint8, 3, "HWC")
+        self.pictures[name] = rgb_hwc
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 @pytest.mark.parametrize("name", [name for name in SMALL if not name.endswith("_gpu")])
-def test_a_recipe_trains_and_delivers_a_card(name: str, corpus: Corpus, tmp_path: Path) -> None:
+def test_a_recipe_trains_and_delivers_a_card(
+    name: str, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = SimpleNamespace(SummaryWriter=Events)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", writer)
     config = recipe(name)
-    results = fit(Task(config, corpus, corpus, [0, 5], tmp_path, {"data": "test"}))
+    task = Task(config, corpus, corpus, [0, 5], tmp_path, {"data": "test"}, tensorboard=True)
+    results = fit(task)
     network, card = trained_network(tmp_path / "model.pt")
     assert card.name == config.name
     if "depth" in config.tasks:
@@ -126,6 +157,25 @@ def test_a_recipe_trains_and_delivers_a_card(name: str, corpus: Corpus, tmp_path
         assert (card.task, card.depth) == ("segmentation", None)
     names = [key for key, _ in network.named_parameters()]
     assert not [key for key in names if "parametrizations" in key]
+
+    # The curves are those of the log; a row of pictures has truth and answer of each map.
+    for line in (tmp_path / "log.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        for figure in ("loss", "miou", "aligned_abs_rel"):
+            if figure in record:
+                curve = Events.scalars[f"{record['kind']}/{figure}"]
+                assert curve[record["step"]] == pytest.approx(record[figure], abs=1e-6)
+    maps = {"depth", "segmentation", "normals"} & set(config.tasks)
+    assert set(Events.pictures) == {"frame_0", "frame_1"}
+    for k, index in enumerate((0, 5)):
+        row = Events.pictures[f"frame_{k}"]
+        tiles = np.split(row, 1 + 2 * len(maps), axis=1)
+        assert tiles[0].shape == (config.height, config.width, 3)
+        np.testing.assert_array_equal(
+            tiles[0], whole_view(corpus[index], config.width, config.height).rgb_hwc
+        )
+        for tile in tiles[1:]:
+            assert tile.std() > 0 or "segmentation" in maps, "a map, not one colour"
 
 
 @pytest.mark.slow

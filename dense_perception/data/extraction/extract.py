@@ -22,6 +22,7 @@ from dense_perception.core.storage import real_path
 from dense_perception.data.description import DESCRIPTION_FILE, write_description
 from dense_perception.data.extraction.recording import (
     JOURNALS,
+    JPEG_QUALITY,
     Progress,
     Settings,
     Span,
@@ -239,6 +240,10 @@ def _describe(
         "generator": "recording",
         "licence": options.licence,
         "command": options.command,
+        "storage": (
+            "depth in steps of 1 mm or, where its noise is larger, of twice that at most; images "
+            f"as recorded, or where they were changed JPEG of quality {JPEG_QUALITY}"
+        ),
         "recordings": [
             {
                 "name": span.bag.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -79,6 +79,7 @@ class Matcher:
         self.bag = bag
         self.problems = Problems() if problems is None else problems
         self._last_ns: int | None = None
+        self._last_time_ns = 0
         self._repeats = False
         self._video = reader if reader is not None and needs_all(bag, colour) else None
         self._colour, self._partners = colour, tuple(partners)
@@ -101,7 +102,7 @@ class Matcher:
         read_ns = None if begin_ns is None else begin_ns - 3 * _PATIENCE_NS
         for message in self.bag.messages(wanted, read_ns):
             while waiting and message.time_ns > waiting[0].time_ns + _PATIENCE_NS:
-                yield self._with_partners(waiting.popleft())
+                yield self._with_partners(waiting.popleft(), waiting)
             if end_ns is not None and message.time_ns >= end_ns and not waiting:
                 break
             if message.topic == self._colour:
@@ -139,21 +140,26 @@ class Matcher:
                     recent.popleft()
             else:
                 self.on_transforms(message.topic, content)
-        yield from (self._with_partners(match) for match in waiting)
+        while waiting:
+            yield self._with_partners(waiting.popleft(), waiting)
         self.problems.extend(self.bag.problems)
 
-    def _with_partners(self, match: Match) -> Match:
+    def _with_partners(self, match: Match, later: Iterable[Match]) -> Match:
+        # When images of the same stamp were recorded: what is nearer to one of those is theirs.
+        rivals_ns = [each.time_ns for each in later if each.stamp_ns == match.stamp_ns]
+        if match.stamp_ns == self._last_ns:
+            rivals_ns.append(self._last_time_ns)
         if match.stamp_ns == self._last_ns and not self._repeats and self._recent:
             self._repeats = True
             self.problems.note(
                 f"images of {self._colour} repeat the stamp {match.stamp_ns} ns: messages with "
                 "this stamp are matched by the time of recording; make the driver stamp every image"
             )
-        self._last_ns = match.stamp_ns
+        self._last_ns, self._last_time_ns = match.stamp_ns, match.time_ns
         for topic, recent in self._recent.items():
             # Where drivers leave stamps at 0 or repeat them, the time of recording decides.
             best = min(
-                recent,
+                (each for each in recent if _is_nearest(match, rivals_ns, each[1].time_ns)),
                 key=lambda each: (
                     abs(each[0] - match.stamp_ns),
                     abs(each[1].time_ns - match.time_ns),
@@ -163,3 +169,9 @@ class Matcher:
             if best is not None and abs(best[0] - match.stamp_ns) <= self._tolerance_ns:
                 match.partners[topic] = self.bag.deserialize(best[1])
         return match
+
+
+def _is_nearest(match: Match, rivals_ns: Sequence[int], time_ns: int) -> bool:
+    """Whether no rival was recorded nearer to ``time_ns``."""
+    own = abs(match.time_ns - time_ns)
+    return all(own <= abs(rival_ns - time_ns) for rival_ns in rivals_ns)

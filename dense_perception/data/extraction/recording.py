@@ -19,6 +19,7 @@ from dense_perception.core.errors import InputError
 from dense_perception.core.json_text import json_text, parse_json
 from dense_perception.core.limits import MAX_JPEG_SCANS, MAX_PIXELS
 from dense_perception.core.storage import atomic_write_text
+from dense_perception.data.depth_steps import sensor_unit
 from dense_perception.data.doubts import median_depth_m, unit_doubts
 from dense_perception.data.extraction.matching import Match, Matcher, Transforms
 from dense_perception.data.extraction.scene import Cameras, Motions, motions_of
@@ -33,6 +34,8 @@ JOURNALS = ".extract"
 _PER_SHARD = 128
 # Depth sensors' noise hardly gets smaller by trying harder, and this is where the time goes.
 _PNG_LEVEL = 1
+JPEG_QUALITY = 90
+"""Of images that are not kept as they were recorded: a camera's noise takes the room."""
 
 
 @dataclass(frozen=True)
@@ -291,8 +294,12 @@ class _Job:
         key = f"{self.name}_{match.number:06d}"
         try:
             sample = self.cameras.sample(match, self.motions, key, self.name)
-            # Sensors and bags give millimetres: that unit loses nothing of them.
-            members = encode(sample, unit_m=0.001, png_level=_PNG_LEVEL)
+            members = encode(
+                sample,
+                unit_m=sensor_unit(sample.depth_m),
+                png_level=_PNG_LEVEL,
+                jpeg_quality=JPEG_QUALITY,
+            )
         except InputError as error:
             return _Result(stamp_ns=match.stamp_ns, problem=str(error))
         size = (sample.intrinsics.width, sample.intrinsics.height)

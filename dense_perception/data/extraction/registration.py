@@ -5,6 +5,7 @@ Depth maps are (H, W) float32 metres along z, 0 where there is none.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import cv2
@@ -56,6 +57,33 @@ class Undistortion:
         """Depth or labels: the nearest pixel's, 0 where the lens does not show it."""
         u, v = self._nearest
         return cv2.remap(values_hw, u, v, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
+
+
+def shrunk_depth(depth_m: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Depth at a smaller ``size`` (width, height): the nearest pixel's, else of those it covers.
+
+    A pixel of the result has the depth of the known pixel that is nearest to its centre among
+    those that it covers, so that hairline gaps do not become wide ones. An enlarged map has the
+    nearest pixel's.
+    """
+    height, width = depth_m.shape
+    small = cv2.resize(depth_m, size, interpolation=cv2.INTER_NEAREST)
+    pitch_x, pitch_y = width / size[0], height / size[1]
+    rows, columns = np.nonzero(~(small > 0))
+    centre_y, centre_x = (rows + 0.5) * pitch_y - 0.5, (columns + 0.5) * pitch_x - 0.5
+    first_y, first_x = (np.ceil(c - p / 2) for c, p in ((centre_y, pitch_y), (centre_x, pitch_x)))
+    closest = np.full(rows.size, np.inf)
+    for down in range(math.floor(pitch_y) + 1):
+        for right in range(math.floor(pitch_x) + 1):
+            y, x = (first_y + down).astype(int), (first_x + right).astype(int)
+            off_y, off_x = np.abs(y - centre_y), np.abs(x - centre_x)
+            covered = (off_y <= pitch_y / 2) & (off_x <= pitch_x / 2) & (y < height) & (x < width)
+            values_m = depth_m[np.minimum(y, height - 1), np.minimum(x, width - 1)]
+            distance = off_y**2 + off_x**2
+            taken = covered & (values_m > 0) & (distance < closest)
+            closest[taken] = distance[taken]
+            small[rows[taken], columns[taken]] = values_m[taken]
+    return small
 
 
 class Registration:

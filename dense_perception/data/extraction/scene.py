@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -17,6 +17,7 @@ from dense_perception.data.extraction.registration import (
     Registration,
     Undistortion,
     project_points,
+    shrunk_depth,
 )
 from dense_perception.data.extraction.topics import Topics, label_values
 from dense_perception.data.sample import Sample
@@ -62,6 +63,10 @@ class Motions:
     camera_7: np.ndarray | None = None
 
 
+def _nearest(values_hw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return cv2.resize(values_hw, size, interpolation=cv2.INTER_NEAREST)
+
+
 class Cameras:
     """The cameras of one recording, and what is made of them once: maps and rays.
 
@@ -99,9 +104,10 @@ class Cameras:
         if self._size is not None and self._size != (camera.width, camera.height):
             rgb_hwc, jpeg = cv2.resize(rgb_hwc, self._size, interpolation=cv2.INTER_AREA), None
             camera = camera.resized(*self._size)
-        depth_m = np.zeros((camera.height, camera.width), np.float32)
         depth = match.partners.get(self.topics.depth)
-        if depth is not None:
+        if depth is None:
+            depth_m = np.zeros((camera.height, camera.width), np.float32)
+        else:
             depth_m = self._depth(depth, match, motions, undistortion, camera, picture_hw)
         for topic in self.topics.points:
             points = match.partners.get(topic)
@@ -225,9 +231,9 @@ class Cameras:
         if self.is_aligned(match):
             names = self.topics.depth, self.topics.colour
             self.doubt = self.doubt or view_doubt(names[0], depth_m.shape, names[1], picture_hw)
-            # In place, for it is a fresh array: of NaN no comparison is true.
-            np.copyto(depth_m, np.float32(0), where=~(depth_m < np.inf))
-            return self._fitted(depth_m, undistortion, camera)
+            # In place, for it is a fresh array; of NaN and a number this takes the number.
+            np.fmax(depth_m, np.float32(0), out=depth_m)
+            return self._fitted(depth_m, undistortion, camera, shrunk_depth)
         if motions.depth is None:
             return np.zeros((camera.height, camera.width), np.float32)
         if self.topics.depth_info is None:
@@ -250,17 +256,18 @@ class Cameras:
         return registration(depth_m)
 
     def _fitted(
-        self, values_hw: np.ndarray, undistortion: Undistortion | None, camera: Intrinsics
+        self,
+        values_hw: np.ndarray,
+        undistortion: Undistortion | None,
+        camera: Intrinsics,
+        resize: Callable[[np.ndarray, tuple[int, int]], np.ndarray] = _nearest,
     ) -> np.ndarray:
         """A map that is aligned with the colour image, at the frame's size, without the lens."""
         if undistortion is not None:
             full = (undistortion.camera.width, undistortion.camera.height)
-            values_hw = cv2.resize(values_hw, full, interpolation=cv2.INTER_NEAREST)
-            values_hw = undistortion.map(values_hw)
+            values_hw = undistortion.map(_nearest(values_hw, full))
         size = (camera.width, camera.height)
-        if values_hw.shape != size[::-1]:
-            values_hw = cv2.resize(values_hw, size, interpolation=cv2.INTER_NEAREST)
-        return values_hw
+        return values_hw if values_hw.shape == size[::-1] else resize(values_hw, size)
 
 
 def motions_of(

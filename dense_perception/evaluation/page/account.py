@@ -76,8 +76,8 @@ def cost_section(reading: Reading) -> Section | None:
         "What does it cost?",
         [
             f"Measured on {machine['processor'] or 'this machine'}, "
-            f"{counted(machine['cores'], 'core')}, while it evaluated. Reading and scoring are "
-            f"left out.{shared if workers > 1 else ''}"
+            f"{counted(machine['cores'], 'core')}, on frames during which nothing else "
+            f"was read or scored.{shared if workers > 1 else ''}"
         ],
         tables=[table],
         drawings=_accuracy_against_time(reading),

@@ -134,6 +134,13 @@ def slices_section(reading: Reading) -> Section | None:
         return None
     order = {name: k for k, name in enumerate((reading.primary, *reading.figures))}
     tables: list[Table] = []
+    models = {each["name"] for each in reading.models}
+    # Baselines are sliced in every way that any model may be judged.
+    found = {
+        key: bins
+        for key, bins in found.items()
+        if any(models & row.keys() for row in bins.values())
+    }
     axes_found = {axis for axis, _ in found}
     known = [axis for axis in _AXES if axis in axes_found]
     for axis in (*known, *sorted(axes_found - set(known))):

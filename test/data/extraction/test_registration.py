@@ -13,6 +13,7 @@ from dense_perception.data.extraction.registration import (
     Registration,
     Undistortion,
     project_points,
+    shrunk_depth,
 )
 from dense_perception.imaging.transforms import Transform
 from test.support.robots import LENS, Robot, World
@@ -113,3 +114,31 @@ def test_an_undistorted_image_is_what_the_pinhole_sees(lens: Lens) -> None:
     assert np.abs(got - want).max() < 0.9 / 80
     white = np.full((72, 96, 3), 255, np.uint8)
     assert undistortion.image(white)[1:-1, 1:-1].min() == 255, "no black border"
+
+
+def test_hairline_gaps_stay_no_wider_where_depth_shrinks() -> None:
+    """Against a loop over every pixel: of the known ones that it covers, the nearest one."""
+    rng = np.random.default_rng(3)
+    depth_m = rng.uniform(1, 2, (37, 54)).astype(np.float32)
+    depth_m[rng.random(depth_m.shape) < 0.5] = 0
+    depth_m[:, 20:30] = 0
+    found_m = shrunk_depth(depth_m, (21, 15))
+    nearest_m = cv2.resize(depth_m, (21, 15), interpolation=cv2.INTER_NEAREST)
+    rows, columns = np.mgrid[:37, :54]
+    filled = 0
+    for row, column in np.ndindex(15, 21):
+        off_y = np.abs(rows - ((row + 0.5) * 37 / 15 - 0.5))
+        off_x = np.abs(columns - ((column + 0.5) * 54 / 21 - 0.5))
+        covered = (off_y <= 37 / 30) & (off_x <= 54 / 42) & (depth_m > 0)
+        distance = np.where(covered, off_y**2 + off_x**2, np.inf)
+        if nearest_m[row, column] > 0:
+            assert found_m[row, column] == nearest_m[row, column]
+        elif covered.any():
+            filled += 1
+            assert found_m[row, column] in depth_m[distance <= distance.min() + 1e-9]
+        else:
+            assert found_m[row, column] == 0
+    assert filled > 50
+    assert not found_m[:, 8:11].any(), "what is not known stays so"
+    larger_m = shrunk_depth(depth_m, (108, 74))
+    np.testing.assert_array_equal(larger_m, depth_m.repeat(2, 0).repeat(2, 1))

@@ -1,4 +1,4 @@
-"""docs/walkthrough.md, run small: another robot's recordings in, a better model out."""
+"""docs/walkthrough.md, run small: another robot's recordings in, a node with a better model out."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from sensor_msgs.msg import Image
 
 from dense_perception.cli import main
 from dense_perception.core.camera import Intrinsics
 from dense_perception.data.corpus import Corpus
 from dense_perception.export.network import open_network
 from dense_perception.export.onnx_graph import torch_outputs
+from dense_perception.ros.convert import camera_info_message, image_message
 from dense_perception.runtime.perceiver import Perceiver
+from test.ros.conftest import NodeFactory
 from test.support.robots import Robot, World, write_robot_bag
+from test.support.ros_probe import Probe, header
 from test.support.threads import one_thread
+
+pytestmark = pytest.mark.ros
 
 RECIPE = Path(__file__).parents[2] / "config" / "training" / "finetune_dpt_tiny.yaml"
 SMALL = {"width": 64, "height": 32, "features": 16, "head_features": [8, 8], "dim": 32}
@@ -51,8 +57,8 @@ def small_recipe(path: Path) -> Path:
     return path
 
 
-def test_from_a_recording_to_a_better_model(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_from_a_recording_to_a_node_with_a_better_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], start_node: NodeFactory, probe: Probe
 ) -> None:
     def run(*words: object, codes: tuple[int, ...] = (0,)) -> None:
         assert main([str(word) for word in words]) in codes, capsys.readouterr().err
@@ -88,8 +94,9 @@ def test_from_a_recording_to_a_better_model(
     assert after < 0.75 * before, errors
     assert quantised < 0.8 * before, errors
 
-    # What a node loads answers a frame of the network's size as PyTorch does.
-    picture = np.ascontiguousarray(Corpus(held_out)[0].rgb_hwc[:32, :64])
+    # The exported file answers a frame of the network's size as PyTorch does.
+    frame = Corpus(held_out)[0]
+    picture = np.ascontiguousarray(frame.rgb_hwc[:32, :64])
     network, card, _ = open_network(str(trained))
     feeds = {"image": picture[None], "focal_px": np.array([50.0], np.float32)}
     with torch.no_grad():
@@ -99,3 +106,18 @@ def test_from_a_recording_to_a_better_model(
         found = perceiver(picture, intrinsics=Intrinsics(64, 32, 50.0, 50.0, 31.5, 15.5)).depth
     assert found is not None
     np.testing.assert_allclose(found.values_hw, want, rtol=1e-3)
+
+    # A node with the int8 file answers the held-out camera as well as `evaluate` says.
+    start_node(model=models / "dpt_tiny_robot_int8.onnx")
+    answers = probe.collect(Image, "/depth_node/depth/image")
+
+    def send() -> None:
+        probe.send_info(camera_info_message(None, frame.intrinsics, header(7)))
+        probe.send_image(image_message(frame.rgb_hwc, header(7), "rgb8"))
+
+    (message,) = probe.ask(7, send, answers)
+    depth_m = np.frombuffer(message.data, np.float32).reshape(message.height, message.width)
+    known = (frame.depth_m > 0) & np.isfinite(depth_m)
+    assert known.mean() > 0.5
+    error = np.abs(depth_m - frame.depth_m)[known] / frame.depth_m[known]
+    assert error.mean() < 0.8 * before, (error.mean(), errors)
