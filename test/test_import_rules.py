@@ -56,6 +56,8 @@ ONLY_IN = {
     "ray": {"evaluation.workers"},
     "rerun": {"evaluation.record"},
     "faster_coco_eval": {"metrics.detection"},
+    "trackers": {"runtime.tracking"},
+    "supervision": {"runtime.tracking"},
 }
 # What each room may need at import time; everything else must be imported late.
 NEEDED = {
@@ -73,6 +75,7 @@ OPTIONAL = {
     "cv2", "tqdm", "torch", "onnx", "onnxruntime", "openvino", "rclpy", "rosbags", "transformers",
     "mujoco", "trimesh", "PIL", "vizdoom", "numba", "onnxscript", "fast_simplification",
     "jinja2", "matplotlib", "ray", "rerun", "faster_coco_eval",
+    "trackers", "supervision",
 }  # fmt: skip
 
 

@@ -211,6 +211,13 @@ class Instances:
         """The class of each row, in words."""
         return tuple(self.labels.labels[label] for label in self.classes_n)
 
+    @property
+    def numbers(self) -> np.ndarray:
+        """(n,) ``int64``: what each thing is called: its identity, else its row from 1."""
+        if self.track_ids_n is not None:
+            return self.track_ids_n
+        return np.arange(1, len(self) + 1)
+
     def selected(self, kept_n: np.ndarray) -> Instances:
         """The rows where the boolean ``kept_n`` is true, their ids numbered again from 1.
 

@@ -70,7 +70,7 @@ class Model:
                 f"{described.sha256[:12]}...: the file is damaged or another version; get it again"
             )
         embedded = ModelCard.from_onnx(file)
-        for entry in ("name", "input", "depth", "segmentation", "maps"):
+        for entry in ("name", "input", "depth", "segmentation", "maps", "instances"):
             inside, beside = getattr(embedded, entry), getattr(self.card, entry)
             if inside != beside:
                 raise CardError(
@@ -134,6 +134,11 @@ def find_model(model: str | Path) -> Model:
         cache that holds the model.
     """
     text = os.fspath(model)
+    if not text.strip():
+        raise ModelNotFoundError(
+            "no model is named, expected a model's name or the path of an ONNX file: "
+            "`dense-perception models` lists the names"
+        )
     path = user_path(text)
     if path.suffix in _CHECKPOINTS:
         raise ModelNotFoundError(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 def output_groups() -> tuple[type[OutputGroup[MultitaskParameters]], ...]:
     """What the node publishes, in this order for each frame."""
+    from dense_perception.ros.instance_outputs import InstanceOutputs
     from dense_perception.ros.map_outputs import (
         LabelledPointOutputs,
         MapOutputs,
@@ -20,7 +21,10 @@ def output_groups() -> tuple[type[OutputGroup[MultitaskParameters]], ...]:
     )
     from dense_perception.ros.outputs import DepthOutputs, DepthPreview
 
-    return DepthOutputs, SegmentationOutputs, LabelledPointOutputs, MapOutputs, DepthPreview
+    return (
+        *(DepthOutputs, SegmentationOutputs, LabelledPointOutputs),
+        *(InstanceOutputs, MapOutputs, DepthPreview),
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from dense_perception.ros import topics
 from dense_perception.ros.parameter_table import ParameterTable, as_markdown, as_yaml
 from dense_perception.ros.params import (
     DepthParameters,
+    InstanceParameters,
     MultitaskParameters,
     SegmentationParameters,
 )
@@ -133,14 +134,21 @@ NODES: Mapping[str, NodePage] = {
         (*IMAGE_INPUTS, *SCALE_INPUTS),
         (*topics.SEGMENTATION_TOPICS, *topics.POINT_TOPICS),
     ),
+    "instance_node": NodePage(
+        "Turns images into things: boxes, classes, scores and pixels of each, and its place in space if the model also gives depth.",
+        InstanceParameters,
+        (*IMAGE_INPUTS, *SCALE_INPUTS),
+        (*topics.INSTANCE_TOPICS, *topics.SEGMENTATION_TOPICS),
+    ),
     "multitask_node": NodePage(
-        "Publishes everything a model gives, from one pass: depth, labels, normals, edges and more.",
+        "Publishes everything a model gives, from one pass: depth, labels, things, normals, edges and more.",
         MultitaskParameters,
         (*IMAGE_INPUTS, *SCALE_INPUTS),
         (
             *topics.DEPTH_TOPICS,
             *topics.POINT_TOPICS,
             *topics.SEGMENTATION_TOPICS,
+            *topics.INSTANCE_TOPICS,
             *topics.MAP_TOPICS,
         ),
     ),

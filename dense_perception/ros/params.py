@@ -192,13 +192,19 @@ class PerceptionParameters(ParameterTable):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_model()
+        check_camera_names(self.cameras)
+        check_frame_id(self.frame_id, self.cameras)
+
+    def _check_model(self) -> None:
+        """
+        :raises InputError: if none is named.
+        """
         if not self.model.strip():
             raise InputError(
                 "parameter model is empty, expected a model's name or the path of an ONNX file: "
                 "`dense-perception models` lists the names"
             )
-        check_camera_names(self.cameras)
-        check_frame_id(self.frame_id, self.cameras)
 
 
 @dataclass(frozen=True)
@@ -331,8 +337,57 @@ class SegmentationParameters(CloudParameters):
 
 
 @dataclass(frozen=True)
-class MultitaskParameters(SegmentationParameters, DepthParameters):
-    """The parameters of ``multitask_node``: those of the other two nodes."""
+class InstanceOptions(SegmentationParameters):
+    """What nodes that publish things have besides."""
+
+    instance_classes: tuple[str, ...] = parameter(
+        (),
+        "The classes of things to publish, by name: [person, chair]. Leave it empty for all.",
+        changes=Changes.ANY_TIME,
+    )
+    score_threshold: float = parameter(
+        0.5,
+        "Things with a lower score are not published.",
+        changes=Changes.ANY_TIME,
+        low=0.0,
+        high=1.0,
+    )
+    max_instances: int = parameter(
+        100,
+        "The most things of a frame that are published, those with the best scores.",
+        changes=Changes.ANY_TIME,
+        low=1,
+        high=1000,
+    )
+    tracking: bool = parameter(
+        False,
+        "Whether things keep their id from frame to frame. One is then published from the second "
+        "frame on that it is found in. Needs the package trackers: pip install "
+        "'dense_perception[tracking]'.",
+        changes=Changes.ANY_TIME,
+    )
+    track_patience_s: float = parameter(
+        2.0,
+        "How many seconds a thing may be hidden and keeps its id, with tracking.",
+        changes=Changes.ANY_TIME,
+        low=0.1,
+        high=60.0,
+    )
+
+
+@dataclass(frozen=True)
+class InstanceParameters(InstanceOptions):
+    """The parameters of ``instance_node``; no model for it comes with the package."""
+
+    model: str = _model("")
+
+    def _check_model(self) -> None:
+        """That none is named yet is said where it is to be loaded."""
+
+
+@dataclass(frozen=True)
+class MultitaskParameters(InstanceOptions, DepthParameters):
+    """The parameters of ``multitask_node``: those of the other nodes."""
 
 
 def check_camera_names(names: tuple[str, ...]) -> None:

@@ -166,10 +166,71 @@ RESHADING = TopicSpec(
     packed="png",
 )
 
+DETECTIONS = TopicSpec(
+    "instances/detections",
+    "vision_msgs/Detection2DArray",
+    "",
+    "The things, the best first: class by name (class_id), score, box in pixels of the outputs' "
+    "size, measured from the left and upper edge of the first pixel, and id: that of the id image.",
+    ("instances",),
+    only="with a model that finds things, where vision_msgs is installed",
+)
+DETECTIONS_3D = TopicSpec(
+    "instances/detections_3d",
+    "vision_msgs/Detection3DArray",
+    "",
+    "The things whose depth is known, in metres in the optical frame (REP 103): the pose of the "
+    "class is the median of a thing's points, the box holds them but for the nearest and farthest "
+    "twentieth.",
+    ("instances", "instance_ids", "depth"),
+    only="with a model that finds things and gives metric depth, where vision_msgs is installed",
+)
+INSTANCE_IDS = TopicSpec(
+    "instances/ids",
+    "sensor_msgs/Image",
+    "mono16",
+    "The thing of each pixel: the detections' id, 0 for none. With tracking it is kept from frame "
+    "to frame, otherwise it is the row of the detections, from 1.",
+    ("instances", "instance_ids"),
+    only="with a model that gives masks",
+    packed="png",
+)
+PANOPTIC = TopicSpec(
+    "instances/panoptic",
+    "sensor_msgs/Image",
+    "32SC1",
+    "The label of each pixel times 65536 plus the id of its thing, 0 for stuff and for things that "
+    "are not published. Labels are those of segmentation/labels, named by "
+    "segmentation/label_info.",
+    ("labels", "instances", "instance_ids"),
+    only="with a panoptic model",
+)
+INSTANCE_OVERLAY = TopicSpec(
+    "instances/overlay",
+    "sensor_msgs/Image",
+    "rgb8",
+    "The image with the things' masks, boxes, names and scores.",
+    ("instances", "instance_ids"),
+    only="with a model that finds things",
+    packed="jpeg",
+)
+INSTANCE_MARKERS = TopicSpec(
+    "instances/markers",
+    "visualization_msgs/MarkerArray",
+    "",
+    "The boxes and names of detections_3d for RViz; each message replaces the last one.",
+    ("instances", "instance_ids", "depth"),
+    only="with a model that finds things and gives metric depth",
+)
+
 DEPTH_TOPICS = (DEPTH_IMAGE, DEPTH_RELATIVE, DEPTH_CAMERA_INFO, DEPTH_COLOR)
 POINT_TOPICS = (POINTS,)
 SEGMENTATION_TOPICS = (LABELS, CONFIDENCE, LABEL_INFO, OVERLAY)
 MAP_TOPICS = (NORMALS, NORMALS_COLOR, EDGES, KEYPOINTS, RESHADING)
+INSTANCE_TOPICS = (
+    *(DETECTIONS, DETECTIONS_3D, INSTANCE_IDS),
+    *(PANOPTIC, INSTANCE_OVERLAY, INSTANCE_MARKERS),
+)
 
 
 _PACKED: Mapping[Packing, tuple[str, str, str]] = {

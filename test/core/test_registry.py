@@ -65,6 +65,11 @@ def test_unknown_name_lists_close_and_known_ones(tmp_path: Path) -> None:
     assert "other" in str(caught.value)
 
 
+def test_an_empty_name_is_no_folder() -> None:
+    with pytest.raises(ModelNotFoundError, match="no model is named, expected a model's name"):
+        find_model(" ")
+
+
 def test_no_models_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "search_path", list)
     with pytest.raises(ModelNotFoundError, match="DENSE_PERCEPTION_MODELS"):

@@ -15,6 +15,7 @@ from dense_perception.ros.topics import TopicSpec
 CONFIG = Path(__file__).parents[2] / "config"
 DECLARED = {spec.name: spec for spec in vars(topics).values() if isinstance(spec, TopicSpec)}
 RVIZ_TYPES = {"Image": "sensor_msgs/Image", "PointCloud2": "sensor_msgs/PointCloud2"}
+RVIZ_TYPES |= {"MarkerArray": "visualization_msgs/MarkerArray"}
 
 
 def spec_of(topic: str, task: str) -> TopicSpec:
@@ -24,7 +25,7 @@ def spec_of(topic: str, task: str) -> TopicSpec:
     return DECLARED[name]
 
 
-@pytest.mark.parametrize("task", ["depth", "segmentation", "multitask"])
+@pytest.mark.parametrize("task", ["depth", "segmentation", "instance", "multitask"])
 def test_rviz_shows_topics_that_there_are(task: str) -> None:
     text = (CONFIG / "rviz" / f"{task}.rviz").read_text()
     displays = yaml.safe_load(text)["Visualization Manager"]["Displays"]

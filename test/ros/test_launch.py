@@ -37,7 +37,7 @@ from test.support.ros_probe import Probe, header, random_rgb
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "launch").glob("*.launch.py"))
 LAUNCH = ROOT / "launch" / "perception.launch.py"
-TASKS = ("depth", "segmentation", "multitask")
+TASKS = ("depth", "segmentation", "instance", "multitask")
 ARGUMENTS = {
     *("task", "input_image_topic", "input_camera_info_topic", "params_file", "namespace"),
     *("node_name", "respawn", "respawn_delay", "log_level", "use_sim_time", "rviz"),

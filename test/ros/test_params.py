@@ -21,6 +21,7 @@ from dense_perception.ros.parameter_table import (
 )
 from dense_perception.ros.params import (
     DepthParameters,
+    InstanceParameters,
     MultitaskParameters,
     PerceptionParameters,
     SegmentationParameters,
@@ -29,6 +30,7 @@ from dense_perception.ros.params import (
 NODES = {
     "depth_node": DepthParameters,
     "segmentation_node": SegmentationParameters,
+    "instance_node": InstanceParameters,
     "multitask_node": MultitaskParameters,
 }
 

@@ -24,8 +24,26 @@ import rclpy
 # package: (packages whose types it uses, message: its fields)
 INTERFACES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "vision_msgs": (
-        ("std_msgs",),
+        ("std_msgs", "geometry_msgs"),
         {
+            "Point2D": "float64 x\nfloat64 y\n",
+            "Pose2D": "vision_msgs/Point2D position\nfloat64 theta\n",
+            "BoundingBox2D": "vision_msgs/Pose2D center\nfloat64 size_x\nfloat64 size_y\n",
+            "BoundingBox3D": "geometry_msgs/Pose center\ngeometry_msgs/Vector3 size\n",
+            "ObjectHypothesis": "string class_id\nfloat64 score\n",
+            "ObjectHypothesisWithPose": (
+                "vision_msgs/ObjectHypothesis hypothesis\ngeometry_msgs/PoseWithCovariance pose\n"
+            ),
+            "Detection2D": (
+                "std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] results\n"
+                "vision_msgs/BoundingBox2D bbox\nstring id\n"
+            ),
+            "Detection3D": (
+                "std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] results\n"
+                "vision_msgs/BoundingBox3D bbox\nstring id\n"
+            ),
+            "Detection2DArray": ("std_msgs/Header header\nvision_msgs/Detection2D[] detections\n"),
+            "Detection3DArray": ("std_msgs/Header header\nvision_msgs/Detection3D[] detections\n"),
             "VisionClass": "uint16 class_id\nstring class_name\n",
             "LabelInfo": (
                 "std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold\n"
