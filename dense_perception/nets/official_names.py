@@ -324,16 +324,12 @@ def swin(theirs: str, ours: str) -> Table:
 
 def vit_comer(config: CoMerConfig, theirs: str, ours: str) -> Table:
     """The authors' backbone. What their light and detection forms store and never use is left."""
-    block, target = rf"{theirs}blocks\.(\d+)\.", rf"{ours}vit.blocks.\1."
     stem, neck = rf"{theirs}spm\.", f"{ours}neck."
     table: list[tuple[str, str | None]] = [
         (rf"{theirs}cls_token", None),
         (rf"{theirs}pos_embed", f"{ours}vit.position.table_1nc"),
         (rf"{theirs}patch_embed\.proj\.{_ANY}", rf"{ours}vit.patch_embed.\1"),
-        (rf"{block}attn\.qkv\.{_ANY}", rf"{target}attention.qkv.\2"),
-        (rf"{block}attn\.proj\.{_ANY}", rf"{target}attention.project.\2"),
-        (rf"{block}gamma([12])", rf"{target}scale\2.gamma_c"),
-        (rf"{block}(norm[12]|mlp\.fc[12])\.{_ANY}", rf"{target}\2.\3"),
+        *comer_blocks(theirs, ours),
         (rf"{theirs}level_embed", f"{neck}level_embed_3c"),
         (rf"{stem}stem\.(\d)\.{_ANY}", rf"{neck}stem.stem.\1.\2"),
         (rf"{theirs}up\.{_ANY}", rf"{neck}up.\1"),
@@ -349,6 +345,17 @@ def vit_comer(config: CoMerConfig, theirs: str, ours: str) -> Table:
             config, stage, rf"{theirs}interactions\.{stage}\.", f"{neck}stages.{stage}."
         )
     return table
+
+
+def comer_blocks(theirs: str, ours: str) -> Table:
+    """The transformer of ViT-CoMer's authors."""
+    block, target = rf"{theirs}blocks\.(\d+)\.", rf"{ours}vit.blocks.\1."
+    return [
+        (rf"{block}attn\.qkv\.{_ANY}", rf"{target}attention.qkv.\2"),
+        (rf"{block}attn\.proj\.{_ANY}", rf"{target}attention.project.\2"),
+        (rf"{block}gamma([12])", rf"{target}scale\2.gamma_c"),
+        (rf"{block}(norm[12]|mlp\.fc[12])\.{_ANY}", rf"{target}\2.\3"),
+    ]
 
 
 def _comer_stage(config: CoMerConfig, stage: int, theirs: str, ours: str) -> Table:

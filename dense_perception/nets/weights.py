@@ -20,6 +20,9 @@ from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.nets import beit, official_names
 from dense_perception.nets.checkpoint import Checkpoint, read_checkpoint
 from dense_perception.nets.depth_anything import DepthAnything
+from dense_perception.nets.detection import official_names as detection_names
+from dense_perception.nets.detection.dense_heads import DenseDetector
+from dense_perception.nets.detection.mask_rcnn import RegionDetector
 from dense_perception.nets.dpt import DPT
 from dense_perception.nets.mask2former import official_names as mask2former_names
 from dense_perception.nets.mask2former.mask2former import Mask2Former
@@ -134,6 +137,9 @@ def _layouts(module: nn.Module) -> Mapping[str, Table]:
             "detectron2": mask2former_names.detectron2_swin(),
             "Hugging Face": mask2former_names.hugging_face_swin(),
         }
+    if isinstance(module, RegionDetector | DenseDetector):
+        names = detection_names.table(module)
+        return {"OpenMMLab": names} if names else {}
     return {}
 
 

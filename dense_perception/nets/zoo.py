@@ -17,6 +17,7 @@ from dense_perception.nets import (
     segmenter,
     upernet,
 )
+from dense_perception.nets.detection import models as detection
 from dense_perception.nets.dpt_lite import DPTLite, DPTLiteConfig
 from dense_perception.nets.mask2former import mask2former
 from dense_perception.nets.mult_lite import MulTLite, MulTLiteConfig
@@ -151,6 +152,10 @@ def _networks() -> dict[tuple[str, str], _Builder]:
         **_family("upernet", upernet.swin_upernet, upernet.UPERNET_VARIANTS),
         **_family("vit_comer", upernet.comer_upernet, upernet.COMER_UPERNET_VARIANTS),
         **_family("mask2former", mask2former.mask2former, mask2former.VARIANTS),
+        **_family("mask_rcnn", detection.region_detector, detection.MASK_RCNN_VARIANTS),
+        **_family("cascade_mask_rcnn", detection.region_detector, detection.CASCADE_VARIANTS),
+        **_family("atss", detection.dense_detector, detection.ATSS_VARIANTS),
+        **_family("gfl", detection.dense_detector, detection.GFL_VARIANTS),
         **_family("mult", mult.MulT, mult.VARIANTS),
         **_family("mult", MulTLite, {"lite0": MulTLiteConfig()}),
     }

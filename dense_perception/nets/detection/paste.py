@@ -1,0 +1,66 @@
+"""Masks of things from their boxes onto the image: He 2017, section 3.1, without loops or cuts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+# So many masks are at the image's size at once.
+_AT_ONCE = 10
+
+
+def paste(masks_nmss: Tensor, boxes_nm4: Tensor, size_hw: Sequence[int]) -> Tensor:
+    """(N, M, S, S), 0 to 1, within (N, M, 4) boxes to (N, M, H, W): bilinear, zero outside.
+
+    The centre of pixel i lies at (i + 0.5 - low) / (high - low) of its box. Both directions are
+    products with the shares that a pixel has in the mask's rows or columns.
+    """
+    side = masks_nmss.shape[-1]
+    wide = torch.promote_types(boxes_nm4.dtype, torch.float32)
+    shares = []
+    for axis, length in ((0, size_hw[1]), (1, size_hw[0])):
+        low, high = boxes_nm4[..., axis].to(wide), boxes_nm4[..., axis + 2].to(wide)
+        centre = torch.arange(length, dtype=wide, device=boxes_nm4.device) + 0.5
+        extent = (high - low).clamp(min=1e-6)
+        place = (centre - low.unsqueeze(-1)) / extent.unsqueeze(-1) * side - 0.5
+        pixel = torch.arange(side, dtype=wide, device=boxes_nm4.device)
+        hat = (1 - (place.unsqueeze(-1) - pixel).abs()).clamp(min=0)
+        shares.append(hat.to(masks_nmss.dtype))
+    columns_nmws, rows_nmhs = shares
+    return rows_nmhs @ (masks_nmss @ columns_nmws.transpose(-1, -2))
+
+
+def instance_map(
+    masks_nmss: Tensor, boxes_nm4: Tensor, used_nm: Tensor, size_hw: Sequence[int], threshold: float
+) -> Tensor:
+    """(N, H, W) float: 0 none, k where row k - 1 is the first one above ``threshold``."""
+    found = None
+    for first, pasted_nkhw in _in_parts(masks_nmss, boxes_nm4, size_hw):
+        count = pasted_nkhw.shape[1]
+        number = torch.arange(first + 1, first + count + 1, device=pasted_nkhw.device)
+        used_nk = used_nm[:, first : first + count]
+        is_on = (pasted_nkhw >= threshold) & used_nk.unsqueeze(-1).unsqueeze(-1)
+        # The lowest number wins; with zero for none, the highest of what is left of a large one.
+        left = is_on.to(pasted_nkhw.dtype) * (masks_nmss.shape[1] + 1 - number).to(
+            pasted_nkhw.dtype
+        ).reshape(-1, 1, 1)
+        most_nhw = left.amax(dim=1)
+        found = most_nhw if found is None else torch.maximum(found, most_nhw)
+    assert found is not None
+    return torch.where(found > 0, masks_nmss.shape[1] + 1 - found, torch.zeros_like(found))
+
+
+def all_masks(masks_nmss: Tensor, boxes_nm4: Tensor, size_hw: Sequence[int]) -> Tensor:
+    """(N, M, H, W) of 0 to 1: hundreds of megabytes for large images; for evaluation."""
+    parts = [pasted for _, pasted in _in_parts(masks_nmss, boxes_nm4, size_hw)]
+    return torch.cat(parts, dim=1)
+
+
+def _in_parts(
+    masks_nmss: Tensor, boxes_nm4: Tensor, size_hw: Sequence[int]
+) -> Iterator[tuple[int, Tensor]]:
+    for first in range(0, masks_nmss.shape[1], _AT_ONCE):
+        part = slice(first, first + _AT_ONCE)
+        yield first, paste(masks_nmss[:, part], boxes_nm4[:, part], size_hw)
