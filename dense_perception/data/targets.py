@@ -6,13 +6,14 @@ Everything is NumPy and OpenCV; maps are (H, W), float32 unless said otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import cv2
 import numpy as np
 
 from dense_perception.core.camera import Intrinsics
 from dense_perception.core.labels import VOID
+from dense_perception.data.centres import centre_targets
 from dense_perception.data.sample import Sample
 from dense_perception.data.views import Crop, View, cut_nearest, cut_normals
 
@@ -31,13 +32,17 @@ CORNER_GAIN = 60.0
 
 
 def further_targets(
-    sample: Sample, crop: Crop, view: View, tasks: Sequence[str]
+    sample: Sample, crop: Crop, view: View, tasks: Sequence[str], stuff: Collection[int] = ()
 ) -> dict[str, np.ndarray]:
     """The targets of ``tasks`` but depth, for ``crop`` of ``sample`` as cut to ``view``.
 
     ``segmentation`` (H, W) uint8, VOID for a sample without labels; ``normals`` (H, W, 3) and
-    ``reshading`` (H, W) with NaN where unknown; ``edges`` and ``keypoints`` (H, W). Call it before
-    the colours are augmented: what a sensor's noise adds is no edge.
+    ``reshading`` (H, W) with NaN where unknown; ``edges`` and ``keypoints`` (H, W); ``instances``
+    (H, W, 3) as :func:`~dense_perception.data.centres.centre_targets`, NaN for a sample whose
+    things are not known. Call it before the colours are augmented: what a sensor's noise adds is no
+    edge.
+
+    :param stuff: classes, from 1 on, that are no things.
     """
     height, width = view.depth_m.shape
     camera = sample.intrinsics
@@ -58,7 +63,19 @@ def further_targets(
         targets["edges"] = texture_edges(view.rgb_hwc)
     if "keypoints" in tasks:
         targets["keypoints"] = corner_strength(view.rgb_hwc)
+    if "instances" in tasks:
+        targets["instances"] = centres_of(sample, crop, width, height, stuff)
     return {task: targets[task] for task in tasks if task in targets}
+
+
+def centres_of(
+    sample: Sample, crop: Crop, width: int, height: int, stuff: Collection[int]
+) -> np.ndarray:
+    """The target of ``instances``, (height, width, 3) float32; see :func:`further_targets`."""
+    if sample.instances_hw is None:
+        return np.full((height, width, 3), np.nan, np.float32)
+    instances_hw = cut_nearest(sample.instances_hw, sample.intrinsics, crop, width, height)
+    return centre_targets(instances_hw, sample.instance_labels, stuff)
 
 
 def normals_from_depth(depth_m: np.ndarray, camera: Intrinsics) -> np.ndarray:

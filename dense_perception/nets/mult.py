@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,14 +41,17 @@ class TaskConfig:
     :param classes: of the segmentation.
     """
 
+    known_tasks: ClassVar[tuple[str, ...]] = TASKS
+
     tasks: tuple[str, ...] = TASKS
     reference: str = ""
     classes: int = 40
 
     def __post_init__(self) -> None:
-        unknown = [task for task in self.tasks if task not in TASKS]
+        known = self.known_tasks
+        unknown = [task for task in self.tasks if task not in known]
         if not self.tasks or unknown or len(set(self.tasks)) != len(self.tasks):
-            raise InputError(f"tasks are {list(self.tasks)}, expected different ones of {TASKS}")
+            raise InputError(f"tasks are {list(self.tasks)}, expected different ones of {known}")
         if self.reference and self.reference not in self.tasks:
             raise InputError(
                 f"the reference task is {self.reference!r}, expected one of the tasks "

@@ -27,6 +27,7 @@ from dense_perception.nets.swin import LAYER_NORM_EPS
 
 # The dark gray that edges and corners mostly are.
 _START_GRAY = 0.05
+_AT_HALF_SIZE = ("segmentation", "instances")
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,8 @@ class MulTLite(LiteNetwork):
     def maps(self, image_nchw: Tensor) -> dict[str, Tensor]:
         """What the losses compare, by task: (N, C, H, W), not yet clamped or of unit length.
 
-        The segmentation's logits have half the size: there are many, and labels need no more.
+        The segmentation's logits have half the size, since there are many and labels need no more;
+        so have the centres of things (:mod:`dense_perception.nets.centres`).
         The depth is the natural logarithm of the canonical one: ``log depth_m = it + log(focal_px /
         width)``.
 
@@ -181,7 +183,7 @@ class MulTLite(LiteNetwork):
             # Bounded before the last upsampling, and still bounded after.
             found["depth"] = self.log_canonical(found["depth"])
         return {
-            task: map_bchw if task == "segmentation" else upsample_bilinear(map_bchw)
+            task: map_bchw if task in _AT_HALF_SIZE else upsample_bilinear(map_bchw)
             for task, map_bchw in found.items()
         }
 
@@ -190,16 +192,21 @@ class MulTLite(LiteNetwork):
 
         :param focal_px: float32 (N,), focal length in pixels at this image's size; for depth only.
         """
-        found = self.maps(image_nchw)
+        return self.in_units(self.maps(image_nchw), image_nchw.shape[-1], focal_px)
+
+    def in_units(
+        self, maps: Mapping[str, Tensor], width: int, focal_px: Tensor | None
+    ) -> dict[str, Tensor]:
+        """The outputs from :meth:`maps` of an image of ``width`` columns."""
         outputs: dict[str, Tensor] = {}
-        for task, map_bchw in found.items():
+        for task, map_bchw in maps.items():
             if task == "segmentation":
                 outputs["logits"] = upsample_bilinear(map_bchw)
             elif task == "normals":
                 outputs[task] = F.normalize(map_bchw, dim=1, eps=1e-6)
             elif task == "depth":
                 assert focal_px is not None
-                outputs[task] = self.metres(map_bchw.squeeze(1), focal_px, image_nchw.shape[-1])
+                outputs[task] = self.metres(map_bchw.squeeze(1), focal_px, width)
             else:
                 outputs[task] = map_bchw.squeeze(1).clamp(0, 1)
         return outputs

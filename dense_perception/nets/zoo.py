@@ -21,6 +21,7 @@ from dense_perception.nets.detection import models as detection
 from dense_perception.nets.dpt_lite import DPTLite, DPTLiteConfig
 from dense_perception.nets.mask2former import mask2former
 from dense_perception.nets.mult_lite import MulTLite, MulTLiteConfig
+from dense_perception.nets.panoptic_lite import PanopticLite, PanopticLiteConfig
 
 _Config = TypeVar("_Config")
 # From the card's entries to the network's configuration, and to the module when it is wanted.
@@ -69,6 +70,15 @@ def classes_of(network: Mapping[str, object]) -> int:
     if "segmentation" not in tasks_of(network):
         return 0
     return int(getattr(_configured(network)[0], "classes", 0))
+
+
+def stuff_of(network: Mapping[str, object]) -> tuple[int, ...]:
+    """The classes that are no things, as corpora count them, from 1 on; of a network that finds
+    things by their centres.
+
+    :raises CardError: as :func:`build`.
+    """
+    return tuple(index + 1 for index in getattr(_configured(network)[0], "stuff", ()))
 
 
 def is_same(network: Mapping[str, object], other: Mapping[str, object]) -> bool:
@@ -158,6 +168,7 @@ def _networks() -> dict[tuple[str, str], _Builder]:
         **_family("gfl", detection.dense_detector, detection.GFL_VARIANTS),
         **_family("mult", mult.MulT, mult.VARIANTS),
         **_family("mult", MulTLite, {"lite0": MulTLiteConfig()}),
+        **_family("panoptic", PanopticLite, {"lite0": PanopticLiteConfig()}),
     }
 
 

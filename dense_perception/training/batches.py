@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -14,12 +14,14 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dense_perception.core.errors import DensePerceptionError, TrainingError
+from dense_perception.core.instance_lists import IDS
 from dense_perception.data import photometry
 from dense_perception.data.augmentation import draw_appearance, random_crop
 from dense_perception.data.corpus import key_of
 from dense_perception.data.sample import Frames, Sample
 from dense_perception.data.targets import further_targets
 from dense_perception.data.views import Crop, View, cut, cut_nearest, whole_crop, whole_view
+from dense_perception.nets.zoo import stuff_of
 from dense_perception.training.batch import CLEAN, Batch, collate
 from dense_perception.training.config import StageConfig, TrainingConfig
 from dense_perception.training.sources import Drawn, Sources, gather
@@ -187,7 +189,7 @@ class _Views:
         self.frames = frames
         self.config = config
         self.taught, self.on_device = taught, on_device
-        self.tasks = config.tasks
+        self.tasks, self.stuff = config.tasks, stuff_of(config.network)
         self.needs_depth = not taught and bool({"depth", "normals", "reshading"} & {*self.tasks})
         self._order: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
 
@@ -201,7 +203,7 @@ class _Views:
     def sources(self, position: int, stage: StageConfig, size: int) -> Sources:
         """The same views, for the device to make."""
         drawn, unreadable = self._drawn(position, stage, size)
-        return gather(drawn, stage, self.tasks, unreadable, taught=self.taught)
+        return gather(drawn, stage, self.tasks, unreadable, taught=self.taught, stuff=self.stuff)
 
     def prepared(self, position: int, stage: StageConfig, size: int) -> Batch | Sources:
         """Whichever of the two is asked for."""
@@ -228,7 +230,7 @@ class _Views:
         if self.taught:
             targets = {CLEAN: view.rgb_hwc}
         else:
-            targets = further_targets(drawn.sample, drawn.crop, view, self.tasks)
+            targets = further_targets(drawn.sample, drawn.crop, view, self.tasks, self.stuff)
         rgb_hwc = photometry.apply(view.rgb_hwc, drawn.look)
         return View(rgb_hwc, view.depth_m, view.intrinsics), targets
 
@@ -265,12 +267,28 @@ def _has_depth(sample: Sample, crop: Crop, stage: StageConfig) -> bool:
 
 
 def whole_batches(
-    frames: Frames, indices: Sequence[int], stage: StageConfig, tasks: Sequence[str] = ("depth",)
+    frames: Frames,
+    indices: Sequence[int],
+    stage: StageConfig,
+    tasks: Sequence[str] = ("depth",),
+    stuff: Collection[int] = (),
 ) -> list[Batch]:
-    """The given frames without augmentation, the whole image stretched to the stage's size."""
+    """The given frames without augmentation, the whole image stretched to the stage's size.
+
+    ``tasks`` and ``stuff`` as :func:`~dense_perception.data.targets.further_targets` takes them.
+    With the task ``instances`` there is the target ``instance_ids`` (H, W) int32, too.
+    """
     views = []
     for index in indices:
         sample = frames[index]
         view = whole_view(sample, stage.width, stage.height)
-        views.append((view, further_targets(sample, whole_crop(sample), view, tasks)))
+        crop = whole_crop(sample)
+        targets = further_targets(sample, crop, view, tasks, stuff)
+        if "instances" in tasks and sample.instances_hw is not None:
+            size = (stage.width, stage.height)
+            ids_hw = cut_nearest(sample.instances_hw, sample.intrinsics, crop, *size)
+            targets[IDS] = ids_hw.astype(np.int32)
+        elif "instances" in tasks:
+            targets[IDS] = np.zeros(view.depth_m.shape, np.int32)
+        views.append((view, targets))
     return [collate(views[at : at + stage.batch]) for at in range(0, len(views), stage.batch)]

@@ -48,6 +48,7 @@ class LossConfig:
     reshading: float = number(1.0, 0, 100, "L1 of the reshading")
     keypoints: float = number(1.0, 0, 100, "L1 of the corner strength")
     edges: float = number(1.0, 0, 100, "L1 of the texture edges")
+    instances: float = number(1.0, 0, 100, "squares of the centres' heights, and L1 of the offsets")
     weighting: str = field(
         default="fixed",
         metadata={"help": "between tasks: fixed, or uncertainty: learnt besides (Kendall 2018)"},

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dense_perception.core.labels import VOID
+from dense_perception.nets.centres import OFFSET_PX
 from dense_perception.training.config import LossConfig
 from dense_perception.training.engine import mean_over_processes
 
@@ -212,6 +213,22 @@ def l1_loss(predicted: Tensor, target: Tensor) -> Tensor:
     known = torch.isfinite(target)
     error = (predicted - torch.where(known, target, predicted.detach())).abs()
     return (error * known).sum() / mean_over_processes(known.sum()).clamp(min=1)
+
+
+def centre_loss(predicted_n3hw: Tensor, target_n3hw: Tensor) -> Tensor:
+    """Of things found by their centres (Cheng 2020, section 3.2): squares of the heights' errors,
+    and L1 of the offsets, which are predicted in units of ``OFFSET_PX``.
+
+    The paper weighs them 200 to 0.01 a pixel; so do these, with the sum over rows and columns.
+
+    :param target_n3hw: heights, and offsets in pixels; NaN where unknown.
+    """
+    heights, target_heights = predicted_n3hw[:, :1], target_n3hw[:, :1]
+    known = torch.isfinite(target_heights)
+    error = (heights - torch.where(known, target_heights, heights.detach())).square()
+    squares = (error * known).sum() / mean_over_processes(known.sum()).clamp(min=1)
+    offsets = 2 * OFFSET_PX * l1_loss(predicted_n3hw[:, 1:], target_n3hw[:, 1:] / OFFSET_PX)
+    return 200 * squares + 0.01 * offsets
 
 
 def inverse_depth_losses(

@@ -9,6 +9,8 @@ What a network is trained on is what its ``maps`` gives, float (N, C, H, W) or (
 ``segmentation``   logits, of the targets' size or a whole part of it; ``auxiliary`` likewise, of
                    a head that serves the training alone
 ``normals``        vectors of any length
+``instances``      heights of centres and offsets to them, of the targets' size or a whole part of
+                   it (:mod:`dense_perception.nets.centres`)
 ``reshading``, ``keypoints``, ``edges``
 =================  ===============================================================================
 """
@@ -26,6 +28,7 @@ from dense_perception.core.errors import TrainingError
 from dense_perception.training.batch import Batch
 from dense_perception.training.config import LossConfig, TrainingConfig
 from dense_perception.training.losses import (
+    centre_loss,
     inverse_depth_losses,
     l1_loss,
     metric_depth_loss,
@@ -165,8 +168,14 @@ def _gray_loss(map_nchw: Tensor, target_nhw: Tensor, weights: LossConfig) -> Ten
     return l1_loss(map_nchw.squeeze(1), target_nhw)
 
 
+def _centre_loss(map_n3hw: Tensor, target_nhw3: Tensor, weights: LossConfig) -> Tensor:
+    step = target_nhw3.shape[-2] // map_n3hw.shape[-1]
+    return centre_loss(map_n3hw, target_nhw3[:, ::step, ::step].permute(0, 3, 1, 2))
+
+
 _LOSSES: Mapping[str, Callable[[Tensor, Tensor, LossConfig], Tensor]] = {
     "segmentation": _class_loss,
     "auxiliary": _class_loss,
     "normals": _normals_loss,
+    "instances": _centre_loss,
 }

@@ -15,11 +15,13 @@ from dense_perception.core.card_specs import (
     OWN_LABELS,
     DepthSpec,
     InputSpec,
+    InstancesSpec,
     SegmentationSpec,
 )
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.machine import cpu_model
 from dense_perception.core.prediction import DepthKind
+from dense_perception.nets.zoo import stuff_of
 from dense_perception.training.config import TrainingConfig
 
 LABELS = "generated_rooms"
@@ -82,6 +84,18 @@ def _segmentation(training: Training) -> SegmentationSpec:
     return SegmentationSpec(OWN_LABELS, names=names)
 
 
+def _instances(
+    config: TrainingConfig, training: Training, module: nn.Module
+) -> InstancesSpec | None:
+    """What a network that finds things by their centres gives: ids and labels of one merge."""
+    if "instances" not in config.tasks:
+        return None
+    stuff, network = set(stuff_of(config.network)), getattr(module, "config", None)
+    names = _segmentation(training).label_set.labels
+    things = tuple(name for label, name in enumerate(names, start=1) if label not in stuff)
+    return InstancesSpec(OWN_LABELS, int(getattr(network, "count", 1)), panoptic=True, names=things)
+
+
 def _depth(config: TrainingConfig, kind: DepthKind) -> DepthSpec:
     if kind != DepthKind.METRIC:
         return DepthSpec(kind)
@@ -119,6 +133,7 @@ def card_of(config: TrainingConfig, training: Training, module: nn.Module) -> Mo
         ),
         depth=depth,
         segmentation=_segmentation(training) if "segmentation" in config.tasks else None,
+        instances=_instances(config, training, module),
         maps=tuple(name for name in FURTHER_MAPS if name in config.tasks),
         network=network,
         licence={

@@ -6,7 +6,7 @@ where they make the views themselves; :meth:`Sources.ready` does the rest, on th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dense_perception.data.augmentation import Appearance
 from dense_perception.data.sample import Sample
+from dense_perception.data.targets import centres_of
 from dense_perception.data.views import Crop, affine, turn, view_intrinsics
 from dense_perception.training import device_photometry, device_targets, device_views
 from dense_perception.training.batch import CLEAN, Batch
@@ -38,7 +39,7 @@ class Sources:
     ``tensors``: ``rgb`` (N, H, W, 3) and, for a task that needs them, ``labels`` (N, H, W) uint8,
     ``depth`` (N, H, W) float32 metres; ``size`` (N, 2) widths and heights; ``to_source`` (N, 2, 3)
     and ``turn`` (N, 3, 3) of the view; ``camera`` and ``view`` (N, 4), the intrinsics of both;
-    ``focal``, (N,) of the view. ``changes`` are those of
+    ``focal``, (N,) of the view; the target ``instances`` itself. ``changes`` are those of
     :func:`~dense_perception.training.device_photometry.pack`.
     """
 
@@ -97,6 +98,8 @@ class Sources:
             targets["edges"] = device_targets.texture_edges(rgb_nchw)
         if "keypoints" in tasks:
             targets["keypoints"] = device_targets.corner_strength(rgb_nchw)
+        if "instances" in tasks:
+            targets["instances"] = found["instances"]
         return {task: targets[task] for task in tasks if task in targets}
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Sources:
@@ -114,8 +117,9 @@ def gather(
     unreadable: Sequence[str],
     *,
     taught: bool,
+    stuff: Collection[int] = (),
 ) -> Sources:
-    """Stack what was drawn for consecutive positions."""
+    """Stack what was drawn for consecutive positions; ``stuff`` are classes that are no things."""
     samples = [one.sample for one in drawn]
     crops = [one.crop for one in drawn]
     height = max(sample.depth_m.shape[0] for sample in samples)
@@ -141,6 +145,13 @@ def gather(
         "view": torch.tensor([(c.fx, c.fy, c.cx, c.cy) for c in views], dtype=torch.float32),
         "focal": torch.tensor([c.mean_focal_px for c in views], dtype=torch.float32),
     }
+    if "instances" in tasks and not taught:
+        # Made here: the pixels of each thing are few, and gathering them does not suit a GPU.
+        centres = [
+            centres_of(sample, crop, stage.width, stage.height, stuff)
+            for sample, crop in zip(samples, crops, strict=True)
+        ]
+        tensors["instances"] = torch.from_numpy(np.stack(centres))
     if "segmentation" in tasks and not taught:
         none = [np.zeros(sample.depth_m.shape, np.uint8) for sample in samples]
         labels = [

@@ -9,11 +9,16 @@ import torch
 from torch import nn
 
 from dense_perception.core.camera import Intrinsics
+from dense_perception.core.instance_lists import CLASSES, IDS, SCORES
+from dense_perception.core.labels import VOID
 from dense_perception.core.prediction import GRAY_MAPS, DepthKind
+from dense_perception.data.centres import SMALLEST_PX
+from dense_perception.data.sample import instance_labels
 from dense_perception.metrics import dense as dense_metrics
 from dense_perception.metrics import depth as metrics
+from dense_perception.metrics.panoptic import PanopticQuality, Segments
 from dense_perception.metrics.surfaces import Surfaces
-from dense_perception.nets.zoo import classes_of, normalisation
+from dense_perception.nets.zoo import classes_of, normalisation, stuff_of
 from dense_perception.training.batch import Batch
 from dense_perception.training.batches import Frames, whole_batches
 from dense_perception.training.config import StageConfig, TrainingConfig
@@ -37,6 +42,8 @@ def validate(
     """Mean over frames of every metric in :mod:`dense_perception.metrics.depth`, and of the
     further tasks those in :mod:`dense_perception.metrics.dense`.
 
+    Things are judged by their panoptic quality; those of too few pixels do not count.
+
     Relative depth is judged after alignment alone. Depth is also judged by its normals and edges.
     Intersection over union is taken over the pixels of all frames together. Depth truth outside
     ``min_m`` to ``max_m`` is left out. The network is left in evaluation mode.
@@ -48,10 +55,15 @@ def validate(
     classes = max(classes_of(config.network), 1)
     relative = getattr(network, "depth_kind", None) == DepthKind.RELATIVE_INVERSE
     confusion = dense_metrics.Confusion(classes)
+    stuff = stuff_of(config.network)
+    things = [label for label in range(classes) if stuff and label + 1 not in stuff]
+    quality = PanopticQuality(classes)
     needs_focal = bool(getattr(network, "needs_focal", False))
     stage = StageConfig(width=config.width, height=config.height, batch=batch)
     for start in range(0, len(indices), batch):
-        for part in whole_batches(frames, indices[start : start + batch], stage, config.tasks):
+        for part in whole_batches(
+            frames, indices[start : start + batch], stage, config.tasks, stuff
+        ):
             moved = part.to(device)
             inputs = (moved.focal_px,) if needs_focal else ()
             answers = network(moved.image_nchw(mean, std), *inputs)
@@ -60,10 +72,51 @@ def validate(
             if "logits" in outputs:
                 true = part.targets["segmentation"].numpy()
                 confusion.add(outputs["logits"].argmax(1), true)
+            elif "labels" in outputs:
+                confusion.add(outputs["labels"], part.targets["segmentation"].numpy())
+            if IDS in outputs:
+                for row in range(len(part)):
+                    quality.add(_found(outputs, row, things), _true(part, row, stuff))
     results = metrics.average(rows)
     if confusion.counts.any():
         results |= {"miou": confusion.mean_iou, "pixel_accuracy": confusion.pixel_accuracy}
+    if things and quality.mean(things).classes:
+        of_things = quality.mean(things)
+        results |= {"things_pq": of_things.pq, "things_sq": of_things.sq, "things_rq": of_things.rq}
     return results
+
+
+def _found(outputs: Mapping[str, np.ndarray], row: int, things: Sequence[int]) -> Segments:
+    """The things of a frame; their classes as the labels count."""
+    used = np.flatnonzero(outputs[SCORES][row] > 0)
+    classes = {int(k) + 1: things[int(outputs[CLASSES][row, k])] for k in used}
+    return Segments(outputs[IDS][row], classes)
+
+
+def _true(batch: Batch, row: int, stuff: Sequence[int]) -> Segments:
+    """The true things, and the rest of the picture as segments that none of them may be.
+
+    Void are pixels without a class, and things that are too small to be found.
+    """
+    labels_hw = batch.targets["segmentation"][row].numpy()
+    known = labels_hw != VOID
+    ids_hw = np.where(known, batch.targets[IDS][row].numpy(), 0)
+    classes = instance_labels(ids_hw, labels_hw)
+    sizes = np.bincount(ids_hw.ravel(), minlength=1)
+    for number, label in list(classes.items()):
+        if label + 1 in stuff:
+            ids_hw[ids_hw == number] = 0
+            del classes[number]
+    small = np.isin(ids_hw, [number for number in classes if sizes[number] < SMALLEST_PX])
+    rest = known & (ids_hw == 0)
+    ids_hw = np.where(small, 0, ids_hw)
+    begin = int(ids_hw.max(initial=0)) + 1
+    ids_hw = np.where(rest, begin + labels_hw.astype(np.int32), ids_hw)
+    present = set(np.unique(ids_hw).tolist()) - {0}
+    return Segments(
+        ids_hw,
+        {number: classes.get(number, number - begin) for number in present},
+    )
 
 
 def _frame(

@@ -7,6 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from dense_perception.core.camera import Intrinsics
+from dense_perception.data.description import write_description
+from dense_perception.data.sample import Sample, instance_labels
+from dense_perception.data.shards import write_shard
+
 
 def render(
     rng: np.random.Generator, width: int, height: int, *, with_box: bool = True
@@ -33,6 +38,40 @@ def render(
     shade = shade * np.clip(1.6 / np.sqrt(depth), 0.3, 1.2)[..., None]
     rgb = np.clip(shade + rng.normal(0, 4, shade.shape), 0, 255).astype(np.uint8)
     return rgb, depth, np.array([focal, focal, cx, cy])
+
+
+def write_things(root: Path, frames: int = 8, width: int = 96, height: int = 72) -> Path:
+    """A whole corpus of pictures with one to three upright boxes on a wall, which have numbers.
+
+    Labels are 1 for the wall and 2 for the boxes.
+    """
+    rng = np.random.default_rng(0)
+    samples = []
+    for _ in range(frames):
+        rgb_hwc = rng.integers(60, 80, (height, width, 3)).astype(np.uint8)
+        depth_m = np.full((height, width), 4.0, np.float32)
+        ids_hw = np.zeros((height, width), np.uint16)
+        for number in range(1, int(rng.integers(2, 5))):
+            third = (number - 1) * width // 3
+            left = third + int(rng.integers(1, 6))
+            top = int(rng.integers(5, height // 2))
+            place = (slice(top, top + height // 3), slice(left, left + width // 4))
+            rgb_hwc[place], depth_m[place] = rng.integers(120, 255, 3), 1.5 + number
+            ids_hw[place] = number
+        labels_hw = np.where(ids_hw > 0, 2, 1).astype(np.uint8)
+        samples.append(
+            Sample(
+                rgb_hwc,
+                depth_m,
+                Intrinsics.from_fov(width, height, 60.0),
+                labels_hw,
+                instances_hw=ids_hw,
+                instance_labels=instance_labels(ids_hw, labels_hw),
+            )
+        )
+    write_shard(root, 0, samples)
+    write_description(root, {"classes": ["void", "wall", "box"]})
+    return root
 
 
 def write_corpus(

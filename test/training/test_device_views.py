@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -24,7 +25,7 @@ from dense_perception.training.batch import CLEAN, Batch
 from dense_perception.training.batches import Batches
 from dense_perception.training.config import StageConfig, TrainingConfig
 from dense_perception.training.sources import Drawn, Sources, gather
-from test.support.corpora import write_corpus
+from test.support.corpora import write_corpus, write_things
 from test.support.threads import one_thread
 from test.training.small_run import CONFIG
 
@@ -212,6 +213,15 @@ def test_the_device_makes_what_the_loader_makes(corpus: Corpus) -> None:
         assert (found.isfinite() != expected.isfinite()).float().mean() < 2e-3
         # Second derivatives of rounded levels are a keypoint's.
         assert (found - expected).nan_to_num().abs().mean() < 5e-3, task
+
+
+def test_centres_of_things_are_the_loader_s_own(tmp_path: Path) -> None:
+    things = Corpus(write_things(tmp_path / "boxes"))
+    network = {"family": "panoptic", "variant": "lite0", "classes": 2, "stuff": [0]}
+    wanted, got = both(things, replace(config(noise_p=0.0, jpeg_p=0.0), network=network), size=8)
+    centres = wanted.targets["instances"]
+    assert centres[..., 1].isfinite().any()
+    torch.testing.assert_close(got.targets["instances"], centres, equal_nan=True)
 
 
 def test_a_view_is_the_same_in_every_batch(corpus: Corpus) -> None:

@@ -22,14 +22,15 @@ from dense_perception.data.augmentation import AugmentConfig
 from dense_perception.data.corpus import Corpus
 from dense_perception.data.views import whole_view
 from dense_perception.nets.networks import trained_network
-from dense_perception.nets.zoo import build, normalisation
+from dense_perception.nets.zoo import build, normalisation, stuff_of
 from dense_perception.training import training_run
 from dense_perception.training.batches import whole_batches
 from dense_perception.training.config import StageConfig, TrainingConfig
 from dense_perception.training.loop import Task, fit
 from dense_perception.training.objective import Learner
+from dense_perception.training.provenance import Provenance
 from dense_perception.training.training_run import TrainOptions, train
-from test.support.corpora import write_corpus
+from test.support.corpora import write_corpus, write_things
 from test.support.threads import one_thread
 
 FULL = os.environ.get("DENSE_PERCEPTION_ENDURANCE") == "full"
@@ -64,6 +65,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "dpt_tiny_indoor_gpu": {**LITE, "features": 16, "head_features": [8, 8]},
     "mult_tiny_indoor": {**LITE, "classes": 2, "decoder_dim": 32, "windows": [2, 4, 4, 4]},
 }
+SMALL["panoptic_tiny_indoor"] = {**SMALL["mult_tiny_indoor"], "stuff": [0], "count": 4}
 SMALL["mult_tiny_indoor_gpu"] = SMALL["mult_tiny_indoor"]
 SMALL["finetune_dpt_tiny"] = SMALL["dpt_tiny_indoor"]
 # Rate and steps of warm-up, where another is needed to overfit. MulT on Swin begins at half of the
@@ -95,6 +97,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
     root = write_corpus(tmp_path_factory.mktemp("data") / "rooms", frames=32, labels=True)
     with one_thread():
         yield Corpus(root)
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return Corpus(write_things(tmp_path_factory.mktemp("things") / "boxes", frames=32))
 
 
 @pytest.fixture(scope="module")
@@ -137,12 +144,16 @@ class Events:
 
 @pytest.mark.parametrize("name", [name for name in SMALL if not name.endswith("_gpu")])
 def test_a_recipe_trains_and_delivers_a_card(
-    name: str, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, corpus: Corpus, things: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = SimpleNamespace(SummaryWriter=Events)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", writer)
     config = recipe(name)
-    task = Task(config, corpus, corpus, [0, 5], tmp_path, {"data": "test"}, tensorboard=True)
+    provenance: Provenance = {"data": "test"}
+    if "instances" in config.tasks:
+        corpus = things
+        provenance["classes"] = list(things.classes)
+    task = Task(config, corpus, corpus, [0, 5], tmp_path, provenance, tensorboard=True)
     results = fit(task)
     network, card = trained_network(tmp_path / "model.pt")
     assert card.name == config.name
@@ -153,6 +164,10 @@ def test_a_recipe_trains_and_delivers_a_card(
         assert relative == ("relative" in name) == ("abs_rel" not in results)
     if "segmentation" in config.tasks:
         assert math.isfinite(results["miou"])
+    if "instances" in config.tasks:
+        assert math.isfinite(results["things_pq"])
+        assert card.instances is not None
+        assert (card.instances.names, card.instances.panoptic) == (("box",), True)
     if config.tasks == ("segmentation",):
         assert (card.task, card.depth) == ("segmentation", None)
     names = [key for key, _ in network.named_parameters()]
@@ -180,14 +195,15 @@ def test_a_recipe_trains_and_delivers_a_card(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in SMALL if not name.endswith(ALIKE)])
-def test_a_family_overfits(name: str, smooth: Corpus) -> None:
+def test_a_family_overfits(name: str, smooth: Corpus, things: Corpus) -> None:
     """To half of the first loss on 4 frames; with FULL to a tenth on 32, minutes each.
 
     ``-rP`` shows the losses.
     """
     frames, share, steps = (32, 0.1, 600) if FULL else (4, 0.5, 120)
     losses: list[float] = []
-    for loss in overfitting(name, smooth, frames, steps):
+    corpus = things if "instances" in recipe(name).tasks else smooth
+    for loss in overfitting(name, corpus, frames, steps):
         losses.append(loss)
         if loss < share * losses[0]:
             break
@@ -202,7 +218,8 @@ def overfitting(name: str, corpus: Corpus, frames: int, steps: int) -> Iterator[
     torch.manual_seed(0)
     learner = Learner(build(config.network), config, *normalisation(config.network))
     stage = replace(config.stages[-1], batch=frames)
-    (batch,) = whole_batches(corpus, range(frames), stage, config.tasks)
+    stuff = stuff_of(config.network)
+    (batch,) = whole_batches(corpus, range(frames), stage, config.tasks, stuff)
     # Uncertainty weighting may go below 0 and has no tenth: the weighted sum is judged.
     learner.weighting = None
     rate, warmup = GENTLE.get(name, (3e-3, 1))
