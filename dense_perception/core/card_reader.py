@@ -35,7 +35,7 @@ from dense_perception.core.strict import Entries
 _NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.onnx")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_CHECKPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(pt|pth|safetensors)")
+_CHECKPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(pt|pth|pkl|safetensors)")
 _ONNX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.onnx")
 _PUBLISHED_SHA256 = re.compile(r"([0-9a-f]{8,64})?")
 
@@ -261,7 +261,7 @@ class CardReader(Entries):
         texts = self._texts(
             entry,
             "source",
-            file=(_CHECKPOINT, "a bare file name ending in .pt, .pth or .safetensors"),
+            file=(_CHECKPOINT, "a bare file name ending in .pt, .pth, .pkl or .safetensors"),
             note=(re.compile(r".*", re.DOTALL), "a text"),
         )
         onnx = None

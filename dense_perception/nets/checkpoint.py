@@ -1,7 +1,8 @@
 """Files with weights as plain data: named tensors and what lies beside them, and nothing else.
 
-PyTorch files are read with ``weights_only``, safetensors and ONNX files by their own readers: a
-pickle that wants to run code is refused before anything of it runs.
+PyTorch files are read with ``weights_only``, safetensors and ONNX files by their own readers, and
+detectron2's by :mod:`~dense_perception.nets.numpy_pickle`: a pickle that wants to run code is
+refused before anything of it runs.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, CardError
 from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.storage import refuse_pointer
+from dense_perception.nets.numpy_pickle import read_arrays
 
 if TYPE_CHECKING:
     import onnx
@@ -63,8 +65,8 @@ def read_checkpoint(source: Path | OnnxFile) -> Checkpoint:
     """Read a file with weights, executing nothing of it.
 
     It is a PyTorch file (any suffix but the following: a state dictionary, one under ``model`` or
-    ``state_dict``, or the ``model.pt`` and ``state.pt`` of ``train``), ``.safetensors``, or the
-    fp32 ``.onnx`` file of ``export``, which may be in memory already.
+    ``state_dict``, or the ``model.pt`` and ``state.pt`` of ``train``), ``.safetensors``, a ``.pkl``
+    of detectron2, or the fp32 ``.onnx`` file of ``export``, which may be in memory already.
 
     :raises ArtefactError: if the file is missing, truncated, holds no named tensors, or would need
         more than tensors and plain data to be read; or is an ONNX file of another precision.
@@ -154,13 +156,13 @@ def _named(model: onnx.ModelProto) -> dict[str, Tensor]:
 
 
 def _read_plain(path: Path) -> object:
-    """What a ``.safetensors`` or PyTorch file holds: tensors and plain data, on the CPU.
+    """What a ``.safetensors``, ``.pkl`` or PyTorch file holds: tensors and plain data, on the CPU.
 
     :raises ArtefactError: if it is missing, truncated or holds anything else.
     """
     if path.is_dir():
         inside = sorted(
-            e.name for e in path.iterdir() if e.suffix in (".pt", ".pth", ".safetensors")
+            e.name for e in path.iterdir() if e.suffix in (".pt", ".pth", ".pkl", ".safetensors")
         )
         what = f"it holds {', '.join(inside[:3])}" if inside else "it holds no weights"
         raise ArtefactError(f"{path} is a folder, expected one file with weights: {what}; name one")
@@ -172,6 +174,8 @@ def _read_plain(path: Path) -> object:
             from safetensors.torch import load_file
 
             return load_file(path)
+        if path.suffix == ".pkl":
+            return read_arrays(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ArtefactError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,11 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dense_perception.core.errors import CardError, InputError
+from dense_perception.core.errors import ArtefactError, CardError, InputError
 from dense_perception.nets import zoo
+from dense_perception.nets.checkpoint import read_checkpoint
 from dense_perception.nets.mask2former import merging
 from dense_perception.nets.mask2former.mask2former import Mask2Former, Mask2FormerConfig
+from dense_perception.nets.weights import load_weights
 from test.support import mask2former_reference as reference
+from test.support import official_layouts
+from test.support.randomise import randomise
 
 # transformers' losses need it, and with them its class.
 pytest.importorskip("scipy")
@@ -260,3 +266,48 @@ def test_it_runs_on_vit_comer_and_a_gradient_reaches_every_parameter() -> None:
     loss.backward()
     silent = [n for n, p in net.named_parameters() if p.grad is None]
     assert not silent
+
+
+def test_files_in_the_names_of_the_hub_load(theirs: nn.Module, tmp_path: Path) -> None:
+    """``transformers`` writes the hub's names, not those that it has in memory."""
+    theirs.save_pretrained(tmp_path)
+    ours = reference.ours()
+    report = load_weights(ours, tmp_path / "model.safetensors")
+    assert report.layout == "Hugging Face"
+    assert report.loaded == len(ours.state_dict())
+    image = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        expected = theirs(image).masks_queries_logits
+        torch.testing.assert_close(
+            ours.raw(image)[-1].mask_logits_bqhw, expected, atol=1e-10, rtol=0
+        )
+
+
+def test_the_authors_files_load(tmp_path: Path) -> None:
+    """A pickle of arrays under ``model``, as detectron2 publishes them."""
+    original = reference.ours()
+    randomise(original)
+    weights = official_layouts.mask2former(original)
+    arrays = {name: tensor.numpy() for name, tensor in weights.items()}
+    path = tmp_path / "model_final_9fd0ae.pkl"
+    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "third party"}))
+    loaded = reference.ours()
+    report = load_weights(loaded, path)
+    assert (report.layout, report.missing) == ("detectron2", ())
+    assert report.ignored == ("criterion.empty_weight",)
+    for name, value in original.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    del arrays["sem_seg_head.predictor.class_embed.weight"]
+    path.write_bytes(pickle.dumps({"model": arrays}))
+    with pytest.raises(ArtefactError, match=r"1 missing: decoder\.classify\.weight"):
+        load_weights(reference.ours(), path)
+
+
+def test_a_pickle_that_asks_for_more_than_arrays_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps({"model": {"a": Path("x")}}))
+    with pytest.raises(ArtefactError, match=r"it asks for pathlib.*nothing of it was executed"):
+        read_checkpoint(path)
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(ArtefactError, match="cannot read the checkpoint"):
+        read_checkpoint(path)

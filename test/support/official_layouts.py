@@ -7,6 +7,7 @@ package's tables shows.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,10 @@ _MASK_DECODER = (
 )
 
 
-def _renamed(key: str, rules: tuple[tuple[str, str], ...]) -> str:
+Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
+
+
+def _renamed(key: str, rules: Rules) -> str:
     for pattern, replacement in rules:
         key = re.sub(pattern, replacement, key)
     return key
@@ -224,3 +228,47 @@ def _vit_comer(key: str) -> str:
         key = key.replace(filters[0], f".mrfp.dwconv.dwconv{number}.")
     key = re.sub(r"\.mrfp\.norms\.(\d)\.", lambda m: f".mrfp.dwconv.bn{int(m[1]) + 1}.", key)
     return _renamed(key, _VIT_COMER)
+
+
+def mask2former(module: nn.Module) -> dict[str, Tensor]:
+    """detectron2's, on Swin, with the weights of the classes that the authors' loss stores."""
+    weights = {f"backbone.{_swin(key)}": value for key, value in _part(module, "backbone.").items()}
+    for key, value in _part(module, "pixel_decoder.").items():
+        weights[f"sem_seg_head.pixel_decoder.{_renamed(key, _PIXEL_DECODER)}"] = value
+    for key, value in _part(module, "decoder.").items():
+        weights[f"sem_seg_head.predictor.{_renamed(key, _QUERIES)}"] = value
+    weights["criterion.empty_weight"] = torch.ones(module.config.classes + 1)
+    return weights
+
+
+_PIXEL_DECODER = (
+    (r"^project\.", "input_proj."),
+    (r"^level_embed_3c$", "transformer.level_embed"),
+    (r"^layers\.(\d+)\.attention\.", r"transformer.encoder.layers.\1.self_attn."),
+    (r"^layers\.(\d+)\.norm\.", r"transformer.encoder.layers.\1.norm1."),
+    (r"^layers\.(\d+)\.feed_forward\.fc([12])\.", r"transformer.encoder.layers.\1.linear\2."),
+    (r"^layers\.(\d+)\.feed_forward\.norm\.", r"transformer.encoder.layers.\1.norm2."),
+    (r"^lateral\.0\.", "adapter_1."),
+    (r"^lateral\.1\.", "adapter_1.norm."),
+    (r"^smooth\.0\.", "layer_1."),
+    (r"^smooth\.1\.", "layer_1.norm."),
+    (r"^embed\.", "mask_features."),
+)
+_QUERIES = (
+    (r"^query_qc$", "query_feat.weight"),
+    (r"^query_position_qc$", "query_embed.weight"),
+    (r"^level_embed_3c$", "level_embed.weight"),
+    (r"^layers\.(\d+)\.feed_forward\.norm\.", r"transformer_ffn_layers.\1.norm."),
+    (r"^layers\.(\d+)\.feed_forward\.fc([12])\.", r"transformer_ffn_layers.\1.linear\2."),
+    (r"^layers\.(\d+)\.(cross|self)_norm\.", r"transformer_\2_attention_layers.\1.norm."),
+    (
+        r"^layers\.(\d+)\.cross_attention\.",
+        r"transformer_cross_attention_layers.\1.multihead_attn.",
+    ),
+    (r"^layers\.(\d+)\.self_attention\.", r"transformer_self_attention_layers.\1.self_attn."),
+    (r"\.qkv\.", ".in_proj_"),
+    (r"\.project\.", ".out_proj."),
+    (r"^norm\.", "decoder_norm."),
+    (r"^classify\.", "class_embed."),
+    (r"^embed\.(\d)\.", lambda match: f"mask_embed.layers.{int(match[1]) // 2}."),
+)

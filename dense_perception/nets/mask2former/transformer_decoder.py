@@ -47,19 +47,22 @@ class Attention(nn.Module):
         blocked_bqn: Tensor | None = None,
     ) -> Tensor:
         """(B, Q, C); ``blocked_bqn`` is true where a query must not look."""
-        weights = self.qkv.weight.chunk(3)
-        biases = self.qkv.bias.chunk(3)
         q_bhqd, k_bhnd, v_bhnd = (
-            F.linear(tokens, weight, bias).unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for tokens, weight, bias in zip(
-                (query_bqc, key_bnc, value_bnc), weights, biases, strict=True
-            )
+            self._heads(part, tokens_bnc)
+            for part, tokens_bnc in enumerate((query_bqc, key_bnc, value_bnc))
         )
         logits_bhqn = (q_bhqd * q_bhqd.shape[-1] ** -0.5) @ k_bhnd.transpose(2, 3)
         if blocked_bqn is not None:
             logits_bhqn = logits_bhqn.masked_fill(blocked_bqn.unsqueeze(1), BLOCKED)
         mixed_bhqd = torch.softmax(logits_bhqn, dim=-1) @ v_bhnd
         return self.project(mixed_bhqd.transpose(1, 2).flatten(2))
+
+    def _heads(self, part: int, tokens_bnc: Tensor) -> Tensor:
+        """The first, second or third of the fused projections: (B, heads, N, d)."""
+        dim = self.project.in_features
+        rows = slice(part * dim, (part + 1) * dim)
+        projected_bnc = F.linear(tokens_bnc, self.qkv.weight[rows], self.qkv.bias[rows])
+        return projected_bnc.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
 class DecoderLayer(nn.Module):
