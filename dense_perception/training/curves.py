@@ -62,8 +62,7 @@ class Curves:
             answers = network(moved.image_nchw(*normalisation(config.network)), *inputs)
             maps = {name: value[0].cpu().numpy() for name, value in answers.items()}
             if getattr(network, "depth_kind", None) == DepthKind.RELATIVE_INVERSE:
-                # As depth, so that near has the truth's colour.
-                maps["depth"] = 1 / np.maximum(maps["depth"], 1e-6)
+                maps["depth"] = _depth_of(maps["depth"])
             row = _row(batch, maps)
             self._writer.add_image(f"frame_{index}", row, step, dataformats="HWC")
         self._writer.flush()
@@ -92,6 +91,12 @@ def _row(batch: Batch, answers: Mapping[str, np.ndarray]) -> np.ndarray:
 def _depth(depth_m: np.ndarray) -> np.ndarray:
     depth = np.where(np.isfinite(depth_m) & (depth_m > 0), depth_m, np.nan).astype(np.float32)
     return colorize(depth, *(robust_limits(depth) or (0.5, 5.0)))
+
+
+def _depth_of(inverse_hw: np.ndarray) -> np.ndarray:
+    """Depth that is coloured as truth is; scale and shift of the inverse depth are not known."""
+    low, high = np.percentile(inverse_hw, (2, 98))
+    return 1 / (1 + np.clip((inverse_hw - low) / max(high - low, 1e-9), 0, 1))
 
 
 def _labels(labels_hw: np.ndarray) -> np.ndarray:
