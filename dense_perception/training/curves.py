@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from dense_perception.core.errors import TrainingError
+from dense_perception.core.instance_lists import IDS
 from dense_perception.core.labels import LabelSet
 from dense_perception.core.prediction import DepthKind
 from dense_perception.data.sample import Sample
@@ -77,10 +78,12 @@ def _row(batch: Batch, answers: Mapping[str, np.ndarray]) -> np.ndarray:
     if "depth" in answers:
         true = batch.depth_m[0].numpy()
         tiles += [_depth(true), _depth(answers["depth"])]
-    if "logits" in answers:
-        found = answers["logits"].argmax(0).astype(np.uint8)
+    if "logits" in answers or "labels" in answers:
+        found = answers["labels"] if "labels" in answers else answers["logits"].argmax(0)
         true = batch.targets["segmentation"][0].numpy()
         tiles += [_labels(true), _labels(found)]
+    if IDS in answers:
+        tiles += [_numbers(batch.targets[IDS][0].numpy()), _numbers(answers[IDS])]
     if "normals" in answers:
         true_hwc = np.nan_to_num(batch.targets["normals"][0].numpy())
         found_hwc = answers["normals"].transpose(1, 2, 0)
@@ -101,6 +104,11 @@ def _depth_of(inverse_hw: np.ndarray) -> np.ndarray:
 
 def _labels(labels_hw: np.ndarray) -> np.ndarray:
     return LabelSet("", ("",) * 255).colors()[labels_hw]
+
+
+def _numbers(ids_hw: np.ndarray) -> np.ndarray:
+    """Each thing in a colour of its number, black where there is none."""
+    return _labels(np.where(ids_hw > 0, (ids_hw - 1) % 254, 255))
 
 
 def _signed(unit_hwc: np.ndarray) -> np.ndarray:

@@ -180,7 +180,7 @@ def test_a_recipe_trains_and_delivers_a_card(
             if figure in record:
                 curve = Events.scalars[f"{record['kind']}/{figure}"]
                 assert curve[record["step"]] == pytest.approx(record[figure], abs=1e-6)
-    maps = {"depth", "segmentation", "normals"} & set(config.tasks)
+    maps = {"depth", "segmentation", "normals", "instances"} & set(config.tasks)
     assert set(Events.pictures) == {"frame_0", "frame_1"}
     for k, index in enumerate((0, 5)):
         row = Events.pictures[f"frame_{k}"]
