@@ -13,6 +13,9 @@ What a network is trained on is what its ``maps`` gives, float (N, C, H, W) or (
                    it (:mod:`dense_perception.nets.centres`)
 ``reshading``, ``keypoints``, ``edges``
 =================  ===============================================================================
+
+Detectors have no such maps: :mod:`dense_perception.training.detector_objective` says what they are
+trained on.
 """
 
 from __future__ import annotations
@@ -25,8 +28,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dense_perception.core.errors import TrainingError
+from dense_perception.nets.detection.dense_heads import DenseDetector
+from dense_perception.nets.detection.mask_rcnn import RegionDetector
 from dense_perception.training.batch import Batch
 from dense_perception.training.config import LossConfig, TrainingConfig
+from dense_perception.training.detector_objective import detector_losses
+from dense_perception.training.instance_truth import things_of
 from dense_perception.training.losses import (
     centre_loss,
     inverse_depth_losses,
@@ -52,7 +59,7 @@ class Learner(nn.Module):
 
     :param mean: with ``std``, how the network's pixels are normalised; see
         :func:`~dense_perception.nets.zoo.normalisation`.
-    :raises TrainingError: if the network has no ``maps``.
+    :raises TrainingError: if the network has no ``maps`` and is no detector.
     """
 
     def __init__(
@@ -63,7 +70,7 @@ class Learner(nn.Module):
         std: Sequence[float],
     ) -> None:
         super().__init__()
-        if not isinstance(network, Trainable):
+        if not isinstance(network, Trainable | RegionDetector | DenseDetector):
             raise TrainingError(
                 f"{config.network.get('family')}/{config.network.get('variant')} cannot be "
                 "trained: it does not say what the losses compare"
@@ -79,6 +86,10 @@ class Learner(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Parts]:
         """The loss, and the unweighted parts of it, detached."""
         image_nchw = batch.image_nchw(self.mean, self.std)
+        if not isinstance(self.network, Trainable):
+            found = detector_losses(self.network, image_nchw, things_of(batch.targets))
+            parts = {name: loss.detach() for name, loss in found.items()}
+            return sum(found.values(), torch.zeros(())), parts
         maps = self.network.maps(image_nchw)
         # The losses are taken in fp32: bf16 resolves 0.4 %.
         with torch.autocast(image_nchw.device.type, enabled=False):

@@ -1,0 +1,81 @@
+"""The things of a batch: how they lie in it, and as boxes, classes and masks.
+
+A batch holds two targets of them, so that frames with different numbers stack:
+
+====================  =============================================================================
+``instance_ids``      (N, H, W) whole numbers: 0 for no thing, k for that of row k - 1
+``instance_classes``  (N, K) int64: class of each row, :data:`NOBODY` for rows without a thing, and
+                      for things that nobody is to learn or to be blamed for (crowds)
+====================  =============================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dense_perception.core.errors import TrainingError
+from dense_perception.core.instance_lists import IDS
+
+CLASSES = "instance_classes"
+NOBODY = 255
+
+
+@dataclass(frozen=True)
+class Things:
+    """Of one frame with K things: ``boxes_k4`` float32 in pixels, ``classes_k`` int64 and
+    ``masks_khw`` bool. ``ignored_hw`` bool is where things of :data:`NOBODY` are."""
+
+    boxes_k4: Tensor
+    classes_k: Tensor
+    masks_khw: Tensor
+    ignored_hw: Tensor
+
+    def __len__(self) -> int:
+        return len(self.classes_k)
+
+
+def things_of(targets: Mapping[str, Tensor]) -> list[Things]:
+    """The things of each frame; one without a pixel is none.
+
+    :raises TrainingError: if there are no such targets, or ids without a row.
+    """
+    if IDS not in targets or CLASSES not in targets:
+        raise TrainingError(
+            f"the batch has {sorted(targets)}, a network of things needs {IDS} and {CLASSES}: "
+            "train on a corpus with instance ids"
+        )
+    return [_of_frame(*pair) for pair in zip(targets[IDS], targets[CLASSES], strict=True)]
+
+
+def _of_frame(ids_hw: Tensor, classes_k: Tensor) -> Things:
+    ids_hw = ids_hw.to(torch.int64)
+    counts = torch.bincount(ids_hw.flatten(), minlength=len(classes_k) + 1)
+    if len(counts) > len(classes_k) + 1:
+        raise TrainingError(
+            f"a frame has the instance {len(counts) - 1}, its list of classes ends at "
+            f"{len(classes_k)}"
+        )
+    here_k = counts[1:] > 0
+    rows = (here_k & (classes_k != NOBODY)).nonzero().flatten()
+    masks_khw = ids_hw.unsqueeze(0) == (rows + 1).reshape(-1, 1, 1)
+    ignored = (here_k & (classes_k == NOBODY)).nonzero().flatten() + 1
+    return Things(
+        boxes_of(masks_khw), classes_k[rows].to(torch.int64), masks_khw, torch.isin(ids_hw, ignored)
+    )
+
+
+def boxes_of(masks_khw: Tensor) -> Tensor:
+    """(K, 4) float32: x1, y1, x2, y2 around the pixels of each mask, none of which is empty."""
+    sides = []
+    for along in (1, 2):
+        seen = masks_khw.any(dim=along).to(torch.int64)
+        length = seen.shape[1]
+        low = seen.argmax(dim=1)
+        high = length - seen.flip(1).argmax(dim=1)
+        sides.append((low, high))
+    (x1, x2), (y1, y2) = sides
+    return torch.stack([x1, y1, x2, y2], dim=-1).to(torch.float32)
