@@ -15,7 +15,12 @@ from dense_perception.commands.arguments import (
     add_unit,
     at_least_one,
 )
-from dense_perception.commands.evaluate_options import Asked, Form, refuse_useless
+from dense_perception.commands.evaluate_options import (
+    Asked,
+    Form,
+    refuse_beside_instances,
+    refuse_useless,
+)
 from dense_perception.core.errors import InputError
 
 HELP = "Compare models with recordings, annotated pictures, corpora or data sets; write a report."
@@ -30,12 +35,18 @@ examples:
   dense-perception evaluate dpt_tiny_indoor --data nyu_test:nyu_depth_v2_labeled.mat --max-depth 10
   dense-perception evaluate segmenter_small_mask_ade20k --images ADE/images/validation \\
       --labels ADE/annotations/validation --multi-scale --flip
+  dense-perception evaluate my_things --images coco/val2017 \\
+      --instances coco/annotations/instances_val2017.json --out report
 
 MODEL is a model's name or file, MODEL@PRECISION, network:MODEL (the published network in PyTorch,
 fed as its authors feed it) or topic:/NAME (another system's answers in the bags). With --out,
 several models or several sources, everything they share with the truth is scored, with intervals
 and baselines, into report.html, report.json and frames.csv. The same command again goes on where
 it was stopped. A bag's depth may be of another camera: it is registered, as `extract` does it.
+
+--instances compares things with COCO's annotations: average precision of boxes and masks, or, of a
+panoptic file with its PNGs in the folder of that name, panoptic quality. Classes are matched by
+name.
 
 The exit code is 1 if something could not be read or compared, 3 if a --fail-if is true.
 
@@ -55,6 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     truth.add_argument("--bag", type=Path, help="depth: bag folder, .mcap, .db3 or .bag file")
     truth.add_argument("--images", type=Path, metavar="DIR", help="labels: folder of pictures")
     truth.add_argument("--labels", type=Path, metavar="DIR", help="PNGs, named as the pictures")
+    truth.add_argument(
+        "--instances",
+        type=Path,
+        metavar="JSON",
+        help="COCO's things or panoptic labels of --images",
+    )
     truth.add_argument("--limit", type=at_least_one, metavar="N", help="N frames of each source")
     report = parser.add_argument_group("report")
     report.add_argument("--out", type=Path, metavar="DIR", help="folder of the report")
@@ -100,14 +117,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Returns 0, 1 if something could not be compared, or 3 if a ``--fail-if`` is true."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add_arguments(parser)
+    if options.instances is not None:
+        refuse_beside_instances(options, parser)
+        from dense_perception.commands import evaluate_things
+
+        return evaluate_things.things(options)
     if (options.images is None) != (options.labels is None):
         raise InputError("--images needs --labels with the folder of their label PNGs")
     given = [options.bag is not None, options.images is not None, bool(options.data)]
     if not any(given):
         raise InputError("no truth is given: name it with --data, --bag, or --images and --labels")
     asked = _asked(options)
-    parser = argparse.ArgumentParser(add_help=False)
-    add_arguments(parser)
     refuse_useless(options, asked, parser)
     if asked.form is Form.REPORT:
         from dense_perception.commands.evaluate_report import report

@@ -117,3 +117,31 @@ def refuse_useless(
         for name in rule.names:
             if getattr(options, name) != parser.get_default(name) and not rule.serves(asked):
                 raise InputError(f"{spelt[name]} has no use here: {rule.cure}")
+
+
+_OF_INSTANCES = frozenset(
+    (
+        *("model", "images", "instances", "limit", "out", "json", "backend", "precision"),
+        *("device", "threads", "trust_engine", "bits", "max_pixels", "max_jpeg_scans"),
+    )
+)
+
+
+def refuse_beside_instances(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """As :func:`refuse_useless`, for ``--instances``, which has no other truth beside it."""
+    others = [name for name in ("bag", "data", "labels") if getattr(options, name)]
+    if others or options.images is None:
+        why = f"the truth is --{others[0]}" if others else "there is no --images"
+        raise InputError(
+            f"--instances has no use here: it is of the pictures of --images alone, and {why}: "
+            "leave one of them out, or name the pictures"
+        )
+    for action in parser._actions:
+        name = action.dest
+        if name in _OF_INSTANCES or not hasattr(options, name):
+            continue
+        if getattr(options, name) != parser.get_default(name):
+            raise InputError(
+                f"{action.option_strings[-1]} has no use here: --instances compares exported "
+                "models with annotated things: leave it out"
+            )

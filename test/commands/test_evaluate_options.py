@@ -29,7 +29,7 @@ SAMPLES = {
     "out": "out", "compare": "before.json", "fail_if": "depth.scale > 9", "ray": "local",
     "topic": "/c/image", "depth_topic": "/c/depth", "points_topic": "/points", "label_topic": "/l",
     "world": "map", "weights": "w.pt", "data": "more", "bag": "more.mcap", "images": "pictures",
-    "labels": "annotations", "unit": "0.0002",
+    "labels": "annotations", "unit": "0.0002", "instances": "things.json",
 }  # fmt: skip
 
 

@@ -66,7 +66,7 @@ def page_text(report: Report, folder: Path) -> str:
     cost, skipped, made = cost_section(reading), skipped_section(reading), made_section(reading)
     parts = (changes, main, pairs, *details, shown, cost, skipped, made)
     return (
-        _environment()
+        page_environment()
         .get_template("report.html.j2")
         .render(
             title=_title(reading),
@@ -95,7 +95,7 @@ def _title(reading: Reading) -> str:
     return f"{who} on {where}"
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
     """Templates with autoescape; foreign names lose their control characters first."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup

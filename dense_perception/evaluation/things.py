@@ -1,0 +1,241 @@
+"""A model's things against annotated pictures: average precision, or panoptic quality."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from dense_perception.core.camera import Frame
+from dense_perception.core.card import ModelCard
+from dense_perception.core.errors import DensePerceptionError, InputError
+from dense_perception.core.prediction import Prediction
+from dense_perception.core.storage import read_file
+from dense_perception.data.coco_annotations import (
+    AnnotatedPicture,
+    Annotations,
+    read_segments,
+)
+from dense_perception.imaging.messages import ImageReader
+from dense_perception.metrics.detection import (
+    DetectionScores,
+    FoundThings,
+    Precision,
+    TrueThing,
+    rle_of_mask,
+)
+from dense_perception.metrics.panoptic import NOBODY, PanopticQuality, Quality, Segments
+from dense_perception.runtime.perceiver import Perceiver
+
+_HALF = 127
+"""Of a mask's bytes: above it the pixel is the thing's."""
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class PanopticFigures:
+    """Over all classes that occur, over things and over stuff, and PQ by class."""
+
+    all: Quality
+    things: Quality
+    stuff: Quality
+    by_class: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ThingsReport:
+    """How a model compared; ``masks`` is None where the model or the truth has none."""
+
+    model: str
+    pictures: int
+    boxes: Precision | None
+    masks: Precision | None
+    panoptic: PanopticFigures | None
+    problems: tuple[str, ...]
+
+
+def evaluate_things(
+    perceiver: Perceiver,
+    truth: Annotations,
+    images: Path,
+    *,
+    limit: int | None = None,
+    reader: ImageReader | None = None,
+    progress: bool = False,
+) -> ThingsReport:
+    """Compare the model with ``truth`` on the pictures of the folder ``images``.
+
+    Classes are matched by name. Panoptic truth judges a model of panoptic labels; its PNGs are in
+    the folder named as the file, without ``.json``.
+
+    :raises InputError: if the model does not give what the truth is about, they share no class, or
+        no picture could be compared.
+    """
+    card, reader = perceiver.card, reader or ImageReader()
+    judge = (_Panoptic if truth.is_panoptic else _Things)(card, truth)
+    problems = [*truth.problems, *judge.notes]
+    chosen = truth.pictures[:limit]
+    compared = 0
+    for picture in tqdm(
+        chosen, unit="picture", disable=None if progress else True, file=sys.stderr
+    ):
+        try:
+            rgb_hwc = reader.picture(read_file(images / picture.file_name))
+            if rgb_hwc.shape[:2] != (picture.height, picture.width):
+                raise InputError(
+                    f"it is {rgb_hwc.shape[1]}x{rgb_hwc.shape[0]}, its annotation says "
+                    f"{picture.width}x{picture.height}"
+                )
+            (answer,) = perceiver.perceive([Frame(rgb_hwc)], judge.wanted)
+            problems += judge.add(picture, answer)
+            compared += 1
+        except (DensePerceptionError, OSError) as error:
+            problems.append(f"{picture.file_name}: {error}")
+    if not compared:
+        raise InputError(
+            f"none of the {len(chosen)} pictures could be compared: {'; '.join(problems[:3])}"
+        )
+    return judge.report(card.name, compared, (*problems, *reader.doubts))
+
+
+class _Things:
+    """Average precision of boxes, and of masks where there are some."""
+
+    def __init__(self, card: ModelCard, truth: Annotations) -> None:
+        if card.instances is None:
+            raise InputError(
+                f"model {card.name} gives {' and '.join(card.outputs)}, no things: choose a model "
+                "with instances"
+            )
+        self._classes = _Classes(card.instances.label_set.labels, truth.classes, truth.path.name)
+        self.notes = self._classes.notes
+        self.wanted = ["instances", *(n for n in ("instance_ids",) if n in card.outputs)]
+        self.wanted += card.on_request
+        self._scores = DetectionScores(self._classes.names)
+
+    def add(self, picture: AnnotatedPicture, answer: Prediction) -> list[str]:
+        found = answer.instances
+        assert found is not None
+        kept_n = self._classes.of_model[found.classes_n] >= 0
+        found = found.selected(kept_n)
+        masks = None
+        if found.masks_nhw is not None:
+            masks = [rle_of_mask(mask > _HALF) for mask in found.masks_nhw]
+        elif found.ids_hw is not None:
+            masks = [rle_of_mask(found.ids_hw == row + 1) for row in range(len(found))]
+        labels = self._classes.of_model[found.classes_n]
+        true = [
+            TrueThing(each.box, number, each.crowd, each.mask, each.area)
+            for each in picture.things
+            if (number := int(self._classes.of_truth[each.label])) >= 0
+        ]
+        things = FoundThings(found.boxes_n4, found.scores_n, labels, masks)
+        self._scores.add(picture.width, picture.height, things, true)
+        return []
+
+    def report(self, model: str, pictures: int, problems: tuple[str, ...]) -> ThingsReport:
+        boxes, masks = self._scores.boxes(), self._scores.masks()
+        return ThingsReport(model, pictures, boxes, masks, None, problems)
+
+
+class _Panoptic:
+    """Panoptic quality: a thing is a segment, and so are all pixels of a class of stuff."""
+
+    wanted: Sequence[str] = ("labels", "instances", "instance_ids")
+
+    def __init__(self, card: ModelCard, truth: Annotations) -> None:
+        things, labelled = card.instances, card.segmentation
+        if things is None or labelled is None or not things.has_ids:
+            raise InputError(
+                f"model {card.name} gives {' and '.join(card.outputs)}: panoptic truth needs "
+                "labels and instance ids; choose a panoptic model"
+            )
+        names = labelled.label_set.labels
+        self._classes = _Classes(names, truth.classes, truth.path.name)
+        self.notes = self._classes.notes
+        self._are_things = [name in things.label_set.labels for name in names]
+        self._label_of = [names.index(n) if n in names else -1 for n in things.label_set.labels]
+        self._quality = PanopticQuality(len(self._classes.names))
+        self._folder = truth.path.with_suffix("")
+
+    def add(self, picture: AnnotatedPicture, answer: Prediction) -> list[str]:
+        true, problems = read_segments(self._folder, picture)
+        found, labels = answer.instances, answer.labels
+        assert found is not None
+        assert found.ids_hw is not None
+        assert labels is not None
+        ids_hw = found.ids_hw.astype(np.int64)
+        classes: dict[int, int] = {}
+        for row, label in enumerate(found.classes_n):
+            classes[row + 1] = int(self._classes.of_model[self._label_of[label]])
+        first = len(found) + 1
+        for label in np.unique(labels.values_hw[ids_hw == NOBODY]):
+            # Pixels of a thing that is none of the list are of nobody.
+            if label < len(self._are_things) and not self._are_things[label]:
+                ids_hw[(labels.values_hw == label) & (found.ids_hw == NOBODY)] = first + int(label)
+                classes[first + int(label)] = int(self._classes.of_model[label])
+        self._quality.add(_without(ids_hw, classes), self._of_shared_classes(true))
+        return problems
+
+    def _of_shared_classes(self, true: Segments) -> Segments:
+        classes = {n: int(self._classes.of_truth[label]) for n, label in true.classes.items()}
+        return _without(true.ids_hw, classes, true.crowds)
+
+    def report(self, model: str, pictures: int, problems: tuple[str, ...]) -> ThingsReport:
+        places = [int(self._classes.of_model[n]) for n in range(len(self._are_things))]
+        things = [p for p, is_thing in zip(places, self._are_things, strict=True) if is_thing]
+        stuff = [p for p, is_thing in zip(places, self._are_things, strict=True) if not is_thing]
+        by_class = self._quality.by_class()[:, 0]
+        figures = PanopticFigures(
+            self._quality.mean(),
+            self._quality.mean([place for place in things if place >= 0]),
+            self._quality.mean([place for place in stuff if place >= 0]),
+            {
+                name: float(value)
+                for name, value in zip(self._classes.names, by_class, strict=True)
+                if np.isfinite(value)
+            },
+        )
+        return ThingsReport(model, pictures, None, None, figures, problems)
+
+
+class _Classes:
+    """The classes that model and truth share, by name; -1 is a class of one of them alone."""
+
+    def __init__(self, model: Sequence[str], truth: Sequence[str], file: str) -> None:
+        plain = {name.casefold(): name for name in truth}
+        self.names = tuple(plain[n.casefold()] for n in model if n.casefold() in plain)
+        if not self.names:
+            raise InputError(
+                f"the model finds {', '.join(model[:_SHOWN])}, {file} names "
+                f"{', '.join(truth[:_SHOWN])}: they share no class"
+            )
+        self.of_model, self.of_truth = self._places(model), self._places(truth)
+        self.notes = [
+            f"{file}: {len(left)} classes are {whose} alone and do not count: "
+            f"{', '.join(left[:_SHOWN])}{', ...' if len(left) > _SHOWN else ''}"
+            for whose, names, places in (
+                ("the model's", model, self.of_model),
+                ("the truth's", truth, self.of_truth),
+            )
+            if (left := [n for n, place in zip(names, places, strict=True) if place < 0])
+        ]
+
+    def _places(self, names: Sequence[str]) -> np.ndarray:
+        places = {name.casefold(): number for number, name in enumerate(self.names)}
+        return np.array([places.get(name.casefold(), -1) for name in names])
+
+
+def _without(
+    ids_hw: np.ndarray, classes: dict[int, int], crowds: frozenset[int] = frozenset()
+) -> Segments:
+    """Segments of no shared class become void."""
+    left = [number for number, label in classes.items() if label < 0]
+    if left:
+        ids_hw = np.where(np.isin(ids_hw, left), NOBODY, ids_hw)
+    kept = {number: label for number, label in classes.items() if label >= 0}
+    return Segments(ids_hw, kept, crowds - set(left))

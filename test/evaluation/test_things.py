@@ -1,0 +1,239 @@
+"""Models of things against COCO's files, the bad entries among them named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from dense_perception.cli import main
+from dense_perception.core.errors import InputError
+from dense_perception.data.coco_annotations import read_annotations, read_segments
+from dense_perception.evaluation.things import evaluate_things
+from dense_perception.runtime.perceiver import Perceiver
+from test.support.instance_artefacts import colour_card, write_colour_artefact
+
+CATEGORIES = [
+    {"id": 5, "name": "Chair"},
+    {"id": 7, "name": "table"},
+    {"id": 9, "name": "person"},
+    {"id": 11, "name": "giraffe"},
+]
+RED, BLUE = (6, 4, 20, 10), (30, 20, 64, 40)
+
+
+def picture(red: int, blue: int) -> np.ndarray:
+    rgb_hwc = np.zeros((48, 64, 3), np.uint8)
+    for (left, top, right, bottom), channel, value in ((RED, 0, red), (BLUE, 2, blue)):
+        rgb_hwc[top:bottom, left:right, channel] = value
+    return rgb_hwc
+
+
+def polygon(box: tuple[int, int, int, int]) -> list[list[int]]:
+    left, top, right, bottom = box
+    return [[left, top, right, top, right, bottom, left, bottom]]
+
+
+def annotation(number: int, image: int, category: int, box: tuple[int, ...]) -> dict[str, Any]:
+    left, top, right, bottom = box
+    sides = [left, top, right - left, bottom - top]
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "bbox": sides,
+        "area": sides[2] * sides[3],
+        "iscrowd": 0,
+        "segmentation": polygon((left, top, right, bottom)),
+    }
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> dict[str, Any]:
+    """Two pictures with their things; the model finds all of them, and nothing else."""
+    for name, rgb_hwc in (("a", picture(200, 250)), ("b", picture(0, 250)), ("c", picture(0, 0))):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), rgb_hwc[..., ::-1])
+    return {
+        "images": [
+            {"id": n, "file_name": f"{name}.png", "width": 64, "height": 48}
+            for n, name in enumerate("abc", start=1)
+        ],
+        "categories": CATEGORIES,
+        "annotations": [
+            annotation(1, 1, 5, RED),
+            annotation(2, 1, 9, BLUE),
+            annotation(3, 2, 9, BLUE),
+        ],
+    }
+
+
+def written(folder: Path, data: dict[str, Any], name: str = "things.json") -> Path:
+    (folder / name).write_text(json.dumps(data))
+    return folder / name
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    write_colour_artefact(tmp_path / "colour.onnx", colour_card())
+    return tmp_path / "colour.onnx"
+
+
+def test_the_command_writes_table_json_and_page(
+    tmp_path: Path, data: dict[str, Any], model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data["annotations"][1]["iscrowd"] = 1
+    data["annotations"][1]["segmentation"] = {"size": [48, 64], "counts": [0, 48 * 64]}
+    words = ["evaluate", str(model), "--images", str(tmp_path), "--backend", "onnxruntime"]
+    words += ["--instances", str(written(tmp_path, data)), "--out", str(tmp_path / "report")]
+    assert main(words) == 1, "the giraffe is named"
+    out = capsys.readouterr()
+    assert "3 pictures" in out.out
+    assert out.out.count("1.0000") >= 6
+    assert "1 classes are the truth's alone and do not count: giraffe" in out.err
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "giraffe" in page
+    assert "AP50" in page
+    document = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert document["models"][0]["masks"]["ap"] == 1
+    assert document["models"][0]["boxes"]["by_class"] == {"Chair": 1, "person": 1}
+    assert main([*words, "--multi-scale"]) != 0
+    assert "--multi-scale has no use here: --instances compares" in capsys.readouterr().err
+
+
+def test_what_is_missed_and_what_is_false_lower_the_figures(
+    tmp_path: Path, data: dict[str, Any], model: Path
+) -> None:
+    data["annotations"][2] = annotation(3, 2, 7, (0, 0, 20, 20))
+    with Perceiver.load(model, backend="onnxruntime") as perceiver:
+        report = evaluate_things(perceiver, read_annotations(written(tmp_path, data)), tmp_path)
+    assert report.boxes is not None
+    # Chair 1; table 0; person: right first, then a false one of the same score: 1.
+    assert report.boxes.by_class == {"Chair": 1, "table": 0, "person": 1}
+    assert report.boxes.ap == pytest.approx(2 / 3)
+
+
+def test_every_bad_entry_is_named_and_the_others_count(
+    tmp_path: Path, data: dict[str, Any], model: Path
+) -> None:
+    good = data["annotations"]
+    outside = annotation(10, 2, 5, (-8, -8, 4, 4))
+    odd = {**annotation(11, 2, 5, (40, 0, 50, 9)), "segmentation": "rle?"}
+    data["annotations"] = [
+        *good,
+        outside,
+        odd,
+        annotation(2, 3, 5, (0, 0, 9, 9)),
+        annotation(12, 1, 99, RED),
+        annotation(13, 44, 5, RED),
+        annotation(14, 1, 5, (9, 9, 9, 12)),
+        {**annotation(15, 1, 5, RED), "image_id": [1]},
+        {**annotation(16, 1, 5, RED), "bbox": "wide"},
+        "annotation",
+    ]
+    data["images"] += [
+        {"id": 1, "file_name": "again.png", "width": 4, "height": 4},
+        {"id": 8, "file_name": "../secret.png", "width": 4, "height": 4},
+        {"id": 9, "file_name": "missing.png", "width": 64, "height": 48},
+        {"id": "x"},
+    ]
+    data["categories"] = [*CATEGORIES, {"id": 5, "name": "again"}, {"id": 12}]
+    with Perceiver.load(model, backend="onnxruntime") as perceiver:
+        report = evaluate_things(perceiver, read_annotations(written(tmp_path, data)), tmp_path)
+    text = "\n".join(report.problems)
+    for named in (
+        "annotation 2 is there twice: both count",
+        "annotation 12 has the category 99, which the file does not name",
+        "annotation 13 is of the image 44, not in the file",
+        "annotation 14 has the box",
+        "annotation 15 is of the image [1]",
+        "annotation 16 has the box 'wide'",
+        "annotation 'annotation' is no mapping",
+        "1 annotations reach outside of their pictures (10)",
+        "annotation 11 has the segmentation 'rle?'",
+        "image 1 (again.png) is there twice",
+        "outside of the pictures' folder",
+        "image {'id': 'x'} has no id that is a whole number",
+        "category 5 (again) is there twice",
+        "category {'id': 12} has no id and name",
+        "missing.png: ",
+    ):
+        assert named in text, named
+    assert report.pictures == 3
+    assert report.masks is None, "one thing has no mask"
+    assert report.boxes is not None
+    # Chairs: one of four is found.
+    assert report.boxes.by_class["Chair"] == pytest.approx(26 / 101)
+
+
+def test_panoptic_truth(tmp_path: Path, data: dict[str, Any]) -> None:
+    card = colour_card(panoptic=True)
+    write_colour_artefact(tmp_path / "panoptic.onnx", card)
+    (tmp_path / "pan").mkdir()
+    ids_hw = np.zeros((48, 64), np.int64)
+    ids_hw[:] = 70_000  # "none", as stuff
+    ids_hw[4:10, 6:20], ids_hw[20:40, 30:64] = 3, 300
+    ids_hw[45:] = 9  # not listed
+    bgr_hwc = np.stack([ids_hw >> 16, ids_hw >> 8 & 255, ids_hw & 255], axis=2)
+    cv2.imwrite(str(tmp_path / "pan" / "a.png"), bgr_hwc.astype(np.uint8))
+    segments = [
+        {"id": 3, "category_id": 5},
+        {"id": 300, "category_id": 9},
+        {"id": 70_000, "category_id": 1},
+        {"id": 77, "category_id": 7},
+        {"id": 78, "category_id": 99},
+    ]
+    annotations = [
+        {"image_id": 1, "file_name": "a.png", "segments_info": segments},
+        {"image_id": 2, "file_name": "b.png", "segments_info": segments[:1] * 2},
+        {"image_id": 9, "file_name": "a.png", "segments_info": segments},
+    ]
+    categories = [*CATEGORIES, {"id": 1, "name": "none"}]
+    panoptic = {**data, "annotations": annotations, "categories": categories}
+    truth = read_annotations(written(tmp_path, panoptic, "pan.json"))
+    assert truth.is_panoptic
+    with Perceiver.load(tmp_path / "panoptic.onnx", backend="onnxruntime") as perceiver:
+        report = evaluate_things(perceiver, truth, tmp_path)
+    assert report.panoptic is not None
+    assert report.panoptic.by_class == {"none": 1, "Chair": 1, "table": 0, "person": 1}
+    assert (report.panoptic.all.pq, report.panoptic.all.classes) == (0.75, 4)
+    assert report.panoptic.stuff.pq == 1
+    assert report.panoptic.things.pq == pytest.approx(2 / 3)
+    text = "\n".join(report.problems)
+    for named in (
+        "pixels of the segments 9, which its annotation does not list: they are void",
+        "no pixel of its segments 77: they are missed",
+        "segment {'category_id': 99, 'id': 78} has no id or an unknown category",
+        "image 2: two segments have the id 3: left out",
+        "the annotation of image 9 is not whole",
+        "1 images have no annotation (3)",
+    ):
+        assert named in text, named
+    picture_a = truth.pictures[0]
+    (tmp_path / "pan" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"a\.png is no PNG"):
+        read_segments(tmp_path / "pan", picture_a)
+
+
+def test_what_cannot_be_compared_at_all_is_refused(
+    tmp_path: Path, data: dict[str, Any], model: Path
+) -> None:
+    for content, named in (
+        ("[]", "expected a mapping"),
+        ("{", "is not JSON"),
+        ('{"images": []}', "no list of annotations or categories"),
+        ('{"images": [], "annotations": [], "categories": []}', "names no categories"),
+    ):
+        (tmp_path / "bad.json").write_text(content)
+        with pytest.raises(InputError, match=named):
+            read_annotations(tmp_path / "bad.json")
+    with Perceiver.load(model, backend="onnxruntime") as perceiver:
+        others = {**data, "categories": [{"id": 5, "name": "zebra"}]}
+        with pytest.raises(InputError, match="they share no class"):
+            evaluate_things(perceiver, read_annotations(written(tmp_path, others)), tmp_path)
+        nothing = read_annotations(written(tmp_path, data))
+        with pytest.raises(InputError, match="none of the 3 pictures could be compared"):
+            evaluate_things(perceiver, nothing, tmp_path / "elsewhere")

@@ -1,0 +1,184 @@
+"""Nodes on moving things: do all messages of a frame agree, and what does a frame cost?
+
+``python -m test.support.instances_live`` starts ``instance_node`` and then ``multitask_node`` on a
+hand-made model whose things are the colours of the picture, sends pictures at a rate, subscribes to
+everything, and compares headers, sizes and ids of what comes, frame by frame. The processor time
+of the node's threads is divided by the frames. It prints JSON and exits with 1 if something
+disagrees. vision_msgs is built if it is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sensor_msgs.msg import Image, PointCloud2
+from visualization_msgs.msg import MarkerArray
+
+from dense_perception.ros.convert import image_message
+from dense_perception.ros.processes import ChildProcess, cpu_s
+from dense_perception.ros.transport import local_environment, reserved_domain, transport_environment
+from test.support.instance_artefacts import colour_card, write_colour_artefact
+from test.support.ros_interfaces import importable
+from test.support.ros_probe import Probe, header
+
+WIDTH, HEIGHT = 320, 240
+OF_MULTITASK = {
+    "depth/image": Image,
+    "points": PointCloud2,
+    "segmentation/labels": Image,
+    "segmentation/confidence": Image,
+    "segmentation/overlay": Image,
+}
+SETTLE_S = 3.0
+
+
+def scene(frame: int) -> np.ndarray:
+    """A red, a green and a blue thing that wander; the red one is hidden for 5 of 50 frames."""
+    rgb_hwc = np.full((HEIGHT, WIDTH, 3), 60, np.uint8)
+    for channel, (speed, top) in enumerate(((4, 20), (-3, 90), (2, 160))):
+        left = (50 + 80 * channel + speed * frame) % (WIDTH - 45)
+        if channel == 0 and frame % 50 in range(20, 25):
+            continue
+        rgb_hwc[top : top + 55, left : left + 40] = 0
+        rgb_hwc[top : top + 55, left : left + 40, channel] = 250 - 20 * channel
+    return rgb_hwc
+
+
+def stamp_of(message: Any) -> tuple[int, int]:
+    each = message.markers[0].header if isinstance(message, MarkerArray) else message.header
+    return each.stamp.sec, each.stamp.nanosec
+
+
+def problems(name: str, found: dict[str, Any]) -> list[str]:
+    """What disagrees among the messages of one frame."""
+    wrong = []
+    for topic, message in found.items():
+        each = message.markers[0].header if isinstance(message, MarkerArray) else message.header
+        if each.frame_id != "camera_optical":
+            wrong.append(f"{name} {topic}: frame {each.frame_id}")
+        size = getattr(message, "width", WIDTH), getattr(message, "height", HEIGHT)
+        if size != (WIDTH, HEIGHT):
+            wrong.append(f"{name} {topic}: size {size}")
+    if "instances/ids" not in found:
+        return wrong
+    ids_hw = np.frombuffer(found["instances/ids"].data, "<u2").reshape(HEIGHT, WIDTH)
+    coded_hw = np.frombuffer(found["instances/panoptic"].data, "<i4").reshape(HEIGHT, WIDTH)
+    detections = found["instances/detections"].detections
+    listed = {int(each.id) for each in detections}
+    in_space = {int(each.id) for each in found["instances/detections_3d"].detections}
+    drawn = {each.id for each in found["instances/markers"].markers if each.ns == "boxes"}
+    pixels = {int(number) for number in np.unique(ids_hw)} - {0}
+    if not listed == in_space == drawn == pixels:
+        wrong.append(f"{name}: ids {listed}, in space {in_space}, drawn {drawn}, pixels {pixels}")
+    if not np.array_equal(coded_hw & 0xFFFF, ids_hw):
+        wrong.append(f"{name}: the panoptic image has other ids")
+    for each in detections:
+        rows, columns = np.nonzero(ids_hw == int(each.id))
+        middle, size = each.bbox.center.position, (each.bbox.size_x, each.bbox.size_y)
+        box = (middle.x - size[0] / 2, middle.y - size[1] / 2)
+        if not (len(rows) and box == (columns.min(), rows.min())):
+            wrong.append(f"{name}: the box of {each.id} is not that of its pixels")
+    return wrong
+
+
+def measure(
+    node: str, topics: dict[str, Any], model: Path, options: argparse.Namespace, track: bool
+) -> dict[str, Any]:
+    with ExitStack() as stack:
+        domain = stack.enter_context(reserved_domain())
+        environment = {**local_environment(domain), **transport_environment()}
+        import os
+
+        os.environ.update(environment)
+        arguments = ["--ros-args", "-p", "backend:=onnxruntime", "-p", "threads:=1"]
+        arguments += ["-p", f"model:={model}", "-p", f"tracking:={str(track).lower()}"]
+        process = ChildProcess(
+            f"dense_perception.ros.{node}",
+            arguments,
+            log=model.parent / f"{node}.log",
+            environment=environment,
+        )
+        stack.enter_context(process)
+        process.wait_for_text("waiting for images", failure="cannot configure")
+        probe = stack.enter_context(Probe(domain, f"/{node}"))
+        frames: dict[tuple[int, int], dict[str, Any]] = {}
+
+        def keep(topic: str) -> Callable[[Any], None]:
+            return lambda message: frames.setdefault(stamp_of(message), {}).update({topic: message})
+
+        for topic, kind in topics.items():
+            probe.node.create_subscription(kind, f"/{node}/{topic}", keep(topic), 10)
+        wrong: list[str] = []
+        identities: dict[str, set[int]] = {}
+        sent = complete = 0
+        images = probe.publisher(Image, "/image")
+        time.sleep(SETTLE_S)
+        used_s, begun_s = cpu_s(process.pid), time.monotonic()
+        while time.monotonic() - begun_s < options.seconds:
+            message = image_message(scene(sent), header(1000 + sent // 10), "rgb8")
+            message.header.stamp.nanosec = sent % 10 * 100_000_000
+            images.publish(message)
+            sent += 1
+            time.sleep(max(0.0, begun_s + sent / options.rate - time.monotonic()))
+            for key in [k for k, each in list(frames.items()) if len(each) == len(topics)]:
+                found = frames.pop(key)
+                complete += 1
+                wrong += problems(f"{node} {key}", found)
+                for each in getattr(found.get("instances/detections"), "detections", ()):
+                    name = each.results[0].hypothesis.class_id
+                    identities.setdefault(name, set()).add(int(each.id))
+        used_s = cpu_s(process.pid) - used_s
+        return {
+            "node": node,
+            "topics": len(topics),
+            "tracking": track,
+            "sent": sent,
+            "complete": complete,
+            "incomplete": len(frames),
+            "cpu_ms": round(1e3 * used_s / max(1, complete + len(frames)), 1),
+            "wrong": wrong[:5],
+            "identities": {name: sorted(each) for name, each in identities.items()},
+        }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--rate", type=float, default=10.0)
+    parser.add_argument("--no-tracking", action="store_true")
+    options = parser.parse_args()
+    with importable("vision_msgs"), tempfile.TemporaryDirectory() as folder:
+        from vision_msgs.msg import Detection2DArray, Detection3DArray
+
+        things = {
+            "instances/detections": Detection2DArray,
+            "instances/detections_3d": Detection3DArray,
+            "instances/ids": Image,
+            "instances/panoptic": Image,
+            "instances/overlay": Image,
+            "instances/markers": MarkerArray,
+        }
+        model = Path(folder) / "colour.onnx"
+        card = colour_card(height=HEIGHT, width=WIDTH, panoptic=True, depth=True)
+        write_colour_artefact(model, card)
+        track = not options.no_tracking
+        found = [
+            measure("instance_node", things, model, options, track),
+            measure("multitask_node", OF_MULTITASK, model, options, False),
+            measure("multitask_node", {**OF_MULTITASK, **things}, model, options, track),
+        ]
+    print(json.dumps(found, indent=1))
+    return int(any(each["wrong"] or not each["complete"] for each in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
