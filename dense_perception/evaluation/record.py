@@ -164,12 +164,14 @@ class _BagSink:
 
 
 class _RerunSink:
-    """A recording for the Rerun viewer."""
+    """A recording for the Rerun viewer, with the layout to look at it in."""
 
     def __init__(self, path: Path) -> None:
         import rerun
+        import rerun.blueprint
 
         self._rerun: Any = rerun
+        self._pictures: dict[str, None] = {}
         self._stream: Any = rerun.RecordingStream("dense_perception evaluation")
         self._stream.save(path)
 
@@ -187,10 +189,17 @@ class _RerunSink:
             # For eyes alone: half of the bytes at a thousandth of the precision.
             known_m = np.nan_to_num(depth_m, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float16)
             stream.log(f"camera/{topic}", rerun.DepthImage(known_m, meter=1.0))
+        self._pictures.update(dict.fromkeys(result.pictures))
         for topic, rgb_hwc in result.pictures.items():
             jpeg = encode_jpeg(rgb_hwc, quality=90)
             stream.log(topic, rerun.EncodedImage(contents=jpeg, media_type="image/jpeg"))
 
     def close(self) -> None:
+        views = self._rerun.blueprint
+        # Left to itself the viewer puts pictures into the room as well, where they have no place.
+        flat = [views.Spatial2DView(origin=topic, name=topic) for topic in self._pictures]
+        image = views.Spatial2DView(origin="camera/image", name="image")
+        room = views.Spatial3DView(origin="/", contents="/camera/**", name="depth as points")
+        self._stream.send_blueprint(views.Blueprint(views.Grid(image, *flat, room)))
         self._stream.flush()
         self._stream.disconnect()

@@ -191,7 +191,7 @@ def _report(
         pairs=found.pairs,
         curves=found.curves,
         per_class=found.per_class,
-        verdict=verdicts(contestants, figures, found.pairs),
+        verdict=verdicts(contestants, figures, found.pairs, found.slices),
         changes=changed,
         compared_with=None if request.compare is None else str(request.compare),
         frames_shown=[] if request.out is None else show_frames(outcome, folder),

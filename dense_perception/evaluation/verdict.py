@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from dense_perception.evaluation.document import (
     ContestantData,
     FigureValue,
     PairValue,
+    SliceValue,
     Verdict,
 )
 from dense_perception.evaluation.figures import figure
@@ -24,6 +26,9 @@ HEADLINES = (
 )
 """By task the figures that decide; the first that every contestant of the task has counts."""
 _MORE_DIGITS = 4
+_NAMED = 3
+Slices = Mapping[str, Mapping[str, Sequence[SliceValue]]]
+"""By contestant and axis, as a report has them."""
 
 
 def headline(
@@ -40,11 +45,13 @@ def verdicts(
     contestants: Sequence[ContestantData],
     figures: Mapping[str, Mapping[str, FigureValue]],
     pairs: Sequence[PairValue],
+    slices: Slices = MappingProxyType({}),
 ) -> list[Verdict]:
     """For each task the best model against each other one, and against the best baseline; its
     bare figures where there is nothing to compare it with.
 
-    The sentences rest on ``pairs``, whose numbers they carry.
+    The sentences rest on ``pairs``, whose numbers they carry. After the first one of a task stands
+    on which recordings, by ``slices``, the best model is worse than a baseline.
     """
     kinds = {row["name"]: row["kind"] for row in contestants}
     found: list[Verdict] = []
@@ -63,7 +70,7 @@ def verdicts(
             value = _text(figures[best][name]["value"], name)
             text = f"{best}: {_said(name)} {value}."
             alone.append(Verdict(text=text, pair=None))
-        found += [_against(best, each, name, figures, pairs) for each in ranked[1:]]
+        of_task = [_against(best, each, name, figures, pairs) for each in ranked[1:]]
         baselines = [each for each in given if kinds[each] == "baseline"]
         shared = next(
             (
@@ -75,8 +82,33 @@ def verdicts(
         )
         if baselines and shared is not None:
             rival = _ranked(baselines, shared, figures)[0]
-            found.append(_against(best, rival, shared, figures, pairs, baseline=True))
+            of_task.append(_against(best, rival, shared, figures, pairs, baseline=True))
+            of_task[1:1] = _beaten_on(best, baselines, shared, slices)
+        found += of_task
     return found or alone
+
+
+def _beaten_on(best: str, baselines: Sequence[str], name: str, slices: Slices) -> list[Verdict]:
+    """The recordings of several on which a baseline is better, which their mean hides."""
+    by_recording: dict[str, dict[str, float]] = {}
+    for each in (best, *baselines):
+        for row in slices.get(each, {}).get("recording", ()):
+            if row["figure"] == name and row["value"] is not None:
+                by_recording.setdefault(row["bin"], {})[each] = row["value"]
+    sign = 1 if figure(name).better == "lower" else -1
+    worse = []
+    for recording, values in by_recording.items():
+        rival = min(values, key=lambda each: sign * values[each])
+        if best in values and values[best] != values[rival]:
+            given = f"{_text(values[best], name)} against {_text(values[rival], name)}"
+            worse.append(f"{recording} ({rival}: {given})")
+    if not worse or len(by_recording) < 2:
+        return []
+    more = f" and {len(worse) - _NAMED} more" if len(worse) > _NAMED else ""
+    where = ", ".join(worse[:_NAMED]) + more
+    count = f"{len(worse)} of {len(by_recording)} recordings"
+    text = f"On {count} {best} is worse than a baseline, by {_said(name)}: {where}."
+    return [Verdict(text=text, pair=None)]
 
 
 def _ranked(

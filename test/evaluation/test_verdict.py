@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import cast
 
-from dense_perception.evaluation.document import ContestantData, FigureValue, PairValue
+from dense_perception.evaluation.document import (
+    ContestantData,
+    FigureValue,
+    PairValue,
+    SliceValue,
+)
 from dense_perception.evaluation.verdict import verdicts
 
 ABSREL, ALIGNED = "depth.metric.absrel", "depth.aligned.absrel"
@@ -52,6 +57,37 @@ def test_the_best_model_is_named_with_what_it_beats() -> None:
             "pair": 1,
         },
     ]
+
+
+def by_recording(**values: float) -> dict[str, list[SliceValue]]:
+    return {
+        "recording": [
+            SliceValue(bin=name, figure=ABSREL, value=each, low=None, high=None, n=9)
+            for name, each in values.items()
+        ]
+    }
+
+
+def test_recordings_on_which_a_baseline_is_better_are_named() -> None:
+    figures = {
+        n: {ABSREL: value(v)} for n, v in (("new", 0.2), ("row prior", 0.3), ("constant", 0.4))
+    }
+    pairs = [pair("new", "row prior", ABSREL, "new", True)]
+    kinds = {"new": "artefact", "row prior": "baseline", "constant": "baseline"}
+    slices = {
+        "new": by_recording(hall=0.1, desk=1.2, shelf=0.5),
+        "row prior": by_recording(hall=0.2, desk=0.486, shelf=0.5),
+        "constant": by_recording(hall=0.3, desk=1.0, shelf=0.6),
+    }
+    first, second = verdicts(rows(**kinds), figures, pairs, slices)
+    assert first["text"].startswith("new is better than the baseline row prior")
+    assert second["text"] == (
+        "On 1 of 3 recordings new is worse than a baseline, by AbsRel of metric depth: desk (row "
+        "prior: 1.200 against 0.486)."
+    )
+    # Where there is one recording alone, the first sentence has said it.
+    alone = {name: by_recording(desk=each) for name, each in (("new", 1.0), ("constant", 0.5))}
+    assert len(verdicts(rows(**kinds), figures, pairs, alone)) == 1
 
 
 def test_a_relative_model_is_judged_as_all_can_be() -> None:

@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from dense_perception.core.printable import printable
+from dense_perception.evaluation.baselines import CONSTANT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,6 +106,8 @@ def draw_lines(
             axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=1.2, linestyle=(0, (1, 2)))
         for each in series:
             colour, marker, dash = _looks(each.slot)
+            if each.name == CONSTANT:
+                dash = (0, (1, 2))
             if each.low and each.high:
                 axes.fill_between(
                     each.x, _gaps(each.low), _gaps(each.high), color=colour, alpha=0.1, linewidth=0
@@ -184,13 +187,13 @@ def draw_points(key: str, series: Sequence[Series], x: Axis, y: Axis) -> str:
         return _inline(figure, key)
 
 
-def draw_marker(slot: int | None) -> str:
+def draw_marker(slot: int | None, name: str = "") -> str:
     """The sign of a contestant for a legend: the path of a 14x14 drawing, by hand.
 
     It needs no Matplotlib: tables have it too.
     """
     if slot is None:
-        return "M2 7h10"
+        return "M1 7h2m2 0h2m2 0h2m2 0h2" if name == CONSTANT else "M1 7h5m2 0h5"
     shapes = (
         "M7 2a5 5 0 1 0 .01 0z",
         "M2.5 2.5h9v9h-9z",

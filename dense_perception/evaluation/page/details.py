@@ -154,7 +154,10 @@ def slices_section(reading: Reading) -> Section | None:
         "slices",
         "Slices",
         "Where is it good, where not?",
-        ["The same figures on parts of the data. Bars start at 0."],
+        [
+            "The same figures on parts of the data. Bars start at 0 and are full at the largest "
+            "value of a model."
+        ],
         tables=tables,
     )
 
@@ -281,8 +284,15 @@ def _slice_table(
     which: str,
     bins: dict[str, dict[str, SliceValue]],
 ) -> Table:
+    models = {each["name"] for each in reading.models}
+    # A baseline that is far off must not make the models' bars too short to compare.
     largest = max(
-        (abs(each["value"]) for row in bins.values() for each in row.values() if each["value"]),
+        (
+            abs(each["value"])
+            for row in bins.values()
+            for name, each in row.items()
+            if name in models and each["value"]
+        ),
         default=1.0,
     )
     present = {name for row in bins.values() for name in row}

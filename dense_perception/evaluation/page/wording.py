@@ -56,7 +56,7 @@ _SHORT = {
     "temporal": "from frame to frame",
 }
 _HINTS = {
-    "d1": "share within 25 %",
+    "d1": "share within 25\u00a0%",
     "d2": "share within 56 %",
     "d3": "share within 95 %",
     "scale": "prediction / truth",
