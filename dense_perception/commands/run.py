@@ -34,7 +34,8 @@ writes, one file per frame:
   side_by_side/NAME.jpg  the picture beside its depth, with a legend (in metres if the depth is)
   points/NAME.ply        with --ply
 of a model with labels also labels/, confidence/, labels_color/ and overlay/, of a multitask model
-normals/ (float32), normals_color/, edges/, keypoints/ and reshading/ (8 bit);
+normals/ (float32), normals_color/, edges/, keypoints/ and reshading/ (8 bit), of a model of things
+instances/ (JSON: class, score, box and id), instance_ids/ and instances_overlay/;
 or, with --bag, one ROS 2 bag with depth/image, depth/camera_info, depth/color (and points with
 --ply) under /depth_node, stamped like the input.
 """

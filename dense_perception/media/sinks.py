@@ -11,15 +11,24 @@ import numpy as np
 
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import DensePerceptionError, InputError
-from dense_perception.core.prediction import GRAY_MAPS, DepthKind, LabelMap, Prediction
+from dense_perception.core.json_text import json_text
+from dense_perception.core.prediction import (
+    GRAY_MAPS,
+    DepthKind,
+    Instances,
+    LabelMap,
+    Prediction,
+)
 from dense_perception.core.storage import atomic_write, prepare_output_folder, real_path, user_path
 from dense_perception.imaging.colorize import DepthColorizer, side_by_side
+from dense_perception.imaging.instance_overlay import instance_overlay
 from dense_perception.imaging.points import organised_xyz, write_ply
 from dense_perception.imaging.resize import resample
 from dense_perception.media.bag_reader import is_bag
 from dense_perception.media.bag_sink import BagSink
 from dense_perception.media.sources import SourceItem
 
+_SHOWN_FROM = 0.5  # the score of things that are drawn; all are listed
 FORMS = ("png", "npy", "color", "side_by_side", "ply")
 """What a folder may hold, one sub-folder each (PNG and NPY share ``depth``)."""
 
@@ -43,7 +52,9 @@ class FolderSink:
     Depth beyond 65.535 m does not fit the PNG and is 0 there. A relative model writes its own
     numbers to NPY and, as they are no metres, neither PNG nor PLY. Labels go to ``labels``,
     ``confidence``, ``labels_color`` and ``overlay``, normals to ``normals`` (NPY) and
-    ``normals_color``, the other maps to folders of their names, 8-bit PNG.
+    ``normals_color``, the other maps to folders of their names, 8-bit PNG. Things go to
+    ``instances`` (JSON, a list: class, score, box and id), ``instance_ids`` (PNG, 8 or 16 bit) and
+    ``instances_overlay``.
 
     :raises InputError: if the folder is not empty and ``overwrite`` is false.
     """
@@ -87,6 +98,8 @@ class FolderSink:
         if prediction.labels is not None:
             self._write_labels(item, prediction.labels)
         self._write_further(item, prediction)
+        if prediction.instances is not None:
+            self._write_instances(item, prediction, prediction.instances)
         if prediction.depth is None:
             return
         values_hw = prediction.depth.values_hw
@@ -137,6 +150,22 @@ class FolderSink:
             entry = getattr(prediction, name)
             if entry is not None and "png" in self.forms:
                 self._save(name, f"{item.name}.png", _png(entry.values_hw))
+
+    def _write_instances(self, item: SourceItem, prediction: Prediction, found: Instances) -> None:
+        rows = [
+            {"id": int(number), "class": name, "score": float(score), "box": box.tolist()}
+            for number, name, score, box in zip(
+                found.numbers, found.names, found.scores_n, found.boxes_n4, strict=True
+            )
+        ]
+        self._save("instances", f"{item.name}.json", json_text(rows, 1).encode())
+        if found.ids_hw is not None and "png" in self.forms:
+            self._save("instance_ids", f"{item.name}.png", _png(found.ids_hw))
+        if "side_by_side" in self.forms:
+            shown = found.selected(found.scores_n >= _SHOWN_FROM)
+            size = (prediction.width, prediction.height)
+            picture = instance_overlay(item.frame.rgb_hwc, shown, *size, 0.5)
+            self._save("instances_overlay", f"{item.name}.jpg", _jpeg(picture))
 
     def _save(self, subfolder: str, name: str, data: bytes) -> None:
         with atomic_write(self._subfolder(subfolder) / name) as stream:

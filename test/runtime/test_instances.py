@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from dense_perception.cli import main
 from dense_perception.core.camera import Frame
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import CardError, InputError
@@ -154,3 +157,19 @@ def test_a_graph_without_its_lists_is_named(tmp_path: Path) -> None:
             wrong = replace(card, instances=changed)
             with pytest.raises(CardError, match=named):
                 Perceiver(wrong, perceiver.backend, perceiver.selection)
+
+
+def test_run_writes_things_their_ids_and_what_they_look_like(tmp_path: Path) -> None:
+    write_colour_artefact(tmp_path / "model.onnx", colour_card())
+    cv2.imwrite(str(tmp_path / "photo.png"), picture()[..., ::-1])
+    words = ["run", str(tmp_path / "model.onnx"), "--input", str(tmp_path / "photo.png")]
+    words += ["--output", str(tmp_path / "out"), "--quiet", "--backend", "onnxruntime"]
+    assert main(words) == 0
+    rows = json.loads((tmp_path / "out" / "instances" / "photo.json").read_text())
+    assert [(row["id"], row["class"], row["box"]) for row in rows] == [
+        (1, "person", [*BLUE]),
+        (2, "chair", [*RED]),
+    ]
+    ids_hw = cv2.imread(str(tmp_path / "out/instance_ids/photo.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(ids_hw, colour_answer(picture())["instance_ids"])
+    assert cv2.imread(str(tmp_path / "out/instances_overlay/photo.jpg")).shape == (48, 64, 3)

@@ -2,15 +2,17 @@
 
 ``python -m test.support.instances_live`` starts ``instance_node`` and then ``multitask_node`` on a
 hand-made model whose things are the colours of the picture, sends pictures at a rate, subscribes to
-everything, and compares headers, sizes and ids of what comes, frame by frame. The processor time
-of the node's threads is divided by the frames. It prints JSON and exits with 1 if something
-disagrees. vision_msgs is built if it is missing.
+everything, and compares headers, sizes and ids of what comes, frame by frame. Things that are
+hidden for five frames must keep their identities. The processor time of the node's threads is
+divided by the frames. It prints JSON and exits with 1 if something disagrees. vision_msgs is built
+if it is missing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -30,7 +32,6 @@ from test.support.instance_artefacts import colour_card, write_colour_artefact
 from test.support.ros_interfaces import importable
 from test.support.ros_probe import Probe, header
 
-WIDTH, HEIGHT = 320, 240
 OF_MULTITASK = {
     "depth/image": Image,
     "points": PointCloud2,
@@ -41,15 +42,18 @@ OF_MULTITASK = {
 SETTLE_S = 3.0
 
 
-def scene(frame: int) -> np.ndarray:
-    """A red, a green and a blue thing that wander; the red one is hidden for 5 of 50 frames."""
-    rgb_hwc = np.full((HEIGHT, WIDTH, 3), 60, np.uint8)
-    for channel, (speed, top) in enumerate(((4, 20), (-3, 90), (2, 160))):
-        left = (50 + 80 * channel + speed * frame) % (WIDTH - 45)
+def scene(frame: int, width: int, height: int) -> np.ndarray:
+    """A red, a green and a blue thing to and fro; the red one is hidden for 5 of 50 frames."""
+    rgb_hwc = np.full((height, width, 3), 60, np.uint8)
+    wide, high = width // 8, height // 4
+    for channel, speed in enumerate((4, 3, 2)):
         if channel == 0 and frame % 50 in range(20, 25):
             continue
-        rgb_hwc[top : top + 55, left : left + 40] = 0
-        rgb_hwc[top : top + 55, left : left + 40, channel] = 250 - 20 * channel
+        way = (width // 4 * channel + speed * frame) % (2 * (width - wide))
+        left = min(way, 2 * (width - wide) - way)
+        top = height // 12 + channel * height // 3
+        rgb_hwc[top : top + high, left : left + wide] = 0
+        rgb_hwc[top : top + high, left : left + wide, channel] = 250 - 20 * channel
     return rgb_hwc
 
 
@@ -58,20 +62,20 @@ def stamp_of(message: Any) -> tuple[int, int]:
     return each.stamp.sec, each.stamp.nanosec
 
 
-def problems(name: str, found: dict[str, Any]) -> list[str]:
+def problems(name: str, found: dict[str, Any], width: int, height: int) -> list[str]:
     """What disagrees among the messages of one frame."""
     wrong = []
     for topic, message in found.items():
         each = message.markers[0].header if isinstance(message, MarkerArray) else message.header
         if each.frame_id != "camera_optical":
             wrong.append(f"{name} {topic}: frame {each.frame_id}")
-        size = getattr(message, "width", WIDTH), getattr(message, "height", HEIGHT)
-        if size != (WIDTH, HEIGHT):
+        size = getattr(message, "width", width), getattr(message, "height", height)
+        if size != (width, height):
             wrong.append(f"{name} {topic}: size {size}")
     if "instances/ids" not in found:
         return wrong
-    ids_hw = np.frombuffer(found["instances/ids"].data, "<u2").reshape(HEIGHT, WIDTH)
-    coded_hw = np.frombuffer(found["instances/panoptic"].data, "<i4").reshape(HEIGHT, WIDTH)
+    ids_hw = np.frombuffer(found["instances/ids"].data, "<u2").reshape(height, width)
+    coded_hw = np.frombuffer(found["instances/panoptic"].data, "<i4").reshape(height, width)
     detections = found["instances/detections"].detections
     listed = {int(each.id) for each in detections}
     in_space = {int(each.id) for each in found["instances/detections_3d"].detections}
@@ -93,11 +97,10 @@ def problems(name: str, found: dict[str, Any]) -> list[str]:
 def measure(
     node: str, topics: dict[str, Any], model: Path, options: argparse.Namespace, track: bool
 ) -> dict[str, Any]:
+    size = (options.width, options.height)
     with ExitStack() as stack:
         domain = stack.enter_context(reserved_domain())
         environment = {**local_environment(domain), **transport_environment()}
-        import os
-
         os.environ.update(environment)
         arguments = ["--ros-args", "-p", "backend:=onnxruntime", "-p", "threads:=1"]
         arguments += ["-p", f"model:={model}", "-p", f"tracking:={str(track).lower()}"]
@@ -124,7 +127,7 @@ def measure(
         time.sleep(SETTLE_S)
         used_s, begun_s = cpu_s(process.pid), time.monotonic()
         while time.monotonic() - begun_s < options.seconds:
-            message = image_message(scene(sent), header(1000 + sent // 10), "rgb8")
+            message = image_message(scene(sent, *size), header(1000 + sent // 10), "rgb8")
             message.header.stamp.nanosec = sent % 10 * 100_000_000
             images.publish(message)
             sent += 1
@@ -132,7 +135,7 @@ def measure(
             for key in [k for k, each in list(frames.items()) if len(each) == len(topics)]:
                 found = frames.pop(key)
                 complete += 1
-                wrong += problems(f"{node} {key}", found)
+                wrong += problems(f"{node} {key}", found, *size)
                 for each in getattr(found.get("instances/detections"), "detections", ()):
                     name = each.results[0].hypothesis.class_id
                     identities.setdefault(name, set()).add(int(each.id))
@@ -154,6 +157,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--rate", type=float, default=10.0)
+    parser.add_argument("--width", type=int, default=640)
+    parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--no-tracking", action="store_true")
     options = parser.parse_args()
     with importable("vision_msgs"), tempfile.TemporaryDirectory() as folder:
@@ -168,7 +173,7 @@ def main() -> int:
             "instances/markers": MarkerArray,
         }
         model = Path(folder) / "colour.onnx"
-        card = colour_card(height=HEIGHT, width=WIDTH, panoptic=True, depth=True)
+        card = colour_card(height=options.height, width=options.width, panoptic=True, depth=True)
         write_colour_artefact(model, card)
         track = not options.no_tracking
         found = [
@@ -177,7 +182,8 @@ def main() -> int:
             measure("multitask_node", {**OF_MULTITASK, **things}, model, options, track),
         ]
     print(json.dumps(found, indent=1))
-    return int(any(each["wrong"] or not each["complete"] for each in found))
+    swapped = any(len(ids) > 1 for each in found for ids in each["identities"].values())
+    return int(any(each["wrong"] or not each["complete"] for each in found) or (track and swapped))
 
 
 if __name__ == "__main__":
