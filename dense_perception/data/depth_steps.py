@@ -17,8 +17,10 @@ _NEAR = 0.05
 # Half of a frame beyond that is a mistake (millimetres), which has to be seen, not stored as none.
 _FARTHEST_M = 65535 * UNITS_M[-1]
 _SENSORS_M = 0.001
-# Rounding to twice the noise's standard deviation makes the whole noise larger by a sixth.
+# Rounding to twice the noise's standard deviation makes the whole noise larger by a sixth. Where
+# most of a frame is far, near pixels have less noise than its median: this is for them.
 _STEPS_OF_NOISE = 2.0
+_SENSORS_PRECISION = 1 / 512
 # Rows and columns between those that are looked at.
 _STRIDE = 8
 # The median of |x| for normal noise of 1, and the noise of a second difference.
@@ -37,18 +39,25 @@ def fine_unit(depth_m: np.ndarray) -> float:
     reaching = [unit for unit in UNITS_M if known_m.max() <= 65535 * unit]
     if not reaching:
         return COARSE_UNIT_M if np.median(known_m) > _FARTHEST_M / 2 else UNITS_M[-1]
-    near_m = float(np.quantile(known_m[::7], _NEAR))
-    fine = [unit for unit in reaching if unit <= _PRECISION * near_m]
+    fine = [unit for unit in reaching if unit <= _PRECISION * _near(known_m)]
     return fine[-1] if fine else reaching[0]
 
 
 def sensor_unit(depth_m: np.ndarray) -> float:
-    """The coarsest step that is at most twice the standard deviation of the noise; 1 mm at least.
+    """The coarsest step that loses nothing of a sensor's depth; 1 mm at least.
 
-    Sensors and recordings give millimetres, so depth without noise keeps all of them.
+    It is at most twice the standard deviation of the noise, and a 512th of the near pixels' depth,
+    but reaches the farthest pixel where one of :data:`UNITS_M` does. Sensors and recordings give
+    millimetres, so depth to 65 m without noise keeps all of them.
     """
-    noise_m = depth_noise(depth_m)
-    return max([u for u in UNITS_M if _SENSORS_M < u <= _STEPS_OF_NOISE * noise_m] + [_SENSORS_M])
+    known_m = depth_m[np.isfinite(depth_m) & (depth_m > 0)]
+    if not known_m.size:
+        return _SENSORS_M
+    units = [unit for unit in UNITS_M if unit >= _SENSORS_M]
+    most_m = min(_STEPS_OF_NOISE * depth_noise(depth_m), _SENSORS_PRECISION * _near(known_m))
+    fitting = [unit for unit in units if unit <= most_m]
+    reaching = [unit for unit in units if known_m.max() <= 65535 * unit]
+    return max(fitting[-1:] + reaching[:1] + units[:1])
 
 
 def depth_noise(depth_m: np.ndarray) -> float:
@@ -72,3 +81,7 @@ def depth_noise(depth_m: np.ndarray) -> float:
     if not differences_m.size:
         return 0.0
     return float(np.median(differences_m)) / (_MEDIAN * _SECOND_DIFFERENCE)
+
+
+def _near(known_m: np.ndarray) -> float:
+    return float(np.quantile(known_m[::7], _NEAR))

@@ -241,8 +241,8 @@ def _describe(
         "licence": options.licence,
         "command": options.command,
         "storage": (
-            "depth in steps of 1 mm or, where its noise is larger, of twice that at most; images "
-            f"as recorded, or where they were changed JPEG of quality {JPEG_QUALITY}"
+            "depth in steps of 1 mm, or of up to twice its noise (depth_unit_m of each frame); "
+            f"images as recorded, or where they were changed JPEG of quality {JPEG_QUALITY}"
         ),
         "recordings": [
             {
