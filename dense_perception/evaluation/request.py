@@ -31,6 +31,7 @@ from dense_perception.evaluation.gates import failures, read_gate
 from dense_perception.evaluation.page.write import why_missing, write_page
 from dense_perception.evaluation.record import record
 from dense_perception.evaluation.run import (
+    PARTS,
     GivenProtocol,
     Outcome,
     Plan,
@@ -46,6 +47,9 @@ from dense_perception.evaluation.verdict import verdicts
 from dense_perception.evaluation.workers import Workers
 
 REPORT_FILE = "report.json"
+
+
+_WRITTEN = ("report.html", REPORT_FILE, "frames.csv", "pictures", "recordings")
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,8 @@ def evaluate(request: Request, *, progress: bool = False) -> Done:
     """
     if request.record and request.out is None:
         raise InputError("--record writes beside a report: name its folder with --out")
+    if request.out is not None:
+        _refuse_foreign(request.out)
     gates = tuple(read_gate(text) for text in request.fail_if)
     before = None if request.compare is None else read_report(request.compare)
     entries = [resolve(text, request.run) for text in request.models]
@@ -125,6 +131,22 @@ def evaluate(request: Request, *, progress: bool = False) -> Done:
         except InputError as error:  # what was scored for so long is still of use
             return Done(report, (), tuple(notes), str(error))
     return Done(report, tuple(failed), tuple(notes))
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """
+    :raises InputError: if something lies where the report is written that no evaluation made.
+    """
+    taken = [name for name in _WRITTEN if (folder / name).exists()]
+    if not taken or (folder / PARTS).is_dir():
+        return
+    try:
+        read_report(folder / "report.json")
+    except InputError:
+        raise InputError(
+            f"{folder} has {', '.join(taken)} that no evaluation of this version made, and the "
+            "report would replace: choose another folder with --out"
+        ) from None
 
 
 def given_protocol(request: Request) -> GivenProtocol:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -450,6 +451,21 @@ def test_what_is_not_said_of_the_truth_stays_the_data_set_s() -> None:
     assert replace(KITTI, **given_protocol(given)) == replace(KITTI, max_m=10.0)
     given = Request(models=(), data=(), crop="none")
     assert replace(KITTI, **given_protocol(given)) == replace(KITTI, crop=None)
+
+
+def test_a_folder_that_somebody_else_made_is_left_alone(tmp_path: Path, model: str) -> None:
+    bag, out = walk(tmp_path / "bag"), tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("other files are no matter")
+    request = Request((model,), (str(bag),), RUN, TruthOptions(limit=2), out=out)
+    (out / "report.html").write_text("mine")
+    with pytest.raises(InputError, match=r"has report.html that no evaluation of this version"):
+        evaluate(request)
+    assert sorted(path.name for path in out.iterdir()) == ["report.html", "thesis.txt"]
+    (out / "report.html").unlink()
+    evaluate(request)
+    shutil.rmtree(out / "parts")  # as the note on other settings says
+    assert evaluate(request).report["data"][0]["scored"] == 2
 
 
 def test_a_record_without_a_folder_is_refused_before_anything_is_scored() -> None:
