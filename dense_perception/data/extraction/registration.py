@@ -63,13 +63,17 @@ def shrunk_depth(depth_m: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Depth at a smaller ``size`` (width, height): the nearest pixel's, else of those it covers.
 
     A pixel of the result has the depth of the known pixel that is nearest to its centre among
-    those that it covers, so that hairline gaps do not become wide ones. An enlarged map has the
-    nearest pixel's.
+    those that it covers, so that hairline gaps do not become wide ones. A map that is enlarged
+    along either side has the nearest pixel's.
     """
     height, width = depth_m.shape
     small = cv2.resize(depth_m, size, interpolation=cv2.INTER_NEAREST)
     pitch_x, pitch_y = width / size[0], height / size[1]
-    rows, columns = np.nonzero(~(small > 0))
+    if pitch_x < 1 or pitch_y < 1:
+        return small
+    # What covers nothing known, as the inside of a wide hole, is not looked at again.
+    share = cv2.resize((depth_m > 0).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    rows, columns = np.nonzero(~(small > 0) & (share > 0))
     centre_y, centre_x = (rows + 0.5) * pitch_y - 0.5, (columns + 0.5) * pitch_x - 0.5
     first_y, first_x = (np.ceil(c - p / 2) for c, p in ((centre_y, pitch_y), (centre_x, pitch_x)))
     closest = np.full(rows.size, np.inf)
