@@ -67,14 +67,14 @@ def labels(options: argparse.Namespace) -> int:
 
 
 def data(options: argparse.Namespace) -> int:
-    """Depth and labels of a corpus or a data set; returns as :func:`depth`."""
+    """Depth, labels and things of a corpus or a data set; returns as :func:`depth`."""
     from dense_perception.data.sources import open_frames
-    from dense_perception.evaluation import corpora, report
+    from dense_perception.evaluation import corpora, corpus_things, report, things_report
     from dense_perception.evaluation.bags import DEFAULT_MAX_M, evaluate_pairs
     from dense_perception.evaluation.segmentation import perceiver_labeller
 
     frames = open_frames(options.data[0], unit_m=options.unit)
-    found: dict[str, report.DepthSummary | report.LabelSummary] = {}
+    found: dict[str, object] = {}
     tables: list[str] = []
     problems: list[str] = []
     with _load(options) as perceiver:
@@ -109,10 +109,17 @@ def data(options: argparse.Namespace) -> int:
             found["labels"] = labels
             tables.append(report.label_table(labels))
             problems += labels["problems"]
+        if card.instances is not None and corpus_things.has_things(frames):
+            things = corpus_things.evaluate_frame_things(
+                perceiver, frames, options.limit, progress=True
+            )
+            found["things"] = things_report.things_summary(things)
+            tables.append(things_report.things_table([things]))
+            problems += things.problems
     if not found:
         raise InputError(
-            f"{frames.name} has neither depth nor labels that {card.name} gives: choose another "
-            "model or data set"
+            f"{frames.name} has neither depth, labels nor numbered things that {card.name} gives: "
+            "choose another model or data set"
         )
     print_problems(problems)
     show(found, lambda _: "\n\n".join(tables), options.json)

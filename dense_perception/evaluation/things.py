@@ -16,7 +16,6 @@ from dense_perception.core.errors import DensePerceptionError, InputError
 from dense_perception.core.prediction import Prediction
 from dense_perception.core.storage import read_file
 from dense_perception.data.coco_annotations import (
-    AnnotatedPicture,
     Annotations,
     read_segments,
 )
@@ -76,7 +75,9 @@ def evaluate_things(
         no picture could be compared.
     """
     card, reader = perceiver.card, reader or ImageReader()
-    judge = (_Panoptic if truth.is_panoptic else _Things)(card, truth)
+    where = (card, truth.classes, truth.path.name)
+    judge = PanopticJudge(*where) if truth.is_panoptic else ThingsJudge(*where)
+    segments = truth.path.with_suffix("")
     problems = [*truth.problems, *judge.notes]
     chosen = truth.pictures[:limit]
     compared = 0
@@ -91,7 +92,12 @@ def evaluate_things(
                     f"{picture.width}x{picture.height}"
                 )
             (answer,) = perceiver.perceive([Frame(rgb_hwc)], judge.wanted)
-            problems += judge.add(picture, answer)
+            if isinstance(judge, PanopticJudge):
+                true, doubts = read_segments(segments, picture)
+                problems += doubts
+                judge.add(true, answer)
+            else:
+                judge.add(picture.things, answer)
             compared += 1
         except (DensePerceptionError, OSError) as error:
             problems.append(f"{picture.file_name}: {error}")
@@ -99,55 +105,67 @@ def evaluate_things(
         raise InputError(
             f"none of the {len(chosen)} pictures could be compared: {'; '.join(problems[:3])}"
         )
-    return judge.report(card.name, compared, (*problems, *reader.doubts))
+    figures = judge.figures()
+    boxes, masks = (None, None) if isinstance(figures, PanopticFigures) else figures
+    return ThingsReport(
+        card.name,
+        compared,
+        boxes,
+        masks,
+        figures if isinstance(figures, PanopticFigures) else None,
+        (*problems, *reader.doubts),
+    )
 
 
-class _Things:
+class ThingsJudge:
     """Average precision of boxes, and of masks where there are some."""
 
-    def __init__(self, card: ModelCard, truth: Annotations) -> None:
+    def __init__(self, card: ModelCard, classes: Sequence[str], where: str) -> None:
         if card.instances is None:
             raise InputError(
                 f"model {card.name} gives {' and '.join(card.outputs)}, no things: choose a model "
                 "with instances"
             )
-        self._classes = _Classes(card.instances.label_set.labels, truth.classes, truth.path.name)
+        self._classes = _Classes(card.instances.label_set.labels, classes, where)
         self.notes = self._classes.notes
         self.wanted = ["instances", *(n for n in ("instance_ids",) if n in card.outputs)]
         self.wanted += card.on_request
         self._scores = DetectionScores(self._classes.names)
 
-    def add(self, picture: AnnotatedPicture, answer: Prediction) -> list[str]:
+    def add(self, things: Sequence[TrueThing], answer: Prediction) -> None:
+        """``things`` are numbered as the truth's classes; -1 is a thing that counts neither way."""
         found = answer.instances
         assert found is not None
-        kept_n = self._classes.of_model[found.classes_n] >= 0
-        found = found.selected(kept_n)
+        found = found.selected(self._classes.of_model[found.classes_n] >= 0)
         masks = None
         if found.masks_nhw is not None:
             masks = [rle_of_mask(mask > _HALF) for mask in found.masks_nhw]
         elif found.ids_hw is not None:
             masks = [rle_of_mask(found.ids_hw == row + 1) for row in range(len(found))]
         labels = self._classes.of_model[found.classes_n]
-        true = [
-            TrueThing(each.box, number, each.crowd, each.mask, each.area)
-            for each in picture.things
-            if (number := int(self._classes.of_truth[each.label])) >= 0
-        ]
-        things = FoundThings(found.boxes_n4, found.scores_n, labels, masks)
-        self._scores.add(picture.width, picture.height, things, true)
-        return []
+        true: list[TrueThing] = []
+        for each in things:
+            shared = [int(self._classes.of_truth[each.label])]
+            if each.label < 0:  # a crowd of every class
+                shared = list(range(len(self._classes.names)))
+            true += [
+                TrueThing(each.box, label, each.crowd, each.mask, each.area)
+                for label in shared
+                if label >= 0
+            ]
+        given = FoundThings(found.boxes_n4, found.scores_n, labels, masks)
+        self._scores.add(answer.width, answer.height, given, true)
 
-    def report(self, model: str, pictures: int, problems: tuple[str, ...]) -> ThingsReport:
-        boxes, masks = self._scores.boxes(), self._scores.masks()
-        return ThingsReport(model, pictures, boxes, masks, None, problems)
+    def figures(self) -> tuple[Precision, Precision | None]:
+        return self._scores.boxes(), self._scores.masks()
 
 
-class _Panoptic:
+class PanopticJudge:
     """Panoptic quality: a thing is a segment, and so are all pixels of a class of stuff."""
 
     wanted: Sequence[str] = ("labels", "instances", "instance_ids")
 
-    def __init__(self, card: ModelCard, truth: Annotations) -> None:
+    def __init__(self, card: ModelCard, classes: Sequence[str], where: str) -> None:
         things, labelled = card.instances, card.segmentation
         if things is None or labelled is None or not things.has_ids:
             raise InputError(
@@ -155,15 +173,13 @@ class _Panoptic:
                 "labels and instance ids; choose a panoptic model"
             )
         names = labelled.label_set.labels
-        self._classes = _Classes(names, truth.classes, truth.path.name)
+        self._classes = _Classes(names, classes, where)
         self.notes = self._classes.notes
         self._are_things = [name in things.label_set.labels for name in names]
         self._label_of = [names.index(n) if n in names else -1 for n in things.label_set.labels]
         self._quality = PanopticQuality(len(self._classes.names))
-        self._folder = truth.path.with_suffix("")
 
-    def add(self, picture: AnnotatedPicture, answer: Prediction) -> list[str]:
-        true, problems = read_segments(self._folder, picture)
+    def add(self, true: Segments, answer: Prediction) -> None:
         found, labels = answer.instances, answer.labels
         assert found is not None
         assert found.ids_hw is not None
@@ -179,18 +195,17 @@ class _Panoptic:
                 ids_hw[(labels.values_hw == label) & (found.ids_hw == NOBODY)] = first + int(label)
                 classes[first + int(label)] = int(self._classes.of_model[label])
         self._quality.add(_without(ids_hw, classes), self._of_shared_classes(true))
-        return problems
 
     def _of_shared_classes(self, true: Segments) -> Segments:
         classes = {n: int(self._classes.of_truth[label]) for n, label in true.classes.items()}
         return _without(true.ids_hw, classes, true.crowds)
 
-    def report(self, model: str, pictures: int, problems: tuple[str, ...]) -> ThingsReport:
+    def figures(self) -> PanopticFigures:
         places = [int(self._classes.of_model[n]) for n in range(len(self._are_things))]
         things = [p for p, is_thing in zip(places, self._are_things, strict=True) if is_thing]
         stuff = [p for p, is_thing in zip(places, self._are_things, strict=True) if not is_thing]
         by_class = self._quality.by_class()[:, 0]
-        figures = PanopticFigures(
+        return PanopticFigures(
             self._quality.mean(),
             self._quality.mean([place for place in things if place >= 0]),
             self._quality.mean([place for place in stuff if place >= 0]),
@@ -200,7 +215,6 @@ class _Panoptic:
                 if np.isfinite(value)
             },
         )
-        return ThingsReport(model, pictures, None, None, figures, problems)
 
 
 class _Classes:

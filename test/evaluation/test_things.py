@@ -11,11 +11,16 @@ import numpy as np
 import pytest
 
 from dense_perception.cli import main
+from dense_perception.core.camera import Intrinsics
 from dense_perception.core.errors import InputError
 from dense_perception.data.coco_annotations import read_annotations, read_segments
-from dense_perception.evaluation.things import evaluate_things
+from dense_perception.data.description import write_description
+from dense_perception.data.sample import Sample
+from dense_perception.data.shards import write_shard
+from dense_perception.evaluation.corpus_things import true_things
+from dense_perception.evaluation.things import ThingsJudge, evaluate_things
 from dense_perception.runtime.perceiver import Perceiver
-from test.support.instance_artefacts import colour_card, write_colour_artefact
+from test.support.instance_artefacts import CLASSES, colour_card, write_colour_artefact
 
 CATEGORIES = [
     {"id": 5, "name": "Chair"},
@@ -237,3 +242,62 @@ def test_what_cannot_be_compared_at_all_is_refused(
         nothing = read_annotations(written(tmp_path, data))
         with pytest.raises(InputError, match="none of the 3 pictures could be compared"):
             evaluate_things(perceiver, nothing, tmp_path / "elsewhere")
+
+
+def test_a_corpus_that_numbers_its_things(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("none", *CLASSES)
+    write_colour_artefact(tmp_path / "panoptic.onnx", colour_card(panoptic=True))
+    samples = []
+    for index, blue in enumerate((250, 0)):
+        instances_hw, labels_hw = np.zeros((48, 64), np.uint16), np.ones((48, 64), np.uint8)
+        instances_hw[4:10, 6:20], labels_hw[4:10, 6:20] = 7, names.index("chair") + 1
+        instances_hw[20:40, 30:64], labels_hw[20:40, 30:64] = 300, names.index("person") + 1
+        samples.append(
+            Sample(
+                picture(200, blue),
+                np.ones((48, 64), np.float32),
+                Intrinsics.from_fov(64, 48, 60),
+                labels_hw,
+                key=f"{index}",
+                instances_hw=instances_hw,
+                instance_labels={7: names.index("chair") + 1, 300: names.index("person") + 1},
+            )
+        )
+    write_shard(tmp_path / "corpus", 0, samples)
+    write_description(tmp_path / "corpus", {"classes": ["nothing", *names]})
+    words = ["evaluate", str(tmp_path / "panoptic.onnx"), "--data", str(tmp_path / "corpus")]
+    assert main([*words, "--backend", "onnxruntime", "--json"]) == 1, "classes are named"
+    things = json.loads(capsys.readouterr().out)["things"]
+    # The person is found in one of two frames: recall 0.5 is the 51st of 101.
+    assert things["boxes"]["by_class"] == {"chair": 1, "person": pytest.approx(51 / 101)}
+    assert things["masks"]["by_class"] == things["boxes"]["by_class"]
+    # In the second frame the person's pixels are said to be "none", which grows by a quarter.
+    grown = (3072 - 84 - 680) / (3072 - 84)
+    assert things["panoptic"]["by_class"] == {
+        "none": pytest.approx((1 + grown) / 2),
+        "chair": 1,
+        "person": pytest.approx(1 / 1.5),
+    }
+
+
+def test_things_of_no_class_count_neither_way(tmp_path: Path) -> None:
+    write_colour_artefact(tmp_path / "colour.onnx", colour_card())
+    instances_hw = np.zeros((48, 64), np.uint16)
+    instances_hw[4:10, 6:20], instances_hw[20:40, 30:64] = 1, 2
+    sample = Sample(
+        picture(200, 250),
+        np.ones((48, 64), np.float32),
+        Intrinsics.from_fov(64, 48, 60),
+        instances_hw=instances_hw,
+        instance_labels={1: 1, 2: 0},
+    )
+    first, second = true_things(sample)
+    assert (first.box, first.label, first.crowd) == ((6, 4, 20, 10), 0, False)
+    assert (second.label, second.crowd) == (-1, True)
+    with Perceiver.load(tmp_path / "colour.onnx", backend="onnxruntime") as perceiver:
+        judge = ThingsJudge(perceiver.card, CLASSES, "here")
+        judge.add([first, second], perceiver(sample.rgb_hwc))
+    boxes, _ = judge.figures()
+    assert boxes.by_class == {"chair": 1}
