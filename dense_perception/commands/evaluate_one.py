@@ -118,8 +118,8 @@ def data(options: argparse.Namespace) -> int:
             problems += things.problems
     if not found:
         raise InputError(
-            f"{frames.name} has neither depth, labels nor numbered things that {card.name} gives: "
-            "choose another model or data set"
+            f"{frames.name} has neither depth nor labels that {card.name} gives, nor numbers of "
+            "things: choose another model or data set"
         )
     print_problems(problems)
     show(found, lambda _: "\n\n".join(tables), options.json)
