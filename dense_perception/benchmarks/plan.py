@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from math import gcd
 from typing import TypedDict
 
 from tqdm import tqdm
 
+from dense_perception.backends.nvidia.tensorrt8_graph import problems_after, version_of
+from dense_perception.backends.nvidia.tensorrt8_rules import problems, said
 from dense_perception.backends.opening import installed_backends, open_backend
 from dense_perception.backends.select import candidates
 from dense_perception.backends.speed import measure_ms
@@ -54,12 +57,15 @@ class PlanRow(_Planned, total=False):
 
 
 class PlanResult(TypedDict):
-    """``devices``: where each one's peak rates come from; ``passed_over``: models and why."""
+    """``devices``: where each one's peak rates come from; ``passed_over``: models and why;
+    ``tensorrt``: what the version that was named takes of each file.
+    """
 
     efficiency: float
     devices: dict[str, str]
     rows: list[PlanRow]
     passed_over: list[str]
+    tensorrt: list[str]
 
 
 def plan_models(
@@ -69,12 +75,14 @@ def plan_models(
     fps: float | None = None,
     efficiency: float = ASSUMED_EFFICIENCY,
     measure: bool = True,
+    tensorrt: str = "",
 ) -> PlanResult:
     """Predict latency and memory of a model, or of every known one, on each device.
 
     :param fps: predict smaller sizes too, and say which of them keep this rate.
     :param efficiency: the share of the roofline to plan with, above 0 and at most 1.
     :param measure: run what is here on this machine's processor.
+    :param tensorrt: "8.5" or "8.6" says what this version takes of the model's files.
     :raises InputError: if an argument is out of range or a device unknown.
     :raises DensePerceptionError: if there is no model ``name``, or it cannot be traced.
     """
@@ -85,16 +93,49 @@ def plan_models(
     chosen = _devices(devices)
     rows: list[PlanRow] = []
     passed_over: list[str] = []
+    taken: list[str] = []
     names = [name] if name else sorted(list_models())
     for each in tqdm(names, unit="model", disable=None, file=sys.stderr):
         try:
             rows += _rows(each, chosen, fps, efficiency, measure)
+            taken += _taken(each, tensorrt) if tensorrt else []
         except DensePerceptionError as error:
             if name:
                 raise
             passed_over.append(f"{each}: {error}")
     sources = {device.name: device.source for device in chosen}
-    return PlanResult(efficiency=efficiency, devices=sources, rows=rows, passed_over=passed_over)
+    return PlanResult(
+        efficiency=efficiency, devices=sources, rows=rows, passed_over=passed_over, tensorrt=taken
+    )
+
+
+def _taken(name: str, text: str) -> list[str]:
+    """What TensorRT 8.5 or 8.6 takes of each file of a model, as it is and rewritten."""
+    import onnx
+
+    version = version_of(text)
+    assert version is not None
+    try:
+        model = find_model(name)
+    except ModelNotFoundError:
+        return [f"{name}: no ONNX file here, export it to see"]
+    lines = []
+    for precision in model.precisions:
+        file, _ = model.artefact(precision)
+        with file.open() as stream:
+            graph = onnx.load(stream)
+        before = Counter(problem.rule for problem in problems(graph, version))
+        after = problems_after(graph, version)
+        rewritten = ", ".join(f"{count} {rule}" for rule, count in before.items())
+        if after:
+            lines.append(f"{name} {precision}: refused: {said(after)}")
+        elif before:
+            lines.append(
+                f"{name} {precision}: read after rewriting, as `compile` does ({rewritten})"
+            )
+        else:
+            lines.append(f"{name} {precision}: read as it is")
+    return lines
 
 
 def _rows(

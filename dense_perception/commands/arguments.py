@@ -150,6 +150,11 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
         "--float-attention", action="store_true", help="keep products of activations in float"
     )
     group.add_argument(
+        "--tensorrt",
+        choices=("8.5", "8.6"),
+        help="write graphs that this old version reads (JetPack 5.1, 6.0); int8 files grow",
+    )
+    group.add_argument(
         "--full-range", action="store_true", help="all of int8: for GPUs and x86 with VNNI only"
     )
 
@@ -170,7 +175,13 @@ def precision_plan(args: argparse.Namespace) -> Plan:
         full_range=args.full_range,
     )
     precisions = args.precision or (["int8"] if args.calibration else [])
-    return Plan(precisions, options=options, max_drop=args.max_drop, fp16_drop=args.fp16_drop)
+    return Plan(
+        precisions,
+        options=options,
+        max_drop=args.max_drop,
+        fp16_drop=args.fp16_drop,
+        tensorrt=args.tensorrt or "",
+    )
 
 
 def with_frames(plan: Plan, args: argparse.Namespace, card: ModelCard) -> Plan:

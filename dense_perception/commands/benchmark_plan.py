@@ -18,6 +18,7 @@ examples:
   dense-perception benchmark plan depth_anything_v2_small --device orin-nano orin-nx
   dense-perception benchmark plan --device orin-nano --fps 30
   dense-perception benchmark plan dpt_large_midas --device cpu --json
+  dense-perception benchmark plan dpt_tiny_indoor --device orin-nx --tensorrt 8.6
 
 No weights are needed. `bound` is the roofline (see docs/planning.md); `planned` divides it by
 --efficiency. `measured` is this machine, where the model's files are here. With --fps, the given
@@ -40,6 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.4,
         help="share of the roofline to plan with (default 0.4)",
     )
+    parser.add_argument(
+        "--tensorrt",
+        choices=("8.5", "8.6"),
+        help="say what this version takes of the model's files (JetPack 5.1, 6.0)",
+    )
     parser.add_argument("--no-measure", action="store_true", help="measure nothing here")
     add_json(parser)
 
@@ -54,6 +60,7 @@ def main(options: argparse.Namespace) -> int:
         fps=options.fps,
         efficiency=options.efficiency,
         measure=not options.no_measure,
+        tensorrt=options.tensorrt or "",
     )
     show(result, table, options.json)
     return int(bool(result["passed_over"]))
@@ -76,5 +83,7 @@ def table(result: PlanResult) -> str:
         lines.append(line + ("  yes" if row.get("fits") else ""))
     lines.append(f"planned at {result['efficiency']:g} of the roofline; peak rates:")
     lines += [f"  {name}: {source}" for name, source in result["devices"].items()]
+    if result["tensorrt"]:
+        lines += ["TensorRT 8, by its sources:", *(f"  {line}" for line in result["tensorrt"])]
     lines += [f"passed over: {problem}" for problem in result["passed_over"]]
     return "\n".join(lines)

@@ -17,6 +17,7 @@ examples:
   dense-perception export depth_anything_v2_small --precision fp32 fp16 int8 --calibrate drive.mp4
   dense-perception export depth_anything_v2_small --precision fp8 --calibrate drive.mp4
   dense-perception export depth_anything_v2_small --size 686x518
+  dense-perception export depth_anything_v2_small --size 686x518 --tensorrt 8.6 --output jetpack_6_0
   dense-perception export segmenter_small_mask_ade20k --weights mine.pth --name my_segmenter
   dense-perception export dpt/base --random --size 384x384 --output /tmp/dpt_base
 

@@ -123,7 +123,9 @@ def main(args: argparse.Namespace) -> int:
     plan = precision_plan(args)
     given = _given(args)
     with opening_progress(quiet=args.quiet) as on_opening:
-        opened = open_foreign(user_path(args.path), given, args.like, on_step=on_opening)
+        opened = open_foreign(
+            user_path(args.path), given, args.like, on_step=on_opening, on_long=complain
+        )
     if args.dry_run:
         if args.json:
             print_json({"settled": opened.decisions})

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from dense_perception.backends.engine_cache import PROGRESS, Engine
 from dense_perception.backends.nvidia.build import OnProgress
 from dense_perception.backends.select import select_backend
+from dense_perception.core.errors import BackendError
 from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.registry import Model, find_model
 
@@ -75,6 +76,8 @@ def compile_model(options: CompileOptions) -> list[CompiledRow]:
         for row in _tensorrt(file, kind, options):
             elsewhere = bool(options.compute_capabilities)
             rows.append(row if elsewhere else {**row, **_checked(options, kind)})
+    if not rows:
+        raise BackendError(f"no precision of {options.model} can be built; the lines above say why")
     return rows
 
 
@@ -83,6 +86,7 @@ def _tensorrt(file: OnnxFile, kind: str, options: CompileOptions) -> list[Compil
     from dense_perception.backends.nvidia.build import TensorRtOptions
     from dense_perception.backends.nvidia.engine import compile_engine, engine_key, fp8_refusal
     from dense_perception.backends.nvidia.module import RTX, load_runtime
+    from dense_perception.backends.nvidia.tensorrt8_graph import GraphRefused
 
     index, dla_core = parse_device(options.device or "gpu", "tensorrt", dla=True)
     runtime, trt = load_runtime(RTX if options.compute_capabilities else None)
@@ -103,8 +107,14 @@ def _tensorrt(file: OnnxFile, kind: str, options: CompileOptions) -> list[Compil
             print(f"passed over: {refusal}", file=sys.stderr)
             continue
         start = time.perf_counter()
-        with build_progress(in_lines=options.progress_in_lines) as on_progress:
-            engine = compile_engine(file, runtime, trt, wanted, gpu, on_progress, again=True)
+        try:
+            with build_progress(in_lines=options.progress_in_lines) as on_progress:
+                engine = compile_engine(file, runtime, trt, wanted, gpu, on_progress, again=True)
+        except GraphRefused as error:
+            if options.precision != "all":
+                raise
+            print(f"passed over: {kind}: {error}", file=sys.stderr)
+            continue
         seconds = time.perf_counter() - start
         rows.append(_row(kind, engine, seconds, "at its first load"))
     return rows

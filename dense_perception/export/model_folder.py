@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,11 @@ import numpy as np
 import onnx
 import yaml
 
+from dense_perception.backends.nvidia.tensorrt8_graph import (
+    GraphRefused,
+    for_tensorrt8,
+    version_of,
+)
 from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import PRECISIONS, ModelFile
 from dense_perception.core.difference import TOLERANCES, Difference
@@ -77,6 +83,7 @@ class Plan:
     :param source: what the frames are, for the card.
     :param max_drop: for int8 and fp8; see :class:`~dense_perception.export.sensitivity.Judge`.
     :param fp16_drop: the same for fp16.
+    :param tensorrt: "8.5" or "8.6" writes graphs that this version reads; every runtime reads them.
     """
 
     precisions: Sequence[str] = ()
@@ -85,6 +92,7 @@ class Plan:
     options: QuantizeOptions = field(default_factory=QuantizeOptions)
     max_drop: float = BYTES_DROP
     fp16_drop: float = FP16_DROP
+    tensorrt: str = ""
 
     @property
     def quantised(self) -> list[str]:
@@ -114,6 +122,8 @@ def write_model(
         anything of a first file that is not fp32.
     """
     plan = plan or Plan()
+    if plan.tensorrt and "fp8" in plan.precisions:
+        raise InputError(f"fp8 needs TensorRT 10, got {plan.tensorrt}: take int8 or fp16")
     for kind in plan.quantised:
         plan.options.check_for(kind)
     if plan.quantised and not plan.frames:
@@ -129,37 +139,66 @@ def write_model(
         )
     targets = [output / f"{card.name}_{kind}.onnx" for kind in (precision, *further)]
     card_path = output / f"{card.name}.yaml"
-    existing = [path.name for path in (*targets, card_path) if path.exists()]
-    if existing and not overwrite:
-        raise ArtefactError(
-            f"{output} already holds {', '.join(existing)}: choose another folder or overwrite"
-        )
+
+    def refuse_existing(when: str) -> None:
+        existing = [path.name for path in (*targets, card_path) if path.exists()]
+        if existing and not overwrite:
+            raise ArtefactError(
+                f"{output} {when} holds {', '.join(existing)}: choose another folder or overwrite"
+            )
+
+    refuse_existing("already")
     try:
         output.mkdir(parents=True, exist_ok=True)
         with scratch_folder(output, ".export-") as temporary:
-            maker = FolderMaker(card, temporary, precision, on_step)
+            maker = FolderMaker(card, temporary, precision, on_step, plan.tensorrt)
             begin(maker)
             if further:
                 maker.coarse(plan)
-            for path in targets:
-                os.replace(maker.folder / path.name, path)
             text = yaml.safe_dump(maker.card.to_dict(), sort_keys=False, allow_unicode=True)
             staged = maker.folder / card_path.name
             staged.write_text(text, encoding="utf-8")
-            os.replace(staged, card_path)
+            with _alone(output):  # another may make a model of that name at the same time
+                refuse_existing("by now")
+                for path in targets:
+                    if (maker.folder / path.name).exists():  # not what the target refuses
+                        os.replace(maker.folder / path.name, path)
+                os.replace(staged, card_path)
     except OSError as error:
         raise ArtefactError(f"cannot write to {output}: {error.strerror or error}") from error
     return Exported(maker.card, card_path, maker.rows, tuple(maker.warnings))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One writer of a folder at a time, as far as its file system knows locks."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 class FolderMaker:
     """Makes and compares the files of one model in a scratch folder.
 
     ``card``, ``rows`` and ``warnings`` grow with each file, ``feeds`` are the card's reference
-    frames, ``model`` is the graph that :meth:`coarse` starts from.
+    frames, ``model`` is the graph that :meth:`coarse` starts from. With ``tensorrt`` the files are
+    written as that version reads them.
     """
 
-    def __init__(self, card: ModelCard, folder: Path, precision: str, on_step: OnStep) -> None:
+    def __init__(
+        self,
+        card: ModelCard,
+        folder: Path,
+        precision: str,
+        on_step: OnStep,
+        tensorrt: str = "",
+    ) -> None:
         provenance = {key: v for key, v in card.provenance.items() if key != "precision"}
         self.card = replace(card, precision=precision, files={}, provenance=provenance)
         self.folder = folder
@@ -168,11 +207,15 @@ class FolderMaker:
         self.warnings: list[str] = []
         self.feeds = card_feeds(card)
         self.model = onnx.ModelProto()
+        self.target = version_of(tensorrt)
 
     def write(self, model: onnx.ModelProto, precision: str) -> Path:
-        """The file as it is now."""
+        """The file as it is now.
+
+        :raises BackendError: if the TensorRT that it is for refuses it.
+        """
         path = self.folder / self._name(precision)
-        write_onnx(model, path)
+        write_onnx(for_tensorrt8(model, self.target) if self.target else model, path)
         return path
 
     def compare(
@@ -259,7 +302,11 @@ class FolderMaker:
         self.on_step(f"{precision} across runtimes", 0)
         # A backend goes by what the file says.
         embed_card(found.model, replace(self.card, precision=precision, files={}))
-        path = self.write(found.model, precision)
+        try:
+            path = self.write(found.model, precision)
+        except GraphRefused as error:
+            self.warnings.append(f"{self._name(precision)} was not written: {error}")
+            return
         tolerance = self.tolerance(path, precision)
         entry = {
             **record,

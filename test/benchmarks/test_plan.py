@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from dense_perception import cli
-from dense_perception.export.roofline import DEVICES, Device, predict, this_cpu
+from dense_perception.core.registry import find_card
+from dense_perception.export.roofline import DEVICES, Device, predict, this_cpu, traced
 from dense_perception.nets.trace import Operation
 
 ROUND = Device("round", {"fp32": 1.0, "fp16": 2.0, "int8": 4.0}, 100.0, 1, "invented")
@@ -95,6 +97,35 @@ def test_the_command_says_which_size_fits(capsys: pytest.CaptureFixture[str]) ->
     assert found["128x96", "fp32"]["fits"]
     for row in found.values():
         assert row["fps"] == pytest.approx(1e3 / row["planned_ms"], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "measured_ms"),
+    [("dpt_tiny_indoor", "fp32", 1.42), ("dpt/base", "fp16", 2.02)],
+)
+def test_the_plan_is_within_a_third_of_what_an_h100_took(
+    name: str, precision: str, measured_ms: float
+) -> None:
+    """TensorRT 8.6.1, copies included: docs/experiments/backends.md."""
+    if name == "dpt/base":
+        network = {**find_card("dpt_large_midas").network, "variant": "base"}
+        card, size = replace(find_card("dpt_large_midas"), network=network), (384, 384)
+    else:
+        card = find_card(name)
+        size = card.input.width, card.input.height
+    operations, parameters = traced(card, *size)
+    planned_ms = predict(operations, parameters, DEVICES["h100"], precision).planned_ms
+    assert planned_ms == pytest.approx(measured_ms, rel=0.30)
+
+
+def test_what_tensorrt_8_takes_is_said_of_each_file(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["benchmark", "plan", "dpt_tiny_indoor", "--device", "orin-nx", "--no-measure"]
+    assert cli.main([*words, "--tensorrt", "8.6", "--json"]) == 0
+    fp32, int8 = json.loads(capsys.readouterr().out)["tensorrt"]
+    assert "dpt_tiny_indoor fp32: read after rewriting" in fp32
+    assert "int8, symmetric, float weights" in int8
+    assert cli.main([*words, "--tensorrt", "8.5"]) == 0
+    assert "TensorRT 8, by its sources:" in capsys.readouterr().out
 
 
 def test_fp8_only_where_the_device_has_it(capsys: pytest.CaptureFixture[str]) -> None:

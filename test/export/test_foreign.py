@@ -20,10 +20,14 @@ import torch
 import yaml
 from torch.nn import functional as F
 
+from dense_perception.backends.nvidia.tensorrt8_rules import problems
 from dense_perception.backends.opening import installed_backends
 from dense_perception.cli import main
 from dense_perception.core.card import ModelCard
 from dense_perception.core.prediction import DepthKind
+from dense_perception.core.reference_frames import reference_feeds
+from dense_perception.core.registry import find_model
+from dense_perception.export.compare import runtime_outputs
 from dense_perception.runtime.perceiver import Perceiver
 from test.support.foreign_graphs import IMAGENET, write_folder, write_network, write_plain
 
@@ -87,6 +91,13 @@ CASES = {
     "free_sides": Case(
         plain(size=("h", "w")), "--size 64x48 --labels generated_rooms", IMAGENET, "logits"
     ),
+    "gray": Case(plain(colours=1), "", NOTHING, "logits"),
+    "gray_bytes_nhwc": Case(
+        plain(colours=1, layout="NHWC", pixels=onnx.TensorProto.UINT8, spread=0.01),
+        "",
+        NOTHING,
+        "nhwc",
+    ),
     "one_score": Case(plain(classes=1), "--task segmentation", IMAGENET, "one"),
     "metric_inverse": Case(
         plain(classes=1, ending="sigmoid", output="disparity", stride=1, spread=0.03),
@@ -130,7 +141,10 @@ def foreign_outputs(file: Path, case: Case, rgb_hwc: np.ndarray) -> dict[str, to
     values = (values - np.array(case.normalised[0])) / np.array(case.normalised[1])
     if entry.type == "tensor(uint8)":
         values = rgb_hwc
-    if entry.shape[-1] != 3:
+    if 1 in (entry.shape[1], entry.shape[-1]):
+        values = (values @ [0.299, 0.587, 0.114])[..., None]
+        values = np.floor(values + 0.5005) if entry.type == "tensor(uint8)" else values
+    if entry.shape[-1] not in (1, 3):
         values = values.transpose(2, 0, 1)
     kinds = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
     dtype = kinds.get(entry.type, np.float32)
@@ -227,6 +241,41 @@ def test_the_precision_is_the_graphs(
     assert file.name == f"tiny_{precision}.onnx"
     kinds = {node.op_type for node in onnx.load(file).graph.node}
     assert ("DequantizeLinear" in kinds) == (precision == "int8")
+
+
+@pytest.mark.parametrize(
+    ("name", "tensorrt"),
+    [("dpt_opset_11", "8.5"), ("tflite_nhwc", ""), ("upernet", "8.6"), ("mmseg_argmax", "")],
+)
+def test_a_foreign_graph_becomes_int8(
+    imported: Callable[[str], tuple[Path, Path]], name: str, tensorrt: str, tmp_path: Path
+) -> None:
+    """Close to its own fp32 file in every runtime; with --tensorrt in that version's words."""
+    file, _ = imported(name)
+    for index, rgb_hwc in enumerate(
+        reference_feeds(ModelCard.from_yaml(imported(name)[1]), 9)["image"]
+    ):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), rgb_hwc[..., ::-1])
+    words = ["import", str(file), "--quiet", "--name", "tiny", "--output", str(tmp_path / "m")]
+    words += ["--precision", "int8", "--calibrate", str(tmp_path), "--max-drop", "0.05"]
+    words += ["--tensorrt", tensorrt] if tensorrt else []
+    assert main([*words, *CASES[name].options.split()]) == 0
+    model = find_model(tmp_path / "m" / "tiny.yaml")
+    assert model.precisions == ("fp32", "int8")
+    for precision in model.precisions:
+        graph = onnx.load(model.artefact(precision)[0].path)
+        if tensorrt:
+            major, minor = map(int, tensorrt.split("."))
+            assert problems(graph, (major, minor)) == []
+    assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in graph.graph.node}
+    feeds = reference_feeds(model.card, 2, seed=4)
+    want = runtime_outputs("onnxruntime", model.artefact("fp32")[0].path, feeds)
+    for backend in installed_backends():
+        got = runtime_outputs(backend, model.artefact("int8")[0].path, feeds)
+        if "depth" in want:
+            assert np.abs(got["depth"] - want["depth"]).mean() <= 0.05 * np.ptp(want["depth"])
+        else:
+            assert (got["labels"] == want["labels"]).mean() > 0.9
 
 
 def test_free_sides_and_a_rule_take_every_aspect(

@@ -14,8 +14,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dense_perception.cli import main
+from dense_perception.export.foreign import convert
 from dense_perception.export.foreign.hugging_face import folder_facts
 from dense_perception.export.foreign.labels import read_labels
+from dense_perception.export.model_folder import FolderMaker
 from dense_perception.runtime.perceiver import Perceiver
 from test.support.foreign_graphs import write_plain
 
@@ -50,10 +52,22 @@ def five(path: Path) -> None:
     )
 
 
-def gray(path: Path) -> None:
+def two_channels(path: Path) -> None:
     onnx.save(
-        graph_of([helper.make_node("Relu", ["input"], ["output"])], picture(1, 1, 48, 64)), path
+        graph_of([helper.make_node("Relu", ["input"], ["output"])], picture(1, 2, 48, 64)), path
     )
+
+
+def gray(path: Path) -> None:
+    write_plain(path, colours=1)
+
+
+def vast(path: Path) -> None:
+    write_plain(path, size=(8192, 8192), stride=64)
+
+
+def vast_free(path: Path) -> None:
+    write_plain(path, size=("h", "w"), stride=64)
 
 
 def two_inputs(path: Path) -> None:
@@ -216,7 +230,11 @@ def labels(path: Path) -> None:
         (checkpoint, "", "torch.onnx.export first"),
         (write_plain, "--graph-output logit", "it gives output 1x5x12x16"),
         (five, "", "4 dimensions"),
-        (gray, "", "only networks for colour pictures"),
+        (two_channels, "", "only networks for colour or gray pictures"),
+        (gray, "--channels BGR", "leave --channels out"),
+        (gray, "--like segformer", "give one number three times"),
+        (vast, "", "expected at most 34: export the network for a smaller picture"),
+        (vast_free, "--size 8192x8192", "say a smaller one with --size WxH"),
         (two_inputs, "", "takes 2 inputs (input float32 1x3x48x64, prompt"),
         (own_operator, "", "com.microsoft.FusedConv"),
         (boxes, "", "boxes and instances are not imported"),
@@ -295,6 +313,57 @@ def test_an_odd_entry_is_refused_and_its_cure_works(
     assert next(iter(processor)) in line
     assert options.split()[0] in line
     assert main([*words, *options.split()]) == 0
+
+
+def test_of_two_imports_of_one_name_the_first_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second, which ends in the middle of the first, is whole; the first says so."""
+    first, second = (tmp_path / name / "net.onnx" for name in ("a", "b"))
+    for number, path in enumerate((first, second)):
+        path.parent.mkdir()
+        write_plain(path, classes=3 + number)
+    out = tmp_path / "m"
+    words = ["--output", str(out), "--quiet", "--name", "net"]
+    compare = FolderMaker.compare
+    codes = []
+
+    def meanwhile(maker: FolderMaker, *given: object, **named: object) -> object:
+        if not codes:
+            codes.append(None)
+            codes[0] = main(["import", str(second), *words])
+        return compare(maker, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FolderMaker, "compare", meanwhile)
+    assert main(["import", str(first), *words]) == 2
+    assert codes == [0]
+    assert "by now holds net_fp32.onnx, net.yaml" in capsys.readouterr().err
+    with Perceiver.load(out / "net.yaml", backend="onnxruntime") as perceiver:
+        assert len(perceiver.card.segmentation.names) == 4  # type: ignore[union-attr]
+    assert sorted(path.name for path in out.iterdir()) == ["net.yaml", "net_fp32.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "spread", "said"),
+    [(5, 0.0, "at every pixel of 3 different pictures: its weights may be missing"), (5, 1.0, "")],
+)
+def test_one_answer_to_every_picture_is_warned_of(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    classes: int,
+    spread: float,
+    said: str,
+) -> None:
+    """And that the checks take long, where one picture does."""
+    monkeypatch.setattr(convert, "_LONG_S", 0.0 if said else 1e9)
+    write_plain(tmp_path / "net.onnx", classes=classes, spread=spread)
+    words = ["import", str(tmp_path / "net.onnx"), "--output", str(tmp_path / "m"), "--quiet"]
+    assert main(words) == 0
+    told = capsys.readouterr().err
+    assert said in told
+    assert ("one picture of 64x48 takes" in told) == bool(said)
+    assert ("weights may be missing" in told) == bool(said)
 
 
 def test_weights_beside_the_file_come_inside(tmp_path: Path) -> None:

@@ -167,12 +167,13 @@ def write_plain(
     output: str = "output",
     opset: int = 17,
     metadata: dict[str, str] | None = None,
+    colours: int = 3,
 ) -> Path:
     """One convolution, then ``ending``: ``argmax``, ``softmax``, ``sigmoid``, ``relu``, or
     ``traced``, a map of one size whatever the input's.
     """
     random = np.random.default_rng(0)
-    weights = random.normal(scale=spread, size=(classes, 3, 5, 5)).astype(np.float32)
+    weights = random.normal(scale=spread, size=(classes, colours, 5, 5)).astype(np.float32)
     constants = {"bias": random.normal(size=classes).astype(np.float32)}
     nodes = []
 
@@ -218,7 +219,7 @@ def write_plain(
     elif ending == "relu":
         name = add("Relu", [name], "positive")
     add("Identity", [name], output)
-    sides = [*size, 3] if layout == "NHWC" else [3, *size]
+    sides = [*size, colours] if layout == "NHWC" else [colours, *size]
     batch = 1 if all(isinstance(side, int) for side in size) else "batch"
     graph = helper.make_graph(
         nodes,

@@ -1,12 +1,14 @@
 """An ONNX file becomes a TensorRT engine: 8.6, 10, 11 and TensorRT for RTX through one function.
 
 The graph decides the precision: 10 and later build it strongly typed. 8.6 knows no such networks:
-there the builder is allowed the types that the graph's own precision names, and told to keep them.
+there the builder is allowed the types that the graph's own precision names, and told to keep them,
+and the graph is rewritten before (:mod:`~dense_perception.backends.nvidia.tensorrt8_graph`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,10 +23,18 @@ from dense_perception.backends.nvidia.module import (
     load_runtime,
     major,
 )
+from dense_perception.backends.nvidia.tensorrt8_graph import (
+    dotted,
+    file_for_tensorrt8,
+    version_of,
+)
+from dense_perception.backends.nvidia.tensorrt8_rules import NEWEST_OPSET
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, BackendError
 from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.storage import atomic_write
+
+log = logging.getLogger(__name__)
 
 _SEVERE = 2  # INTERNAL_ERROR and ERROR; warnings are not a reason
 _ASPECTS = (("4:3", 4, 3), ("3:2", 3, 2), ("16:9", 16, 9))
@@ -144,7 +154,7 @@ class _Build:
             ) from error
         network = builder.create_network(self._network_flags())
         parser = self.trt.OnnxParser(network, self.logger)
-        source = file.source
+        source = self._source(file)
         parse = parser.parse if isinstance(source, bytes) else parser.parse_from_file
         if not parse(source):
             errors = "; ".join(str(parser.get_error(i).desc()) for i in range(parser.num_errors))
@@ -168,6 +178,22 @@ class _Build:
         if timing_cache is not None and cache:
             _save_timings(config, timing_cache)
         return bytes(engine)
+
+    def _source(self, file: OnnxFile) -> bytes | str:
+        """The graph as this version reads it."""
+        version = version_of(str(self.trt.__version__)) if self.name == STANDARD else None
+        if version is None:
+            return file.source
+        try:
+            return file_for_tensorrt8(file.source, version)
+        except ImportError:
+            log.warning(
+                "%s gets %s as it is: it reads graphs up to opset %d, so it may refuse it, or "
+                "answer wrongly and be refused after the check; install onnx (pip install onnx), "
+                "or take a file of `dense-perception export --tensorrt %s`",
+                self.title, file.path.name, NEWEST_OPSET, dotted(version),
+            )  # fmt: skip
+            return file.source
 
     def _network_flags(self) -> int:
         flags = self.trt.NetworkDefinitionCreationFlag

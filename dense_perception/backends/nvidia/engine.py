@@ -22,6 +22,7 @@ from dense_perception.backends.nvidia.build import (
     largest_batch,
 )
 from dense_perception.backends.nvidia.module import STANDARD, TensorRt, major
+from dense_perception.backends.nvidia.tensorrt8_graph import FORM, version_of
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError
 from dense_perception.core.onnx_file import OnnxFile
@@ -55,8 +56,13 @@ def engine_key(
         device=where,
         precision=ModelCard.from_onnx(file).precision,
         profile=options.profile,
-        options=options.text,
+        options=_options_text(options, runtime, trt),
     )
+
+
+def _options_text(options: TensorRtOptions, runtime: str, trt: TensorRt) -> str:
+    rewritten = runtime == STANDARD and version_of(str(trt.__version__)) is not None
+    return ", ".join(filter(None, (options.text, FORM if rewritten else "")))
 
 
 def fits(key: EngineKey, trt: TensorRt, gpu: Gpu, dla_core: int = -1) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +46,9 @@ _OWN_LABELS = "own"
 _SHARED_NAMES = ("model", "onnx", "network")
 _LONGEST_NAME = 100
 _FRAMES = 3
+_RUNS = 20
+"""Pictures that the checks feed, of original and artefact, in two runtimes."""
+_LONG_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,13 @@ def open_foreign(
     like: str | None = None,
     *,
     on_step: Callable[[str], None] = lambda step: None,
+    on_long: Callable[[str], None] = lambda notice: None,
 ) -> Opened:
     """Read, settle and wrap the graph of a file, or of a Hugging Face folder.
 
     ``given`` is what the user said, ``like`` a preset's name. Of what nobody says the graph's
-    metadata and the files beside it are asked, then guesses are made.
+    metadata and the files beside it are asked, then guesses are made. ``on_long`` is told, after
+    one picture, where the checks will take long.
 
     :raises ArtefactError: see :func:`~..inspect.read_graph` and :func:`~..wrap.wrapped`.
     :raises InputError: as these, and if something contradicts the graph or has to be said.
@@ -92,7 +98,15 @@ def open_foreign(
     picture, spec = settle_picture(graph, settled)
     on_step("ask it once")
     frame = _frames(spec, 1)["image"]
+    start = time.monotonic()
     arrays = run({picture.name: graph_input(picture, frame)})
+    run_s = time.monotonic() - start
+    if run_s * _RUNS > _LONG_S:
+        on_long(
+            f"one picture of {spec.width}x{spec.height} takes {run_s:.1f} s here, the checks run "
+            f"about {_RUNS}: expect {_in_words(run_s * _RUNS)}; a graph for smaller pictures, or "
+            "--size WxH where its sides are free, takes less"
+        )
     spec, depth, labels = settle_outputs(graph, spec, arrays, settled)
     recipe = Recipe(picture, spec, depth, labels)
     refuse_surplus(given, recipe)
@@ -134,6 +148,7 @@ def import_graph(
         maker.on_step("across runtimes", 0)
         found = maker.compare(path, want, "original", refusable=True)
         maker.warnings += _far_off(found, TOLERANCES[precision])
+        maker.warnings += _the_same_everywhere(want)
         if precision != "fp32":
             # Graphs that round coarsely may differ more between runtimes.
             allowed = maker.tolerance(path, precision)
@@ -203,6 +218,26 @@ def _far_off(found: Mapping[str, Difference], allowed: Difference) -> list[str]:
         for name, difference in found.items()
         if not difference.within(allowed)
     ]
+
+
+def _the_same_everywhere(want: Arrays) -> list[str]:
+    """What to say of a graph that gives one answer to every picture."""
+    count = len(want["labels" if "labels" in want else "depth"])
+    if any(np.ptp(array) for array in want.values()):
+        if any(np.any(array[1:] != array[:1]) for array in want.values()):
+            return []
+        what = f"the same answer for {count} different pictures"
+    else:
+        values = " and ".join(f"{name} {array.flat[0]:.4g}" for name, array in want.items())
+        what = f"{values} at every pixel of {count} different pictures"
+    return [
+        f"the graph gives {what}: its weights may be missing or its pixels out of range; look at "
+        "--pixels, --mean, --std and --layout, and try known pictures"
+    ]
+
+
+def _in_words(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def _wrapped(

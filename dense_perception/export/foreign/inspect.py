@@ -314,7 +314,7 @@ def _picture(model: onnx.ModelProto, path: Path) -> TensorInfo:
         names = ", ".join(str(_info(value)) for value in inputs) or "none"
         raise InputError(
             f"{path} takes {len(inputs)} inputs ({names}), expected one picture: export it with "
-            "the others fixed to constants"
+            "the others fixed to constants (in torch.onnx.export, a wrapper that passes them)"
         )
     info = _info(inputs[0])
     if inputs[0].type.tensor_type.elem_type not in _PIXELS or len(info.shape) != 4:
@@ -326,10 +326,10 @@ def _picture(model: onnx.ModelProto, path: Path) -> TensorInfo:
         raise InputError(
             f"{path} takes {info}, {info.shape[0]} pictures at once: export it for a batch of 1"
         )
-    if 3 not in info.shape[1:] and not {info.shape[1], info.shape[3]} & {None}:
+    if 3 not in info.shape[1:] and not {info.shape[1], info.shape[3]} & {1, None}:
         raise InputError(
-            f"{path} takes {info}, which has no side of 3 for red, green and blue: only networks "
-            "for colour pictures are imported"
+            f"{path} takes {info}, which has neither a side of 3 for red, green and blue nor one "
+            "of 1 for gray: only networks for colour or gray pictures are imported"
         )
     return info
 

@@ -20,6 +20,12 @@ HALVES: tuple[Triple, Triple] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 PLAIN: tuple[Triple, Triple] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 LAYOUTS = ("NCHW", "NHWC")
 CHANNELS = ("RGB", "BGR")
+"""What can be said of a colour picture; a graph of one channel is fed :data:`GRAY`."""
+GRAY = "gray"
+GRAY_WEIGHTS: Triple = (0.299, 0.587, 0.114)
+"""Of red, green and blue (ITU-R BT.601), as OpenCV and Pillow make gray pictures."""
+GRAY_HALF = 5e-4
+"""Added before gray is rounded to bytes: it comes in thousandths, and halves would go any way."""
 PIXEL_RANGES: Mapping[str, tuple[float, float]] = {
     "unit": (0.0, 1.0),
     "bytes": (0.0, 255.0),

@@ -15,6 +15,9 @@ from dense_perception.core.errors import InputError
 from dense_perception.core.labels import VOID
 from dense_perception.core.printable import short
 from dense_perception.export.foreign.recipe import (
+    GRAY,
+    GRAY_HALF,
+    GRAY_WEIGHTS,
     PIXEL_RANGES,
     DepthRecipe,
     LabelRecipe,
@@ -33,10 +36,12 @@ def graph_input(picture: PictureRecipe, image_nhwc: np.ndarray) -> np.ndarray:
     if picture.channels == "BGR":
         values = values[..., ::-1]
     values = (low + values / 255 * (high - low) - np.array(picture.mean)) / np.array(picture.std)
+    if picture.channels == GRAY:
+        values = values @ np.array(GRAY_WEIGHTS)[:, None]
     if picture.layout == "NCHW":
         values = values.transpose(0, 3, 1, 2)
     if picture.kind == "uint8":
-        values = np.rint(values)
+        values = np.rint(values + (GRAY_HALF if picture.channels == GRAY else 0))
     return np.ascontiguousarray(values.astype(picture.kind))
 
 

@@ -9,6 +9,7 @@ from dense_perception.core.errors import InputError
 from dense_perception.core.printable import printable
 from dense_perception.export.foreign.inspect import ForeignGraph
 from dense_perception.export.foreign.recipe import (
+    GRAY,
     IMAGENET,
     PLAIN,
     Facts,
@@ -17,6 +18,8 @@ from dense_perception.export.foreign.recipe import (
 
 _USUAL_SIDE = 512
 _USUAL_MULTIPLE = 32
+MOST_PIXELS = 1 << 25
+"""8192x4096. The checks keep a handful of such pictures in float32, and run some 20."""
 # Means and deviations of bytes are above, what bytes are multiplied with below; 1 / std is between.
 _OF_BYTES, _PER_BYTE = 16.0, 0.02
 
@@ -50,10 +53,16 @@ def settle_picture(graph: ForeignGraph, settled: Settled) -> tuple[PictureRecipe
     settled.note("picture", f"{info.name} {info.kind} {info.sides}", "the graph's only input")
     layout = _layout(graph, settled)
     channels = facts.channels or "RGB"
-    settled.note(
-        "channels", channels, facts.why("channels") or "usual; --channels BGR for OpenCV's order"
-    )
-    pixels, mean, std = _values(graph, layout, settled)
+    reason = facts.why("channels") or "usual; --channels BGR for OpenCV's order"
+    if graph.picture.shape[1 if layout == "NCHW" else 3] == 1:
+        if facts.channels is not None and facts.why("channels").startswith("--"):
+            raise InputError(
+                f"{graph.picture} takes gray pictures, which have no order of colours: leave "
+                "--channels out"
+            )
+        channels, reason = GRAY, "the graph has one channel: 0.299 R + 0.587 G + 0.114 B"
+    settled.note("channels", channels, reason)
+    pixels, mean, std = _values(graph, layout, settled, gray=channels == GRAY)
     recipe = PictureRecipe(info.name, info.kind, layout, channels, pixels, mean, std)
     return recipe, _input(graph, layout, settled)
 
@@ -61,9 +70,12 @@ def settle_picture(graph: ForeignGraph, settled: Settled) -> tuple[PictureRecipe
 def _layout(graph: ForeignGraph, settled: Settled) -> str:
     facts, shape = settled.facts, graph.picture.shape
     first, last = shape[1] == 3, shape[3] == 3
+    side = 3
+    if not first and not last:
+        first, last, side = shape[1] == 1, shape[3] == 1, 1
     if facts.layout is not None:
         wrong = shape[3] if facts.layout == "NHWC" else shape[1]
-        if wrong not in (3, None):
+        if wrong not in (3, 1, None):
             raise InputError(
                 f"the layout is said to be {facts.layout}, but {graph.picture} has {wrong} there: "
                 "leave --layout out"
@@ -73,7 +85,7 @@ def _layout(graph: ForeignGraph, settled: Settled) -> str:
     if first != last:
         layout = "NCHW" if first else "NHWC"
         where = "the second" if first else "the last"
-        why = f"input {graph.picture.name} is {graph.picture.sides}: {where} side is 3"
+        why = f"input {graph.picture.name} is {graph.picture.sides}: {where} side is {side}"
     else:
         layout = "NCHW"
         why = f"input {graph.picture.name} is {graph.picture.sides}; usual for PyTorch's exporters"
@@ -82,9 +94,12 @@ def _layout(graph: ForeignGraph, settled: Settled) -> str:
 
 
 def _values(
-    graph: ForeignGraph, layout: str, settled: Settled
+    graph: ForeignGraph, layout: str, settled: Settled, *, gray: bool
 ) -> tuple[str, tuple[float, float, float], tuple[float, float, float]]:
-    """Range of the pixels, mean and standard deviation."""
+    """Range of the pixels, mean and standard deviation.
+
+    :raises InputError: if a gray picture is to have three of either, or nothing tells the range.
+    """
     facts = settled.facts
     operator, largest = graph.beginning
     pixels, mean, std = facts.pixels, facts.mean, facts.std
@@ -114,6 +129,8 @@ def _values(
                 if not operator
                 else (f"the graph normalises itself: it begins with {operator}"),
             )
+        elif gray:
+            guess, because = PLAIN, "nothing but the range is usual for gray; --mean and --std"
         else:
             guess, because = IMAGENET, "ImageNet's, usual for PyTorch; --mean and --std for others"
             if pixels == "bytes":
@@ -127,6 +144,11 @@ def _values(
         settled.note("mean", mean, facts.why("mean"))
         settled.note("std", std, facts.why("std"))
     assert pixels is not None
+    if gray and (len(set(mean)) > 1 or len(set(std)) > 1):
+        raise InputError(
+            f"mean {_text(mean)} and std {_text(std)} are said for colours, but the graph takes "
+            "gray pictures: give one number three times, --mean 0.5 0.5 0.5, and no --like"
+        )
     if graph.picture.kind == "uint8" and (pixels, mean, std) != ("bytes", *PLAIN):
         raise InputError(
             f"{graph.picture.name} takes bytes, so nothing can be normalised before it: leave "
@@ -175,6 +197,16 @@ def _input(graph: ForeignGraph, layout: str, settled: Settled) -> InputSpec:
         raise InputError(
             f"the size is {width}x{height} ({why}), expected sides of 16 to 8192 pixels: say "
             "--layout if they were misread, else --size WxH"
+        )
+    if height * width > MOST_PIXELS:
+        raise InputError(
+            f"the size is {width}x{height} ({why}), {height * width / 1e6:.0f} million pixels, "
+            f"expected at most {MOST_PIXELS / 1e6:.0f}: "
+            + (
+                "export the network for a smaller picture, and slide it if need be"
+                if fixed
+                else "say a smaller one with --size WxH"
+            )
         )
     settled.note("size", f"{width}x{height}", why)
     spec = InputSpec(height, width)

@@ -17,7 +17,14 @@ from dense_perception.core.errors import ArtefactError, InputError
 from dense_perception.core.labels import VOID
 from dense_perception.core.printable import short
 from dense_perception.export.foreign.inspect import PLAIN_DOMAINS, ForeignGraph, weights_of
-from dense_perception.export.foreign.recipe import DepthRecipe, LabelRecipe, Recipe
+from dense_perception.export.foreign.recipe import (
+    GRAY,
+    GRAY_HALF,
+    GRAY_WEIGHTS,
+    DepthRecipe,
+    LabelRecipe,
+    Recipe,
+)
 from dense_perception.export.foreign.reference import Arrays
 from dense_perception.export.graph_file import FOLDED, OPSET, check, fold_constants, tidy
 
@@ -204,6 +211,13 @@ class _Builder:
         if picture.kind != "uint8":
             name = self.add("Mul", [name, self.constant("gain", picture.gain)], "scaled")
             name = self.add("Add", [name, self.constant("offset", picture.offset)], "normalised")
+        if picture.channels == GRAY:
+            shares = self.constant("gray_weights", np.array(GRAY_WEIGHTS)[:, None])
+            name = self.add("MatMul", [name, shares], "gray")
+            if picture.kind == "uint8":
+                half = self.constant("gray_half", GRAY_HALF)
+                name = self.add("Add", [name, half], "gray_up")
+                name = self.add("Round", [name], "gray_rounded")
         if picture.layout == "NCHW":
             name = self.add("Transpose", [name], "planes", perm=[0, 3, 1, 2])
         if target != _FLOAT:
