@@ -53,6 +53,11 @@ def has_labels(frames: NamedFrames) -> bool:
     return any(frames[index].labels_hw is not None for index in evenly(len(frames), _FRAMES))
 
 
+def has_instances(frames: NamedFrames) -> bool:
+    """Whether some frame has its things numbered."""
+    return any(frames[index].instances_hw is not None for index in evenly(len(frames), _FRAMES))
+
+
 def check_labels(frames: NamedFrames, classes: int) -> tuple[str, ...]:
     """The names of the corpus's classes from 1 on; empty where its description names none.
 

@@ -12,11 +12,14 @@ import cv2
 import numpy as np
 
 from dense_perception.core.camera import Intrinsics
+from dense_perception.core.instance_lists import IDS
 from dense_perception.core.labels import VOID
 from dense_perception.data.centres import centre_targets
+from dense_perception.data.instance_rows import instance_rows, unknown_rows
 from dense_perception.data.sample import Sample
 from dense_perception.data.views import Crop, View, cut_nearest, cut_normals
 
+INSTANCE_ROWS, ROW_CLASSES = "instance_rows", "instance_classes"
 RADIUS = 2
 # A window whose inverse depth leaves its plane by more than this share holds two surfaces.
 ROUGH = 0.006
@@ -39,8 +42,9 @@ def further_targets(
     ``segmentation`` (H, W) uint8, VOID for a sample without labels; ``normals`` (H, W, 3) and
     ``reshading`` (H, W) with NaN where unknown; ``edges`` and ``keypoints`` (H, W); ``instances``
     (H, W, 3) as :func:`~dense_perception.data.centres.centre_targets`, NaN for a sample whose
-    things are not known. Call it before the colours are augmented: what a sensor's noise adds is no
-    edge.
+    things are not known. In place of the task ``instance_rows`` there are ``instance_ids`` (H, W)
+    int32 and ``instance_classes`` (K,) int64 of :mod:`dense_perception.data.instance_rows`. Call it
+    before the colours are augmented: what a sensor's noise adds is no edge.
 
     :param stuff: classes, from 1 on, that are no things.
     """
@@ -65,7 +69,18 @@ def further_targets(
         targets["keypoints"] = corner_strength(view.rgb_hwc)
     if "instances" in tasks:
         targets["instances"] = centres_of(sample, crop, width, height, stuff)
-    return {task: targets[task] for task in tasks if task in targets}
+    found = {task: targets[task] for task in tasks if task in targets}
+    return found | (rows_of(sample, crop, width, height) if INSTANCE_ROWS in tasks else {})
+
+
+def rows_of(sample: Sample, crop: Crop, width: int, height: int) -> dict[str, np.ndarray]:
+    """The two targets of ``instance_rows``; see :func:`further_targets`."""
+    if sample.instances_hw is None:
+        ids_hw, classes_k = unknown_rows(height, width)
+    else:
+        cut_hw = cut_nearest(sample.instances_hw, sample.intrinsics, crop, width, height)
+        ids_hw, classes_k = instance_rows(cut_hw, sample.instance_labels)
+    return {IDS: ids_hw, ROW_CLASSES: classes_k}
 
 
 def centres_of(

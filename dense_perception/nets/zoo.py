@@ -63,11 +63,11 @@ def tasks_of(network: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def classes_of(network: Mapping[str, object]) -> int:
-    """The number of classes that a network tells apart; 0 for one that gives no labels.
+    """The number of classes that a network tells apart; 0 for one without labels and things.
 
     :raises CardError: as :func:`build`.
     """
-    if "segmentation" not in tasks_of(network):
+    if not {"segmentation", "instances"} & set(tasks_of(network)):
         return 0
     return int(getattr(_configured(network)[0], "classes", 0))
 

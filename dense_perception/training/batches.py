@@ -189,7 +189,7 @@ class _Views:
         self.frames = frames
         self.config = config
         self.taught, self.on_device = taught, on_device
-        self.tasks, self.stuff = config.tasks, stuff_of(config.network)
+        self.tasks, self.stuff = config.targets, stuff_of(config.network)
         self.needs_depth = not taught and bool({"depth", "normals", "reshading"} & {*self.tasks})
         self._order: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from dense_perception.core.errors import TrainingError
 from dense_perception.core.strict import number, read, yaml_file
 from dense_perception.data.augmentation import AugmentConfig
-from dense_perception.nets.zoo import tasks_of
+from dense_perception.data.targets import INSTANCE_ROWS
+from dense_perception.nets.zoo import stuff_of, tasks_of
 
 ARITHMETICS = ("fp32", "bf16", "fp16")
 OPTIMISERS = ("adamw", "sgd")
@@ -198,6 +199,18 @@ class TrainingConfig:
         :raises CardError: if the network cannot be built.
         """
         return tasks_of(self.network)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What batches hold of the truth, as
+        :func:`~dense_perception.data.targets.further_targets` takes it: the tasks, but lists of
+        things for a network that does not find them by their centres.
+
+        :raises CardError: if the network cannot be built.
+        """
+        if stuff_of(self.network):
+            return self.tasks
+        return tuple(INSTANCE_ROWS if task == "instances" else task for task in self.tasks)
 
     def to_dict(self) -> dict[str, object]:
         """Plain data (lists for tuples), ready for YAML and for a checkpoint."""

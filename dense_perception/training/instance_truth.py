@@ -19,9 +19,10 @@ from torch import Tensor
 
 from dense_perception.core.errors import TrainingError
 from dense_perception.core.instance_lists import IDS
+from dense_perception.data.instance_rows import NOBODY
+from dense_perception.data.targets import ROW_CLASSES as CLASSES
 
-CLASSES = "instance_classes"
-NOBODY = 255
+__all__ = ["CLASSES", "NOBODY", "Things", "boxes_of", "things_of"]
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,10 @@ class Provenance(TypedDict, total=False):
     teacher: str
 
 
+# What is a task of its own in a card.
+_SINGLE = (("depth",), ("segmentation",), ("instances",))
+
+
 class Training(Provenance, total=False):
     """The record of a run, as ``model.pt`` holds it under ``training``."""
 
@@ -87,9 +91,17 @@ def _segmentation(training: Training) -> SegmentationSpec:
 def _instances(
     config: TrainingConfig, training: Training, module: nn.Module
 ) -> InstancesSpec | None:
-    """What a network that finds things by their centres gives: ids and labels of one merge."""
+    """What a network of things gives: ids and labels of one merge where it tells stuff apart."""
     if "instances" not in config.tasks:
         return None
+    if "segmentation" not in config.tasks:
+        labels = _segmentation(training)
+        return InstancesSpec(
+            labels.labels,
+            int(getattr(getattr(module, "config", None), "count", 1)),
+            masks=bool(getattr(module, "gives_masks", False)),
+            names=labels.names,
+        )
     stuff, network = set(stuff_of(config.network)), getattr(module, "config", None)
     names = _segmentation(training).label_set.labels
     things = tuple(name for label, name in enumerate(names, start=1) if label not in stuff)
@@ -126,7 +138,7 @@ def card_of(config: TrainingConfig, training: Training, module: nn.Module) -> Mo
         name=config.name,
         family=str(network.get("family", "unknown")),
         variant=str(network.get("variant", "unknown")),
-        task=config.tasks[0] if config.tasks in (("depth",), ("segmentation",)) else "multitask",
+        task=config.tasks[0] if config.tasks in _SINGLE else "multitask",
         summary=config.summary,
         input=InputSpec(
             config.height, config.width, focal=bool(getattr(module, "needs_focal", False))

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dense_perception.core.instance_lists import IDS
 from dense_perception.data.augmentation import Appearance
 from dense_perception.data.sample import Sample
-from dense_perception.data.targets import centres_of
+from dense_perception.data.targets import INSTANCE_ROWS, ROW_CLASSES, centres_of, rows_of
 from dense_perception.data.views import Crop, affine, turn, view_intrinsics
 from dense_perception.training import device_photometry, device_targets, device_views
 from dense_perception.training.batch import CLEAN, Batch
@@ -39,7 +40,8 @@ class Sources:
     ``tensors``: ``rgb`` (N, H, W, 3) and, for a task that needs them, ``labels`` (N, H, W) uint8,
     ``depth`` (N, H, W) float32 metres; ``size`` (N, 2) widths and heights; ``to_source`` (N, 2, 3)
     and ``turn`` (N, 3, 3) of the view; ``camera`` and ``view`` (N, 4), the intrinsics of both;
-    ``focal``, (N,) of the view; the target ``instances`` itself. ``changes`` are those of
+    ``focal``, (N,) of the view; the targets ``instances``, ``instance_ids`` and
+    ``instance_classes`` themselves. ``changes`` are those of
     :func:`~dense_perception.training.device_photometry.pack`.
     """
 
@@ -100,7 +102,8 @@ class Sources:
             targets["keypoints"] = device_targets.corner_strength(rgb_nchw)
         if "instances" in tasks:
             targets["instances"] = found["instances"]
-        return {task: targets[task] for task in tasks if task in targets}
+        rows = {name: found[name] for name in (IDS, ROW_CLASSES) if name in found}
+        return {task: targets[task] for task in tasks if task in targets} | rows
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Sources:
         return replace(
@@ -152,6 +155,15 @@ def gather(
             for sample, crop in zip(samples, crops, strict=True)
         ]
         tensors["instances"] = torch.from_numpy(np.stack(centres))
+    if INSTANCE_ROWS in tasks and not taught:
+        found = [
+            rows_of(sample, crop, stage.width, stage.height)
+            for sample, crop in zip(samples, crops, strict=True)
+        ]
+        tensors |= {
+            name: torch.from_numpy(np.stack([one[name] for one in found]))
+            for name in (IDS, ROW_CLASSES)
+        }
     if "segmentation" in tasks and not taught:
         none = [np.zeros(sample.depth_m.shape, np.uint8) for sample in samples]
         labels = [

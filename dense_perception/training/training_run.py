@@ -16,10 +16,17 @@ from dense_perception.core.errors import ArtefactError, CardError, TrainingError
 from dense_perception.core.machine import keep_freed_memory
 from dense_perception.core.printable import short
 from dense_perception.core.registry import find_card, list_models
-from dense_perception.data.check import check_depth, check_labels, doubts, has_labels
+from dense_perception.data.check import (
+    check_depth,
+    check_labels,
+    doubts,
+    has_instances,
+    has_labels,
+)
 from dense_perception.data.corpus import Mixture, evenly, split
 from dense_perception.data.sample import Frames, NamedFrames
 from dense_perception.data.sources import open_frames
+from dense_perception.data.targets import INSTANCE_ROWS
 from dense_perception.nets.checkpoint import read_checkpoint
 from dense_perception.nets.segmenter import score_norm_of
 from dense_perception.nets.zoo import classes_of
@@ -234,20 +241,26 @@ def _checked(
                     f"{short(list(names))}: train on corpora of one list of classes"
                 )
             names = names or found
-    if labelled and data and not labelled_data:
+    if INSTANCE_ROWS in config.targets and data and not any(map(has_instances, data)):
+        raise TrainingError(
+            f"no corpus of {', '.join(corpus.name for corpus in data)} has instance ids, and the "
+            "task 'instances' needs some: add a corpus whose things are numbered"
+        )
+    segmented = "segmentation" in config.tasks
+    if segmented and data and not labelled_data:
         raise TrainingError(
             f"no corpus of {', '.join(corpus.name for corpus in data)} has labels, and "
             "the task 'segmentation' needs some: leave the task out, or add a labelled corpus"
         )
-    if unlabelled:
+    if unlabelled and segmented:
         text = f"no labels in {', '.join(unlabelled)}: teaches every task but segmentation"
         on_record({"kind": "notice", "text": text})
     return names
 
 
 def _with_classes(config: TrainingConfig, data: Mixture, on_record: Report) -> TrainingConfig:
-    """With the corpora's number of classes, where a segmentation does not say its own."""
-    if "segmentation" not in config.tasks:
+    """With the corpora's number of classes, where a network of classes does not say its own."""
+    if not {"segmentation", "instances"} & set(config.tasks):
         return config
     network = dict(config.network)
     if "classes" not in network:

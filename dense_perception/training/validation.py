@@ -13,7 +13,9 @@ from dense_perception.core.instance_lists import CLASSES, IDS, SCORES
 from dense_perception.core.labels import VOID
 from dense_perception.core.prediction import GRAY_MAPS, DepthKind
 from dense_perception.data.centres import SMALLEST_PX
+from dense_perception.data.instance_rows import NOBODY
 from dense_perception.data.sample import instance_labels
+from dense_perception.data.targets import INSTANCE_ROWS, ROW_CLASSES
 from dense_perception.metrics import dense as dense_metrics
 from dense_perception.metrics import depth as metrics
 from dense_perception.metrics.panoptic import PanopticQuality, Segments
@@ -57,12 +59,15 @@ def validate(
     confusion = dense_metrics.Confusion(classes)
     stuff = stuff_of(config.network)
     things = [label for label in range(classes) if stuff and label + 1 not in stuff]
-    quality = PanopticQuality(classes)
+    if INSTANCE_ROWS in config.targets and "segmentation" not in config.tasks:
+        things = list(range(int(getattr(getattr(network, "config", None), "things", 0))))
+    # One more is the rest of the picture, where its classes are not known.
+    quality = PanopticQuality(max(classes, len(things)) + 1)
     needs_focal = bool(getattr(network, "needs_focal", False))
     stage = StageConfig(width=config.width, height=config.height, batch=batch)
     for start in range(0, len(indices), batch):
         for part in whole_batches(
-            frames, indices[start : start + batch], stage, config.tasks, stuff
+            frames, indices[start : start + batch], stage, config.targets, stuff
         ):
             moved = part.to(device)
             inputs = (moved.focal_px,) if needs_focal else ()
@@ -76,7 +81,8 @@ def validate(
                 confusion.add(outputs["labels"], part.targets["segmentation"].numpy())
             if IDS in outputs:
                 for row in range(len(part)):
-                    quality.add(_found(outputs, row, things), _true(part, row, stuff))
+                    truth = _true(part, row, stuff) if stuff else _listed(part, row, len(things))
+                    quality.add(_found(outputs, row, things), truth)
     results = metrics.average(rows)
     if confusion.counts.any():
         results |= {"miou": confusion.mean_iou, "pixel_accuracy": confusion.pixel_accuracy}
@@ -117,6 +123,21 @@ def _true(batch: Batch, row: int, stuff: Sequence[int]) -> Segments:
         ids_hw,
         {number: classes.get(number, number - begin) for number in present},
     )
+
+
+def _listed(batch: Batch, row: int, classes: int) -> Segments:
+    """The things of a list, and the rest of the picture as a segment that none of them may be.
+
+    Void is what nobody is to find.
+    """
+    ids_hw, classes_k = (batch.targets[name][row].numpy() for name in (IDS, ROW_CLASSES))
+    rest = len(classes_k) + 1
+    ids_hw = np.where(ids_hw == 0, rest, ids_hw)
+    nobody = np.flatnonzero(classes_k == NOBODY) + 1
+    ids_hw = np.where(np.isin(ids_hw, nobody), 0, ids_hw)
+    present = set(np.unique(ids_hw).tolist()) - {0, rest}
+    found = {number: int(classes_k[number - 1]) for number in present}
+    return Segments(ids_hw, found | ({rest: classes} if (ids_hw == rest).any() else {}))
 
 
 def _frame(

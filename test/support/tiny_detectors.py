@@ -13,7 +13,7 @@ from dense_perception.nets import zoo
 from test.support.randomise import randomise
 
 HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}
-COUNT = 12
+COUNT = 6
 _PLAIN = {"variant": "vit_small", "dim": 8, "depth": 4, "heads": 2, "window": 0, "grid": [4, 6]}
 _COMMON = {"classes": 5, "channels": 8, "count": COUNT, "candidates": 40, **HALF}
 _REGIONS = {"hidden": 16, "proposals": 24}

@@ -66,14 +66,24 @@ SMALL: dict[str, dict[str, Any]] = {
     "mult_tiny_indoor": {**LITE, "classes": 2, "decoder_dim": 32, "windows": [2, 4, 4, 4]},
 }
 SMALL["panoptic_tiny_indoor"] = {**SMALL["mult_tiny_indoor"], "stuff": [0], "count": 4}
+SMALL["mask_rcnn_vit_comer"] = {
+    **COMER,
+    "extra": 1,
+    "classes": 2,
+    "channels": 16,
+    "hidden": 16,
+    "proposals": 16,
+    "candidates": 20,
+    "count": 4,
+}
 SMALL["mult_tiny_indoor_gpu"] = SMALL["mult_tiny_indoor"]
 SMALL["finetune_dpt_tiny"] = SMALL["dpt_tiny_indoor"]
 # Rate and steps of warm-up, where another is needed to overfit. MulT on Swin begins at half of the
 # largest depth, and faster steps towards the scene's bring all pixels to one value: the norm
 # before the head then leaves nothing of their differences.
 GENTLE = {"mult_swin": (1e-3, 50)}
-# The same networks and losses as other recipes'.
-ALIKE = ("_gpu", "_lora", "_frozen", "finetune_dpt_tiny")
+# The same networks and losses as other recipes'; detectors learn in test_detector_losses.py.
+ALIKE = ("_gpu", "_lora", "_frozen", "finetune_dpt_tiny", "mask_rcnn_vit_comer")
 
 
 def recipe(name: str) -> TrainingConfig:
@@ -167,7 +177,9 @@ def test_a_recipe_trains_and_delivers_a_card(
     if "instances" in config.tasks:
         assert math.isfinite(results["things_pq"])
         assert card.instances is not None
-        assert (card.instances.names, card.instances.panoptic) == (("box",), True)
+        merged = "segmentation" in config.tasks
+        assert (card.instances.panoptic, card.instances.masks) == (merged, not merged)
+        assert card.instances.names == (("box",) if merged else things.classes)
     if config.tasks == ("segmentation",):
         assert (card.task, card.depth) == ("segmentation", None)
     names = [key for key, _ in network.named_parameters()]
@@ -190,7 +202,8 @@ def test_a_recipe_trains_and_delivers_a_card(
             tiles[0], whole_view(corpus[index], config.width, config.height).rgb_hwc
         )
         for tile in tiles[1:]:
-            assert tile.std() > 0 or "segmentation" in maps, "a map, not one colour"
+            found = maps & {"segmentation", "instances"}
+            assert tile.std() > 0 or found, "a map, not one colour"
 
 
 @pytest.mark.slow
@@ -219,7 +232,7 @@ def overfitting(name: str, corpus: Corpus, frames: int, steps: int) -> Iterator[
     learner = Learner(build(config.network), config, *normalisation(config.network))
     stage = replace(config.stages[-1], batch=frames)
     stuff = stuff_of(config.network)
-    (batch,) = whole_batches(corpus, range(frames), stage, config.tasks, stuff)
+    (batch,) = whole_batches(corpus, range(frames), stage, config.targets, stuff)
     # Uncertainty weighting may go below 0 and has no tenth: the weighted sum is judged.
     learner.weighting = None
     rate, warmup = GENTLE.get(name, (3e-3, 1))

@@ -86,6 +86,8 @@ class RegionDetector(nn.Module):
     looks at the boxes of the one before; scores and masks are the mean of all.
     """
 
+    gives_masks = True
+
     def __init__(self, backbone: nn.Module, config: RegionConfig) -> None:
         super().__init__()
         self.config = config

@@ -35,7 +35,7 @@ def paste(masks_nmss: Tensor, boxes_nm4: Tensor, size_hw: Sequence[int]) -> Tens
 def instance_map(
     masks_nmss: Tensor, boxes_nm4: Tensor, used_nm: Tensor, size_hw: Sequence[int], threshold: float
 ) -> Tensor:
-    """(N, H, W) float: 0 none, k where row k - 1 is the first one above ``threshold``."""
+    """(N, H, W) int64: 0 none, k where row k - 1 is the first one above ``threshold``."""
     found = None
     for first, pasted_nkhw in _in_parts(masks_nmss, boxes_nm4, size_hw):
         count = pasted_nkhw.shape[1]
@@ -49,7 +49,8 @@ def instance_map(
         most_nhw = left.amax(dim=1)
         found = most_nhw if found is None else torch.maximum(found, most_nhw)
     assert found is not None
-    return torch.where(found > 0, masks_nmss.shape[1] + 1 - found, torch.zeros_like(found))
+    ids_nhw = torch.where(found > 0, masks_nmss.shape[1] + 1 - found, torch.zeros_like(found))
+    return ids_nhw.to(torch.int64)
 
 
 def all_masks(masks_nmss: Tensor, boxes_nm4: Tensor, size_hw: Sequence[int]) -> Tensor:
