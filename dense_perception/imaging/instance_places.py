@@ -13,8 +13,8 @@ from dense_perception.imaging.lenses import pixel_rays
 
 LEAST_POINTS = 10
 """A thing with fewer pixels of known depth has no place."""
-_MOST_POINTS = 4000  # of a large thing every so manieth pixel says as much
-_LEFT_OUT = 5.0  # percent of the nearest, and of the farthest pixels: a mask's border often misses
+_MOST_POINTS = 1000  # of a large thing every so manieth pixel says as much
+_LEFT_OUT = 0.05  # of the nearest, and of the farthest pixels: a mask's border often misses
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,16 @@ def places(found: Instances, depth_m: np.ndarray, intrinsics: Intrinsics) -> lis
             answer.append(None)
             continue
         chosen = chosen[:: -(-len(chosen) // _MOST_POINTS)]
-        z = z_hw.ravel()[chosen] if z_hw.flags.c_contiguous else z_hw.flat[chosen]
-        points_3n = np.stack([x_hw.flat[chosen] * z, y_hw.flat[chosen] * z, z]).astype(np.float64)
-        near, far = np.percentile(points_3n[2], (_LEFT_OUT, 100 - _LEFT_OUT))
+        at = np.unravel_index(chosen, z_hw.shape)
+        z = z_hw[at]
+        points_3n = np.stack([x_hw[at] * z, y_hw[at] * z, z]).astype(np.float64)
+        # A few times as fast as NumPy's percentiles and median of so few numbers.
+        order_3n = np.sort(points_3n, axis=1)
+        last = len(chosen) - 1
+        near, far = order_3n[2, [round(_LEFT_OUT * last), round((1 - _LEFT_OUT) * last)]]
         kept_3n = points_3n[:, (points_3n[2] >= near) & (points_3n[2] <= far)]
         low, high = kept_3n.min(axis=1), kept_3n.max(axis=1)
-        median = np.median(points_3n, axis=1)
+        median = order_3n[:, last // 2]
         if ids_hw is None:
             _widen(low, high, box, median[2], rays)
         answer.append(Place(_triple(median), _triple(low), _triple(high)))

@@ -4,8 +4,8 @@
 hand-made model whose things are the colours of the picture, sends pictures at a rate, subscribes to
 everything, and compares headers, sizes and ids of what comes, frame by frame. Things that are
 hidden for five frames must keep their identities. The processor time of the node's threads is
-divided by the frames. It prints JSON and exits with 1 if something disagrees. vision_msgs is built
-if it is missing.
+divided by the frames. It prints JSON lines and exits with 1 if something disagrees. vision_msgs is
+built if it is missing.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ SETTLE_S = 3.0
 
 
 def scene(frame: int, width: int, height: int) -> np.ndarray:
-    """A red, a green and a blue thing to and fro; the red one is hidden for 5 of 50 frames."""
+    """A red, a green and a blue thing to and fro; the red one is hidden for 5 of 70 frames."""
     rgb_hwc = np.full((height, width, 3), 60, np.uint8)
     wide, high = width // 8, height // 4
     for channel, speed in enumerate((4, 3, 2)):
-        if channel == 0 and frame % 50 in range(20, 25):
+        if channel == 0 and frame % 70 in range(30, 35):  # not where it turns
             continue
         way = (width // 4 * channel + speed * frame) % (2 * (width - wide))
         left = min(way, 2 * (width - wide) - way)
@@ -111,7 +111,7 @@ def measure(
             environment=environment,
         )
         stack.enter_context(process)
-        process.wait_for_text("waiting for images", failure="cannot configure")
+        process.wait_for_text("waiting for images", failure="cannot configure", timeout_s=90)
         probe = stack.enter_context(Probe(domain, f"/{node}"))
         frames: dict[tuple[int, int], dict[str, Any]] = {}
 
@@ -176,12 +176,14 @@ def main() -> int:
         card = colour_card(height=options.height, width=options.width, panoptic=True, depth=True)
         write_colour_artefact(model, card)
         track = not options.no_tracking
-        found = [
-            measure("instance_node", things, model, options, track),
-            measure("multitask_node", OF_MULTITASK, model, options, False),
-            measure("multitask_node", {**OF_MULTITASK, **things}, model, options, track),
-        ]
-    print(json.dumps(found, indent=1))
+        found = []
+        for node, topics, follows in (
+            ("instance_node", things, track),
+            ("multitask_node", OF_MULTITASK, False),
+            ("multitask_node", {**OF_MULTITASK, **things}, track),
+        ):
+            found.append(measure(node, topics, model, options, follows))
+            print(json.dumps(found[-1]), flush=True)
     swapped = any(len(ids) > 1 for each in found for ids in each["identities"].values())
     return int(any(each["wrong"] or not each["complete"] for each in found) or (track and swapped))
 
