@@ -5,6 +5,7 @@ Nothing is left out in silence: whatever does not fit is in ``problems``, named 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +18,19 @@ from dense_perception.core.errors import InputError
 from dense_perception.core.json_text import parse_json
 from dense_perception.core.printable import short
 from dense_perception.core.storage import read_file
-from dense_perception.metrics.detection import Rle, TrueThing, rle_of_counts, rle_of_polygons
+from dense_perception.metrics.detection import (
+    Rle,
+    TrueThing,
+    mask_of_rle,
+    rle_of_counts,
+    rle_of_polygons,
+)
 from dense_perception.metrics.panoptic import NOBODY, Segments
 
 _MOST_BYTES = 1 << 30
 _Found = TypeVar("_Found")
 _SHOWN = 5
+_FAR_OUTSIDE = 10  # times the longer side
 
 
 @dataclass(frozen=True)
@@ -218,15 +226,22 @@ class _Reader:
     def _mask(self, given: object, name: str, image: AnnotatedPicture) -> Rle | None:
         if given is None or given == []:
             return None
-        if isinstance(given, list) and all(_are_numbers(p) and len(p) >= 6 for p in given):
+        # Edges are walked pixel by pixel: one of a billion would take the memory.
+        most = _FAR_OUTSIDE * max(image.width, image.height)
+        if isinstance(given, list) and all(
+            _are_numbers(p) and len(p) >= 6 and max(map(abs, p)) <= most for p in given
+        ):
             return rle_of_polygons(given, image.width, image.height)
         size = [image.height, image.width]
         if _is_mapping(given) and given.get("size") == size:
             counts = given.get("counts")
-            if _are_numbers(counts) and sum(counts) == image.width * image.height:
+            whole = _are_numbers(counts) and min(counts, default=-1) >= 0
+            if whole and sum(counts) == image.width * image.height:
                 return rle_of_counts([int(n) for n in counts], image.width, image.height)
-            if isinstance(counts, str):
-                return Rle(size=size, counts=counts.encode())
+            rle = Rle(size=size, counts=counts.encode() if isinstance(counts, str) else b"")
+            with contextlib.suppress(ValueError, RuntimeError):  # what the library says of others
+                mask_of_rle(rle)
+                return rle
         self._say(
             f"{name} has the segmentation {short(given)}, expected polygons or run lengths of "
             f"{image.width}x{image.height}: its box counts alone"

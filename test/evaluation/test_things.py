@@ -137,6 +137,8 @@ def test_every_bad_entry_is_named_and_the_others_count(
         annotation(14, 1, 5, (9, 9, 9, 12)),
         {**annotation(15, 1, 5, RED), "image_id": [1]},
         {**annotation(16, 1, 5, RED), "bbox": "wide"},
+        {**annotation(17, 3, 7, RED), "segmentation": {"size": [48, 64], "counts": "zzzz"}},
+        {**annotation(18, 3, 7, RED), "segmentation": [[0, 0, 9, 0, 9, 1e8]]},
         "annotation",
     ]
     data["images"] += [
@@ -159,6 +161,8 @@ def test_every_bad_entry_is_named_and_the_others_count(
         "annotation 'annotation' is no mapping",
         "1 annotations reach outside of their pictures (10)",
         "annotation 11 has the segmentation 'rle?'",
+        "annotation 17 has the segmentation {",
+        "annotation 18 has the segmentation [[",
         "image 1 (again.png) is there twice",
         "outside of the pictures' folder",
         "image {'id': 'x'} has no id that is a whole number",
