@@ -235,8 +235,8 @@ class _Reader:
         size = [image.height, image.width]
         if _is_mapping(given) and given.get("size") == size:
             counts = given.get("counts")
-            whole = _are_numbers(counts) and min(counts, default=-1) >= 0
-            if whole and sum(counts) == image.width * image.height:
+            pixels = image.width * image.height
+            if _are_numbers(counts) and min(counts, default=-1) >= 0 and sum(counts) == pixels:
                 return rle_of_counts([int(n) for n in counts], image.width, image.height)
             rle = Rle(size=size, counts=counts.encode() if isinstance(counts, str) else b"")
             with contextlib.suppress(ValueError, RuntimeError):  # what the library says of others
