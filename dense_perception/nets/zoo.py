@@ -15,6 +15,7 @@ from dense_perception.nets import (
     efficientnet_lite,
     mult,
     segmenter,
+    segmenter_objects,
     upernet,
 )
 from dense_perception.nets.detection import models as detection
@@ -158,6 +159,9 @@ def _networks() -> dict[tuple[str, str], _Builder]:
         **_family("dpt", DPTLite, {"hybrid_lite0": DPTLiteConfig()}),
         **_family("dpt", dpt.DPT, dpt.VARIANTS),
         **_family("segmenter", segmenter.Segmenter, segmenter.VARIANTS),
+        **_family(
+            "segmenter_objects", segmenter_objects.SegmenterObjects, segmenter_objects.VARIANTS
+        ),
         **_family("depth_anything", depth_anything.DepthAnything, depth_anything.VARIANTS),
         **_family("upernet", upernet.swin_upernet, upernet.UPERNET_VARIANTS),
         **_family("vit_comer", upernet.comer_upernet, upernet.COMER_UPERNET_VARIANTS),

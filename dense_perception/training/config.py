@@ -50,6 +50,10 @@ class LossConfig:
     keypoints: float = number(1.0, 0, 100, "L1 of the corner strength")
     edges: float = number(1.0, 0, 100, "L1 of the texture edges")
     instances: float = number(1.0, 0, 100, "squares of the centres' heights, and L1 of the offsets")
+    segment_classes: float = number(2.0, 0, 100, "of queries: cross entropy of their classes")
+    segment_mask: float = number(5.0, 0, 100, "of queries: binary cross entropy of their masks")
+    segment_dice: float = number(5.0, 0, 100, "of queries: dice of their masks")
+    segment_points: int = number(12544, 16, 10**6, "of queries: points at which masks are compared")
     weighting: str = field(
         default="fixed",
         metadata={"help": "between tasks: fixed, or uncertainty: learnt besides (Kendall 2018)"},

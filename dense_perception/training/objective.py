@@ -14,14 +14,15 @@ What a network is trained on is what its ``maps`` gives, float (N, C, H, W) or (
 ``reshading``, ``keypoints``, ``edges``
 =================  ===============================================================================
 
-Detectors have no such maps: :mod:`dense_perception.training.detector_objective` says what they are
-trained on.
+Detectors and networks of queries have no such maps:
+:mod:`~dense_perception.training.detector_objective` and :mod:`~dense_perception.training.mask_losses`
+say what they are trained on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ from torch.nn import functional as F
 from dense_perception.core.errors import TrainingError
 from dense_perception.nets.detection.dense_heads import DenseDetector
 from dense_perception.nets.detection.mask_rcnn import RegionDetector
+from dense_perception.nets.query_network import QueryNetwork
 from dense_perception.training.batch import Batch
 from dense_perception.training.config import LossConfig, TrainingConfig
 from dense_perception.training.detector_objective import detector_losses
@@ -41,6 +43,7 @@ from dense_perception.training.losses import (
     metric_depth_loss,
     segmentation_loss,
 )
+from dense_perception.training.mask_losses import query_loss
 
 Parts = dict[str, Tensor]
 
@@ -59,7 +62,7 @@ class Learner(nn.Module):
 
     :param mean: with ``std``, how the network's pixels are normalised; see
         :func:`~dense_perception.nets.zoo.normalisation`.
-    :raises TrainingError: if the network has no ``maps`` and is no detector.
+    :raises TrainingError: if the network has no ``maps`` and no queries, and is no detector.
     """
 
     def __init__(
@@ -70,12 +73,17 @@ class Learner(nn.Module):
         std: Sequence[float],
     ) -> None:
         super().__init__()
-        if not isinstance(network, Trainable | RegionDetector | DenseDetector):
+        if isinstance(network, QueryNetwork) and config.losses.weighting != "fixed":
+            raise TrainingError(
+                f"losses.weighting is {config.losses.weighting!r}, expected 'fixed': what queries "
+                "predict has one loss for all tasks"
+            )
+        if not isinstance(network, Trainable | RegionDetector | DenseDetector | QueryNetwork):
             raise TrainingError(
                 f"{config.network.get('family')}/{config.network.get('variant')} cannot be "
                 "trained: it does not say what the losses compare"
             )
-        self.network = network
+        self.network: nn.Module = network
         self.config = config
         self.mean, self.std = tuple(mean), tuple(std)
         self.needs_focal = bool(getattr(network, "needs_focal", False))
@@ -86,11 +94,14 @@ class Learner(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Parts]:
         """The loss, and the unweighted parts of it, detached."""
         image_nchw = batch.image_nchw(self.mean, self.std)
-        if not isinstance(self.network, Trainable):
+        if isinstance(self.network, QueryNetwork):
+            return query_loss(self.network, image_nchw, batch, self.config.losses)
+        if isinstance(self.network, RegionDetector | DenseDetector):
             found = detector_losses(self.network, image_nchw, things_of(batch.targets))
             parts = {name: loss.detach() for name, loss in found.items()}
             return sum(found.values(), torch.zeros(())), parts
-        maps = self.network.maps(image_nchw)
+        # PyTorch takes every attribute of a module for a tensor or a module.
+        maps = cast(Trainable, self.network).maps(image_nchw)
         # The losses are taken in fp32: bf16 resolves 0.4 %.
         with torch.autocast(image_nchw.device.type, enabled=False):
             maps = {name: found.float() for name, found in maps.items()}

@@ -40,6 +40,8 @@ SIZE = {"height": SIDE, "width": SIDE}
 VIT = {"dim": 32, "heads": 2}
 SWIN: dict[str, Any] = {"dim": 16, "depths": [1, 1, 1, 1], "heads": [1, 2, 2, 2], "window": 4}
 UPERNET = {"classes": 2, "channels": 24, "auxiliary_channels": 16, "drop_path": 0.0}
+QUERIES = {"classes": 2, "channels": 32, "attention_heads": 2, "queries": 6, "pixel_layers": 1}
+QUERIES |= {"query_layers": 3, "pixel_hidden": 32, "query_hidden": 32, "drop_path": 0.0}
 COMER: dict[str, Any] = {**VIT, "depth": 4, "deform_heads": 2, "stem": 8, "mrfp_ratio": 1.0}
 HYBRID: dict[str, Any] = {"stem_depths": [1, 1, 1], "taps": [0, 1], "channels": [256, 512, 16, 16]}
 DPT: dict[str, Any] = {**SIZE, **VIT, **HYBRID, "features": 24}
@@ -58,6 +60,7 @@ SMALL: dict[str, dict[str, Any]] = {
     # As `train` sets it for two classes, which LayerNorm cannot be trained on.
     "segmenter_mask": {**SEGMENTER, "decoder_layers": 1, "score_norm": "scale"},
     "upernet_swin": {**SWIN, **UPERNET},
+    "mask2former_swin": {**SWIN, **QUERIES},
     "upernet_vit_comer": {**COMER, **UPERNET},
     "vit_comer_frozen": {**COMER, **UPERNET},
     "mult_swin": {**SWIN, "classes": 2, "decoder_depths": [1, 1, 1, 1]},

@@ -19,11 +19,14 @@ INSIDE = 0.5
 _TINY = 1e-30
 
 
-def enlarge(mask_logits_bqhw: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """Mask logits at a quarter of the image's size, at ``size_hw``; what exceeds it is cut off."""
+def enlarge(mask_logits_bqhw: Tensor, size_hw: tuple[int, int], stride: int = 4) -> Tensor:
+    """Mask logits, one for ``stride`` x ``stride`` pixels, at ``size_hw``; the rest is cut off."""
     rows, columns = mask_logits_bqhw.shape[-2:]
     full_bqhw = F.interpolate(
-        mask_logits_bqhw, size=(4 * rows, 4 * columns), mode="bilinear", align_corners=False
+        mask_logits_bqhw,
+        size=(stride * rows, stride * columns),
+        mode="bilinear",
+        align_corners=False,
     )
     return full_bqhw[..., : size_hw[0], : size_hw[1]]
 

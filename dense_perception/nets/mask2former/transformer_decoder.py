@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,20 +10,10 @@ from torch.nn import functional as F
 
 from dense_perception.nets.mask2former.blocks import FeedForward, sine_positions
 from dense_perception.nets.mask2former.pixel_decoder import LEVELS
+from dense_perception.nets.query_network import QueryPrediction
 
 # Zero after the softmax in every precision, and finite, so that no row of it becomes NaN.
 BLOCKED = -1e4
-
-
-class QueryPrediction(NamedTuple):
-    """What the queries say after one layer.
-
-    ``class_logits_bqk`` (B, Q, classes + 1), the last for "no object"; ``mask_logits_bqhw``
-    (B, Q, H/4, W/4).
-    """
-
-    class_logits_bqk: Tensor
-    mask_logits_bqhw: Tensor
 
 
 class Attention(nn.Module):

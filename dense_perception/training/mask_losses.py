@@ -1,0 +1,234 @@
+"""The losses of networks of queries: classes and masks of matched segments, after every layer.
+
+Mask2Former (arXiv:2112.01527, sections 3.1.1 and 3.3): cross entropy of the classes, in which "no
+object" counts a tenth; binary cross entropy and dice of the masks at sampled points, three quarters
+of them where the prediction is least certain (PointRend, arXiv:1912.08193, section 3.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dense_perception.core.errors import TrainingError
+from dense_perception.core.instance_lists import IDS
+from dense_perception.core.labels import VOID
+from dense_perception.data.instance_rows import NOBODY
+from dense_perception.data.targets import ROW_CLASSES
+from dense_perception.nets.query_network import QueryNetwork, QueryPrediction
+from dense_perception.training.batch import Batch
+from dense_perception.training.config import LossConfig
+from dense_perception.training.matching import MatchingWeights, match, segment_costs
+
+NO_OBJECT_WEIGHT = 0.1
+OVERSAMPLED = 3
+UNCERTAIN_SHARE = 0.75
+
+
+@dataclass(frozen=True)
+class Segments:
+    """What is to be found in one frame: ``classes_m`` int64 and ``masks_mhw`` bool."""
+
+    classes_m: Tensor
+    masks_mhw: Tensor
+
+
+def segments_of(
+    batch: Batch, index: int, things: Sequence[int], *, labels: bool, instances: bool
+) -> Segments:
+    """The segments of a frame of a batch, from its targets.
+
+    ``batch.targets`` has, as far as is asked for:
+
+    * ``segmentation`` (N, H, W): classes, 255 for none. Each class in view is one segment; beside
+      instances only if it is not among ``things``.
+    * ``instance_ids`` (N, H, W) whole numbers: 0 for no thing, k for the thing in row k - 1 of the
+      list. Numbers without a row are no things.
+    * ``instance_classes`` (N, M) int64: the classes of the rows, 255 for rows without a thing or
+      with one that nobody is to learn. Beside labels only classes among ``things`` count.
+
+    Things of which no pixel is in view are left out.
+
+    :raises TrainingError: if a target that is asked for is missing.
+    """
+    missing = [
+        name
+        for name, wanted in (("segmentation", labels), (IDS, instances), (ROW_CLASSES, instances))
+        if wanted and name not in batch.targets
+    ]
+    if missing:
+        raise TrainingError(
+            f"the batch has no targets {missing}, and the network is to predict them: train on a "
+            "corpus that has them"
+        )
+    height, width = batch.depth_m.shape[1:]
+    device = batch.depth_m.device
+    classes: list[Tensor] = []
+    masks: list[Tensor] = []
+    if labels:
+        labels_hw = batch.targets["segmentation"][index].long()
+        left_out = torch.tensor([VOID, *(things if instances else ())], device=device)
+        found_m = labels_hw.unique()
+        found_m = found_m[~torch.isin(found_m, left_out)]
+        classes.append(found_m)
+        masks.append(labels_hw[None] == found_m[:, None, None])
+    if instances:
+        ids_hw = batch.targets[IDS][index].long()
+        of_row_m = batch.targets[ROW_CLASSES][index].long()
+        learnt_m = of_row_m != NOBODY
+        if labels:
+            learnt_m &= torch.isin(of_row_m, torch.tensor(list(things), device=device))
+        row_m = learnt_m.nonzero().flatten()
+        inside_mhw = ids_hw[None] == row_m[:, None, None] + 1
+        seen_m = inside_mhw.flatten(1).any(dim=1)
+        classes.append(of_row_m[row_m[seen_m]])
+        masks.append(inside_mhw[seen_m])
+    if not classes:
+        return Segments(
+            torch.zeros(0, dtype=torch.long, device=device),
+            torch.zeros(0, height, width, dtype=torch.bool, device=device),
+        )
+    return Segments(torch.cat(classes), torch.cat(masks))
+
+
+def query_loss(
+    network: QueryNetwork, image_nchw: Tensor, batch: Batch, losses: LossConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of a batch, and the unweighted parts of the last layer, detached.
+
+    :raises TrainingError: if the batch has not what the network is to predict.
+    """
+    config = network.config
+    truth = [
+        segments_of(
+            batch,
+            index,
+            config.thing_classes,
+            labels="segmentation" in config.tasks,
+            instances="instances" in config.tasks,
+        )
+        for index in range(len(batch))
+    ]
+    predictions = network.raw(image_nchw)
+    # In fp32: sums over thousands of points do not fit into bf16.
+    with torch.autocast(image_nchw.device.type, enabled=False):
+        wide = [QueryPrediction(*(found.float() for found in layer)) for layer in predictions]
+        weights = MatchingWeights(losses.segment_classes, losses.segment_mask, losses.segment_dice)
+        return segment_losses(wide, truth, weights, losses.segment_points)
+
+
+def segment_losses(
+    predictions: Sequence[QueryPrediction],
+    truth: Sequence[Segments],
+    weights: MatchingWeights,
+    points: int,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted sum over all layers, and the unweighted parts of the last layer, detached.
+
+    Each layer is matched by itself. Mask losses are means over the segments of all frames.
+
+    :param truth: the segments of each frame.
+    :param points: sampled in each mask.
+    """
+    total = torch.zeros((), device=predictions[0].class_logits_bqk.device)
+    parts: dict[str, Tensor] = {}
+    for prediction in predictions:
+        classes, mask, dice = _layer(prediction, truth, weights, points)
+        total = total + weights.classes * classes + weights.mask * mask + weights.dice * dice
+        parts = {"classes": classes.detach(), "mask": mask.detach(), "dice": dice.detach()}
+    return total, parts
+
+
+def _layer(
+    prediction: QueryPrediction, truth: Sequence[Segments], weights: MatchingWeights, points: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    frames, queries, classes = len(truth), *prediction.class_logits_bqk.shape[1:]
+    # The queries of the first layer are the same for all frames.
+    class_logits_bqk = prediction.class_logits_bqk.expand(frames, -1, -1)
+    target_bq = torch.full(
+        (frames, queries), classes - 1, dtype=torch.long, device=class_logits_bqk.device
+    )
+    found: list[Tensor] = []
+    wanted: list[Tensor] = []
+    for index, segments in enumerate(truth):
+        mask_logits_qhw = prediction.mask_logits_bqhw[index]
+        query_k, segment_k = _matched(
+            class_logits_bqk[index], mask_logits_qhw, segments, weights, points
+        )
+        target_bq[index, query_k] = segments.classes_m[segment_k]
+        found.append(mask_logits_qhw[query_k])
+        wanted.append(segments.masks_mhw[segment_k])
+    weight_k = torch.ones(classes, dtype=class_logits_bqk.dtype, device=class_logits_bqk.device)
+    weight_k[-1] = NO_OBJECT_WEIGHT
+    class_loss = F.cross_entropy(class_logits_bqk.flatten(0, 1), target_bq.flatten(), weight_k)
+    mask_loss, dice_loss = mask_losses(torch.cat(found), torch.cat(wanted), points)
+    return class_loss, mask_loss, dice_loss
+
+
+def _matched(
+    class_logits_qk: Tensor,
+    mask_logits_qhw: Tensor,
+    segments: Segments,
+    weights: MatchingWeights,
+    points: int,
+) -> tuple[Tensor, Tensor]:
+    point_p2 = torch.rand(points, 2, device=mask_logits_qhw.device, dtype=mask_logits_qhw.dtype)
+    cost_qm = segment_costs(
+        class_logits_qk,
+        sample(mask_logits_qhw, point_p2.expand(len(mask_logits_qhw), -1, -1)),
+        segments.classes_m,
+        sample(
+            segments.masks_mhw.to(mask_logits_qhw.dtype),
+            point_p2.expand(len(segments.masks_mhw), -1, -1),
+        ),
+        weights,
+    )
+    return match(cost_qm)
+
+
+def mask_losses(logits_khw: Tensor, masks_khw: Tensor, points: int) -> tuple[Tensor, Tensor]:
+    """Binary cross entropy and dice of K masks at sampled points, means over the masks.
+
+    Zero, with a gradient of zero, where there are none.
+    """
+    if not len(logits_khw):
+        return logits_khw.sum(), logits_khw.sum()
+    with torch.no_grad():
+        point_kp2 = uncertain_points(logits_khw, points)
+        wanted_kp = sample(masks_khw.to(logits_khw.dtype), point_kp2)
+    found_kp = sample(logits_khw, point_kp2)
+    entropy = F.binary_cross_entropy_with_logits(found_kp, wanted_kp)
+    inside_kp = found_kp.sigmoid()
+    both_k = 2 * (inside_kp * wanted_kp).sum(dim=1)
+    dice_k = 1 - (both_k + 1) / (inside_kp.sum(dim=1) + wanted_kp.sum(dim=1) + 1)
+    return entropy, dice_k.mean()
+
+
+def uncertain_points(logits_khw: Tensor, points: int) -> Tensor:
+    """(K, points, 2) x and y in units of the mask: most of them where the logits are nearest 0."""
+    masks = len(logits_khw)
+    many_kn2 = torch.rand(
+        masks, OVERSAMPLED * points, 2, device=logits_khw.device, dtype=logits_khw.dtype
+    )
+    certainty_kn = sample(logits_khw, many_kn2).abs()
+    uncertain = int(UNCERTAIN_SHARE * points)
+    chosen_kp = certainty_kn.topk(uncertain, dim=1, largest=False).indices
+    least_kp2 = torch.gather(many_kn2, 1, chosen_kp[:, :, None].expand(-1, -1, 2))
+    rest_kp2 = torch.rand(
+        masks, points - uncertain, 2, device=logits_khw.device, dtype=logits_khw.dtype
+    )
+    return torch.cat([least_kp2, rest_kp2], dim=1)
+
+
+def sample(maps_khw: Tensor, point_kp2: Tensor) -> Tensor:
+    """(K, P) bilinear values of K maps at points x, y in units of the map, zero beyond it.
+
+    Pixel centres lie at (i + 0.5) / size.
+    """
+    grid_kp12 = 2 * point_kp2.unsqueeze(2) - 1
+    found = F.grid_sample(maps_khw.unsqueeze(1), grid_kp12, mode="bilinear", align_corners=False)
+    return found[:, 0, :, 0]
