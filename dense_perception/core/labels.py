@@ -85,6 +85,17 @@ mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerato
 vase, scissors, teddy bear, hair drier, toothbrush
 """
 
+# After the things, the 53 kinds of stuff of COCO's panoptic benchmark, in its order.
+_COCO_STUFF = """
+banner, blanket, bridge, cardboard, counter, curtain, door-stuff, floor-wood, flower, fruit,
+gravel, house, light, mirror-stuff, net, pillow, platform, playingfield, railroad, river, road,
+roof, sand, sea, shelf, snow, stairs, tent, towel, wall-brick, wall-stone, wall-tile, wall-wood,
+water-other, window-blind, window-other, tree-merged, fence-merged, ceiling-merged,
+sky-other-merged, cabinet-merged, table-merged, floor-other-merged, pavement-merged,
+mountain-merged, grass-merged, dirt-merged, paper-merged, food-other-merged,
+building-other-merged, rock-merged, wall-other-merged, rug-merged
+"""
+
 # The benchmark's own colours, which people know by heart.
 _CITYSCAPES_PALETTE = (
     (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153),
@@ -105,6 +116,7 @@ LABEL_SETS = {
     "cityscapes": LabelSet("cityscapes", _names(_CITYSCAPES), _CITYSCAPES_PALETTE),
     "pascal_context": LabelSet("pascal_context", _names(_PASCAL_CONTEXT)),
     "coco": LabelSet("coco", _names(_COCO)),
+    "coco_panoptic": LabelSet("coco_panoptic", _names(_COCO) + _names(_COCO_STUFF)),
     "generated_rooms": LabelSet("generated_rooms", _names(_GENERATED_ROOMS)),
 }
 """Label sets by the name a card gives."""

@@ -15,6 +15,11 @@ from dense_perception.core.labels import LABEL_SETS
         ("cityscapes", 19, {0: "road", 11: "person", 13: "car", 18: "bicycle"}),
         ("pascal_context", 60, {0: "background", 1: "aeroplane"}),
         ("coco", 80, {0: "person", 2: "car", 79: "toothbrush"}),
+        (
+            "coco_panoptic",
+            133,
+            {79: "toothbrush", 80: "banner", 93: "mirror-stuff", 132: "rug-merged"},
+        ),
         ("generated_rooms", 25, {0: "wall", 1: "floor", 24: "other_furniture"}),
     ],
 )

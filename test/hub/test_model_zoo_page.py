@@ -14,8 +14,16 @@ from test.support.flops import cost
 
 ROOT = Path(__file__).parents[2]
 # Height and width of training and evaluation in the papers.
-_SIZES = {"dpt": (384, 384), "upernet": (512, 512), "vit_comer": (512, 512), "mult": (464, 464)}
+_SIZES = {
+    "dpt": (384, 384),
+    "upernet": (512, 512),
+    "vit_comer": (512, 512),
+    "mult": (464, 464),
+    "mask2former": (896, 896),
+}
 _SHOWN = {
+    "pq_percent": "PQ {}",
+    "mask_ap_percent": "mask AP {}",
     "miou_percent": "mIoU {}",
     "absrel": "AbsRel {}",
     "nyu_d125_percent": "NYU d>1.25 {} %",
@@ -31,7 +39,11 @@ def table() -> Iterator[str]:
         if card.source is None:
             continue
         if card.segmentation is not None:
-            output = f"{card.segmentation.labels} labels"
+            output = f"{card.segmentation.labels} labels" + (
+                " and things" if card.instances else ""
+            )
+        elif card.instances is not None:
+            output = f"{card.instances.labels} things"
         else:
             assert card.depth is not None
             output = f"{card.depth.kind.value.replace('_', ' ')} depth"
@@ -56,7 +68,10 @@ def other_networks() -> Iterator[str]:
     yield "| network | size | parameters | GFLOP |"
     yield "|---|---|---:|---:|"
     for family, variant in zoo.variants():
-        if family not in ("upernet", "vit_comer", "mult") and (family, variant) != ("dpt", "base"):
+        alone = f"{family}/{variant}"
+        if family not in ("upernet", "vit_comer", "mult") and not alone.startswith(
+            ("dpt/base", "mask2former/vit_comer")
+        ):
             continue
         if (family, variant) == ("mult", "lite0"):  # has a model of its own
             continue

@@ -22,7 +22,8 @@ class Cost:
 
 def cost(network: nn.Module, height: int, width: int) -> Cost:
     """The cost of one ``height`` x ``width`` frame, on the meta device: nothing is computed."""
-    ghost = copy.deepcopy(network).to("meta").eval()
+    # Views of parameters that want a gradient confuse the counter.
+    ghost = copy.deepcopy(network).to("meta").eval().requires_grad_(False)
     inputs = [torch.empty(1, 3, height, width, device="meta")]
     if getattr(network, "needs_focal", False):
         inputs.append(torch.empty(1, device="meta"))
