@@ -14,9 +14,9 @@ What a network is trained on is what its ``maps`` gives, float (N, C, H, W) or (
 ``reshading``, ``keypoints``, ``edges``
 =================  ===============================================================================
 
-Detectors and networks of queries have no such maps:
-:mod:`~dense_perception.training.detector_objective` and :mod:`~dense_perception.training.mask_losses`
-say what they are trained on.
+What detectors and networks of queries, which have none, are trained on, say
+:mod:`dense_perception.training.detector_objective` and
+:mod:`dense_perception.training.mask_losses`.
 """
 
 from __future__ import annotations

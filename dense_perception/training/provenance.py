@@ -21,6 +21,7 @@ from dense_perception.core.card_specs import (
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.machine import cpu_model
 from dense_perception.core.prediction import DepthKind
+from dense_perception.nets.query_network import QueryConfig
 from dense_perception.nets.zoo import stuff_of
 from dense_perception.training.config import TrainingConfig
 
@@ -104,7 +105,10 @@ def _instances(
         )
     stuff, network = set(stuff_of(config.network)), getattr(module, "config", None)
     names = _segmentation(training).label_set.labels
-    things = tuple(name for label, name in enumerate(names, start=1) if label not in stuff)
+    if isinstance(network, QueryConfig):
+        things = tuple(names[label] for label in network.thing_classes)
+    else:
+        things = tuple(name for label, name in enumerate(names, start=1) if label not in stuff)
     return InstancesSpec(OWN_LABELS, int(getattr(network, "count", 1)), panoptic=True, names=things)
 
 

@@ -61,8 +61,11 @@ def validate(
     things = [label for label in range(classes) if stuff and label + 1 not in stuff]
     if INSTANCE_ROWS in config.targets and "segmentation" not in config.tasks:
         things = list(range(int(getattr(getattr(network, "config", None), "things", 0))))
+    elif INSTANCE_ROWS in config.targets:
+        things = list(getattr(getattr(network, "config", None), "thing_classes", ()))
     # One more is the rest of the picture, where its classes are not known.
-    quality = PanopticQuality(max(classes, len(things)) + 1)
+    quality_classes = max(classes, len(things))
+    quality = PanopticQuality(quality_classes + 1)
     needs_focal = bool(getattr(network, "needs_focal", False))
     stage = StageConfig(width=config.width, height=config.height, batch=batch)
     for start in range(0, len(indices), batch):
@@ -81,7 +84,9 @@ def validate(
                 confusion.add(outputs["labels"], part.targets["segmentation"].numpy())
             if IDS in outputs:
                 for row in range(len(part)):
-                    truth = _true(part, row, stuff) if stuff else _listed(part, row, len(things))
+                    truth = (
+                        _true(part, row, stuff) if stuff else _listed(part, row, quality_classes)
+                    )
                     quality.add(_found(outputs, row, things), truth)
     results = metrics.average(rows)
     if confusion.counts.any():

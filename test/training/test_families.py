@@ -209,6 +209,21 @@ def test_a_recipe_trains_and_delivers_a_card(
             assert tile.std() > 0 or found, "a map, not one colour"
 
 
+@pytest.mark.parametrize("predicts", ["instance", "panoptic"])
+def test_queries_learn_things(predicts: str, things: Corpus, tmp_path: Path) -> None:
+    config = recipe("mask2former_swin")
+    entries = {"predicts": predicts, "thing_classes": [1], "count": 6, "instance_threshold": 0.1}
+    config = replace(config, network={**config.network, **entries, "panoptic_threshold": 0.1})
+    provenance: Provenance = {"data": "test", "classes": list(things.classes)}
+    results = fit(Task(config, things, things, [0, 5], tmp_path, provenance))
+    assert math.isfinite(results["things_pq"])
+    _, card = trained_network(tmp_path / "model.pt")
+    assert card.instances is not None
+    merged = predicts == "panoptic"
+    assert (card.instances.panoptic, card.instances.masks) == (merged, not merged)
+    assert card.instances.names == (("box",) if merged else things.classes)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in SMALL if not name.endswith(ALIKE)])
 def test_a_family_overfits(name: str, smooth: Corpus, things: Corpus) -> None:
