@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from dense_perception.core.card_specs import CheckpointSource, OnnxSource
 from dense_perception.core.errors import ArtefactError
+from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.storage import (
     atomic_write,
     cache_dir,
@@ -262,11 +263,13 @@ def _copy(origin: Path, target: Path, source: PublishedFile) -> None:
 
 
 def _verify(path: Path, source: PublishedFile, target: Path) -> None:
-    """Compare with the published digest; a downloaded part that differs is removed."""
-    if not source.sha256:
-        return
-    digest = file_sha256(path)
-    if digest.startswith(source.sha256):
+    """Compare with the published digest, or see that an ONNX file is one.
+
+    A downloaded part that is another is removed. An ONNX file without a digest is trusted as it is
+    first seen, so that a login page or half a file must not be what is seen first.
+    """
+    wrong = _what_is_wrong(path, source)
+    if not wrong:
         return
     if path.name.endswith(".part"):
         path.unlink(missing_ok=True)
@@ -274,9 +277,22 @@ def _verify(path: Path, source: PublishedFile, target: Path) -> None:
     else:
         cure = f"remove it and fetch {target.name} again"
     name = target.name if path.name.endswith(".part") else str(path)
-    raise ArtefactError(
-        f"{name} has SHA-256 {digest[:12]}..., published is {source.sha256[:12]}...: {cure}"
-    )
+    raise ArtefactError(f"{name} {wrong}: {cure}")
+
+
+def _what_is_wrong(path: Path, source: PublishedFile) -> str:
+    if source.sha256:
+        digest = file_sha256(path)
+        if digest.startswith(source.sha256):
+            return ""
+        return f"has SHA-256 {digest[:12]}..., published is {source.sha256[:12]}..."
+    if not source.file.endswith(".onnx"):
+        return ""
+    try:
+        OnnxFile.read(path)
+    except ArtefactError as error:
+        return f"is no ONNX file that can be used ({str(error).removeprefix(f'{path} ')})"
+    return ""
 
 
 def _compare_with_first(target: Path, source: PublishedFile) -> None:

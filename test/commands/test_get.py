@@ -94,6 +94,25 @@ def test_the_published_onnx_file_is_imported_under_the_cards_name(
     assert "is there in fp32" in capsys.readouterr().err
 
 
+def test_a_page_instead_of_the_file_is_not_kept(
+    card: ModelCard, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor a part of it: no digest is published, and what is seen first is believed from then on."""
+    published = tmp_path / "mirror/network.onnx"
+    whole = published.read_bytes()
+    for content, said in (
+        (b"<html>Log in</html>", "is no ONNX file that can be used"),
+        (whole[:-20], "past the end of the file"),
+    ):
+        published.write_bytes(content)
+        assert cli.main(["get", card.name]) == 2
+        told = capsys.readouterr().err
+        assert said in told
+        assert "remove it and fetch network.onnx again" in told
+    published.write_bytes(whole)
+    assert cli.main(["get", card.name]) == 0
+
+
 def test_without_an_onnx_file_the_checkpoint_is_exported(
     card: ModelCard, capsys: pytest.CaptureFixture[str]
 ) -> None:
