@@ -73,7 +73,8 @@ def main(options: argparse.Namespace) -> int:
             _show(options, {"name": card.name, "ready": True, "card": str(ready.source)})
             return 0
     way = _way(card, options.way)
-    plan = _plan(card, way)
+    mirror = options.mirror if options.mirror is not None else os.environ.get(MIRROR_VARIABLE, "")
+    plan = _plan(card, way, mirror)
     if options.dry_run or not options.json:
         _show(options, plan)
     if notice := licence_notice(card):
@@ -81,7 +82,6 @@ def main(options: argparse.Namespace) -> int:
     if options.dry_run:
         return 0
     _check_machine(card, way)
-    mirror = options.mirror if options.mirror is not None else os.environ.get(MIRROR_VARIABLE, "")
     target = checkpoint_path(card)
     assert card.source is not None
     assert target is not None
@@ -100,11 +100,15 @@ def main(options: argparse.Namespace) -> int:
     words += ["--precision", *options.precision] if options.precision else []
     words += ["--calibrate", options.calibrate] if options.calibrate else []
     if onnx is None:
-        return export.main(_parsed(export.add_arguments, [card.name, *words]))
-    parsed = _parsed(import_model.add_arguments, [str(path), *words])
-    parsed.like, parsed.name = onnx.like or None, card.name
-    parsed.licence = card.licence.get("weights")
-    return import_model.main(parsed)
+        code = export.main(_parsed(export.add_arguments, [card.name, *words]))
+    else:
+        parsed = _parsed(import_model.add_arguments, [str(path), *words])
+        parsed.like, parsed.name = onnx.like or None, card.name
+        parsed.licence = card.licence.get("weights")
+        code = import_model.main(parsed)
+    if code == 0 and not options.json:
+        say(f"ready; for instance: dense-perception run {card.name} --input PHOTO --output answers")
+    return code
 
 
 def _refuse_ready(options: argparse.Namespace, there: Sequence[str]) -> None:
@@ -139,7 +143,7 @@ def _way(card: ModelCard, wished: str) -> str:
     return "onnx" if has_onnx and wished != "checkpoint" else "checkpoint"
 
 
-def _plan(card: ModelCard, way: str) -> dict[str, object]:
+def _plan(card: ModelCard, way: str, mirror: str) -> dict[str, object]:
     """What it will take, as a table for people and programs."""
     from dense_perception.core.registry import checkpoint_path, exported_dir
 
@@ -151,7 +155,8 @@ def _plan(card: ModelCard, way: str) -> dict[str, object]:
     plan: dict[str, object] = {
         "name": card.name,
         "licence": card.licence.get("weights", "not stated"),
-        "download": f"{source.url}, about {about_mb} MB",
+        "download": (f"{source.file} from {mirror}" if mirror else source.url)
+        + f", about {about_mb} MB",
     }
     if kept is not None and kept.is_file():
         plan["download"] = f"none, {kept} is there"
@@ -171,7 +176,7 @@ def _plan(card: ModelCard, way: str) -> dict[str, object]:
 def _check_machine(card: ModelCard, way: str) -> None:
     """Refuse what cannot end well before anything is transferred.
 
-    :raises BackendError: if PyTorch is missing.
+    :raises BackendError: if PyTorch is missing, or onnx where a file is imported.
     """
     from dense_perception.core.errors import BackendError
     from dense_perception.core.machine import available_gb
@@ -181,6 +186,11 @@ def _check_machine(card: ModelCard, way: str) -> None:
             f"a checkpoint of {card.name} becomes an ONNX file with PyTorch, which is not "
             "installed: pip install 'dense_perception[export]', or copy the model folder from a "
             "machine that has it"
+        )
+    if way == "onnx" and find_spec("onnx") is None:
+        raise BackendError(
+            "a published ONNX file is imported with the package onnx, which is not installed: "
+            "pip install 'dense_perception[import]'"
         )
     needed_gb = card.cost.get("export_peak_gb", 0) if way == "checkpoint" else 0
     free_gb = available_gb()

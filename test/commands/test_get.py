@@ -69,11 +69,13 @@ def test_a_wrong_onnx_source_is_refused(
 
 
 def test_the_published_onnx_file_is_imported_under_the_cards_name(
-    card: ModelCard, capsys: pytest.CaptureFixture[str]
+    card: ModelCard, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["get", card.name, "--dry-run"]) == 0
     said = capsys.readouterr()
-    assert "https://example.org/network.onnx, about 4 MB" in said.out
+    assert f"network.onnx from {tmp_path / 'mirror'}, about 4 MB" in said.out
+    assert cli.main(["get", card.name, "--dry-run", "--mirror", ""]) == 0
+    assert "https://example.org/network.onnx, about 4 MB" in capsys.readouterr().out
     assert "no PyTorch" in said.out
     assert "may not be used commercially" in said.err
     assert not exported_dir().exists()

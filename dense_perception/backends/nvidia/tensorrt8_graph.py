@@ -27,13 +27,14 @@ from dense_perception.backends.nvidia.tensorrt8_rules import (
     problems,
     said,
 )
-from dense_perception.core.errors import ArtefactError, BackendError
+from dense_perception.core.errors import BackendError
 
 if TYPE_CHECKING:
     import onnx
 
 FORM = "opset 17"
 """For the key of what is built with these versions: an engine of another form is another one."""
+_MOST_BYTES = (1 << 31) - (1 << 24)  # of one protobuf message, less what nodes take
 NEWEST_READ = 20
 """From opset 21 on, operators of quantisation mean more than 17 can say."""
 
@@ -66,27 +67,20 @@ def for_tensorrt8(model: onnx.ModelProto, version: Version) -> onnx.ModelProto:
 
 
 def file_for_tensorrt8(source: bytes | str, version: Version) -> bytes:
-    """The same for the bytes of a file, or for its path.
+    """The same for the bytes of an ONNX file that was read as a whole, or for its path.
 
-    :raises ArtefactError: if it is no ONNX file.
     :raises GraphRefused: see :func:`for_tensorrt8`; or if it grows above 2 GB.
     :raises ImportError: if the package ``onnx`` is missing.
     """
     import onnx
-    from google.protobuf.message import DecodeError, EncodeError
 
-    try:
-        model = (
-            onnx.load(source) if isinstance(source, str) else onnx.load_model_from_string(source)
-        )
-    except (DecodeError, OSError) as error:
-        raise ArtefactError(f"no ONNX file: {error}") from error
-    try:
-        return for_tensorrt8(model, version).SerializeToString()
-    except (ValueError, EncodeError) as error:
+    model = onnx.load(source) if isinstance(source, str) else onnx.load_model_from_string(source)
+    rewritten = for_tensorrt8(model, version)
+    if sum(len(tensor.raw_data) for tensor in rewritten.graph.initializer) >= _MOST_BYTES:
         raise GraphRefused(
             f"rewritten for TensorRT {dotted(version)} it takes more than 2 GB: take fp16"
-        ) from error
+        )
+    return rewritten.SerializeToString()
 
 
 def problems_after(model: onnx.ModelProto, version: Version) -> list[Problem]:
