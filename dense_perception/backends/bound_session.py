@@ -76,9 +76,18 @@ class BoundSession:
     def run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
         """The outputs ``names``; the arrays are overwritten by the next run.
 
-        :raises BindingError: if the first run of a shape fails, or differs from a plain one.
-        :raises BackendError: if a later one fails.
+        :raises BindingError: if it fails, or the first run of a shape differs from a plain one.
         """
+        try:
+            return self._answer(feeds, names)
+        except BindingError:
+            raise
+        except Exception as error:  # the runtime's exceptions share no base class
+            raise BindingError(f"a run on bound memory failed: {one_line(error)}") from error
+
+    def _answer(
+        self, feeds: Mapping[str, np.ndarray], names: Sequence[str]
+    ) -> dict[str, np.ndarray]:
         self._memory.use()
         shapes = tuple(feeds[name].shape for name in self._inputs)
         found = self._sets.get(shapes)
@@ -101,14 +110,11 @@ class BoundSession:
         options = run_options(self._ort, no_graph)
         values = self._session.run(list(self._outputs), dict(feeds), options)
         plain = dict(zip(self._outputs, values, strict=True))
-        try:
-            found = self._sets[shapes] = self._new_set({**feeds, **plain}, no_graph)
-            # On something else first: a captured run that does not see its inputs change is found.
-            ones = {name: np.ones_like(feeds[name]) for name in self._inputs}
-            self._run(found, ones, self._outputs)
-            self._run(found, feeds, self._outputs)
-        except Exception as error:  # the runtime's exceptions share no base class
-            raise BindingError(f"a run on bound memory failed: {one_line(error)}") from error
+        found = self._sets[shapes] = self._new_set({**feeds, **plain}, no_graph)
+        # On something else first: a captured run that does not see its inputs change is found.
+        ones = {name: np.ones_like(feeds[name]) for name in self._inputs}
+        self._run(found, ones, self._outputs)
+        self._run(found, feeds, self._outputs)
         off = Difference.worst(
             Difference.between(found.buffers[name].array, plain[name]) for name in self._outputs
         )

@@ -37,10 +37,6 @@ _PROVIDERS = {
 _OF_NVIDIA = (_PROVIDERS["cuda"], _PROVIDERS["tensorrt"])
 # fp32 means fp32: the graph alone decides. The other provider knows no such option.
 _CUDA_OPTIONS = {"use_tf32": "0"}
-_CAPTURING = {
-    _PROVIDERS["cuda"]: "enable_cuda_graph",
-    _PROVIDERS["tensorrt"]: "trt_cuda_graph_enable",
-}
 _AFTER = {
     # What the one does not know the next one takes.
     _PROVIDERS["tensorrt"]: (_PROVIDERS["cuda"], _PROVIDERS["cpu"]),
@@ -79,7 +75,7 @@ class OnnxRuntimeBackend(Backend):
     def __init__(
         self, file: OnnxFile, *, device: str = "cpu", threads: int = 0, optimised: bool = True
     ) -> None:
-        ort = _import_onnxruntime()
+        ort = import_onnxruntime()
         provider, number = _provider(ort, device)
         self._ort = ort
         options = ort.SessionOptions()
@@ -94,7 +90,7 @@ class OnnxRuntimeBackend(Backend):
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         place = provider.removesuffix("ExecutionProvider").lower()
         count = f"{threads} threads" if threads else "all cores"
-        self.description = f"onnxruntime {ort.__version__}, {place}, {count}"
+        self.description = f"{self.name} {ort.__version__}, {place}, {count}"
         captures = False
         if provider in _OF_NVIDIA:
             self._session, captures = self._open_on_gpu(file, options, provider, number)
@@ -136,11 +132,18 @@ class OnnxRuntimeBackend(Backend):
             self._bound.close()
         self._bound = self._session = None
 
+    def _source(self, file: OnnxFile) -> Any:
+        """What a session is made of: bytes, or a path."""
+        return file.source
+
     def _open(self, file: OnnxFile, options: Any, provider: str, settings: dict[str, str]) -> Any:
-        ort = self._ort
+        ort = import_onnxruntime()
+        if provider in _OF_NVIDIA and hasattr(ort, "preload_dlls"):
+            # CUDA's libraries from NVIDIA's wheels, which the loader of the system does not find.
+            ort.preload_dlls()
         providers: list[Any] = [(provider, settings), *_AFTER.get(provider, ())]
         try:
-            session = ort.InferenceSession(file.source, options, providers=providers)
+            session = ort.InferenceSession(self._source(file), options, providers=providers)
         except Exception as error:  # the runtime's exceptions share no base class
             raise refused(self.name, ort.__version__, file, error) from error
         active = session.get_providers()[0]
@@ -163,14 +166,13 @@ class OnnxRuntimeBackend(Backend):
 
         :raises BackendError: if the file or the device is refused.
         """
-        if hasattr(self._ort, "preload_dlls"):
-            # CUDA's libraries from NVIDIA's wheels, which the loader of the system does not find.
-            self._ort.preload_dlls()
         settings = {"device_id": str(number)}
         if provider == _PROVIDERS["cuda"]:
             settings |= _CUDA_OPTIONS
+        if provider != _PROVIDERS["cuda"]:  # TensorRT's knows but one graph, whatever the shape
+            return self._open(file, options, provider, settings), False
         try:
-            capturing = {**settings, _CAPTURING[provider]: "1"}
+            capturing = {**settings, "enable_cuda_graph": "1"}
             return self._open(file, options, provider, capturing), True
         except BackendError as error:
             session = self._open(file, options, provider, settings)
@@ -186,6 +188,10 @@ class OnnxRuntimeBackend(Backend):
             self._say(f"copies from and to pageable memory: {error}")
             return
         fixed = all(None not in spec.shape[1:] for spec in self.inputs)
+        if fixed and any(None in spec.shape[1:] for spec in self.outputs):
+            memory.close()
+            self._say("copies from and to pageable memory: the sizes of its answers are not fixed")
+            return
         self._bound = BoundSession(
             self._ort,
             self._session,
@@ -210,7 +216,11 @@ class OnnxRuntimeBackend(Backend):
         _log.warning("%s %s", self.description, problem)
 
 
-def _import_onnxruntime() -> Any:
+def import_onnxruntime() -> Any:
+    """The module, imported now.
+
+    :raises BackendError: if it is not installed or does not load.
+    """
     try:
         import onnxruntime
     except ImportError as error:
@@ -223,8 +233,12 @@ def _import_onnxruntime() -> Any:
 def _provider(ort: Any, device: str) -> tuple[str, int]:
     """The execution provider, and the number of its GPU."""
     kind, _, number = device.lower().partition(":")
-    index = parse_device(device, PACKAGE)[0] if number and kind in ("cuda", "gpu") else 0
-    provider = _PROVIDERS.get(kind if index or number else device.lower(), device)
+    index = 0
+    if number and kind in ("cuda", "gpu", "tensorrt"):
+        index, _ = parse_device(f"cuda:{number}", PACKAGE)
+    else:
+        kind = device.lower()
+    provider = _PROVIDERS.get(kind, device)
     available = ort.get_available_providers()
     if provider not in available:
         raise BackendError(

@@ -16,6 +16,11 @@ from dense_perception.core.onnx_file import OnnxFile
 
 BACKENDS: dict[str, tuple[str, str, str]] = {
     "onnxruntime": ("dense_perception.backends.onnxruntime", "OnnxRuntimeBackend", "onnxruntime"),
+    "onnxruntime_tensorrt": (
+        "dense_perception.backends.onnxruntime_tensorrt",
+        "OnnxRuntimeTensorRtBackend",
+        "onnxruntime",
+    ),
     "openvino": ("dense_perception.backends.openvino", "OpenVinoBackend", "openvino"),
     "tensorrt": ("dense_perception.backends.nvidia.backend", "TensorRtBackend", "tensorrt"),
     "torch_tensorrt": (
@@ -36,9 +41,19 @@ def installed_backends(device: str = "cpu") -> tuple[str, ...]:
     where it is asked for.
     """
     names = [name for name in ("onnxruntime", "openvino") if find_spec(BACKENDS[name][2])]
-    if is_gpu(device) and installed_runtimes():
-        names.insert(0, "tensorrt")
+    if is_gpu(device):
+        if installed_runtimes():
+            names.insert(0, "tensorrt")
+        elif "onnxruntime" in names and _has_tensorrt_provider():
+            # The same engines by another way, for which nobody should wait twice.
+            names.insert(0, "onnxruntime_tensorrt")
     return tuple(names)
+
+
+def _has_tensorrt_provider() -> bool:
+    from dense_perception.backends.onnxruntime_tensorrt import is_installed
+
+    return is_installed()
 
 
 def is_gpu(device: str) -> bool:

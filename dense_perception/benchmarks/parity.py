@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypedDict
 
@@ -33,6 +35,7 @@ from dense_perception.media.sources import open_source
 from dense_perception.metrics.depth import abs_rel, delta
 
 REFERENCE = "onnxruntime/fp32"
+OUT_OF_TIME = "not measured in the time there was"
 _TALL, _TEXT, _BAR = 150, 330, 260
 _INK, _PALE, _BLUE = (40, 40, 40), (225, 225, 225), (190, 120, 40)
 # An error of this share of the range is white in the error map.
@@ -43,12 +46,15 @@ class ParityRow(TypedDict, total=False):
     """One cell. Of one that could not be measured only ``name``, ``file_mb`` and ``error``.
 
     ``*_of_range`` are shares of the reference's range; ``truth`` are metrics against a bag;
-    ``gpu_mb`` is what more of the GPU's memory was in use than before, by all programs.
+    ``gpu_mb`` is what more of the GPU's memory was in use than before, by all programs;
+    ``problem`` says what made it slower than it could be.
     """
 
     name: str
     file_mb: float
     error: str
+    runs_in: str
+    problem: str
     build_s: float
     median_ms: float
     p95_ms: float
@@ -85,13 +91,18 @@ def measure_parity(
     threads: int = 0,
     picture: Path | None = None,
     topic: str | None = None,
+    precisions: Collection[str] | None = None,
+    until_s: float | None = None,
 ) -> ParityResult:
     """Measure every precision of a model in every installed backend, a process each.
 
-    On a GPU, fp32 in ONNX Runtime on the CPU is the first cell and the reference.
+    On a GPU, fp32 in ONNX Runtime on the CPU is the first cell and the reference, and
+    Torch-TensorRT has a cell where it is installed.
 
     :param source: a folder, a video or a bag to compare on ``limit`` frames of; by default the
         card's reference frames.
+    :param precisions: measure only these on ``device``.
+    :param until_s: no cell goes on beyond this time of ``time.monotonic``; its row says so.
     :param picture: a PNG to draw the table to.
     :param topic: of a bag, the colour topic; by default the only one.
     :raises InputError: if an argument is out of range or ``source`` has no frame.
@@ -103,8 +114,13 @@ def measure_parity(
         raise InputError(f"--picture is {picture}, expected a name ending in .png")
     model = find_model(name)
     order = sorted(model.precisions, key=PRECISIONS.index)
+    if precisions is not None:
+        order = [kind for kind in order if kind in precisions]
     place, _ = choose_device(device)
-    cells = [(backend, kind, place) for kind in order for backend in installed_backends(place)]
+    backends = list(installed_backends(place))
+    if is_gpu(place) and find_spec("torch_tensorrt") is not None:
+        backends.append("torch_tensorrt")
+    cells = [(backend, kind, place) for kind in order for backend in backends]
     if is_gpu(place):
         # OpenVINO's GPU is Intel's.
         cells = [cell for cell in cells if cell[0] != "openvino"]
@@ -132,7 +148,7 @@ def measure_parity(
                 bag=bag,
                 topic=topic,
             )
-            row = _cell(name, request, scratch)
+            row = _cell(name, request, scratch, until_s)
             rows.append(row)
             if "error" not in row:
                 with np.load(request["outputs"]) as stored:
@@ -178,18 +194,29 @@ def compare(got: Mapping[str, np.ndarray], want: Mapping[str, np.ndarray]) -> Pa
     return found
 
 
-def _cell(name: str, request: CellRequest, scratch: Path) -> ParityRow:
+def _cell(
+    name: str, request: CellRequest, scratch: Path, until_s: float | None = None
+) -> ParityRow:
     """Measure one cell in a process; its answers go to the file that the request names."""
     row = ParityRow(name=name, file_mb=round(Path(request["file"]).stat().st_size / 1e6, 2))
     # A cache of its own: a build that was done before would cost nothing.
     cache = scratch / f"cache_{name.replace('/', '_').replace(' ', '_')}"
-    done = subprocess.run(
-        [sys.executable, "-m", "dense_perception.benchmarks.parity_cell", json_text(request)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "XDG_CACHE_HOME": str(cache)},
-        check=False,
-    )
+    left_s = None if until_s is None else until_s - time.monotonic()
+    if left_s is not None and left_s <= 0:
+        row["error"] = OUT_OF_TIME
+        return row
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "dense_perception.benchmarks.parity_cell", json_text(request)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "XDG_CACHE_HOME": str(cache)},
+            check=False,
+            timeout=left_s,
+        )
+    except subprocess.TimeoutExpired:
+        row["error"] = OUT_OF_TIME
+        return row
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]

@@ -51,7 +51,9 @@ _TENSORRT_OPTIONS: dict[str, dict[str, Any]] = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a model's name (see `dense-perception models`) or file")
     parser.add_argument(
-        "--backend", required=True, choices=("tensorrt", "torch_tensorrt", "openvino")
+        "--backend",
+        required=True,
+        choices=("tensorrt", "torch_tensorrt", "onnxruntime_tensorrt", "openvino"),
     )
     parser.add_argument("--precision", default="all", help="fp32, fp16, int8 or fp8 (default: all)")
     parser.add_argument("--device", help="cpu, gpu, cuda:1, dla:0 (default: the backend's usual)")

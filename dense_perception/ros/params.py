@@ -34,7 +34,14 @@ class PerceptionParameters(ParameterTable):
         "auto",
         "The runtime; auto measures those that are installed, takes the fastest and says why.",
         changes=Changes.RELOADS,
-        choices=("auto", "onnxruntime", "openvino", "tensorrt", "torch_tensorrt"),
+        choices=(
+            "auto",
+            "onnxruntime",
+            "openvino",
+            "tensorrt",
+            "torch_tensorrt",
+            "onnxruntime_tensorrt",
+        ),
     )
     precision: str = parameter(
         "auto",

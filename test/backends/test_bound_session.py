@@ -162,3 +162,29 @@ def test_the_second_gpu_is_named_to_the_runtime(red: Path, monkeypatch: pytest.M
     open_backend("onnxruntime", red, device="cuda:1").close()
     assert seen.settings[0]["device_id"] == "1"
     assert seen.cudart.device == 1
+
+
+def test_a_later_failure_is_answered_by_a_plain_run(
+    red: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = pretend_cuda_provider(monkeypatch)
+    backend = open_backend("onnxruntime", red, device="gpu")
+    backend.infer(feeds_of(1))
+    seen.cudart._cudaMemcpyAsync = lambda *_: 2
+    feeds = {**feeds_of(1, seed=1), "image": backend.input_buffer("image", (1, 48, 64, 3))}
+    feeds["image"][...] = feeds_of(1, seed=1)["image"]
+    np.testing.assert_allclose(backend.infer(feeds)["depth"], expected_depth(feeds), rtol=1e-5)
+    assert "cudaMemcpyAsync failed" in backend.problem
+
+
+def test_answers_of_changing_size_are_not_bound(red: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = onnx.load(red)
+    model.graph.node.append(onnx.helper.make_node("NonZero", ["depth"], ["places"]))
+    places = onnx.helper.make_tensor_value_info("places", onnx.TensorProto.INT64, [3, "found"])
+    model.graph.output.append(places)
+    onnx.save(model, red)
+    pretend_cuda_provider(monkeypatch)
+    backend = open_backend("onnxruntime", red, device="gpu")
+    assert "the sizes of its answers are not fixed" in backend.problem
+    feeds = feeds_of(2)
+    np.testing.assert_allclose(backend.infer(feeds)["depth"], expected_depth(feeds), rtol=1e-5)

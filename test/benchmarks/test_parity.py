@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from dense_perception import cli
 from dense_perception.benchmarks.parity import compare
+from test.benchmarks.gpu_table import summary
 from test.support.models import write_model
 
 
@@ -61,3 +63,22 @@ def test_errors_by_hand() -> None:
     assert found["d1"] == 0.75
     labels = np.array([[[1, 2], [3, 4]]], np.uint8)
     assert compare({"labels": labels.clip(0, 3)}, {"labels": labels}) == {"agreement": 0.75}
+
+
+def test_the_table_says_what_the_ratios_are() -> None:
+    rows: list[Any] = [
+        {"name": "onnxruntime/fp32 cpu", "file_mb": 1.0, "median_ms": 90.0, "build_s": 1.0},
+        {"name": "tensorrt/fp16", "file_mb": 1.0, "median_ms": 2.0, "build_s": 80.0, "gpu_mb": 300,
+         "mean_of_range": 8e-4},
+        {"name": "onnxruntime/fp16", "file_mb": 1.0, "median_ms": 2.8, "build_s": 3.0,
+         "agreement": 0.999, "problem": "copies"},
+        {"name": "torch_tensorrt/fp16", "file_mb": 1.0, "error": "needs torch"},
+    ]  # fmt: skip
+    result: Any = {"model": "dpt", "network": "384x384", "rows": rows, "bound_ms": {"fp16": 1.0}}
+    lines = summary([result], "H100").splitlines()
+    (ort,) = (line for line in lines if line.startswith("onnxruntime/fp16"))
+    assert ort.split()[1:] == ["3.0", "2.80", "-", "0.9990", "1.40", "2.80"]
+    (trt,) = (line for line in lines if line.startswith("tensorrt/fp16"))
+    assert trt.split()[1:] == ["80.0", "2.00", "300", "8.0e-04", "1.00", "2.00"]
+    assert any("copies" in line for line in lines)
+    assert any("needs torch" in line for line in lines)

@@ -31,10 +31,15 @@ LONGEST_GAP_S, LONGEST_START_S = 0.3, 3.0
 
 
 def start(
-    stack: ExitStack, folder: Path, environment: dict[str, str], engine: str, **parameters: object
+    stack: ExitStack,
+    folder: Path,
+    environment: dict[str, str],
+    engine: str,
+    name: str = "depth_node",
+    **parameters: object,
 ) -> ChildProcess:
     values = {"device": "gpu", "backend": "tensorrt", "threads": 1, "diagnostics_period_s": 0.1}
-    arguments = ["--ros-args"]
+    arguments = ["--ros-args", "-r", f"__node:={name}"]
     for name, value in {**values, **parameters}.items():
         arguments += ["-p", f"{name}:={value}"]
     cache = folder / "cache"
@@ -44,7 +49,7 @@ def start(
         ChildProcess(
             "test.support.slow_engine",
             arguments,
-            log=folder / "node.log",
+            log=folder / f"{name}.log",
             environment={**environment, **variables},
         )
     )
@@ -133,6 +138,25 @@ def test_the_node_goes_on_without_a_failed_or_wrong_engine(
         told = probe.diagnostics().wait_for(lambda array: said in array.status[0].message)
         assert values_of(told)["backend"].startswith("onnxruntime")
         assert node.returncode is None
+
+
+def test_two_nodes_that_want_the_same_engine_build_it_once(
+    ros_environment: dict[str, str], probe: Probe, tmp_path: Path, red_model: Path
+) -> None:
+    with ExitStack() as stack:
+        first = start(stack, tmp_path, ros_environment, "60 good", model=red_model)
+        pid = builder(first)
+        second = start(stack, tmp_path, ros_environment, "60 good", "two", model=red_model)
+        other = builder(second)
+        assert is_running(pid)
+        (tmp_path / "cache" / "go").touch()
+        for node in (first, second):
+            node.wait_for_text("the engine of tensorrt/fp32 was built in")
+            node.wait_for_text("tensorrt/fp32 on gpu")
+        assert pid != other
+        assert len(list((tmp_path / "cache").rglob("*.engine"))) == 1
+        built = (tmp_path / "cache" / "built.txt").read_text().split()
+        assert built == [str(pid)]
 
 
 def test_a_build_ends_with_its_node(

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +23,7 @@ import pytest
 
 from dense_perception.backends import device as device_module
 from dense_perception.backends import onnxruntime as ort_module
+from dense_perception.backends import onnxruntime_tensorrt as ort_trt_module
 from dense_perception.backends.device import Gpu
 from dense_perception.backends.nvidia import backend as trt_module
 from dense_perception.backends.nvidia import build as build_module
@@ -284,7 +286,7 @@ def pretend_gpu(
     """A GPU with its driver and CUDA's runtime, until the test is over."""
     cudart = Cudart(fault)
     monkeypatch.setattr(memory_module, "_load", lambda: cudart)
-    for module in (device_module, trt_module, ort_module):
+    for module in (device_module, trt_module, ort_module, ort_trt_module):
         monkeypatch.setattr(module, "find_gpu", lambda index=0: gpu)
     return cudart
 
@@ -356,8 +358,12 @@ def pretend_cuda_provider(
     gpu: Gpu = GPU,
     *,
     refuses_graphs: bool = False,
+    tensorrt: int = 0,
 ) -> SimpleNamespace:
-    """ONNX Runtime with CUDA until the test is over: its ``sessions``, ``settings``, ``cudart``."""
+    """ONNX Runtime with CUDA until the test is over: its ``sessions``, ``settings``, ``cudart``.
+
+    ``tensorrt``: the version of TensorRT's libraries that its other provider finds.
+    """
     cudart = pretend_gpu(monkeypatch, fault, gpu)
     seen = SimpleNamespace(sessions=[], settings=[], cudart=cudart)
 
@@ -366,6 +372,9 @@ def pretend_cuda_provider(
         if provider == "CPUExecutionProvider":
             return onnxruntime.InferenceSession(source, options, providers=[provider])
         seen.settings.append(settings)
+        if "trt_ep_context_file_path" in settings:
+            context = source if isinstance(source, bytes) else Path(source).read_bytes()
+            Path(settings["trt_ep_context_file_path"]).write_bytes(context)
         if cudart.fault.how == "load":
             raise RuntimeError("CUDNN_STATUS_NOT_INITIALIZED")
         if refuses_graphs and "1" in (settings.get("enable_cuda_graph"), None):
@@ -380,7 +389,14 @@ def pretend_cuda_provider(
         RunOptions=onnxruntime.RunOptions,
         GraphOptimizationLevel=onnxruntime.GraphOptimizationLevel,
         InferenceSession=session,
-        get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+        get_available_providers=lambda: [
+            "TensorrtExecutionProvider",
+            "CUDAExecutionProvider",
+            "CPUExecutionProvider",
+        ],
     )
-    monkeypatch.setattr(ort_module, "_import_onnxruntime", lambda: shim)
+    for module in (ort_module, ort_trt_module):
+        monkeypatch.setattr(module, "import_onnxruntime", lambda: shim)
+    monkeypatch.setattr(ort_trt_module, "library_version", lambda: tensorrt)
+    monkeypatch.setattr("dense_perception.backends.opening.installed_runtimes", tuple)
     return seen

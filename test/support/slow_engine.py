@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -51,14 +52,19 @@ def _key(file: OnnxFile) -> EngineKey:
 
 
 def build(file: OnnxFile, on_progress: object = None) -> Iterator[bytes]:
-    """Takes its time; a generator, so that steps can be told."""
+    """Takes its time, or until a file says to go on; a generator, so that steps can be told."""
+    cache = Path(os.environ["XDG_CACHE_HOME"])
     seconds = float(os.environ["DENSE_PERCEPTION_ENGINE"].split()[0])
     for step in range(10):
-        time.sleep(seconds / 10)
+        end_s = time.monotonic() + seconds / 10
+        while time.monotonic() < end_s and not (cache / "go").exists():
+            time.sleep(min(0.05, seconds / 10))
         if callable(on_progress):
             on_progress("tactics", step + 1, 10)
     if how() == "fails":
         raise BackendError("tensorrt 10.3 cannot build it: no kernel for node 7")
+    with (cache / "built.txt").open("a") as stream:
+        stream.write(f"{os.getpid()}\n")
     yield b"an engine"
 
 

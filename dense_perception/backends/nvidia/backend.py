@@ -102,13 +102,12 @@ class TensorRtBackend(Backend):
         self._cuda.use()
         batch = batch_size(feeds)
         if batch <= self._largest:
-            answer = self._plan(batch).run(feeds)
-            return {name: answer[name] for name in names}
+            return self._plan(batch).run(feeds, names)
         parts = []
         for start in range(0, batch, self._largest):
             part = {name: array[start : start + self._largest] for name, array in feeds.items()}
-            answers = self._plan(min(self._largest, batch - start)).run(part)
-            parts.append({name: answers[name].copy() for name in names})
+            answers = self._plan(min(self._largest, batch - start)).run(part, names)
+            parts.append({name: array.copy() for name, array in answers.items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
     def close(self) -> None:
@@ -170,9 +169,8 @@ class _Plan:
             for spec in (*inputs, *outputs)
         }
         self._uploads = [buffers[spec.name] for spec in inputs]
-        self._downloads = [buffers[spec.name] for spec in outputs]
         self.inputs = {spec.name: buffers[spec.name].array for spec in inputs}
-        self._outputs = {spec.name: buffers[spec.name].array for spec in outputs}
+        self._outputs = {spec.name: buffers[spec.name] for spec in outputs}
         for name, buffer in buffers.items():
             buffer.array[...] = 1
             context.set_tensor_address(name, buffer.address)
@@ -189,7 +187,8 @@ class _Plan:
         except BackendError as error:  # some layers cannot be: then they are enqueued one by one
             self.uncaptured = str(error)
 
-    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Only the outputs ``names`` are copied; the engine computes all."""
         for name, array in self.inputs.items():
             if feeds[name] is not array:
                 array[...] = feeds[name]
@@ -197,13 +196,13 @@ class _Plan:
             self._cuda.launch(self._graph)
         else:
             self._enqueue()
+        for name in names:
+            self._cuda.download(self._outputs[name])
         self._cuda.synchronize()
-        return dict(self._outputs)
+        return {name: self._outputs[name].array for name in names}
 
     def _enqueue(self) -> None:
         for buffer in self._uploads:
             self._cuda.upload(buffer)
         if not self._context.execute_async_v3(self._cuda.stream):
             raise BackendError("tensorrt failed on this input: see the engine's log")
-        for buffer in self._downloads:
-            self._cuda.download(buffer)
