@@ -146,7 +146,8 @@ def segment_losses(
 def _layer(
     prediction: QueryPrediction, truth: Sequence[Segments], weights: MatchingWeights, points: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    frames, queries, classes = len(truth), *prediction.class_logits_bqk.shape[1:]
+    frames = len(truth)
+    _, queries, classes = prediction.class_logits_bqk.shape
     # The queries of the first layer are the same for all frames.
     class_logits_bqk = prediction.class_logits_bqk.expand(frames, -1, -1)
     target_bq = torch.full(
