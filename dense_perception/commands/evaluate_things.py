@@ -15,12 +15,15 @@ def things(options: argparse.Namespace) -> int:
     from dense_perception.evaluation.page.write import why_missing
     from dense_perception.evaluation.things import evaluate_things
     from dense_perception.evaluation.things_report import (
+        refuse_others_report,
         things_summary,
         things_table,
         write_report,
     )
     from dense_perception.runtime.perceiver import Perceiver
 
+    if options.out is not None:
+        refuse_others_report(user_path(str(options.out)))
     truth = read_annotations(user_path(str(options.instances)))
     reports = []
     for model in options.model:

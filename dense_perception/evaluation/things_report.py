@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dense_perception.core.errors import InputError
-from dense_perception.core.json_text import json_text
-from dense_perception.core.storage import atomic_write_text
+from dense_perception.core.json_text import json_text, parse_json
+from dense_perception.core.storage import atomic_write_text, read_file
 from dense_perception.evaluation.page.write import FILE, page_environment, why_missing
 from dense_perception.evaluation.things import ThingsReport
 
@@ -15,6 +15,7 @@ _AP = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "recall")
 _AP_NAMES = ("AP", "AP50", "AP75", "small", "medium", "large", "recall")
 _PQ_NAMES = ("PQ", "SQ", "RQ", "classes")
 JSON = "report.json"
+_MOST_BYTES = 64 << 20
 
 
 def rows(report: ThingsReport) -> list[tuple[str, tuple[str, ...], list[float]]]:
@@ -64,6 +65,25 @@ def _table(report: ThingsReport) -> str:
 
 def _share(value: float) -> str:
     return f"{value:9.4f}" if value == value else f"{'-':>9}"
+
+
+def refuse_others_report(folder: Path) -> None:
+    """
+    :raises InputError: if the folder holds a report, or a part of one, that is none of things.
+    """
+    taken = [name for name in (JSON, FILE, "frames.csv", "parts") if (folder / name).exists()]
+    if not taken:
+        return
+    try:
+        found = parse_json(read_file(folder / JSON, _MOST_BYTES))
+        if isinstance(found, dict) and set(found) == {"truth", "models"}:
+            return
+    except (InputError, ValueError):
+        pass
+    raise InputError(
+        f"{folder} has {', '.join(taken)} of something else, which this report would replace or "
+        "stand beside: choose another folder with --out"
+    )
 
 
 def write_report(reports: Sequence[ThingsReport], truth: str, folder: Path) -> list[Path]:

@@ -291,6 +291,11 @@ def _check_labels(network: nn.Module, card: ModelCard) -> None:
 
 def _check_things(network: nn.Module, name: str, things: InstancesSpec) -> None:
     """A network that says how many classes of things it knows must agree with the card."""
+    if things.masks and getattr(network, "gives_masks", None) is False:
+        raise CardError(
+            f"card {name}: instances.masks is true, the network gives boxes alone or ids of a "
+            "merge: set it to false"
+        )
     classes = getattr(getattr(network, "config", None), "things", None)
     named = len(things.label_set.labels)
     if classes is not None and classes != named:

@@ -47,9 +47,10 @@ class PanopticLiteConfig(MulTLiteConfig):
                 f"tasks are {list(self.tasks)}, expected segmentation and instances among them"
             )
         wrong = [index for index in self.stuff if not 0 <= index < self.classes]
-        if wrong or len(set(self.stuff)) != len(self.stuff) or len(self.stuff) >= self.classes:
+        repeated = len(set(self.stuff)) != len(self.stuff)
+        if wrong or repeated or not 0 < len(self.stuff) < self.classes:
             raise InputError(
-                f"stuff is {list(self.stuff)}, expected different classes from 0 to "
+                f"stuff is {list(self.stuff)}, expected one or more different classes from 0 to "
                 f"{self.classes - 1}, and not all of them"
             )
         if not (1 <= self.count <= 100 and 0 < self.threshold < 1 and self.min_pixels >= 1):
@@ -73,6 +74,8 @@ class PanopticLite(MulTLite):
     ``box_scores`` and ``box_classes`` (N, count), which count the things alone, and
     ``instance_ids`` (N, H, W).
     """
+
+    gives_masks = False
 
     def __init__(self, config: PanopticLiteConfig) -> None:
         super().__init__(config)

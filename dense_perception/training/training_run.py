@@ -26,7 +26,6 @@ from dense_perception.data.check import (
 from dense_perception.data.corpus import Mixture, evenly, split
 from dense_perception.data.sample import Frames, NamedFrames
 from dense_perception.data.sources import open_frames
-from dense_perception.data.targets import INSTANCE_ROWS
 from dense_perception.nets.checkpoint import read_checkpoint
 from dense_perception.nets.segmenter import score_norm_of
 from dense_perception.nets.zoo import classes_of
@@ -241,11 +240,16 @@ def _checked(
                     f"{short(list(names))}: train on corpora of one list of classes"
                 )
             names = names or found
-    if INSTANCE_ROWS in config.targets and data and not any(map(has_instances, data)):
-        raise TrainingError(
-            f"no corpus of {', '.join(corpus.name for corpus in data)} has instance ids, and the "
-            "task 'instances' needs some: add a corpus whose things are numbered"
-        )
+    if "instances" in config.tasks and data:
+        numberless = [corpus.name for corpus in data if not has_instances(corpus)]
+        if len(numberless) == len(data):
+            raise TrainingError(
+                f"no corpus of {', '.join(numberless)} has instance ids, and the task 'instances' "
+                "needs some: add a corpus whose things are numbered"
+            )
+        if numberless:
+            text = f"no instance ids in {', '.join(numberless)}: their things teach nothing"
+            on_record({"kind": "notice", "text": text})
     segmented = "segmentation" in config.tasks
     if segmented and data and not labelled_data:
         raise TrainingError(

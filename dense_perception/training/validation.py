@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dense_perception.core.camera import Intrinsics
-from dense_perception.core.instance_lists import CLASSES, IDS, SCORES
+from dense_perception.core.instance_lists import CLASSES, IDS, MASKS, SCORES
 from dense_perception.core.labels import VOID
 from dense_perception.core.prediction import GRAY_MAPS, DepthKind
 from dense_perception.data.centres import SMALLEST_PX
@@ -75,7 +75,8 @@ def validate(
             moved = part.to(device)
             inputs = (moved.focal_px,) if needs_focal else ()
             answers = network(moved.image_nchw(mean, std), *inputs)
-            outputs = {name: value.cpu().numpy() for name, value in answers.items()}
+            # Nothing here is judged by masks, which take a hundred maps a frame.
+            outputs = {k: value.cpu().numpy() for k, value in answers.items() if k != MASKS}
             rows += [_frame(outputs, part, index, config, relative) for index in range(len(part))]
             if "logits" in outputs:
                 true = part.targets["segmentation"].numpy()

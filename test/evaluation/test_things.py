@@ -105,6 +105,12 @@ def test_the_command_writes_table_json_and_page(
     document = json.loads((tmp_path / "report" / "report.json").read_text())
     assert document["models"][0]["masks"]["ap"] == 1
     assert document["models"][0]["boxes"]["by_class"] == {"Chair": 1, "person": 1}
+    assert main(words) == 1, "its own report is replaced"
+    (tmp_path / "report" / "frames.csv").touch()
+    (tmp_path / "report" / "report.json").write_text('{"figures": {}}')
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "has report.json, report.html, frames.csv of something else" in capsys.readouterr().err
     assert main([*words, "--multi-scale"]) != 0
     assert "--multi-scale has no use here: --instances compares" in capsys.readouterr().err
 

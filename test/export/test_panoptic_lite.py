@@ -18,9 +18,10 @@ from dense_perception.backends.nvidia.build import TensorRtOptions, build_engine
 from dense_perception.core.camera import Frame
 from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import DepthSpec, InputSpec, InstancesSpec, SegmentationSpec
+from dense_perception.core.errors import CardError
 from dense_perception.core.prediction import DepthKind
 from dense_perception.core.reference_frames import reference_feeds
-from dense_perception.export.onnx_graph import torch_outputs
+from dense_perception.export.onnx_graph import to_onnx, torch_outputs
 from dense_perception.export.package import export_model
 from dense_perception.nets.decoder import upsample_bilinear
 from dense_perception.nets.panoptic_lite import PanopticLite, PanopticLiteConfig
@@ -115,6 +116,13 @@ def test_a_frame_gets_its_things_in_its_own_pixels(exported: Path) -> None:
         inside = ids_hw == row + 1
         name = answer.instances.labels.labels[label]
         assert (answer.labels.values_hw[inside] == NAMES.index(name)).all()
+
+
+def test_masks_that_a_network_does_not_give_are_refused(network: Shallow) -> None:
+    assert CARD.instances is not None
+    masked = replace(CARD, instances=replace(CARD.instances, panoptic=False, masks=True))
+    with pytest.raises(CardError, match="masks is true, the network gives"):
+        to_onnx(network, masked)
 
 
 def test_tensorrt_for_rtx_builds_it(exported: Path) -> None:

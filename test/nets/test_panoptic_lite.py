@@ -149,7 +149,8 @@ def test_what_is_trained_and_what_is_stuff() -> None:
 @pytest.mark.parametrize(
     ("entries", "complaint"),
     [
-        ({"stuff": [5]}, "stuff is \\[5\\], expected different classes from 0 to 4"),
+        ({"stuff": [5]}, "stuff is \\[5\\], expected one or more different classes from 0 to 4"),
+        ({"stuff": []}, "expected one or more different classes"),
         ({"stuff": [0, 1, 2, 3, 4]}, "not all of them"),
         ({"tasks": ["depth", "instances"]}, "expected segmentation and instances"),
         ({"count": 200}, "count is 200"),

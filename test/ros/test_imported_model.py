@@ -1,7 +1,8 @@
-"""An ONNX file of others, imported and given to a node by its card."""
+"""ONNX files of others, imported and given to a node by their cards."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,11 @@ from test.support.foreign_graphs import write_plain
 from test.support.ros_probe import Probe, header, random_rgb
 
 pytestmark = pytest.mark.ros
+
+
+def first_output(file: Path, pixels: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"input": pixels[None].astype(np.float32)})[0][0])
 
 
 def test_a_node_answers_as_the_foreign_file_does(
@@ -33,9 +39,46 @@ def test_a_node_answers_as_the_foreign_file_does(
 
     boxed = np.full((48, 64, 3), 114, np.float32)
     boxed[:, 16:48] = rgb_hwc
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    (scores,) = session.run(None, {"input": boxed.transpose(2, 0, 1)[None] / np.float32(255)})
-    want_hw = scores[0].argmax(axis=0)[:, 16:48]
+    want_hw = first_output(file, boxed.transpose(2, 0, 1) / 255).argmax(axis=0)[:, 16:48]
     assert (answer.width, answer.height) == (32, 48)
     got_hw = np.frombuffer(answer.data, np.uint8).reshape(48, 32)
     assert (got_hw == want_hw).mean() > 0.999
+
+
+IMAGENET = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
+DEPTHS: dict[str, tuple[dict[str, object], str, Callable[[np.ndarray], np.ndarray]]] = {
+    "nhwc_gray": (
+        {"layout": "NHWC", "colours": 1},
+        "--depth-kind metric --pixels unit",
+        lambda rgb_hwc: (rgb_hwc / 255 @ [0.299, 0.587, 0.114])[..., None],
+    ),
+    "nchw_old_opset": (
+        {"opset": 12},
+        "--depth-kind metric",
+        lambda rgb_hwc: ((rgb_hwc / 255 - IMAGENET[0]) / IMAGENET[1]).transpose(2, 0, 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DEPTHS)
+def test_a_node_publishes_foreign_depth_in_metres(
+    start_node: NodeFactory, probe: Probe, tmp_path: Path, kind: str
+) -> None:
+    how, options, prepared = DEPTHS[kind]
+    file = write_plain(
+        tmp_path / "net.onnx", classes=1, ending="sigmoid", stride=1, output="depth", **how
+    )  # type: ignore[arg-type]
+    words = ["import", str(file), "--output", str(tmp_path / "models"), "--quiet"]
+    assert main([*words, *options.split()]) == 0
+    start_node(node="depth_node", model=tmp_path / "models" / "net.yaml")
+    depth = probe.collect(Image, "/depth_node/depth/image")
+    rgb_hwc = random_rgb(64, 48)
+    message = image_message(rgb_hwc, header(7), "rgb8")
+    (answer,) = probe.ask(7, lambda: probe.send_image(message), depth)
+    got_hw = np.frombuffer(answer.data, np.float32).reshape(48, 64)
+    want_hw = first_output(file, prepared(rgb_hwc)).reshape(48, 64)
+    assert answer.encoding == "32FC1"
+    assert np.isnan(got_hw[want_hw < 5e-4]).all(), "nearer than the card's range"
+    inside = want_hw > 2e-3
+    assert inside.mean() > 0.3
+    assert np.abs(got_hw - want_hw)[inside].max() < 1e-3

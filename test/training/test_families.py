@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 
+from dense_perception.core.errors import TrainingError
 from dense_perception.core.prediction import DepthKind
 from dense_perception.data.augmentation import AugmentConfig
 from dense_perception.data.corpus import Corpus
@@ -323,6 +324,27 @@ def not_begun(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
     found: list[Task] = []
     monkeypatch.setattr(training_run, "fit", lambda task, report: found.append(task) or {})
     return found
+
+
+def test_a_corpus_without_numbered_things_is_refused_or_named(
+    things: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = write_corpus(tmp_path / "plain", frames=4, labels=True)
+    description = json.loads((plain / "corpus.json").read_text())
+    (plain / "corpus.json").write_text(
+        json.dumps({**description, "classes": ["void", "wall", "box"]})
+    )
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(recipe("panoptic_tiny_indoor").to_dict()))
+    options = TrainOptions(tmp_path / "own.yaml", [plain], tmp_path / "run", validation=[plain])
+    said: list[Mapping[str, object]] = []
+    begun = not_begun(monkeypatch)
+    with pytest.raises(TrainingError, match="no corpus of plain has instance ids"):
+        train(options, said.append)
+    assert not begun
+    train(replace(options, data=[plain, things.root]), said.append)
+    assert len(begun) == 1
+    notices = [str(record.get("text")) for record in said]
+    assert "no instance ids in plain: their things teach nothing" in notices
 
 
 def test_own_classes_go_from_the_corpus_to_the_card(tmp_path: Path) -> None:

@@ -128,6 +128,8 @@ class DenseDetector(nn.Module):
     ``backbone`` maps (N, 3, H, W) to maps at 1/4, 1/8, 1/16 and 1/32 and says its ``channels``.
     """
 
+    gives_masks = False
+
     def __init__(self, backbone: nn.Module, config: DenseConfig) -> None:
         super().__init__()
         self.config = config
