@@ -191,10 +191,17 @@ def _forget_unused() -> None:
 
 
 def stored_keys(graph: str = "", runtime: str = "") -> Iterator[EngineKey]:
-    """What the engines in the cache were built for, from their headers alone."""
+    """What the engines in the cache were built for, from their headers and sizes alone.
+
+    Files that are not as long as their headers say are left out, as they are never used.
+    """
     for path in sorted(engines_dir().glob(f"{graph[:12] or '*'}_{runtime or '*'}_*.engine")):
         with contextlib.suppress(OSError, ValueError), open_own(path) as stream:
-            yield _key(_header(stream.readline(_MAX_HEADER)))
+            line = stream.readline(_MAX_HEADER)
+            header = _header(line)
+            size = os.fstat(stream.fileno()).st_size
+            if size - len(line) == header.get("bytes"):
+                yield _key(header)
 
 
 def remembered_check(identity: str) -> Difference | None:

@@ -24,6 +24,7 @@ from dense_perception.backends.nvidia.module import (
     major,
 )
 from dense_perception.backends.nvidia.tensorrt8_graph import (
+    can_rewrite,
     dotted,
     file_for_tensorrt8,
     version_of,
@@ -184,9 +185,7 @@ class _Build:
         version = version_of(str(self.trt.__version__)) if self.name == STANDARD else None
         if version is None:
             return file.source
-        try:
-            return file_for_tensorrt8(file.source, version)
-        except ImportError:
+        if not can_rewrite():
             log.warning(
                 "%s gets %s as it is: it reads graphs up to opset %d, so it may refuse it, or "
                 "answer wrongly and be refused after the check; install onnx (pip install onnx), "
@@ -194,6 +193,14 @@ class _Build:
                 self.title, file.path.name, NEWEST_OPSET, dotted(version),
             )  # fmt: skip
             return file.source
+        try:
+            return file_for_tensorrt8(file.source, version)
+        except ImportError as error:  # the engine's key says that the graph is rewritten
+            raise BackendError(
+                f"{self.title} needs {file.path.name} rewritten, and the package onnx is installed "
+                f"but does not load ({error}): install it again (pip install --force-reinstall "
+                "onnx), or uninstall it to build of the file as it is"
+            ) from error
 
     def _network_flags(self) -> int:
         flags = self.trt.NetworkDefinitionCreationFlag

@@ -22,7 +22,7 @@ from dense_perception.backends.nvidia.build import (
     largest_batch,
 )
 from dense_perception.backends.nvidia.module import STANDARD, TensorRt, major
-from dense_perception.backends.nvidia.tensorrt8_graph import FORM, version_of
+from dense_perception.backends.nvidia.tensorrt8_graph import FORM, can_rewrite, version_of
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError
 from dense_perception.core.onnx_file import OnnxFile
@@ -61,20 +61,30 @@ def engine_key(
 
 
 def _options_text(options: TensorRtOptions, runtime: str, trt: TensorRt) -> str:
-    rewritten = runtime == STANDARD and version_of(str(trt.__version__)) is not None
-    return ", ".join(filter(None, (options.text, FORM if rewritten else "")))
+    return ", ".join(filter(None, (options.text, FORM if _rewrites(runtime, trt) else "")))
+
+
+def _rewrites(runtime: str, trt: TensorRt) -> bool:
+    """Whether graphs are rewritten before that TensorRT gets them."""
+    return runtime == STANDARD and version_of(str(trt.__version__)) is not None and can_rewrite()
 
 
 def fits(key: EngineKey, trt: TensorRt, gpu: Gpu, dla_core: int = -1) -> bool:
-    """Whether an engine with that key may run in this TensorRT on ``gpu``."""
+    """Whether an engine with that key may run in this TensorRT on ``gpu``.
+
+    One of the graph as it was does not where graphs are rewritten; where they cannot be, for want
+    of the package ``onnx``, one of either form does.
+    """
     places = [str(gpu), _any_of(gpu.capability)]
     if float(gpu.capability) >= 8.0:
         places.append(_AMPERE_PLUS)
-    dla = next((part for part in key.options.split(", ") if part.startswith("dla ")), "")
+    parts = key.options.split(", ")
+    dla = next((part for part in parts if part.startswith("dla ")), "")
     return (
         key.device in places
         and key.version in (str(trt.__version__), f"{major(trt)}.x")
         and dla == (f"dla {dla_core}" if dla_core >= 0 else "")
+        and (FORM in parts or not _rewrites(key.runtime, trt))
     )
 
 
@@ -97,7 +107,7 @@ def engine_for(
 def missing_engine(
     file: OnnxFile, runtime: str, trt: TensorRt, gpu: Gpu, options: TensorRtOptions
 ) -> EngineKey | None:
-    """The key of what :func:`engine_for` would have to build; no engine is read for that.
+    """The key of what :func:`engine_for` would have to build; only headers are read for that.
 
     ``None`` where an engine fits, and where none can be built, which loading says at once.
     """

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     import onnx
 
 FORM = "opset 17"
-"""For the key of what is built with these versions: an engine of another form is another one."""
+"""For the key of what is built of a rewritten graph: an engine of another form is another one."""
 _MOST_BYTES = (1 << 31) - (1 << 24)  # of one protobuf message, less what nodes take
 NEWEST_READ = 20
 """From opset 21 on, operators of quantisation mean more than 17 can say."""
@@ -81,6 +82,11 @@ def file_for_tensorrt8(source: bytes | str, version: Version) -> bytes:
             f"rewritten for TensorRT {dotted(version)} it takes more than 2 GB: take fp16"
         )
     return rewritten.SerializeToString()
+
+
+def can_rewrite() -> bool:
+    """Whether the package ``onnx`` is installed: without it graphs stay as they are."""
+    return find_spec("onnx") is not None
 
 
 def problems_after(model: onnx.ModelProto, version: Version) -> list[Problem]:

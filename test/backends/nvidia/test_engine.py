@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 
 from dense_perception import cli
 from dense_perception.backends.device import Gpu, find_gpu, parse_device
-from dense_perception.backends.engine_cache import failed_build, store_engine
+from dense_perception.backends.engine_cache import EngineKey, failed_build, store_engine
 from dense_perception.backends.nvidia.build import TensorRtOptions
 from dense_perception.backends.nvidia.engine import (
     compile_engine,
@@ -83,6 +84,44 @@ def test_what_would_have_to_be_built(red: OnnxFile, red8: OnnxFile) -> None:
     assert missing_engine(red8, "tensorrt", TRT, AMPERE, TensorRtOptions()) is None
     store_engine(engine_key(red, "tensorrt", TRT, TensorRtOptions(max_batch=2), GPU), b"engine")
     assert missing_engine(red, "tensorrt", TRT, GPU, TensorRtOptions()) is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "longer"])
+def test_an_engine_of_another_length_is_missing(red: OnnxFile, damage: str) -> None:
+    """Else loading would find it damaged and build it at once, whatever engine_build says."""
+    options = TensorRtOptions()
+    key = engine_key(red, "tensorrt", TRT, options, GPU)
+    store_engine(key, b"engine")
+    assert missing_engine(red, "tensorrt", TRT, GPU, options) is None
+    whole = key.path.read_bytes()
+    key.path.write_bytes({"cut": whole[:-1], "longer": whole + b"x"}[damage])
+    assert missing_engine(red, "tensorrt", TRT, GPU, options) == key
+
+
+def test_of_tensorrt_8_the_form_of_the_graph_decides(
+    red: OnnxFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was built of the graph as it was, for want of onnx, gives way to the rewritten."""
+    trt, options = SimpleNamespace(__version__="8.6.1"), TensorRtOptions(max_batch=2)
+
+    def key_of(version: SimpleNamespace = trt) -> EngineKey:
+        return engine_key(red, "tensorrt", version, options, GPU)
+
+    rewritten = key_of()
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "onnx", None)  # as if it were not installed
+        raw = key_of()
+        assert key_of(TRT).options == raw.options == ""
+        store_engine(raw, b"raw")
+        assert engine_for(red, "tensorrt", trt, GPU, options).payload == b"raw"
+        assert fits(rewritten, trt, GPU)
+    assert key_of(TRT).options == ""
+    assert rewritten.options == "opset 17"
+    assert not fits(raw, trt, GPU)
+    assert fits(key_of(TRT), TRT, GPU)
+    assert missing_engine(red, "tensorrt", trt, GPU, options) == rewritten
+    store_engine(rewritten, b"rewritten")
+    assert engine_for(red, "tensorrt", trt, GPU, options).payload == b"rewritten"
 
 
 def test_a_failed_build_is_not_tried_again_unless_asked(

@@ -5,6 +5,7 @@ ONNX Runtime is the truth: what a graph computes before and after.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import MagicMock
@@ -24,6 +25,7 @@ from dense_perception.backends.nvidia.engine import engine_key
 from dense_perception.backends.nvidia.tensorrt8_graph import GraphRefused, for_tensorrt8, version_of
 from dense_perception.backends.nvidia.tensorrt8_rules import RULES, problems
 from dense_perception.cli import main
+from dense_perception.core.errors import BackendError
 from dense_perception.core.onnx_file import OnnxFile
 from test.support.artefacts import write_red_artefact
 
@@ -299,14 +301,20 @@ def test_the_builder_of_8_gets_the_rewritten_graph_and_10_the_file(
     trt.Builder.return_value.create_network.return_value.num_inputs = 0
     trt.Builder.return_value.build_serialized_network.return_value = b"engine"
     monkeypatch.setattr(build_module, "load_runtime", lambda name: ("tensorrt", trt))
-
-    def missing(source: object, version: object) -> bytes:
-        raise ImportError("onnx")
-
-    monkeypatch.setattr(build_module, "file_for_tensorrt8", missing)
+    monkeypatch.setitem(sys.modules, "onnx", None)  # as if it were not installed
     assert build_engine(path) == b"engine"
     assert trt.OnnxParser.return_value.parse.call_args.args[0] == path.read_bytes()
     assert "pip install onnx" in caplog.text
+    parsed = trt.OnnxParser.return_value.parse.call_count
+
+    def broken(source: object, version: object) -> bytes:
+        raise ImportError("libprotobuf is missing")
+
+    monkeypatch.setattr(build_module, "can_rewrite", lambda: True)
+    monkeypatch.setattr(build_module, "file_for_tensorrt8", broken)
+    with pytest.raises(BackendError, match="onnx is installed but does not load"):
+        build_engine(path)
+    assert trt.OnnxParser.return_value.parse.call_count == parsed
 
 
 def test_compile_passes_over_what_is_refused(
