@@ -15,7 +15,7 @@ from dense_perception.backends.selection import Broken
 from dense_perception.core.camera import Frame
 from dense_perception.core.errors import DensePerceptionError
 from dense_perception.core.machine import return_freed_memory
-from dense_perception.ros.parameter_table import Parameters
+from dense_perception.ros.parameter_table import Parameters, model_changes
 from dense_perception.ros.params import PerceptionParameters
 from dense_perception.runtime.perceiver import Perceiver
 
@@ -70,6 +70,15 @@ class ModelLoader(Generic[Parameters]):
     def cancel(self) -> None:
         """Forget the request; what it brings is thrown away."""
         self._replace(None)
+
+    def cancel_change(self, current: Parameters) -> None:
+        """Forget the request, unless it is for the model of the ``current`` settings.
+
+        Such a one brings that model in another backend, or with the engine that was built for it.
+        """
+        wanted = self.wanted
+        if wanted is not None and model_changes(current, wanted):
+            self.cancel()
 
     def discard(self, perceiver: Perceiver | None) -> None:
         """Close a model in the thread, which may take long for a large one."""
@@ -190,14 +199,28 @@ class Failures:
 
     def __init__(self) -> None:
         self.reasons: dict[tuple[str, str], str] = {}
+        self._patience: dict[tuple[str, str], int] = {}
+
+    def forget(self) -> None:
+        """All of them may be loaded again."""
+        self.reasons.clear()
+        self._patience.clear()
 
     def found_in(self, perceiver: Perceiver | None) -> str:
-        """A sentence where that one fails so, once; else nothing."""
-        if perceiver is None or perceiver.failures < self.MANY:
+        """A sentence where that one has to be replaced; else nothing.
+
+        It is said again only after twice as many failures: a replacement may not load, or be
+        superseded, and the next one may not load either.
+        """
+        if perceiver is None:
             return ""
         place = (perceiver.selection.backend, perceiver.selection.device)
-        if place in self.reasons:
+        if perceiver.failures < self.MANY:
+            self._patience.pop(place, None)
             return ""
+        if perceiver.failures < self._patience.get(place, self.MANY):
+            return ""
+        self._patience[place] = 2 * perceiver.failures
         self.reasons[place] = perceiver.last_failure
         return (
             f"{place[0]} on {place[1]} failed {perceiver.failures} times in a row: "

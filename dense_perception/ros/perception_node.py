@@ -320,9 +320,9 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
                 self.settings = settings
             self._announce()
         if not loads:
-            self._loader.cancel()
+            self._loader.cancel_change(settings)
         elif model_changes(self._declared.current, new):
-            self._failures.reasons.clear()
+            self._failures.forget()
             self._loader.request(new, settle_s=_SETTLE_S)
 
     def _specs(self, card: ModelCard, settings: Settings) -> tuple[TopicSpec, ...]:
@@ -412,7 +412,7 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
         """Whether nothing uses the model any more, which is then freed."""
         self._starting = False
         self._loader.cancel()
-        self._failures.reasons.clear()
+        self._failures.forget()
         self._builder.close()
         ended = self._stop_answering()
         for camera in self._cameras.values():

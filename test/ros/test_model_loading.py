@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
 from dense_perception.core.errors import InputError
-from dense_perception.ros.model_loading import ModelLoader
+from dense_perception.ros.model_loading import Failures, ModelLoader
 from dense_perception.ros.params import DepthParameters
 from test.support.ros_probe import wait_until
 
@@ -139,6 +140,27 @@ def test_what_is_cancelled_is_closed_loading_or_loaded(
     assert slow.woken == 1
 
 
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_a_request_for_the_current_model_outlives_other_parameters(
+    loader: ModelLoader[DepthParameters], slow: Slow, is_loaded: bool
+) -> None:
+    """As of the same model in another backend; one for another model is forgotten."""
+    current = DepthParameters(model="slow one", max_depth_m=7.0)
+    loader.request(named("slow one"))
+    if is_loaded:
+        slow.go.set()
+        loader.wait(20)
+    loader.cancel_change(current)
+    assert loader.wanted == named("slow one")
+    slow.go.set()
+    assert taken(loader).perceiver is slow.models[0]
+    assert not slow.models[0].closed
+    loader.request(named("other"))
+    loader.cancel_change(current)
+    assert loader.wanted is None
+    loader.cancel_change(current)
+
+
 def test_the_end_does_not_wait_for_a_load(loader: ModelLoader[DepthParameters], slow: Slow) -> None:
     loader.request(named("slow one"))
     wait_until(lambda: slow.asked, "the load to begin")
@@ -168,3 +190,48 @@ def test_it_tells_for_how_long(loader: ModelLoader[DepthParameters], slow: Slow)
     slow.go.set()
     taken(loader)
     assert loader.seconds == 0.0
+
+
+class Failing:
+    """What is asked of a perceiver whose backend failed so many times in a row."""
+
+    def __init__(self, backend: str = "tensorrt") -> None:
+        self.selection = SimpleNamespace(backend=backend, device="gpu")
+        self.card = SimpleNamespace(name="red")
+        self.failures, self.last_failure = 0, "the device is lost"
+
+
+def said_at(failures: Failures, perceiver: Failing, counts: range) -> list[int]:
+    """At which counts a replacement is asked for."""
+    said = []
+    for perceiver.failures in counts:
+        if failures.found_in(perceiver):  # type: ignore[arg-type]
+            said.append(perceiver.failures)
+    return said
+
+
+def test_many_failures_in_a_row_ask_for_another_backend() -> None:
+    failures, failing = Failures(), Failing()
+    assert failures.found_in(None) == ""
+    assert said_at(failures, failing, range(5)) == []
+    assert not failures.reasons
+    failing.failures = 5
+    said = failures.found_in(failing)  # type: ignore[arg-type]
+    assert said == (
+        "tensorrt on gpu failed 5 times in a row: the device is lost; loading red without it"
+    )
+    assert failures.reasons == {("tensorrt", "gpu"): "the device is lost"}
+    # Another backend that fails, too, is added.
+    assert said_at(failures, Failing("openvino"), range(10)) == [5]
+    assert set(failures.reasons) == {("tensorrt", "gpu"), ("openvino", "gpu")}
+    failures.forget()
+    assert not failures.reasons
+    assert said_at(failures, failing, range(5, 6)) == [5]
+
+
+def test_a_replacement_that_did_not_come_is_asked_for_again_and_ever_more_rarely() -> None:
+    failures, failing = Failures(), Failing()
+    assert said_at(failures, failing, range(100)) == [5, 10, 20, 40, 80]
+    failing.failures = 0  # it answered
+    assert failures.found_in(failing) == ""  # type: ignore[arg-type]
+    assert said_at(failures, failing, range(1, 8)) == [5]

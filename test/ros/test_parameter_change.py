@@ -18,6 +18,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
+from dense_perception.backends.selection import Broken
 from dense_perception.core.errors import BackendError
 from dense_perception.ros import perception_node
 from dense_perception.ros.batch import Received
@@ -42,18 +43,22 @@ class Loads:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.models: list[DepthParameters] = []
+        self.broken: list[list[tuple[str, str]]] = []
         self.perceivers: list[Perceiver] = []
         self.go = threading.Event()
         self.go.set()
         self.problem = ""
         original = perception_node.load_model
 
-        def load(settings: DepthParameters, log: Callable[[str], None]) -> Perceiver:
+        def load(
+            settings: DepthParameters, log: Callable[[str], None], broken: Broken
+        ) -> Perceiver:
             self.models.append(settings)
+            self.broken.append(list(broken))
             assert self.go.wait(20)
             if self.problem:
                 raise BackendError(self.problem)
-            self.perceivers.append(original(settings, log))
+            self.perceivers.append(original(settings, log, broken))
             return self.perceivers[-1]
 
         monkeypatch.setattr(perception_node, "load_model", load)
@@ -311,6 +316,30 @@ def test_a_model_that_is_set_back_while_it_is_loaded_is_forgotten(
         configured.executor.spin_once(timeout_sec=0.02)
     assert node._model.perceiver is old
     assert node.settings.model == configured.shown("model") == configured.model
+
+
+def test_a_broken_backend_is_replaced_whatever_is_set_meanwhile(configured: Running) -> None:
+    node, loads = configured.node, configured.loads
+    old = node._model.perceiver
+    assert old is not None
+    place = (old.selection.backend, old.selection.device)
+    old.failures, old.last_failure = 5, "the device is lost"
+    loads.problem = "no memory"
+    configured.spin_until(lambda: node._node_health().notes)
+    assert "another engine or backend not taken: no memory" in node._node_health().notes[0]
+    assert len(loads.models) == 2
+    old.failures, loads.problem = 10, ""
+    loads.go.clear()
+    configured.spin_until(lambda: len(loads.models) == 3)
+    (result,) = configured.set(max_depth_m=7.0)
+    assert result.successful
+    loads.go.set()
+    configured.spin_until(lambda: node._model.perceiver is not old)
+    new = node._model.perceiver
+    assert new is loads.perceivers[-1]
+    assert (new.selection.backend, new.selection.device) != place
+    assert loads.broken == [[], [place], [place]]
+    assert (node.settings.max_depth_m, node._node_health().loading) == (7.0, "")
 
 
 def test_cleanup_while_a_model_is_loaded_leaves_it_for_the_next_configure(
