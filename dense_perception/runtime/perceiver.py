@@ -88,7 +88,7 @@ class Perceiver:
         self.card = card
         self._gives = card.outputs
         self.backend = backend
-        self.selection = selection
+        self._selection = selection
         self.default_hfov_deg = default_hfov_deg
         self.output_size = output_size
         self.max_output_side = max_output_side
@@ -166,6 +166,14 @@ class Perceiver:
         except BaseException:
             opened.close()
             raise
+
+    @property
+    def selection(self) -> Selection:
+        """What runs, why, and what makes it slower than it could be, as far as is known by now.
+
+        A runtime may find that out only when it runs.
+        """
+        return replace(self._selection, note=self.backend.problem)
 
     def __call__(
         self, image: np.ndarray | Frame, *, intrinsics: Intrinsics | None = None
@@ -274,7 +282,7 @@ class Perceiver:
 
     def _watch(self, infer_ms: float, names: Sequence[str]) -> None:
         """Now and then compare the times of single images with what the choice was made by."""
-        watch = self.selection.watch
+        watch = self._selection.watch
         if watch is None or watch.is_done:
             return
         self._live_ms.append(infer_ms)
@@ -284,8 +292,8 @@ class Perceiver:
         problem = watch.judge(self._live_ms, complete=self._live_complete)
         self._live_ms, self._live_complete = [], True
         if problem:
-            warnings = (*self.selection.warnings, problem)
-            self.selection = replace(self.selection, warnings=warnings)
+            warnings = (*self._selection.warnings, problem)
+            self._selection = replace(self._selection, warnings=warnings)
 
     def _infer(self, feeds: dict[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
         """The graph's outputs for a batch, or the scores of one picture's windows.

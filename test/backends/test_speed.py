@@ -215,7 +215,7 @@ def test_a_perceiver_warns_of_a_backend_that_became_slow(
     monkeypatch.setattr(speed, "_OTHER_S", 0.0)
     with Perceiver.load(tmp_path / "red.onnx", backend="onnxruntime") as perceiver:
         assert isinstance(perceiver.selection, Selection)
-        perceiver.selection = replace(perceiver.selection, watch=SpeedWatch("slow one", 1.0, []))
+        perceiver._selection = replace(perceiver.selection, watch=SpeedWatch("slow one", 1.0, []))
         infer = perceiver.backend.infer
 
         def slow(*arguments: object) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ from dense_perception.backends.nvidia.memory import Cuda
 from dense_perception.backends.nvidia.module import garbage_waits, load_runtime
 from dense_perception.core.errors import BackendError
 from dense_perception.core.onnx_file import OnnxFile
+
+_log = logging.getLogger(__name__)
 
 
 class TensorRtBackend(Backend):
@@ -129,6 +132,7 @@ class TensorRtBackend(Backend):
             self._plans[batch] = plan
             if plan.uncaptured and not self.problem:
                 self.problem = f"runs without a CUDA graph: {plan.uncaptured}"
+                _log.warning("%s %s", self.description, self.problem)
         return plan
 
     def _is_input(self, name: str) -> bool:

@@ -151,6 +151,21 @@ def test_what_the_gpu_cannot_capture_is_run_step_by_step_and_said(
     backend.close()
 
 
+def test_a_graph_that_fails_after_the_load_is_said_too(
+    red: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At most starts the check of the engine is remembered: nothing has run when it is loaded."""
+    cudart = pretend_tensorrt(monkeypatch)
+    Perceiver.load(red, backend="tensorrt").close()
+    cudart._cudaStreamBeginCapture = lambda *_: 900  # cudaErrorStreamCaptureUnsupported
+    with Perceiver.load(red, backend="tensorrt") as perceiver:
+        assert not perceiver.selection.note
+        perceiver(np.zeros((48, 64, 3), np.uint8))
+        said = "runs without a CUDA graph: cudaStreamBeginCapture failed"
+        assert f"slower than it could be: {said}" in perceiver.selection.summary()
+        assert caplog.text.count(said) == 1
+
+
 def test_an_engine_is_read_once_at_a_start(red: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_tensorrt(monkeypatch)
     model = find_model(red)
