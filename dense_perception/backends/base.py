@@ -57,6 +57,8 @@ class Backend(ABC):
     """Names the engine that runs, where there is one: its key and its bytes."""
     problem: str = ""
     """What makes it slower than it could be, though not wrong; empty if nothing does."""
+    unstored: str = ""
+    """Why its engine is not in the cache, so that the next start builds it anew; empty if it is."""
     better_engine: EngineKey | None = None
     """What to build for it to run faster, where its engine is for a smaller batch."""
     takes_batch: bool = False
@@ -152,6 +154,28 @@ def batch_size(feeds: Mapping[str, np.ndarray]) -> int:
     if len(sizes) != 1 or 0 in sizes:
         raise BackendError(f"got inputs of batch sizes {sorted(sizes)}, expected one above 0")
     return sizes.pop()
+
+
+def run_in_parts(
+    run: Callable[[Mapping[str, np.ndarray], Sequence[str]], dict[str, np.ndarray]],
+    feeds: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    largest: int,
+) -> dict[str, np.ndarray]:
+    """The outputs ``names`` of any batch, from a ``run`` that takes ``largest`` images at most.
+
+    ``run`` may overwrite its answers at its next call.
+
+    :raises BackendError: what ``run`` raises, or as :func:`batch_size`.
+    """
+    batch = batch_size(feeds)
+    if batch <= largest:
+        return run(feeds, names)
+    parts = []
+    for start in range(0, batch, largest):
+        part = {name: array[start : start + largest] for name, array in feeds.items()}
+        parts.append({name: array.copy() for name, array in run(part, names).items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
 def one_line(error: BaseException) -> str:

@@ -32,6 +32,14 @@ _MAGIC = "dense_perception engine 1"
 _MAX_HEADER = 1 << 16
 PROGRESS = "building: "
 """What a line begins with in which a process tells how far its build is."""
+
+
+def compile_command(model: str, backend: str, precision: str, batch: int = 1) -> str:
+    """What a user types to build an engine for 1 to ``batch`` images, or to try it again."""
+    text = f"dense-perception compile {model} --backend {backend} --precision {precision}"
+    return f"`{text} --max-batch {batch}`" if batch > 1 else f"`{text}`"
+
+
 UNUSED_DAYS = 90
 """An engine that was not used for so long goes when another is stored."""
 MAX_GIGABYTES = 8
@@ -146,8 +154,7 @@ def store_engine(key: EngineKey, payload: bytes) -> tuple[str, str]:
             stream.write(payload)
     except OSError as error:
         return digest, f"the engine was not stored in {engines_dir()}: {error.strerror or error}"
-    with contextlib.suppress(OSError):
-        _failure(key).unlink(missing_ok=True)
+    forget_failure(key)
     _forget_unused()
     return digest, ""
 
@@ -155,6 +162,12 @@ def store_engine(key: EngineKey, payload: bytes) -> tuple[str, str]:
 def remember_failure(key: EngineKey, reason: str) -> None:
     """Keep that the engine of ``key`` could not be built, so that no start tries it in vain."""
     write_json(_failure(key), {"reason": reason})
+
+
+def forget_failure(key: EngineKey) -> None:
+    """Have the engine of ``key`` tried again, where it could not be built before."""
+    with contextlib.suppress(OSError):
+        _failure(key).unlink(missing_ok=True)
 
 
 def failed_build(key: EngineKey) -> str:

@@ -58,6 +58,10 @@ _DTYPES = {
 }
 
 
+class ProviderError(BackendError):
+    """An execution provider does not start: the machine's fault, whatever the graph."""
+
+
 class OnnxRuntimeBackend(Backend):
     """Runs an ONNX file with ONNX Runtime.
 
@@ -141,14 +145,18 @@ class OnnxRuntimeBackend(Backend):
         if provider in _OF_NVIDIA and hasattr(ort, "preload_dlls"):
             # CUDA's libraries from NVIDIA's wheels, which the loader of the system does not find.
             ort.preload_dlls()
-        providers: list[Any] = [(provider, settings), *_AFTER.get(provider, ())]
+        providers: list[Any] = [(provider, settings)]
+        for each in _AFTER.get(provider, ()):
+            is_cuda = each == _PROVIDERS["cuda"]  # on the same GPU, and as exact as it is alone
+            behind = {"device_id": settings["device_id"], **_CUDA_OPTIONS} if is_cuda else {}
+            providers.append((each, behind))
         try:
             session = ort.InferenceSession(self._source(file), options, providers=providers)
         except Exception as error:  # the runtime's exceptions share no base class
             raise refused(self.name, ort.__version__, file, error) from error
         active = session.get_providers()[0]
         if active != provider:  # it logs why and goes on without: neither fast nor what was asked
-            raise BackendError(
+            raise ProviderError(
                 f"onnxruntime {ort.__version__} could not start {provider} and would run on "
                 f"{active}: check nvidia-smi and that CUDA and cuDNN are those of "
                 "https://onnxruntime.ai/docs/execution-providers, or choose another device"

@@ -10,20 +10,29 @@ from __future__ import annotations
 import ctypes
 import functools
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dense_perception.backends.base import stated_precision
+import numpy as np
+
+from dense_perception.backends.base import run_in_parts, stated_precision
 from dense_perception.backends.device import Gpu, find_gpu, parse_device
 from dense_perception.backends.engine_cache import (
     EngineKey,
+    compile_command,
     engines_dir,
     failed_build,
     obtain_engine,
     remember_failure,
     stored_keys,
 )
-from dense_perception.backends.onnxruntime import OnnxRuntimeBackend, import_onnxruntime
+from dense_perception.backends.nvidia.build import TensorRtOptions
+from dense_perception.backends.onnxruntime import (
+    OnnxRuntimeBackend,
+    ProviderError,
+    import_onnxruntime,
+)
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError
 from dense_perception.core.onnx_file import OnnxFile
@@ -38,10 +47,13 @@ _LIBRARIES = ("libnvinfer.so.11", "libnvinfer.so.10")
 class OnnxRuntimeTensorRtBackend(OnnxRuntimeBackend):
     """Runs the engine that ONNX Runtime's TensorRT provider built; see :class:`OnnxRuntimeBackend`.
 
-    An engine takes 1 to ``batch`` images, of one size.
+    An engine takes 1 to ``batch`` images, of one size; a larger batch is run in parts. What could
+    not be built once is not tried another time until
+    :func:`~dense_perception.backends.engine_cache.forget_failure`; a provider that does not start
+    is no such failure.
 
-    :raises BackendError: if the provider, TensorRT, the driver or the GPU is missing, or the graph
-        or the engine is refused.
+    :raises BackendError: if the provider, TensorRT, the driver or the GPU is missing, ``batch`` is
+        out of range, or the graph or the engine is refused.
     """
 
     name = _NAME
@@ -52,19 +64,30 @@ class OnnxRuntimeTensorRtBackend(OnnxRuntimeBackend):
     ) -> None:
         index, _ = parse_device(device, _NAME)
         key = provider_key(file, find_gpu(index), batch)
+        card = ModelCard.from_onnx(file)
+        if card.input.free:
+            raise BackendError(
+                f"{_NAME} builds an engine for one size, {card.name} takes every size: export it "
+                "with --size WxH"
+            )
         if reason := failed_build(key):
-            raise BackendError(f"its engine could not be built before: {reason}")
+            command = compile_command(card.name, _NAME, card.precision, batch)
+            raise BackendError(
+                f"its engine could not be built before: {reason}; {command} tries it again"
+            )
+        self._largest = batch
         self._payload: bytes = b""
         try:
-            engine = obtain_engine(key, lambda: self._build(file, index, batch))
+            engine = obtain_engine(key, lambda: self._build(file, card, index, batch))
+        except ProviderError:
+            raise
         except BackendError as error:
             remember_failure(key, str(error))
             raise
         self._payload = engine.payload
         super().__init__(file, device=f"tensorrt:{index}", threads=threads)
         self._payload = b""
-        self.identity = engine.identity
-        self.problem = "; ".join(filter(None, (self.problem, engine.problem)))
+        self.identity, self.unstored = engine.identity, engine.problem
 
     @classmethod
     def missing_engine(cls, file: OnnxFile, device: str, batch: int = 1) -> EngineKey | None:
@@ -77,14 +100,11 @@ class OnnxRuntimeTensorRtBackend(OnnxRuntimeBackend):
     def _source(self, file: OnnxFile) -> Any:
         return self._payload or super()._source(file)
 
-    def _build(self, file: OnnxFile, index: int, batch: int) -> bytes:
+    def _run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
+        return run_in_parts(super()._run, feeds, names, self._largest)
+
+    def _build(self, file: OnnxFile, card: ModelCard, index: int, batch: int) -> bytes:
         """The file in which the provider puts its engine."""
-        card = ModelCard.from_onnx(file)
-        if card.input.free:
-            raise BackendError(
-                f"{_NAME} builds an engine for one size, {card.name} takes every size: export it "
-                "with --size WxH"
-            )
         ort = import_onnxruntime()
         options = ort.SessionOptions()
         options.log_severity_level = 3
@@ -123,7 +143,7 @@ def provider_options(card: ModelCard, index: int, batch: int, context: Path) -> 
 def provider_key(file: OnnxFile, gpu: Gpu, batch: int) -> EngineKey:
     """What an engine of the provider depends on.
 
-    :raises BackendError: if TensorRT's library is not found.
+    :raises BackendError: if TensorRT's library is not found, or ``batch`` is out of range.
     """
     version = library_version()
     if not version:
@@ -138,7 +158,7 @@ def provider_key(file: OnnxFile, gpu: Gpu, batch: int) -> EngineKey:
         version=f"{ort.__version__}, TensorRT {version}",
         device=str(gpu),
         precision=stated_precision(file),
-        profile=f"batch 1..{batch}",
+        profile=TensorRtOptions(max_batch=batch).profile,
     )
 
 

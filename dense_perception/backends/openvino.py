@@ -184,7 +184,7 @@ class OpenVinoBackend(Backend):
             return compiled or self._core.compile_model(model, self._device, config)
         if shapes == self._first:
             self.identity = engine.identity
-            self.problem = engine.problem
+            self.unstored = engine.problem
         return compiled
 
     def _key(self, shapes: Shapes) -> EngineKey:

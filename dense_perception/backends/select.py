@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from dense_perception.backends.base import Backend, check_graph
 from dense_perception.backends.device import choose_device, find_gpu, parse_device
-from dense_perception.backends.engine_cache import engines_dir, failed_build
+from dense_perception.backends.engine_cache import compile_command, engines_dir, failed_build
 from dense_perception.backends.opening import (
     BACKENDS,
     backend_class,
@@ -58,6 +58,8 @@ _PRECISION_ORDER = ("int8", "fp8", "fp16", "fp32")
 _AGAIN_MS, _AGAIN_TIMES = 100.0, 5.0
 _WORTH_A_WORD = 50e6
 _log = logging.getLogger(__name__)
+NOT_COMPARED = "trust_engine is set: the answers were not compared with the reference"
+"""The warning of a check that was skipped as it was wished."""
 _EMULATED = "fp8 is only emulated there, for comparing: it runs in tensorrt on an NVIDIA GPU"
 
 
@@ -145,13 +147,13 @@ def select_backend(
             "alone (chown, chmod 700)"
         )
     if trust_engine:
-        warnings.append("trust_engine is set: the answers were not compared with the reference")
+        warnings.append(NOT_COMPARED)
     selection = replace(
         selection,
         warnings=tuple(warnings),
         device_reason=reason,
         missing=tuple(contest.missing.values()),
-        note=opened.problem,
+        note="; ".join(filter(None, (opened.problem, opened.unstored))),
     )
     return opened, card, selection
 
@@ -239,10 +241,7 @@ class _Contest:
         if key is None:
             return
         reason = failed_build(key)
-        command = (
-            f"`dense-perception compile {self.model.card.name} --backend {name} --precision "
-            f"{precision}`"
-        )
+        command = compile_command(self.model.card.name, name, precision, self.batch)
         if reason:
             self.refusals.append(
                 f"the engine of {name}/{precision} could not be built: {reason}; it is not tried "

@@ -61,7 +61,7 @@ class Selection:
     missing: tuple[MissingEngine, ...] = ()
     """Candidates that were left out for want of an engine."""
     note: str = ""
-    """What makes it slower than it could be: the backend's ``problem``."""
+    """What makes it, or its next start, slower: the backend's ``problem`` and ``unstored``."""
 
     def summary(self) -> str:
         """One line for a log: the choice, the reason, and what was passed over."""

@@ -76,7 +76,7 @@ def measure_cell(request: CellRequest) -> dict[str, Any]:
     return {
         "build_s": round(build_s, 2),
         "runs_in": backend.description,
-        "problem": backend.problem,
+        "problem": "; ".join(filter(None, (backend.problem, backend.unstored))),
         "median_ms": round(float(np.median(times_ms)), 2),
         "p95_ms": round(float(np.percentile(times_ms, 95)), 2),
         "peak_mb": round(peak_mb),

@@ -26,6 +26,8 @@ torch_tensorrt compiles the PyTorch network, in fp32 and fp16, for one image at 
 """
 
 
+_MAX_BATCH = "--max-batch"
+_TAKE_MAX_BATCH = ("tensorrt", "onnxruntime_tensorrt")
 _TENSORRT_OPTIONS: dict[str, dict[str, Any]] = {
     "--compute-capability": {
         "nargs": "+",
@@ -33,7 +35,12 @@ _TENSORRT_OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "X.Y",
         "help": "for RTX GPUs elsewhere",
     },
-    "--max-batch": {"type": int, "default": 1, "metavar": "N", "help": "(default 1)"},
+    _MAX_BATCH: {
+        "type": int,
+        "default": 1,
+        "metavar": "N",
+        "help": "images at once (default 1); onnxruntime_tensorrt takes it, too",
+    },
     "--workspace": {"type": int, "default": 0, "metavar": "MB", "help": "scratch memory"},
     "--dla-core": {"type": int, "default": -1, "metavar": "N", "help": "a Jetson's DLA"},
     "--version-compatible": {
@@ -68,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Returns 0, or 1 if an engine has a problem."""
+    """Returns 0, or 1 if an engine was refused or not stored; what is only slower is noted."""
     from dense_perception.export.compile import CompileOptions, compile_model
 
     _only_for_tensorrt(options)
@@ -100,11 +107,12 @@ def _only_for_tensorrt(options: argparse.Namespace) -> None:
         option
         for option, settings in _TENSORRT_OPTIONS.items()
         if getattr(options, option[2:].replace("-", "_")) != settings["default"]
+        and options.backend not in (_TAKE_MAX_BATCH if option == _MAX_BATCH else ("tensorrt",))
     ]
-    if surplus and options.backend != "tensorrt":
+    if surplus:
         raise InputError(
             f"got {', '.join(surplus)} with --backend {options.backend}, expected them with "
-            "--backend tensorrt only: leave them out"
+            f"--backend tensorrt only ({_MAX_BATCH} also with onnxruntime_tensorrt): leave them out"
         )
 
 
@@ -116,4 +124,5 @@ def _table(rows: list[CompiledRow]) -> str:
             f"{row.get('MB', ''):>7} {row['seconds']:>6}  {row['check']}"
         )
         lines += [f"       {row[key]}" for key in ("engine", "problem") if row.get(key)]
+        lines += [f"       note: {row['note']}"] if row.get("note") else []
     return "\n".join(lines)

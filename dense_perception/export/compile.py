@@ -11,9 +11,11 @@ from typing import TypedDict
 
 from tqdm import tqdm
 
-from dense_perception.backends.engine_cache import PROGRESS, Engine
+from dense_perception.backends.device import choose_device
+from dense_perception.backends.engine_cache import PROGRESS, Engine, forget_failure
 from dense_perception.backends.nvidia.build import OnProgress
-from dense_perception.backends.select import select_backend
+from dense_perception.backends.opening import backend_class
+from dense_perception.backends.select import NOT_COMPARED, select_backend
 from dense_perception.core.errors import BackendError
 from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.registry import Model, find_model
@@ -24,8 +26,9 @@ class CompileOptions:
     """``precision`` is one, or ``all``; ``device`` is the backend's usual one where it is empty.
 
     From ``max_batch`` to ``hardware_compatible`` the options are TensorRT's: see
-    :class:`~dense_perception.backends.nvidia.build.TensorRtOptions`. With
-    ``compute_capabilities`` engines for other GPUs are built, which cannot be checked here.
+    :class:`~dense_perception.backends.nvidia.build.TensorRtOptions`; ONNX Runtime's TensorRT
+    provider takes ``max_batch``, too. With ``compute_capabilities`` engines for other GPUs are
+    built, which cannot be checked here.
     ``progress_in_lines`` prints a line each second to stderr instead of a bar.
     """
 
@@ -44,7 +47,11 @@ class CompileOptions:
 
 
 class CompiledRow(TypedDict, total=False):
-    """One engine; OpenVINO names no file. ``problem`` is empty if all is well."""
+    """One engine; ONNX Runtime and OpenVINO name no file.
+
+    ``problem`` says that it was refused or not stored, ``note`` what makes it slower than it could
+    be or what was skipped as wished; both are empty if all is well.
+    """
 
     precision: str
     runtime: str
@@ -56,6 +63,7 @@ class CompiledRow(TypedDict, total=False):
     engine: str
     check: str
     problem: str
+    note: str
 
 
 def compile_model(options: CompileOptions) -> list[CompiledRow]:
@@ -71,11 +79,12 @@ def compile_model(options: CompileOptions) -> list[CompiledRow]:
     for kind in kinds:
         file, _ = model.artefact(kind)
         if options.backend != "tensorrt":
+            _forget_failure(options, file)
             rows.append(_checked(options, kind))
             continue
         for row in _tensorrt(file, kind, options):
             elsewhere = bool(options.compute_capabilities)
-            rows.append(row if elsewhere else {**row, **_checked(options, kind)})
+            rows.append(row if elsewhere else _checked(options, kind, row))
     if not rows:
         raise BackendError(f"no precision of {options.model} can be built; the lines above say why")
     return rows
@@ -175,13 +184,25 @@ def _torch_tensorrt(
         start = time.perf_counter()
         engine = compile_program(model, kind, options.device or "gpu")
         row = _row(kind, engine, time.perf_counter() - start, "not stored")
-        rows.append(row if engine.problem else {**row, **_checked(options, kind)})
+        rows.append(row if engine.problem else _checked(options, kind, row))
     return rows
 
 
-def _checked(options: CompileOptions, kind: str) -> CompiledRow:
-    """Load it as a node does, which compiles, stores and checks it."""
-    device = options.device or ("cpu" if options.backend == "openvino" else "gpu")
+def _device(options: CompileOptions) -> str:
+    return options.device or ("cpu" if options.backend == "openvino" else "gpu")
+
+
+def _forget_failure(options: CompileOptions, file: OnnxFile) -> None:
+    """Who compiles wants what failed before to be tried again."""
+    device, _ = choose_device(_device(options), options.backend)
+    key = backend_class(options.backend).missing_engine(file, device, options.max_batch)
+    if key is not None:
+        forget_failure(key)
+
+
+def _checked(options: CompileOptions, kind: str, built: CompiledRow | None = None) -> CompiledRow:
+    """Load it as a node does, which compiles, stores and checks it; ``built`` is its row so far."""
+    device = _device(options)
     start = time.perf_counter()
     backend, _, selection = select_backend(
         find_model(options.model),
@@ -189,20 +210,24 @@ def _checked(options: CompileOptions, kind: str) -> CompiledRow:
         precision=kind,
         device=device,
         trust_engine=options.trust_engine,
+        batch=options.max_batch,
     )
     try:
         taken = selection.backend == options.backend
-        row: CompiledRow = {
+        row: CompiledRow = built or {
             "precision": kind,
-            "check": "agrees with ONNX Runtime" if taken else "refused",
-            "problem": "; ".join(filter(None, (*selection.warnings, backend.problem))),
+            "runtime": backend.description if taken else options.backend,
+            "device": device,
+            "seconds": round(time.perf_counter() - start, 1),
         }
-        if options.backend == "openvino":
-            row |= {
-                "runtime": backend.description,
-                "device": device,
-                "seconds": round(time.perf_counter() - start, 1),
-            }
+        wrong = [text for text in selection.warnings if text != NOT_COMPARED]
+        noted = [text for text in selection.warnings if text == NOT_COMPARED]
+        if taken:
+            wrong.append(backend.unstored)
+            noted.append(backend.problem)
+        row["check"] = "agrees with ONNX Runtime" if taken else "refused"
+        row["problem"] = "; ".join(dict.fromkeys(filter(None, [row.get("problem", ""), *wrong])))
+        row["note"] = "; ".join(filter(None, noted))
         if options.trust_engine:
             row["check"] = "skipped"
         return row

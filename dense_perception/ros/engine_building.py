@@ -15,6 +15,7 @@ from dense_perception.backends.engine_cache import (
     PROGRESS,
     Engine,
     EngineKey,
+    compile_command,
     find_engine,
     remember_failure,
 )
@@ -109,11 +110,14 @@ class EngineBuilder:
             if problem and not cancelled:
                 self._failed.add(build.engine.key)
                 remember_failure(build.engine.key, problem)
+                engine = build.engine
+                command = compile_command(
+                    build.model, engine.backend, engine.precision, engine.batch
+                )
                 self._log.error(
                     f"the engine of {build.engine} was not built: {problem}; the node goes on "
-                    "without it and does not try again for this graph, runtime and GPU: "
-                    f"`dense-perception compile {build.model} --backend {build.engine.backend} "
-                    f"--precision {build.engine.precision}` does"
+                    f"without it and does not try again for this graph, runtime and GPU: {command} "
+                    "does"
                 )
             elif not cancelled:
                 self._log.info(f"the engine of {build.engine} was built in {seconds:.0f} s")

@@ -242,6 +242,9 @@ def test_an_engine_that_could_not_be_built_is_said_and_not_wanted(
     _, _, selection = select_backend(model, engine_build="background")
     assert not selection.missing
     assert any("no kernel" in each and "compile" in each for each in selection.warnings)
+    assert "--max-batch" not in str(selection.warnings)
+    _, _, selection = select_backend(model, engine_build="background", batch=4)
+    assert any("--precision int8 --max-batch 4`" in each for each in selection.warnings)
 
 
 def test_only_where_nothing_else_runs_an_engine_is_built_at_once(

@@ -40,8 +40,8 @@ def start(
 ) -> ChildProcess:
     values = {"device": "gpu", "backend": "tensorrt", "threads": 1, "diagnostics_period_s": 0.1}
     arguments = ["--ros-args", "-r", f"__node:={name}"]
-    for name, value in {**values, **parameters}.items():
-        arguments += ["-p", f"{name}:={value}"]
+    for parameter, value in {**values, **parameters}.items():
+        arguments += ["-p", f"{parameter}:={value}"]
     cache = folder / "cache"
     cache.mkdir(exist_ok=True)
     variables = {"DENSE_PERCEPTION_ENGINE": engine, "XDG_CACHE_HOME": str(cache)}
@@ -187,12 +187,13 @@ def test_engine_build_never_says_how_to_build_it(
 
 class _Log:
     def __init__(self) -> None:
-        self.info = self.error = lambda text: None
+        self.errors: list[str] = []
+        self.info, self.error = lambda text: None, self.errors.append
 
 
-def missing(name: str) -> MissingEngine:
+def missing(name: str, batch: int = 1) -> MissingEngine:
     key = EngineKey(**{each.name: name for each in fields(EngineKey)})
-    return MissingEngine("tensorrt", "fp32", "gpu", key)
+    return MissingEngine("tensorrt", "fp32", "gpu", key, batch)
 
 
 def test_a_failure_that_no_disk_keeps_is_not_tried_without_end(
@@ -207,14 +208,17 @@ def test_a_failure_that_no_disk_keeps_is_not_tried_without_end(
 
     def built() -> None:
         if len(tried) < 5:
-            builder.want("net", [missing("one")])
+            builder.want("net", [missing("one", 4)])
         again.set()
 
-    builder = EngineBuilder(_Log(), built)  # type: ignore[arg-type]
-    builder.want("net", [missing("one")])
+    log = _Log()
+    builder = EngineBuilder(log, built)  # type: ignore[arg-type]
+    builder.want("net", [missing("one", 4)])
     assert again.wait(5)
     wait_until(lambda: not builder.status, "the builder to end")
     assert len(tried) == 1
+    (error,) = log.errors
+    assert "net --backend tensorrt --precision fp32 --max-batch 4` does" in error
 
 
 def test_a_build_that_is_being_ended_is_begun_again_where_it_is_wanted(

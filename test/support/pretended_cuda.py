@@ -360,18 +360,21 @@ def pretend_cuda_provider(
     refuses_graphs: bool = False,
     tensorrt: int = 0,
 ) -> SimpleNamespace:
-    """ONNX Runtime with CUDA until the test is over: its ``sessions``, ``settings``, ``cudart``.
+    """ONNX Runtime with CUDA until the test is over.
+
+    Its ``sessions``, ``settings`` and ``cudart``, and ``providers``, as each session got them.
 
     ``tensorrt``: the version of TensorRT's libraries that its other provider finds.
     """
     cudart = pretend_gpu(monkeypatch, fault, gpu)
-    seen = SimpleNamespace(sessions=[], settings=[], cudart=cudart)
+    seen = SimpleNamespace(sessions=[], settings=[], providers=[], cudart=cudart)
 
     def session(source: Any, options: Any, providers: Sequence[Any]) -> Any:
         provider, settings = providers[0]
         if provider == "CPUExecutionProvider":
             return onnxruntime.InferenceSession(source, options, providers=[provider])
         seen.settings.append(settings)
+        seen.providers.append(list(providers))
         if "trt_ep_context_file_path" in settings:
             context = source if isinstance(source, bytes) else Path(source).read_bytes()
             Path(settings["trt_ep_context_file_path"]).write_bytes(context)

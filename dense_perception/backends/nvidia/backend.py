@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dense_perception.backends.base import Backend, TensorSpec, batch_size
+from dense_perception.backends.base import Backend, TensorSpec, batch_size, run_in_parts
 from dense_perception.backends.device import find_gpu, parse_device
 from dense_perception.backends.engine_cache import EngineKey
 from dense_perception.backends.nvidia.build import TensorRtOptions, collecting_logger
@@ -67,7 +67,7 @@ class TensorRtBackend(Backend):
                 f"{runtime} {trt.__version__} does not load its engine of {file.path}: "
                 f"{'; '.join(dict.fromkeys(complaints))[:400]}"
             )
-        self.identity, self.problem = engine.identity, engine.problem
+        self.identity, self.unstored = engine.identity, engine.problem
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         self.inputs = tuple(self._spec(name) for name in names if self._is_input(name))
         self.outputs = tuple(self._spec(name) for name in names if not self._is_input(name))
@@ -103,15 +103,12 @@ class TensorRtBackend(Backend):
         if self._cuda is None:
             raise self.closed()
         self._cuda.use()
-        batch = batch_size(feeds)
-        if batch <= self._largest:
-            return self._plan(batch).run(feeds, names)
-        parts = []
-        for start in range(0, batch, self._largest):
-            part = {name: array[start : start + self._largest] for name, array in feeds.items()}
-            answers = self._plan(min(self._largest, batch - start)).run(part, names)
-            parts.append({name: array.copy() for name, array in answers.items()})
-        return {name: np.concatenate([part[name] for part in parts]) for name in names}
+        return run_in_parts(self._run_at_once, feeds, names, self._largest)
+
+    def _run_at_once(
+        self, feeds: Mapping[str, np.ndarray], names: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        return self._plan(batch_size(feeds)).run(feeds, names)
 
     def close(self) -> None:
         self._plans.clear()
