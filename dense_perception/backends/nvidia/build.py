@@ -198,8 +198,8 @@ class _Build:
         except ImportError as error:  # the engine's key says that the graph is rewritten
             raise BackendError(
                 f"{self.title} needs {file.path.name} rewritten, and the package onnx is installed "
-                f"but does not load ({error}): install it again (pip install --force-reinstall "
-                "onnx), or uninstall it to build of the file as it is"
+                f"but does not load ({error}): `pip uninstall onnx`, then `pip install onnx`; "
+                "without it the engine is built from the file as it is"
             ) from error
 
     def _network_flags(self) -> int:
