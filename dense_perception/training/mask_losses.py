@@ -25,16 +25,21 @@ from dense_perception.training.config import LossConfig
 from dense_perception.training.matching import MatchingWeights, match, segment_costs
 
 NO_OBJECT_WEIGHT = 0.1
+_IGNORED = -100
 OVERSAMPLED = 3
 UNCERTAIN_SHARE = 0.75
 
 
 @dataclass(frozen=True)
 class Segments:
-    """What is to be found in one frame: ``classes_m`` int64 and ``masks_mhw`` bool."""
+    """What is to be found in one frame: ``classes_m`` int64 and ``masks_mhw`` bool.
+
+    A frame that is not ``known`` has no truth, so that it teaches nothing: not that it is empty.
+    """
 
     classes_m: Tensor
     masks_mhw: Tensor
+    known: bool = True
 
 
 def segments_of(
@@ -51,7 +56,8 @@ def segments_of(
     * ``instance_classes`` (N, M) int64: the classes of the rows, 255 for rows without a thing or
       with one that nobody is to learn. Beside labels only classes among ``things`` count.
 
-    Things of which no pixel is in view are left out.
+    Things of which no pixel is in view are left out. A frame is not known if all of its pixels are
+    without a class, or its things are (:func:`~dense_perception.data.instance_rows.unknown_rows`).
 
     :raises TrainingError: if a target that is asked for is missing.
     """
@@ -69,9 +75,11 @@ def segments_of(
     device = batch.depth_m.device
     classes: list[Tensor] = []
     masks: list[Tensor] = []
+    known = True
     if labels:
         labels_hw = batch.targets["segmentation"][index].long()
         left_out = torch.tensor([VOID, *(things if instances else ())], device=device)
+        known &= bool((labels_hw != VOID).any())
         found_m = labels_hw.unique()
         found_m = found_m[~torch.isin(found_m, left_out)]
         classes.append(found_m)
@@ -80,6 +88,7 @@ def segments_of(
         ids_hw = batch.targets[IDS][index].long()
         of_row_m = batch.targets[ROW_CLASSES][index].long()
         learnt_m = of_row_m != NOBODY
+        known &= bool(learnt_m.any()) or not bool((ids_hw == 1).all())
         if labels:
             learnt_m &= torch.isin(of_row_m, torch.tensor(list(things), device=device))
         row_m = learnt_m.nonzero().flatten()
@@ -92,7 +101,7 @@ def segments_of(
             torch.zeros(0, dtype=torch.long, device=device),
             torch.zeros(0, height, width, dtype=torch.bool, device=device),
         )
-    return Segments(torch.cat(classes), torch.cat(masks))
+    return Segments(torch.cat(classes), torch.cat(masks), known)
 
 
 def query_loss(
@@ -157,6 +166,9 @@ def _layer(
     wanted: list[Tensor] = []
     for index, segments in enumerate(truth):
         mask_logits_qhw = prediction.mask_logits_bqhw[index]
+        if not segments.known:
+            target_bq[index] = _IGNORED
+            continue
         query_k, segment_k = _matched(
             class_logits_bqk[index], mask_logits_qhw, segments, weights, points
         )
@@ -165,7 +177,12 @@ def _layer(
         wanted.append(segments.masks_mhw[segment_k])
     weight_k = torch.ones(classes, dtype=class_logits_bqk.dtype, device=class_logits_bqk.device)
     weight_k[-1] = NO_OBJECT_WEIGHT
-    class_loss = F.cross_entropy(class_logits_bqk.flatten(0, 1), target_bq.flatten(), weight_k)
+    if not found:  # a gradient of 0, for parts of other frames may follow
+        nothing = 0 * (class_logits_bqk.sum() + prediction.mask_logits_bqhw.sum())
+        return nothing, nothing, nothing
+    class_loss = F.cross_entropy(
+        class_logits_bqk.flatten(0, 1), target_bq.flatten(), weight_k, ignore_index=_IGNORED
+    )
     mask_loss, dice_loss = mask_losses(torch.cat(found), torch.cat(wanted), points)
     return class_loss, mask_loss, dice_loss
 

@@ -207,23 +207,11 @@ def test_a_box_at_the_border_ends_there() -> None:
 BEIT = 24 * 16 * (111**2 + 3)
 
 
-# Cheng 2022, table 1: COCO, 133 classes; Xia 2024: ADE20K.
-@pytest.mark.parametrize(
-    ("variant", "classes", "beside", "published"),
-    [
-        ("swin_tiny", 133, 0, 47e6),
-        ("swin_small", 133, 0, 69e6),
-        ("swin_base", 133, 0, 107e6),
-        ("swin_large", 133, 0, 216e6),
-        ("vit_comer_large", 150, BEIT, 604e6),
-    ],
-)
-def test_parameters_equal_the_published_ones(
-    variant: str, classes: int, beside: int, published: float
-) -> None:
+def test_parameters_equal_the_published_ones() -> None:
+    """Xia 2024, on ADE20K."""
     with torch.device("meta"):
-        net = zoo.build({"family": "mask2former", "variant": variant, "classes": classes})
-    assert sum(p.numel() for p in net.parameters()) + beside == pytest.approx(published, rel=0.03)
+        net = zoo.build({"family": "mask2former", "variant": "vit_comer_large", "classes": 150})
+    assert sum(p.numel() for p in net.parameters()) + BEIT == pytest.approx(604e6, rel=0.03)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dense_perception.core.errors import TrainingError
+from dense_perception.data.instance_rows import unknown_rows
 from dense_perception.nets.query_network import QueryPrediction
 from dense_perception.training import mask_losses
 from dense_perception.training.mask_losses import Segments, segment_losses, segments_of
@@ -209,6 +210,39 @@ def test_panoptic_segments_are_things_and_the_rest_of_the_classes() -> None:
 def test_targets_that_are_missing_are_named() -> None:
     with pytest.raises(TrainingError, match=r"no targets \['instance_ids', 'instance_classes'\]"):
         segments_of(batch(segmentation=LABELS), 0, (1,), labels=True, instances=True)
+
+
+def test_a_frame_without_truth_teaches_nothing() -> None:
+    void = torch.full((1, 2, 4), 255)
+    ids, of_rows = (torch.from_numpy(each)[None] for each in unknown_rows(2, 4))
+    for targets, asked in (
+        ({"segmentation": void}, (True, False)),
+        ({"instance_ids": ids, "instance_classes": of_rows}, (False, True)),
+        ({"segmentation": LABELS, "instance_ids": ids, "instance_classes": of_rows}, (True, True)),
+    ):
+        found = segments_of(batch(**targets), 0, (1,), labels=asked[0], instances=asked[1])
+        assert not found.known
+    assert segments_of(batch(segmentation=LABELS), 0, (), labels=True, instances=False).known
+    empty = {"instance_ids": torch.zeros_like(IDS), "instance_classes": torch.full((1, 4), 255)}
+    assert segments_of(batch(**empty), 0, (), labels=False, instances=True).known
+    torch.manual_seed(4)
+    logits = torch.randn(2, QUERIES, CLASSES + 1, requires_grad=True)
+    masks = torch.randn(2, QUERIES, 4, 4, requires_grad=True)
+    wall = torch.ones(1, 4, 4, dtype=torch.bool)
+    wanted = Segments(torch.tensor([1]), wall)
+    unknown = Segments(torch.tensor([2]), wall, known=False)
+    torch.manual_seed(5)
+    alone, _ = segment_losses([QueryPrediction(logits[:1], masks[:1])], [wanted], WEIGHTS, 8)
+    torch.manual_seed(5)
+    total, _ = segment_losses([QueryPrediction(logits, masks)], [wanted, unknown], WEIGHTS, 8)
+    assert float(total.detach()) == pytest.approx(float(alone.detach()))
+    total.backward()
+    assert logits.grad is not None
+    assert logits.grad[0].any()
+    assert not logits.grad[1].any()
+    none, _ = segment_losses([QueryPrediction(logits, masks)], [unknown] * 2, WEIGHTS, 8)
+    assert float(none.detach()) == 0
+    none.backward()
 
 
 def test_a_frame_without_anything_teaches_that_there_is_nothing() -> None:

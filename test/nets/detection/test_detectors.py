@@ -58,14 +58,15 @@ def test_answers_are_laid_out_as_promised(name: str) -> None:
     assert all(not value.any() for value in nothing.values())
 
 
-# Liu 2021, table 2 (Swin, Cascade), and Chen 2022 (ViT-Adapter), table 1 (plain ViT), in millions.
+# In millions, by the README of SwinTransformer/Swin-Transformer-Object-Detection.
 @pytest.mark.parametrize(
     ("family", "variant", "millions"),
     [
         ("mask_rcnn", "swin_tiny", 48),
-        ("mask_rcnn", "vit_small", 43.8),
-        ("mask_rcnn", "vit_base", 113.6),
+        ("mask_rcnn", "swin_small", 69),
         ("cascade_mask_rcnn", "swin_tiny", 86),
+        ("cascade_mask_rcnn", "swin_small", 107),
+        ("cascade_mask_rcnn", "swin_base", 145),
     ],
 )
 def test_sizes_are_the_published_ones(family: str, variant: str, millions: float) -> None:
