@@ -23,6 +23,8 @@ from dense_perception.export.onnx_graph import ExportedGraph, to_onnx
 from dense_perception.export.package import export_model
 from dense_perception.export.sensitivity import Judge
 from dense_perception.nets import zoo
+from dense_perception.training.config import TrainingConfig
+from dense_perception.training.initialisation import initialise
 
 pytestmark = pytest.mark.slow  # exporting a decoder for each task takes its time
 
@@ -61,6 +63,10 @@ def network() -> nn.Module:
     built = zoo.build(NETWORK).eval()
     for head in built.heads.values():
         nn.init.normal_(head.out.weight, std=0.3)
+    with torch.no_grad():
+        for parameter in built.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.01 * torch.randn_like(parameter))
     return built
 
 
@@ -89,6 +95,27 @@ def test_files_of_every_precision_answer_alike(folder: Path) -> None:
     assert np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean() < 15
     assert fp32.edges is not None
     assert np.ptp(fp32.edges.values_hw) > 10
+
+
+def test_a_network_of_things_starts_from_its_streams(network: nn.Module, folder: Path) -> None:
+    """What both networks have is taken by name, and no layer's weights for another's."""
+    recipe = "config/training/panoptic_tiny_indoor.yaml"
+    config = TrainingConfig.from_yaml(Path(__file__).parents[2] / recipe)
+    tasks = ["segmentation", "depth", "instances"]
+    config = replace(
+        config, network={**NETWORK, "family": "panoptic", "tasks": tasks, "stuff": [0]}
+    )
+    things = zoo.build(config.network)
+    origin = initialise(things, config, folder / "mult_test_fp32.onnx")
+    parts = origin["parts"]
+    assert isinstance(parts, list)
+    assert {"stem", "transformer", "heads.depth", "heads.segmentation"} <= set(parts)
+    assert {f"stages.{n}.upsample.depth" for n in (1, 2, 3)} <= set(parts)
+    assert not [part for part in parts if "instances" in part]
+    ours, theirs = things.state_dict(), network.state_dict()
+    taken = [key for key in ours if any(key.startswith(f"{p}.") for p in parts if p != "stem")]
+    for key in taken:
+        torch.testing.assert_close(ours[key], theirs[key], msg=key)
 
 
 def test_the_graph_says_what_the_network_says(network: nn.Module, folder: Path) -> None:
