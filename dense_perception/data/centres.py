@@ -8,9 +8,10 @@ import numpy as np
 
 SMALLEST_PX = 24
 """A thing of fewer pixels has no centre: it is too small to be found, and not held against one."""
-# The bump around a centre, in shares of the thing's size, and its bounds in pixels.
+# The bump around a centre, in shares of the thing's size, and its bounds in pixels: narrow ones, so
+# that a large thing weighs a few times as much as a small one, and not thirty times.
 _SIGMA = 0.12
-_SIGMA_PX = (1.5, 8.0)
+_SIGMA_PX = (2.0, 4.0)
 
 
 def centre_targets(

@@ -1,7 +1,8 @@
 """Boxes, instances, labels and depth from one pass: the small MulT with a stream for centres.
 
-The stream of :mod:`dense_perception.nets.mult_lite` that finds things has three maps: the height of
-centres and the offsets to them. :mod:`dense_perception.nets.centres` groups the pixels.
+The stream of :mod:`dense_perception.nets.mult_lite` that finds things has three maps: the logit of
+the height of centres and the offsets to them. :mod:`dense_perception.nets.centres` groups the
+pixels.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from dense_perception.nets.mult import TASKS
 from dense_perception.nets.mult_lite import MulTLite, MulTLiteConfig, TaskHead
 
 INSTANCES = "instances"
+# The logit of a height of 0.02.
+_START_HEIGHT = -3.9
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,16 @@ class PanopticLite(MulTLite):
         )
         head = self.heads[INSTANCES]
         assert isinstance(head, TaskHead)
+        assert head.out.bias is not None
         nn.init.zeros_(head.out.weight)
+        # Next to nowhere is a centre; the heights' four sub-pixels come first.
+        nn.init.constant_(head.out.bias[:4], _START_HEIGHT)
 
     def forward(self, image_nchw: Tensor, focal_px: Tensor | None = None) -> dict[str, Tensor]:
         found = self.maps(image_nchw)
         height, width = image_nchw.shape[-2:]
         logits, centres = found.pop("segmentation"), found.pop(INSTANCES)
+        centres = torch.cat([centres[:, :1].sigmoid(), centres[:, 1:]], dim=1)
         stride = width // logits.shape[-1]
         things = self.grouping(logits, centres, stride)
 

@@ -49,7 +49,7 @@ class LossConfig:
     reshading: float = number(1.0, 0, 100, "L1 of the reshading")
     keypoints: float = number(1.0, 0, 100, "L1 of the corner strength")
     edges: float = number(1.0, 0, 100, "L1 of the texture edges")
-    instances: float = number(1.0, 0, 100, "squares of the centres' heights, and L1 of the offsets")
+    instances: float = number(1.0, 0, 100, "focal loss of the centres, and L1 of the offsets")
     segment_classes: float = number(2.0, 0, 100, "of queries: cross entropy of their classes")
     segment_mask: float = number(5.0, 0, 100, "of queries: binary cross entropy of their masks")
     segment_dice: float = number(5.0, 0, 100, "of queries: dice of their masks")

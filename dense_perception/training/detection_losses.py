@@ -35,8 +35,13 @@ def quality_focal_loss(
     :param quality_p: y of the class of each place, 0 to 1; that of the others is 0.
     """
     wanted_pk = _one_hot(classes_p, logits_pk) * quality_p.unsqueeze(1)
-    each_pk = F.binary_cross_entropy_with_logits(logits_pk, wanted_pk, reduction="none")
-    return ((wanted_pk - torch.sigmoid(logits_pk)).abs() ** beta * each_pk).sum()
+    return quality_focal(logits_pk, wanted_pk, beta).sum()
+
+
+def quality_focal(logits: Tensor, wanted: Tensor, beta: float = BETA) -> Tensor:
+    """abs(y - p)^beta times binary cross entropy, y being ``wanted``, 0 to 1; not summed."""
+    each = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    return (wanted - torch.sigmoid(logits)).abs() ** beta * each
 
 
 def distribution_focal_loss(logits: Tensor, values: Tensor) -> Tensor:

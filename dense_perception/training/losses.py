@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from dense_perception.core.labels import VOID
 from dense_perception.nets.centres import OFFSET_PX
 from dense_perception.training.config import LossConfig
+from dense_perception.training.detection_losses import quality_focal
 from dense_perception.training.engine import mean_over_processes
 
 _STEP = 0.25  # log depth between neighbours that makes an occlusion edge
@@ -216,19 +217,24 @@ def l1_loss(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def centre_loss(predicted_n3hw: Tensor, target_n3hw: Tensor) -> Tensor:
-    """Of things found by their centres (Cheng 2020, section 3.2): squares of the heights' errors,
-    and L1 of the offsets, which are predicted in units of ``OFFSET_PX``.
+    """Of things found by their centres (Cheng 2020, section 3.2): how far the heights are off, and
+    L1 of the offsets, which are predicted in units of ``OFFSET_PX``.
 
-    The paper weighs them 200 to 0.01 a pixel; so do these, with the sum over rows and columns.
+    The paper takes squares of the heights' errors, in which small things hardly count. Here it is
+    the quality focal loss (Li 2020), divided by the sum of the true heights, as CenterNet divides
+    its focal loss by the number of things (Zhou 2019, arXiv:1904.07850, equation 1). The offsets
+    weigh 0.03 a pixel (0.01 in the paper), with the sum over rows and columns.
 
+    :param predicted_n3hw: logits of heights, and offsets.
     :param target_n3hw: heights, and offsets in pixels; NaN where unknown.
     """
-    heights, target_heights = predicted_n3hw[:, :1], target_n3hw[:, :1]
+    logits, target_heights = predicted_n3hw[:, :1], target_n3hw[:, :1]
     known = torch.isfinite(target_heights)
-    error = (heights - torch.where(known, target_heights, heights.detach())).square()
-    squares = (error * known).sum() / mean_over_processes(known.sum()).clamp(min=1)
+    true_heights = torch.where(known, target_heights, 0.0)
+    missed = (quality_focal(logits, true_heights) * known).sum()
+    heights = missed / mean_over_processes(true_heights.sum()).clamp(min=1)
     offsets = 2 * OFFSET_PX * l1_loss(predicted_n3hw[:, 1:], target_n3hw[:, 1:] / OFFSET_PX)
-    return 200 * squares + 0.01 * offsets
+    return 2 * heights + 0.03 * offsets
 
 
 def inverse_depth_losses(

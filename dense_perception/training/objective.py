@@ -9,8 +9,8 @@ What a network is trained on is what its ``maps`` gives, float (N, C, H, W) or (
 ``segmentation``   logits, of the targets' size or a whole part of it; ``auxiliary`` likewise, of
                    a head that serves the training alone
 ``normals``        vectors of any length
-``instances``      heights of centres and offsets to them, of the targets' size or a whole part of
-                   it (:mod:`dense_perception.nets.centres`)
+``instances``      logits of centres' heights, and offsets to them, of the targets' size or a whole
+                   part of it (:mod:`dense_perception.nets.centres`)
 ``reshading``, ``keypoints``, ``edges``
 =================  ===============================================================================
 

@@ -26,7 +26,7 @@ def test_heights_and_offsets_as_loops_count_them() -> None:
         places = [(r, c) for r in range(24) for c in range(40) if ids_hw[r, c] == number]
         row = sum(r for r, _ in places) / len(places)
         column = sum(c for _, c in places) / len(places)
-        centres[number] = (row, column, min(max(0.12 * math.sqrt(len(places)), 1.5), 8))
+        centres[number] = (row, column, min(max(0.12 * math.sqrt(len(places)), 2), 4))
     for r in range(24):
         for c in range(40):
             number = int(ids_hw[r, c])

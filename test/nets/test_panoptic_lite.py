@@ -123,6 +123,7 @@ def test_labels_and_ids_agree_in_every_pixel() -> None:
     network = build(SMALL).eval()
     with torch.no_grad():
         torch.nn.init.normal_(network.heads["instances"].out.weight, std=0.3)
+        torch.nn.init.zeros_(network.heads["instances"].out.bias)
         outputs = network(torch.randn(2, 3, 64, 96), torch.tensor([60.0, 90.0]))
     assert outputs["depth"].shape == outputs["labels"].shape == (2, 64, 96)
     assert outputs["boxes"].shape == (2, COUNT, 4)

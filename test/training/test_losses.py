@@ -11,6 +11,7 @@ from dense_perception.metrics.surfaces import Surfaces
 from dense_perception.training.config import LossConfig
 from dense_perception.training.losses import (
     aligned_loss,
+    centre_loss,
     depth_edges_loss,
     depth_normals_loss,
     gradient_loss,
@@ -295,3 +296,42 @@ def test_gradients_of_the_metric_losses_are_those_of_small_steps() -> None:
         return metric_depth_loss(predicted, true_m, valid, config, focal_px)[0]
 
     assert torch.autograd.gradcheck(loss, (log.clone().requires_grad_(),), atol=1e-5)
+
+
+def test_losses_of_centres_equal_a_loop() -> None:
+    """Focal for heights, L1 for offsets; what is unknown, NaN, teaches nothing."""
+    rng = torch.Generator().manual_seed(4)
+    predicted = torch.randn(2, 3, 5, 6, generator=rng, dtype=torch.float64)
+    target = torch.rand(2, 3, 5, 6, generator=rng, dtype=torch.float64)
+    target[:, 1:] = 40 * target[:, 1:] - 20
+    target[0, 0, 1, :3] = math.nan
+    target[:, 1:, 2:, 1:] = math.nan
+    focal, true_heights, distances, known = 0.0, 0.0, 0.0, 0
+    for n in range(2):
+        for r in range(5):
+            for c in range(6):
+                height = float(target[n, 0, r, c])
+                if not math.isnan(height):
+                    p = 1 / (1 + math.exp(-float(predicted[n, 0, r, c])))
+                    entropy = -height * math.log(p) - (1 - height) * math.log(1 - p)
+                    focal += (height - p) ** 2 * entropy
+                    true_heights += height
+                for axis in (1, 2):
+                    offset = float(target[n, axis, r, c])
+                    if not math.isnan(offset):
+                        distances += abs(32 * float(predicted[n, axis, r, c]) - offset)
+                        known += 1
+    expected = 2 * focal / true_heights + 0.03 * 2 * distances / known
+    got = centre_loss(predicted.requires_grad_(), target)
+    assert float(got.detach()) == pytest.approx(expected, rel=1e-12)
+    got.backward()
+    assert predicted.grad is not None
+    assert not predicted.grad[0, 0, 1, :3].any()
+    assert not predicted.grad[:, 1:, 2:, 1:].any()
+
+
+def test_a_picture_without_things_still_teaches_that_there_are_none() -> None:
+    target = torch.zeros(1, 3, 4, 4)
+    target[:, 1:] = math.nan
+    losses = [float(centre_loss(torch.full((1, 3, 4, 4), h), target)) for h in (-6.0, 0.0, 3.0)]
+    assert 0 <= losses[0] < losses[1] < losses[2]
