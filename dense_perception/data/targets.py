@@ -70,16 +70,18 @@ def further_targets(
     if "instances" in tasks:
         targets["instances"] = centres_of(sample, crop, width, height, stuff)
     found = {task: targets[task] for task in tasks if task in targets}
-    return found | (rows_of(sample, crop, width, height) if INSTANCE_ROWS in tasks else {})
+    return found | (rows_of(sample, crop, width, height, stuff) if INSTANCE_ROWS in tasks else {})
 
 
-def rows_of(sample: Sample, crop: Crop, width: int, height: int) -> dict[str, np.ndarray]:
+def rows_of(
+    sample: Sample, crop: Crop, width: int, height: int, stuff: Collection[int] = ()
+) -> dict[str, np.ndarray]:
     """The two targets of ``instance_rows``; see :func:`further_targets`."""
     if sample.instances_hw is None:
         ids_hw, classes_k = unknown_rows(height, width)
     else:
         cut_hw = cut_nearest(sample.instances_hw, sample.intrinsics, crop, width, height)
-        ids_hw, classes_k = instance_rows(cut_hw, sample.instance_labels)
+        ids_hw, classes_k = instance_rows(cut_hw, sample.instance_labels, stuff)
     return {IDS: ids_hw, ROW_CLASSES: classes_k}
 
 

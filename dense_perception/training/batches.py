@@ -14,12 +14,11 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dense_perception.core.errors import DensePerceptionError, TrainingError
-from dense_perception.core.instance_lists import IDS
 from dense_perception.data import photometry
 from dense_perception.data.augmentation import draw_appearance, random_crop
 from dense_perception.data.corpus import key_of
 from dense_perception.data.sample import Frames, Sample
-from dense_perception.data.targets import further_targets
+from dense_perception.data.targets import INSTANCE_ROWS, further_targets
 from dense_perception.data.views import Crop, View, cut, cut_nearest, whole_crop, whole_view
 from dense_perception.nets.zoo import stuff_of
 from dense_perception.training.batch import CLEAN, Batch, collate
@@ -276,19 +275,13 @@ def whole_batches(
     """The given frames without augmentation, the whole image stretched to the stage's size.
 
     ``tasks`` and ``stuff`` as :func:`~dense_perception.data.targets.further_targets` takes them.
-    With the task ``instances`` there is the target ``instance_ids`` (H, W) int32, too.
+    With the task ``instances`` there are the targets of ``instance_rows``, too.
     """
+    if "instances" in tasks:
+        tasks = (*tasks, INSTANCE_ROWS)
     views = []
     for index in indices:
         sample = frames[index]
         view = whole_view(sample, stage.width, stage.height)
-        crop = whole_crop(sample)
-        targets = further_targets(sample, crop, view, tasks, stuff)
-        if "instances" in tasks and sample.instances_hw is not None:
-            size = (stage.width, stage.height)
-            ids_hw = cut_nearest(sample.instances_hw, sample.intrinsics, crop, *size)
-            targets[IDS] = ids_hw.astype(np.int32)
-        elif "instances" in tasks:
-            targets[IDS] = np.zeros(view.depth_m.shape, np.int32)
-        views.append((view, targets))
+        views.append((view, further_targets(sample, whole_crop(sample), view, tasks, stuff)))
     return [collate(views[at : at + stage.batch]) for at in range(0, len(views), stage.batch)]

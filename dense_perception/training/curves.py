@@ -16,7 +16,7 @@ from dense_perception.core.labels import LabelSet
 from dense_perception.core.prediction import DepthKind
 from dense_perception.data.sample import Sample
 from dense_perception.imaging.colorize import colorize, robust_limits
-from dense_perception.nets.zoo import normalisation
+from dense_perception.nets.zoo import normalisation, stuff_of
 from dense_perception.training.batch import Batch
 from dense_perception.training.batches import whole_batches
 from dense_perception.training.config import StageConfig, TrainingConfig
@@ -56,7 +56,8 @@ class Curves:
         """
         device = next(network.parameters()).device
         stage = StageConfig(width=config.width, height=config.height, batch=1)
-        batches = whole_batches(frames, range(len(frames)), stage, config.tasks)
+        stuff = stuff_of(config.network)
+        batches = whole_batches(frames, range(len(frames)), stage, config.targets, stuff)
         for index, batch in enumerate(batches):
             moved = batch.to(device)
             inputs = (moved.focal_px,) if getattr(network, "needs_focal", False) else ()

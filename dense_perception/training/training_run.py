@@ -35,6 +35,7 @@ from dense_perception.training.engine import Placement
 from dense_perception.training.initialisation import file_of
 from dense_perception.training.loop import Report, Task, fit
 from dense_perception.training.provenance import machine
+from dense_perception.training.thing_scores import why_no_precision
 
 # Held out of the training corpora where no validation corpus is given.
 _HELD_OUT = 0.05
@@ -250,6 +251,8 @@ def _checked(
         if numberless:
             text = f"no instance ids in {', '.join(numberless)}: their things teach nothing"
             on_record({"kind": "notice", "text": text})
+        if missing := why_no_precision():
+            on_record({"kind": "notice", "text": missing})
     segmented = "segmentation" in config.tasks
     if segmented and data and not labelled_data:
         raise TrainingError(

@@ -9,21 +9,16 @@ import torch
 from torch import nn
 
 from dense_perception.core.camera import Intrinsics
-from dense_perception.core.instance_lists import CLASSES, IDS, MASKS, SCORES
-from dense_perception.core.labels import VOID
+from dense_perception.core.instance_lists import MASKS
 from dense_perception.core.prediction import GRAY_MAPS, DepthKind
-from dense_perception.data.centres import SMALLEST_PX
-from dense_perception.data.instance_rows import NOBODY
-from dense_perception.data.sample import instance_labels
-from dense_perception.data.targets import INSTANCE_ROWS, ROW_CLASSES
 from dense_perception.metrics import dense as dense_metrics
 from dense_perception.metrics import depth as metrics
-from dense_perception.metrics.panoptic import PanopticQuality, Segments
 from dense_perception.metrics.surfaces import Surfaces
 from dense_perception.nets.zoo import classes_of, normalisation, stuff_of
 from dense_perception.training.batch import Batch
 from dense_perception.training.batches import Frames, whole_batches
 from dense_perception.training.config import StageConfig, TrainingConfig
+from dense_perception.training.thing_scores import ThingScores
 
 # Inverse depth that counts as infinitely far.
 _FLAT = 1e-6
@@ -44,7 +39,7 @@ def validate(
     """Mean over frames of every metric in :mod:`dense_perception.metrics.depth`, and of the
     further tasks those in :mod:`dense_perception.metrics.dense`.
 
-    Things are judged by their panoptic quality; those of too few pixels do not count.
+    Things are judged as :mod:`dense_perception.training.thing_scores` says.
 
     Relative depth is judged after alignment alone. Depth is also judged by its normals and edges.
     Intersection over union is taken over the pixels of all frames together. Depth truth outside
@@ -58,14 +53,8 @@ def validate(
     relative = getattr(network, "depth_kind", None) == DepthKind.RELATIVE_INVERSE
     confusion = dense_metrics.Confusion(classes)
     stuff = stuff_of(config.network)
-    things = [label for label in range(classes) if stuff and label + 1 not in stuff]
-    if INSTANCE_ROWS in config.targets and "segmentation" not in config.tasks:
-        things = list(range(int(getattr(getattr(network, "config", None), "things", 0))))
-    elif INSTANCE_ROWS in config.targets:
-        things = list(getattr(getattr(network, "config", None), "thing_classes", ()))
-    # One more is the rest of the picture, where its classes are not known.
-    quality_classes = max(classes, len(things))
-    quality = PanopticQuality(quality_classes + 1)
+    things = _things(network, config) if "instances" in config.tasks else []
+    scores = ThingScores(max(classes, len(things)), things) if things else None
     needs_focal = bool(getattr(network, "needs_focal", False))
     stage = StageConfig(width=config.width, height=config.height, batch=batch)
     for start in range(0, len(indices), batch):
@@ -83,67 +72,22 @@ def validate(
                 confusion.add(outputs["logits"].argmax(1), true)
             elif "labels" in outputs:
                 confusion.add(outputs["labels"], part.targets["segmentation"].numpy())
-            if IDS in outputs:
-                for row in range(len(part)):
-                    truth = (
-                        _true(part, row, stuff) if stuff else _listed(part, row, quality_classes)
-                    )
-                    quality.add(_found(outputs, row, things), truth)
+            if scores is not None:
+                scores.add(outputs, {k: value.numpy() for k, value in part.targets.items()})
     results = metrics.average(rows)
     if confusion.counts.any():
         results |= {"miou": confusion.mean_iou, "pixel_accuracy": confusion.pixel_accuracy}
-    if things and quality.mean(things).classes:
-        of_things = quality.mean(things)
-        results |= {"things_pq": of_things.pq, "things_sq": of_things.sq, "things_rq": of_things.rq}
-    return results
+    return results | (scores.figures() if scores is not None else {})
 
 
-def _found(outputs: Mapping[str, np.ndarray], row: int, things: Sequence[int]) -> Segments:
-    """The things of a frame; their classes as the labels count."""
-    used = np.flatnonzero(outputs[SCORES][row] > 0)
-    classes = {int(k) + 1: things[int(outputs[CLASSES][row, k])] for k in used}
-    return Segments(outputs[IDS][row], classes)
-
-
-def _true(batch: Batch, row: int, stuff: Sequence[int]) -> Segments:
-    """The true things, and the rest of the picture as segments that none of them may be.
-
-    Void are pixels without a class, and things that are too small to be found.
-    """
-    labels_hw = batch.targets["segmentation"][row].numpy()
-    known = labels_hw != VOID
-    ids_hw = np.where(known, batch.targets[IDS][row].numpy(), 0)
-    classes = instance_labels(ids_hw, labels_hw)
-    sizes = np.bincount(ids_hw.ravel(), minlength=1)
-    for number, label in list(classes.items()):
-        if label + 1 in stuff:
-            ids_hw[ids_hw == number] = 0
-            del classes[number]
-    small = np.isin(ids_hw, [number for number in classes if sizes[number] < SMALLEST_PX])
-    rest = known & (ids_hw == 0)
-    ids_hw = np.where(small, 0, ids_hw)
-    begin = int(ids_hw.max(initial=0)) + 1
-    ids_hw = np.where(rest, begin + labels_hw.astype(np.int32), ids_hw)
-    present = set(np.unique(ids_hw).tolist()) - {0}
-    return Segments(
-        ids_hw,
-        {number: classes.get(number, number - begin) for number in present},
-    )
-
-
-def _listed(batch: Batch, row: int, classes: int) -> Segments:
-    """The things of a list, and the rest of the picture as a segment that none of them may be.
-
-    Void is what nobody is to find.
-    """
-    ids_hw, classes_k = (batch.targets[name][row].numpy() for name in (IDS, ROW_CLASSES))
-    rest = len(classes_k) + 1
-    ids_hw = np.where(ids_hw == 0, rest, ids_hw)
-    nobody = np.flatnonzero(classes_k == NOBODY) + 1
-    ids_hw = np.where(np.isin(ids_hw, nobody), 0, ids_hw)
-    present = set(np.unique(ids_hw).tolist()) - {0, rest}
-    found = {number: int(classes_k[number - 1]) for number in present}
-    return Segments(ids_hw, found | ({rest: classes} if (ids_hw == rest).any() else {}))
+def _things(network: nn.Module, config: TrainingConfig) -> list[int]:
+    """The classes that are things, from 0 on, in the order in which the network counts them."""
+    stuff, own = stuff_of(config.network), getattr(network, "config", None)
+    if stuff:
+        return [label for label in range(classes_of(config.network)) if label + 1 not in stuff]
+    if "segmentation" in config.tasks:
+        return list(getattr(own, "thing_classes", ()))
+    return list(range(int(getattr(own, "things", 0))))
 
 
 def _frame(

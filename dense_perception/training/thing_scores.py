@@ -1,0 +1,122 @@
+"""How well a network finds the things of a batch: panoptic quality and the precision of its boxes.
+
+Truth are the targets ``instance_ids`` and ``instance_classes``, see
+:mod:`dense_perception.training.instance_truth`, and ``segmentation`` where there is one. A network
+is not blamed for what it finds in void: things of nobody (crowds), things that are too small to be
+found, pixels without a class, and those of a class of things that have no number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+
+from dense_perception.core.errors import InputError
+from dense_perception.core.instance_lists import BOXES, CLASSES, IDS, SCORES, used
+from dense_perception.core.labels import VOID
+from dense_perception.data.centres import SMALLEST_PX
+from dense_perception.data.instance_rows import NOBODY
+from dense_perception.data.targets import ROW_CLASSES
+from dense_perception.metrics import panoptic
+from dense_perception.metrics.detection import DetectionScores, FoundThings, TrueThing, library
+from dense_perception.metrics.panoptic import PanopticQuality, Segments
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class ThingScores:
+    """Collects batches, then counts.
+
+    :param classes: how many the targets tell apart.
+    :param things: those of them that are things, in the order in which the network counts them.
+    """
+
+    def __init__(self, classes: int, things: Sequence[int]) -> None:
+        self.classes, self.things = classes, np.array(things, np.int64)
+        # One more is all that is no thing.
+        self._quality = PanopticQuality(classes + 1)
+        self._boxes = None
+        if why_no_precision() is None:
+            self._boxes = DetectionScores([str(label) for label in range(classes)])
+
+    def add(self, outputs: Arrays, targets: Arrays) -> None:
+        """What the network gives of a batch, and the truth."""
+        for index in range(len(outputs[BOXES])):
+            segments, true = self._truth({name: each[index] for name, each in targets.items()})
+            found = used(outputs, index)
+            labels = self.things[found[CLASSES].astype(np.int64)]
+            if self._boxes is not None:
+                height, width = segments.ids_hw.shape
+                given = FoundThings(found[BOXES], found[SCORES], labels)
+                self._boxes.add(width, height, given, true)
+            if IDS in outputs:
+                classes = {row + 1: int(label) for row, label in enumerate(labels)}
+                self._quality.add(Segments(outputs[IDS][index], classes), segments)
+
+    def figures(self) -> dict[str, float]:
+        """``things_pq``, ``things_sq`` and ``things_rq`` where the network gives ids, and
+        ``box_ap50``, COCO's average precision at an overlap of 0.5; not what nothing counts for.
+        """
+        results = {}
+        quality = self._quality.mean(self.things.tolist())
+        if quality.classes:
+            results = {"things_pq": quality.pq, "things_sq": quality.sq, "things_rq": quality.rq}
+        if self._boxes is not None:
+            results["box_ap50"] = self._boxes.boxes().ap50
+        return {name: value for name, value in results.items() if np.isfinite(value)}
+
+    def _truth(self, targets: Arrays) -> tuple[Segments, list[TrueThing]]:
+        """Of one frame: the things, with all else as one segment more, and their boxes.
+
+        In boxes, void is what COCO calls a crowd: of its class, or of each where it has none.
+        """
+        ids_hw, classes_k = targets[IDS].astype(np.int64), targets[ROW_CLASSES]
+        things = self.things.tolist()
+        rest = len(classes_k) + 1
+        classes = {rest: self.classes}
+        true: list[TrueThing] = []
+        void_hw = np.zeros(ids_hw.shape, bool)
+        segments_hw = np.full(ids_hw.shape, rest)
+        for number in np.unique(ids_hw[ids_hw > 0]).tolist():
+            label, inside_hw = int(classes_k[number - 1]), ids_hw == number
+            if label == NOBODY:
+                void_hw |= inside_hw
+                true += [TrueThing(_box(inside_hw), each, crowd=True) for each in things]
+            elif label in things:
+                small = np.count_nonzero(inside_hw) < SMALLEST_PX
+                true.append(TrueThing(_box(inside_hw), label, crowd=small))
+                segments_hw[inside_hw] = number
+                classes[number] = label
+                if small:
+                    void_hw |= inside_hw
+        if "segmentation" in targets:
+            labels_hw = np.where(ids_hw > 0, VOID, targets["segmentation"])
+            void_hw |= (ids_hw == 0) & ((labels_hw == VOID) | np.isin(labels_hw, things))
+            for label in set(np.unique(labels_hw).tolist()) & set(things):
+                _, _, stats, _ = cv2.connectedComponentsWithStats(
+                    (labels_hw == label).astype(np.uint8)
+                )
+                true += [
+                    TrueThing((x, y, x + width, y + height), label, crowd=True)
+                    for x, y, width, height, _ in stats[1:].tolist()
+                ]
+        segments_hw[void_hw] = panoptic.NOBODY
+        present = set(np.unique(segments_hw).tolist()) - {panoptic.NOBODY}
+        return Segments(segments_hw, {number: classes[number] for number in present}), true
+
+
+def why_no_precision() -> str | None:
+    """What is missing for ``box_ap50``, if anything."""
+    try:
+        library()
+    except InputError as error:
+        return f"the validation has no box_ap50: {error}"
+    return None
+
+
+def _box(mask_hw: np.ndarray) -> tuple[float, float, float, float]:
+    """x1, y1, x2, y2 around the pixels, of which there are some."""
+    x, y, width, height = cv2.boundingRect(mask_hw.astype(np.uint8))
+    return float(x), float(y), float(x + width), float(y + height)
