@@ -67,7 +67,7 @@ def check_labels(frames: NamedFrames, classes: int) -> tuple[str, ...]:
     :raises TrainingError: if a frame has no labels, they are above ``classes``, all are 0, or the
         description names another number of classes.
     """
-    names, place = tuple(frames.classes), _place(frames)
+    place = _place(frames)
     highest = 0
     for index in evenly(len(frames), _LABELLED_FRAMES):
         sample = frames[index]
@@ -84,12 +84,32 @@ def check_labels(frames: NamedFrames, classes: int) -> tuple[str, ...]:
             f"{place} has labels up to {highest}, the network {classes} classes (1 to "
             f"{classes}, 0 is none): set `classes` of the configuration's network, or relabel"
         )
-    if names and (len(names) != classes or len(set(names)) != len(names)):
+    return _names(frames, classes)
+
+
+def check_things(frames: NamedFrames, classes: int) -> tuple[str, ...]:
+    """As :func:`check_labels`, of a corpus whose things are numbered and pixels have no labels.
+
+    :raises TrainingError: if their classes are above ``classes``, nobody is to learn any of them,
+        or the description names another number of classes.
+    """
+    found = {
+        label
+        for index in evenly(len(frames), _LABELLED_FRAMES)
+        for label in frames[index].instance_labels.values()
+    }
+    place = _place(frames)
+    if not found - {0}:
         raise TrainingError(
-            f"{place} names {len(names)} classes after that of 0, the network "
-            f"has {classes}: name each once, and set `classes` of the configuration's network"
+            f"{place} has no thing of a class in the frames that were looked at, only crowds or "
+            "none: there is nothing to learn"
         )
-    return names
+    if max(found) > classes:
+        raise TrainingError(
+            f"{place} has things of class {max(found)}, the network {classes} classes (1 to "
+            f"{classes}): set `classes` of the configuration's network, or relabel"
+        )
+    return _names(frames, classes)
 
 
 def doubts(frames: NamedFrames) -> list[str]:
@@ -104,6 +124,19 @@ def doubts(frames: NamedFrames) -> list[str]:
         except (InputError, TrainingError) as error:
             evidence.add_unreadable(str(error))
     return doubts_of(evidence)
+
+
+def _names(frames: NamedFrames, classes: int) -> tuple[str, ...]:
+    """
+    :raises TrainingError: if there are some, and not one for each of ``classes``.
+    """
+    names = tuple(frames.classes)
+    if names and (len(names) != classes or len(set(names)) != len(names)):
+        raise TrainingError(
+            f"{_place(frames)} names {len(names)} classes after that of 0, the network "
+            f"has {classes}: name each once, and set `classes` of the configuration's network"
+        )
+    return names
 
 
 def _place(frames: NamedFrames) -> str:

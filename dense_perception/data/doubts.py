@@ -87,7 +87,8 @@ class Evidence:
                 self.void.append(key)
             if self.classes and highest > self.classes:
                 self.above.append(key)
-        if not known.size and (labels_hw is None or not labels_hw.any()):
+        has_things = any(sample.instance_labels.values())
+        if not (known.size or has_things) and (labels_hw is None or not labels_hw.any()):
             self.without_truth.append(key)
         if known.size and len(self.outlines) < _JUDGED:
             self.outlines.append(_outlines(gray, np.where(finite, depth_m, 0)))
@@ -145,7 +146,8 @@ def doubts_of(evidence: Evidence) -> list[str]:
         )
     say(evidence.flat, "show nothing but one colour: remove them")
     say(
-        evidence.without_truth, "have neither depth nor labels: they teach nothing but by a teacher"
+        evidence.without_truth,
+        "have neither depth nor labels nor things: they teach nothing but by a teacher",
     )
     say(evidence.not_finite, "have NaN or infinite depth: write 0 where there is none")
     say(evidence.negative, "have negative depth: check the unit and the sign")

@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol, cast
 
@@ -242,6 +242,7 @@ def _check(network: nn.Module, card: ModelCard) -> None:
         _check_labels(network, card)
     if card.instances is not None:
         _check_things(network, card.name, card.instances)
+        _check_order(network, card)
     if card.depth is not None:
         _check_depth(network, card)
 
@@ -302,6 +303,24 @@ def _check_things(network: nn.Module, name: str, things: InstancesSpec) -> None:
         raise CardError(
             f"card {name}: the labels {things.labels} are {named} classes of things, the network "
             f"has {classes}: correct the card"
+        )
+
+
+def _check_order(network: nn.Module, card: ModelCard) -> None:
+    """A merge counts its things as the labels do: their names have the network's order."""
+    assert card.instances is not None
+    things: Sequence[int] | None = getattr(getattr(network, "config", None), "thing_classes", None)
+    if things is None or card.segmentation is None or not card.instances.panoptic:
+        return
+    labels = card.segmentation.label_set.labels
+    expected = tuple(labels[label] for label in things)
+    found = card.instances.label_set.labels
+    if found != expected:
+        at = next(k for k, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b)
+        raise CardError(
+            f"card {card.name}: the class {at} of instances is {found[at]!r}, expected "
+            f"{expected[at]!r}, which the network finds (label {things[at]} of segmentation): "
+            "name the things in the order of the labels"
         )
 
 

@@ -65,7 +65,12 @@ class PanopticLiteConfig(MulTLiteConfig):
     @property
     def things(self) -> int:
         """How many classes are things."""
-        return self.classes - len(self.stuff)
+        return len(self.thing_classes)
+
+    @property
+    def thing_classes(self) -> tuple[int, ...]:
+        """The classes that are things, as ``box_classes`` count them."""
+        return tuple(label for label in range(self.classes) if label not in self.stuff)
 
     def channels_of(self, task: str) -> int:
         return 3 if task == INSTANCES else super().channels_of(task)

@@ -22,6 +22,7 @@ What detectors and networks of queries, which have none, are trained on, say
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Protocol, cast, runtime_checkable
 
 import torch
@@ -73,11 +74,7 @@ class Learner(nn.Module):
         std: Sequence[float],
     ) -> None:
         super().__init__()
-        if isinstance(network, QueryNetwork) and config.losses.weighting != "fixed":
-            raise TrainingError(
-                f"losses.weighting is {config.losses.weighting!r}, expected 'fixed': what queries "
-                "predict has one loss for all tasks"
-            )
+        _check_losses(network, config)
         if not isinstance(network, Trainable | RegionDetector | DenseDetector | QueryNetwork):
             raise TrainingError(
                 f"{config.network.get('family')}/{config.network.get('variant')} cannot be "
@@ -113,6 +110,25 @@ class Learner(nn.Module):
         if self.weighting is not None:
             return self.weighting(losses), parts
         return sum(losses.values(), torch.zeros(())), parts
+
+
+def _check_losses(network: nn.Module, config: TrainingConfig) -> None:
+    """
+    :raises TrainingError: for what is set, and weighs nothing in this network's loss.
+    """
+    if not isinstance(network, RegionDetector | DenseDetector | QueryNetwork):
+        return
+    own = "segment_" if isinstance(network, QueryNetwork) else None
+    given = asdict(config.losses)
+    default = asdict(LossConfig())
+    for name, value in given.items():
+        if value != default[name] and not (own and name.startswith(own)):
+            why = "a detector is trained on its paper's losses, whose weights are fixed"
+            if own:
+                why = "what queries predict has one loss for all tasks, of losses.segment_* alone"
+            raise TrainingError(
+                f"losses.{name} is {value!r}, expected {default[name]!r} or none at all: {why}"
+            )
 
 
 def task_losses(

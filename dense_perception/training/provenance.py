@@ -21,8 +21,6 @@ from dense_perception.core.card_specs import (
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.machine import cpu_model
 from dense_perception.core.prediction import DepthKind
-from dense_perception.nets.query_network import QueryConfig
-from dense_perception.nets.zoo import stuff_of
 from dense_perception.training.config import TrainingConfig
 
 LABELS = "generated_rooms"
@@ -103,12 +101,11 @@ def _instances(
             masks=bool(getattr(module, "gives_masks", False)),
             names=labels.names,
         )
-    stuff, network = set(stuff_of(config.network)), getattr(module, "config", None)
+    network = getattr(module, "config", None)
     names = _segmentation(training).label_set.labels
-    if isinstance(network, QueryConfig):
-        things = tuple(names[label] for label in network.thing_classes)
-    else:
-        things = tuple(name for label, name in enumerate(names, start=1) if label not in stuff)
+    things = tuple(
+        names[label] for label in getattr(network, "thing_classes", ()) if label < len(names)
+    )
     return InstancesSpec(OWN_LABELS, int(getattr(network, "count", 1)), panoptic=True, names=things)
 
 

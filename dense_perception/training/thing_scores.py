@@ -85,7 +85,7 @@ class ThingScores:
                 void_hw |= inside_hw
                 true += [TrueThing(_box(inside_hw), each, crowd=True) for each in things]
             elif label in things:
-                small = np.count_nonzero(inside_hw) < SMALLEST_PX
+                small = bool(np.count_nonzero(inside_hw) < SMALLEST_PX)
                 true.append(TrueThing(_box(inside_hw), label, crowd=small))
                 segments_hw[inside_hw] = number
                 classes[number] = label

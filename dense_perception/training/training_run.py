@@ -13,12 +13,14 @@ import cv2
 import torch
 
 from dense_perception.core.errors import ArtefactError, CardError, TrainingError
+from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.machine import keep_freed_memory
 from dense_perception.core.printable import short
 from dense_perception.core.registry import find_card, list_models
 from dense_perception.data.check import (
     check_depth,
     check_labels,
+    check_things,
     doubts,
     has_instances,
     has_labels,
@@ -34,7 +36,7 @@ from dense_perception.training.config import OWN_START, TrainingConfig
 from dense_perception.training.engine import Placement
 from dense_perception.training.initialisation import file_of
 from dense_perception.training.loop import Report, Task, fit
-from dense_perception.training.provenance import machine
+from dense_perception.training.provenance import LABELS, machine
 from dense_perception.training.thing_scores import why_no_precision
 
 # Held out of the training corpora where no validation corpus is given.
@@ -230,11 +232,14 @@ def _checked(
         for doubt in doubts(corpus):
             on_record({"kind": "notice", "text": f"{corpus.name}: {doubt}"})
         if labelled:
-            if not has_labels(corpus):
+            if has_labels(corpus):
+                labelled_data = labelled_data or corpus in data
+                found = check_labels(corpus, classes)
+            else:
                 unlabelled.append(corpus.name)
-                continue
-            labelled_data = labelled_data or corpus in data
-            found = check_labels(corpus, classes)
+                if "instances" not in config.tasks or not has_instances(corpus):
+                    continue
+                found = check_things(corpus, classes)
             if found and names and found != names:
                 raise TrainingError(
                     f"{corpus.name} has the classes {short(list(found))}, another corpus "
@@ -261,6 +266,14 @@ def _checked(
         )
     if unlabelled and segmented:
         text = f"no labels in {', '.join(unlabelled)}: teaches every task but segmentation"
+        on_record({"kind": "notice", "text": text})
+    if labelled and data and not names:
+        text = f"no corpus names its classes: the card takes the {LABELS} for them"
+        if classes != len(LABEL_SETS[LABELS].labels):
+            text = (
+                f"no corpus names its classes, of which the network has {classes}: `export` wants "
+                "a card with their names (--card), or name them in corpus.json"
+            )
         on_record({"kind": "notice", "text": text})
     return names
 

@@ -82,9 +82,7 @@ def validate(
 
 def _things(network: nn.Module, config: TrainingConfig) -> list[int]:
     """The classes that are things, from 0 on, in the order in which the network counts them."""
-    stuff, own = stuff_of(config.network), getattr(network, "config", None)
-    if stuff:
-        return [label for label in range(classes_of(config.network)) if label + 1 not in stuff]
+    own = getattr(network, "config", None)
     if "segmentation" in config.tasks:
         return list(getattr(own, "thing_classes", ()))
     return list(range(int(getattr(own, "things", 0))))

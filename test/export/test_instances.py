@@ -136,6 +136,19 @@ class Panoptic(Blobs):
         return {**found, "instance_ids": ids_nhw, "labels": labels, "confidence": certain}
 
 
+def test_things_of_a_merge_are_named_in_the_order_of_its_labels() -> None:
+    names = ("table", "chair", "person")
+    things = InstancesSpec("own", 5, panoptic=True, names=("chair", "person"))
+    labelled = SegmentationSpec("own", names=names)
+    card = replace(CARD, task="multitask", instances=things, segmentation=labelled)
+    network = Panoptic()
+    network.config = SimpleNamespace(
+        things=2, thing_classes=(2, 1), classes=3, tasks=("segmentation", "instances")
+    )
+    with pytest.raises(CardError, match=r"class 0 of instances is 'chair', expected 'person'.*2"):
+        to_onnx(network, card)
+
+
 def test_labels_and_ids_of_one_merge_agree() -> None:
     assert CARD.instances is not None
     things = replace(CARD.instances, panoptic=True)

@@ -40,10 +40,12 @@ def render(
     return rgb, depth, np.array([focal, focal, cx, cy])
 
 
-def write_things(root: Path, frames: int = 8, width: int = 96, height: int = 72) -> Path:
+def write_things(
+    root: Path, frames: int = 8, width: int = 96, height: int = 72, *, labels: bool = True
+) -> Path:
     """A whole corpus of pictures with one to three upright boxes on a wall, which have numbers.
 
-    Labels are 1 for the wall and 2 for the boxes.
+    Labels are 1 for the wall and 2 for the boxes; without them only the numbers have a class.
     """
     rng = np.random.default_rng(0)
     samples = []
@@ -64,7 +66,7 @@ def write_things(root: Path, frames: int = 8, width: int = 96, height: int = 72)
                 rgb_hwc,
                 depth_m,
                 Intrinsics.from_fov(width, height, 60.0),
-                labels_hw,
+                labels_hw if labels else None,
                 instances_hw=ids_hw,
                 instance_labels=instance_labels(ids_hw, labels_hw),
             )

@@ -26,7 +26,7 @@ from dense_perception.nets.networks import trained_network
 from dense_perception.nets.zoo import build, normalisation, stuff_of
 from dense_perception.training import training_run
 from dense_perception.training.batches import whole_batches
-from dense_perception.training.config import StageConfig, TrainingConfig
+from dense_perception.training.config import LossConfig, StageConfig, TrainingConfig
 from dense_perception.training.loop import Task, fit
 from dense_perception.training.objective import Learner
 from dense_perception.training.provenance import Provenance
@@ -345,6 +345,53 @@ def test_a_corpus_without_numbered_things_is_refused_or_named(
     assert len(begun) == 1
     notices = [str(record.get("text")) for record in said]
     assert "no instance ids in plain: their things teach nothing" in notices
+
+
+def of_things(tmp_path: Path, corpus: Path, **network: object) -> TrainOptions:
+    """A detector on ``corpus`` that has as many classes as that."""
+    config = recipe("mask_rcnn_vit_comer").to_dict()
+    config["network"] = {**recipe("mask_rcnn_vit_comer").network, **network}
+    if not network:
+        del config["network"]["classes"]  # type: ignore[attr-defined]
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(config))
+    return TrainOptions(tmp_path / "own.yaml", [corpus], tmp_path / "run", validation=[corpus])
+
+
+def test_things_without_label_images_keep_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_things(tmp_path / "hall", labels=False)
+    begun = not_begun(monkeypatch)
+    said: list[Mapping[str, object]] = []
+    train(of_things(tmp_path, root), said.append)
+    assert begun[0].provenance["classes"] == ["wall", "box"]
+    assert begun[0].config.network["classes"] == 2
+    assert not [text for text in map(str, said) if "depth nor labels" in text or "names" in text]
+    with pytest.raises(TrainingError, match="names 2 classes after that of 0, the network has 3"):
+        train(of_things(tmp_path, root, classes=3), said.append)
+    description = json.loads((root / "corpus.json").read_text())
+    del description["classes"]
+    (root / "corpus.json").write_text(json.dumps(description))
+    with pytest.raises(TrainingError, match="things of class 2, the network 1 classes"):
+        train(of_things(tmp_path, root, classes=1), said.append)
+    train(of_things(tmp_path, root, classes=3), said.append)
+    assert "no corpus names its classes, of which the network has 3" in str(said[-1]["text"])
+
+
+@pytest.mark.parametrize(
+    ("name", "losses"),
+    [
+        ("mask_rcnn_vit_comer", {"weighting": "uncertainty"}),
+        ("mask_rcnn_vit_comer", {"instances": 2.0}),
+        ("mask2former_swin", {"weighting": "uncertainty"}),
+        ("mask2former_swin", {"segmentation": 0.5, "segment_mask": 4.0}),
+    ],
+)
+def test_losses_without_effect_are_refused(name: str, losses: dict[str, Any]) -> None:
+    config = replace(recipe(name), losses=LossConfig(**losses))
+    entry = next(iter(losses))
+    with pytest.raises(TrainingError, match=rf"losses\.{entry} is .*, expected"):
+        Learner(build(config.network), config, *normalisation(config.network))
 
 
 def test_own_classes_go_from_the_corpus_to_the_card(tmp_path: Path) -> None:
