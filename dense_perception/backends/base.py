@@ -61,8 +61,12 @@ class Backend(ABC):
     """Why its engine is not in the cache, so that the next start builds it anew; empty if it is."""
     better_engine: EngineKey | None = None
     """What to build for it to run faster, where its engine is for a smaller batch."""
-    takes_batch: bool = False
-    """Whether its constructor takes ``batch``, as its engines are built for so many images."""
+    has_engines: bool = False
+    """Whether loading takes an engine that may have to be built first, for minutes perhaps.
+
+    The constructor takes ``batch`` then, for how many images it is built, and ``build``, without
+    which it raises :class:`~dense_perception.backends.engine_cache.EngineMissingError` instead.
+    """
     is_reference: bool = False
     """Whether the others are compared with this one."""
     size_check: SizeCheck | None = None
@@ -125,8 +129,8 @@ class Backend(ABC):
         return {}
 
     @classmethod
-    def missing_engine(cls, _file: OnnxFile, _device: str, _batch: int = 1) -> EngineKey | None:
-        """The engine that loading ``_file`` would have to build first, for minutes perhaps.
+    def engine_key(cls, _file: OnnxFile, _device: str, _batch: int = 1) -> EngineKey | None:
+        """The engine that loading ``_file`` builds where none is stored; ``None`` of those without.
 
         :raises BackendError: if the runtime or the device is missing.
         """

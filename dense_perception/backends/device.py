@@ -6,7 +6,7 @@ import ctypes
 import re
 from dataclasses import dataclass
 
-from dense_perception.core.errors import BackendError
+from dense_perception.core.errors import BackendError, UnavailableError
 
 _DEVICE = re.compile(r"(gpu|cuda|dla)(?::(\d+))?")
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
@@ -69,12 +69,12 @@ def choose_device(device: str, backend: str = "auto") -> tuple[str, str]:
 def find_gpu(index: int = 0) -> Gpu:
     """The NVIDIA GPU of that number, asked of its driver without any framework.
 
-    :raises BackendError: if there is no driver or no such GPU.
+    :raises UnavailableError: if there is no driver or no such GPU.
     """
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError as error:
-        raise BackendError(
+        raise UnavailableError(
             "there is no NVIDIA driver here (libcuda.so.1 is missing): install it, or use another "
             "backend or device"
         ) from error
@@ -88,7 +88,7 @@ def find_gpu(index: int = 0) -> Gpu:
     ):
         code = call(*arguments)
         if code:
-            raise BackendError(
+            raise UnavailableError(
                 f"NVIDIA GPU {index} cannot be used ({call.__name__} gives error {code}): check "
                 "nvidia-smi, or choose another device"
             )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 from dense_perception.core.difference import Difference
+from dense_perception.core.errors import ArtefactError, BackendError, UnavailableError
 from dense_perception.core.json_text import json_text, parse_json
 from dense_perception.core.storage import (
     atomic_write,
@@ -34,9 +35,13 @@ PROGRESS = "building: "
 """What a line begins with in which a process tells how far its build is."""
 
 
-def compile_command(model: str, backend: str, precision: str, batch: int = 1) -> str:
+def compile_command(
+    model: str, backend: str, precision: str, batch: int = 1, device: str = "gpu"
+) -> str:
     """What a user types to build an engine for 1 to ``batch`` images, or to try it again."""
     text = f"dense-perception compile {model} --backend {backend} --precision {precision}"
+    if device.lower() not in ("gpu", "cuda", "auto"):  # which is what it takes by itself
+        text += f" --device {device}"
     return f"`{text} --max-batch {batch}`" if batch > 1 else f"`{text}`"
 
 
@@ -103,6 +108,17 @@ class Engine:
         return f"{self.key.digest}-{self.sha256[:16]}"
 
 
+class EngineMissingError(BackendError):
+    """The cache has no engine that can be used, and none may be built now.
+
+    ``key`` is what to build; the message says why no stored one is used.
+    """
+
+    def __init__(self, key: EngineKey, reason: str) -> None:
+        super().__init__(reason)
+        self.key = key
+
+
 def engines_dir() -> Path:
     """Where engines are kept; not created."""
     return cache_dir() / "engines"
@@ -143,6 +159,31 @@ def obtain_engine(key: EngineKey, build: Callable[[], bytes]) -> Engine:
         return Engine(key, payload, digest, built=True, reason=found, problem=problem)
 
 
+def obtain_engine_once(
+    key: EngineKey, build: Callable[[], bytes], *, retry: str, again: bool = False
+) -> Engine:
+    """As :func:`obtain_engine`, but what could not be built is not tried another time.
+
+    That the machine or the file was at fault (:class:`UnavailableError`, :class:`ArtefactError`)
+    says nothing about the key, and is not remembered.
+
+    :param retry: the command that tries it again, for the message.
+    :param again: try it whatever is remembered.
+    :raises BackendError: what ``build`` raises, or that it failed before.
+    """
+    if not again and (reason := failed_build(key)):
+        raise BackendError(
+            f"its engine could not be built before: {reason}; {retry} tries it again"
+        )
+    try:
+        return obtain_engine(key, build)
+    except (UnavailableError, ArtefactError):
+        raise
+    except Exception as error:
+        remember_failure(key, str(error) or type(error).__name__)
+        raise
+
+
 def store_engine(key: EngineKey, payload: bytes) -> tuple[str, str]:
     """Write a whole file or none; returns the payload's SHA-256 and the problem, if any."""
     digest = hashlib.sha256(payload).hexdigest()
@@ -159,9 +200,12 @@ def store_engine(key: EngineKey, payload: bytes) -> tuple[str, str]:
     return digest, ""
 
 
-def remember_failure(key: EngineKey, reason: str) -> None:
-    """Keep that the engine of ``key`` could not be built, so that no start tries it in vain."""
-    write_json(_failure(key), {"reason": reason})
+def remember_failure(key: EngineKey, reason: str) -> bool:
+    """Keep that the engine of ``key`` could not be built, so that no start tries it in vain.
+
+    ``False`` if the cache cannot be written.
+    """
+    return write_json(_failure(key), {"reason": reason})
 
 
 def forget_failure(key: EngineKey) -> None:

@@ -17,7 +17,7 @@ from dense_perception.backends.bound_session import (
 )
 from dense_perception.backends.device import find_gpu, parse_device
 from dense_perception.backends.nvidia.memory import Cuda
-from dense_perception.core.errors import BackendError
+from dense_perception.core.errors import BackendError, UnavailableError
 from dense_perception.core.onnx_file import OnnxFile
 
 PACKAGE = "onnxruntime"
@@ -56,10 +56,6 @@ _DTYPES = {
     "tensor(int64)": np.int64,
     "tensor(bool)": np.bool_,
 }
-
-
-class ProviderError(BackendError):
-    """An execution provider does not start: the machine's fault, whatever the graph."""
 
 
 class OnnxRuntimeBackend(Backend):
@@ -156,7 +152,7 @@ class OnnxRuntimeBackend(Backend):
             raise refused(self.name, ort.__version__, file, error) from error
         active = session.get_providers()[0]
         if active != provider:  # it logs why and goes on without: neither fast nor what was asked
-            raise ProviderError(
+            raise UnavailableError(
                 f"onnxruntime {ort.__version__} could not start {provider} and would run on "
                 f"{active}: check nvidia-smi and that CUDA and cuDNN are those of "
                 "https://onnxruntime.ai/docs/execution-providers, or choose another device"
@@ -227,12 +223,12 @@ class OnnxRuntimeBackend(Backend):
 def import_onnxruntime() -> Any:
     """The module, imported now.
 
-    :raises BackendError: if it is not installed or does not load.
+    :raises UnavailableError: if it is not installed or does not load.
     """
     try:
         import onnxruntime
     except ImportError as error:
-        raise BackendError(
+        raise UnavailableError(
             f"the backend 'onnxruntime' is not usable here ({error}): pip install onnxruntime"
         ) from error
     return onnxruntime
@@ -249,7 +245,7 @@ def _provider(ort: Any, device: str) -> tuple[str, int]:
     provider = _PROVIDERS.get(kind, device)
     available = ort.get_available_providers()
     if provider not in available:
-        raise BackendError(
+        raise UnavailableError(
             f"device {device!r} is not available in this onnxruntime, which offers {available}: "
             "choose 'cpu' or install the build for that device"
         )

@@ -7,6 +7,7 @@ cache keeps and checks; the provider's own cache, which checks nothing, is not u
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import tempfile
@@ -16,25 +17,25 @@ from typing import Any
 
 import numpy as np
 
-from dense_perception.backends.base import run_in_parts, stated_precision
+from dense_perception.backends.base import one_line, run_in_parts, stated_precision
 from dense_perception.backends.device import Gpu, find_gpu, parse_device
 from dense_perception.backends.engine_cache import (
+    Engine,
     EngineKey,
+    EngineMissingError,
     compile_command,
     engines_dir,
-    failed_build,
-    obtain_engine,
+    find_engine,
+    obtain_engine_once,
     remember_failure,
-    stored_keys,
 )
 from dense_perception.backends.nvidia.build import TensorRtOptions
 from dense_perception.backends.onnxruntime import (
     OnnxRuntimeBackend,
-    ProviderError,
     import_onnxruntime,
 )
 from dense_perception.core.card import ModelCard
-from dense_perception.core.errors import BackendError
+from dense_perception.core.errors import BackendError, UnavailableError
 from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.storage import make_own_folder
 
@@ -47,20 +48,26 @@ _LIBRARIES = ("libnvinfer.so.11", "libnvinfer.so.10")
 class OnnxRuntimeTensorRtBackend(OnnxRuntimeBackend):
     """Runs the engine that ONNX Runtime's TensorRT provider built; see :class:`OnnxRuntimeBackend`.
 
-    An engine takes 1 to ``batch`` images, of one size; a larger batch is run in parts. What could
-    not be built once is not tried another time until
-    :func:`~dense_perception.backends.engine_cache.forget_failure`; a provider that does not start
-    is no such failure.
+    An engine takes 1 to ``batch`` images, of one size; a larger batch is run in parts. Where none
+    is stored that loads, it is built now if ``build`` allows it; what could not be built once is
+    not tried another time until :func:`~dense_perception.backends.engine_cache.forget_failure`.
 
-    :raises BackendError: if the provider, TensorRT, the driver or the GPU is missing, ``batch`` is
-        out of range, or the graph or the engine is refused.
+    :raises UnavailableError: if the provider, TensorRT, the driver or the GPU is missing.
+    :raises EngineMissingError: if no stored engine loads and ``build`` is not set.
+    :raises BackendError: if ``batch`` is out of range, or the graph or the engine is refused.
     """
 
     name = _NAME
-    takes_batch = True
+    has_engines = True
 
     def __init__(
-        self, file: OnnxFile, *, device: str = "gpu", threads: int = 0, batch: int = 1
+        self,
+        file: OnnxFile,
+        *,
+        device: str = "gpu",
+        threads: int = 0,
+        batch: int = 1,
+        build: bool = True,
     ) -> None:
         index, _ = parse_device(device, _NAME)
         key = provider_key(file, find_gpu(index), batch)
@@ -70,32 +77,48 @@ class OnnxRuntimeTensorRtBackend(OnnxRuntimeBackend):
                 f"{_NAME} builds an engine for one size, {card.name} takes every size: export it "
                 "with --size WxH"
             )
-        if reason := failed_build(key):
-            command = compile_command(card.name, _NAME, card.precision, batch)
-            raise BackendError(
-                f"its engine could not be built before: {reason}; {command} tries it again"
-            )
         self._largest = batch
         self._payload: bytes = b""
+        found = find_engine(key)
+        refusal = found if isinstance(found, str) else self._load(found, file, index, threads)
+        if isinstance(found, str) or refusal:
+            if not build:
+                raise EngineMissingError(key, refusal)
+            if isinstance(found, Engine):
+                with contextlib.suppress(OSError):
+                    key.path.unlink(missing_ok=True)  # whole, yet refused: build it again
+            found = obtain_engine_once(
+                key,
+                lambda: self._build(file, card, index, batch),
+                retry=compile_command(str(file.path), _NAME, card.precision, batch, device),
+            )
+            if refusal := self._load(found, file, index, threads):
+                problem = f"{refusal}, though it was built just now"
+                remember_failure(key, problem)
+                raise BackendError(problem)
+        self.identity, self.unstored = found.identity, found.problem
+
+    def _load(self, engine: Engine, file: OnnxFile, index: int, threads: int) -> str:
+        """Make it the one that runs; returns why it does not load.
+
+        :raises UnavailableError: if the provider does not start, whatever the engine.
+        """
+        self._payload = engine.payload
         try:
-            engine = obtain_engine(key, lambda: self._build(file, card, index, batch))
-        except ProviderError:
+            super().__init__(file, device=f"tensorrt:{index}", threads=threads)
+        except UnavailableError:
             raise
         except BackendError as error:
-            remember_failure(key, str(error))
-            raise
-        self._payload = engine.payload
-        super().__init__(file, device=f"tensorrt:{index}", threads=threads)
-        self._payload = b""
-        self.identity, self.unstored = engine.identity, engine.problem
+            cause = one_line(error.__cause__ or error)
+            return f"{_NAME} {engine.key.version} does not load {engine.key.path.name}: {cause}"
+        finally:
+            self._payload = b""
+        return ""
 
     @classmethod
-    def missing_engine(cls, file: OnnxFile, device: str, batch: int = 1) -> EngineKey | None:
-        """See :meth:`Backend.missing_engine`."""
-        key = provider_key(file, find_gpu(parse_device(device, _NAME)[0]), batch)
-        if ModelCard.from_onnx(file).input.free or key in stored_keys(file.sha256, key.runtime):
-            return None
-        return key
+    def engine_key(cls, file: OnnxFile, device: str, batch: int = 1) -> EngineKey | None:
+        """See :meth:`Backend.engine_key`."""
+        return provider_key(file, find_gpu(parse_device(device, _NAME)[0]), batch)
 
     def _source(self, file: OnnxFile) -> Any:
         return self._payload or super()._source(file)
@@ -143,11 +166,12 @@ def provider_options(card: ModelCard, index: int, batch: int, context: Path) -> 
 def provider_key(file: OnnxFile, gpu: Gpu, batch: int) -> EngineKey:
     """What an engine of the provider depends on.
 
-    :raises BackendError: if TensorRT's library is not found, or ``batch`` is out of range.
+    :raises UnavailableError: if TensorRT's library is not found.
+    :raises BackendError: if ``batch`` is out of range.
     """
     version = library_version()
     if not version:
-        raise BackendError(
+        raise UnavailableError(
             f"the backend {_NAME!r} needs TensorRT's libraries ({' or '.join(_LIBRARIES)}), which "
             "the system does not find: install TensorRT, or choose another backend"
         )

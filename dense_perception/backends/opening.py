@@ -62,22 +62,30 @@ def is_gpu(device: str) -> bool:
 
 
 def open_backend(
-    name: str, source: Path | OnnxFile, *, device: str = "cpu", threads: int = 0, batch: int = 1
+    name: str,
+    source: Path | OnnxFile,
+    *,
+    device: str = "cpu",
+    threads: int = 0,
+    batch: int = 1,
+    build: bool = True,
 ) -> Backend:
     """Load an ONNX file, or what is at a path now, in the named backend.
 
     :param batch: how many images will come at once; more are right, too.
+    :param build: whether an engine may be built now where no stored one loads.
+    :raises EngineMissingError: if it may not, and none does.
     :raises BackendError: for an unknown or missing backend, a file that cannot be read, or a
         refused device or graph.
     """
     constructor: Callable[..., Any] = backend_class(name)
-    batched = {"batch": batch} if backend_class(name).takes_batch else {}
+    engines = {"batch": batch, "build": build} if backend_class(name).has_engines else {}
     if threads < 0:
         raise BackendError(f"threads is {threads}, expected 0 (all cores) or more")
     device, _ = choose_device(device, name)
     try:
         file = OnnxFile.of(source)
-        backend: Backend = constructor(file, device=device, threads=threads, **batched)
+        backend: Backend = constructor(file, device=device, threads=threads, **engines)
         try:
             file.verify()
         except BaseException:

@@ -12,7 +12,12 @@ import numpy as np
 from dense_perception.backends.base import Backend, TensorSpec, batch_size, one_line, refused
 from dense_perception.backends.engine_cache import EngineKey, obtain_engine
 from dense_perception.core.card import ModelCard
-from dense_perception.core.errors import ArtefactError, BackendError, EngineRefusedError
+from dense_perception.core.errors import (
+    ArtefactError,
+    BackendError,
+    EngineRefusedError,
+    UnavailableError,
+)
 from dense_perception.core.machine import cpu_with_features
 from dense_perception.core.onnx_file import OnnxFile
 
@@ -91,7 +96,7 @@ class OpenVinoBackend(Backend):
         if family in ("AUTO", "MULTI", "HETERO", "BATCH"):
             return
         if not any(name.split(".")[0] == family for name in available):
-            raise BackendError(
+            raise UnavailableError(
                 f"device {self._device.lower()!r} is not available in this openvino, which offers "
                 f"{[name.lower() for name in available]}: choose one of these or install its driver"
             )
@@ -209,7 +214,7 @@ def _import_openvino() -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise BackendError(
+        raise UnavailableError(
             f"the backend 'openvino' is not usable here ({error}): pip install openvino, or "
             "dense_perception[openvino]"
         ) from error

@@ -13,10 +13,14 @@ from types import MappingProxyType
 
 from dense_perception.backends.base import Backend, check_graph
 from dense_perception.backends.device import choose_device, find_gpu, parse_device
-from dense_perception.backends.engine_cache import compile_command, engines_dir, failed_build
+from dense_perception.backends.engine_cache import (
+    EngineMissingError,
+    compile_command,
+    engines_dir,
+    failed_build,
+)
 from dense_perception.backends.opening import (
     BACKENDS,
-    backend_class,
     installed_backends,
     is_gpu,
     open_backend,
@@ -138,7 +142,9 @@ def select_backend(
     better = opened.better_engine
     if better is not None and engine_build == "background" and not failed_build(better):
         candidate = (selection.backend, selection.precision)
-        contest.missing[candidate] = MissingEngine(*candidate, contest.device, better, batch)
+        contest.missing[candidate] = MissingEngine(
+            *candidate, contest.device, better, batch, opened.problem
+        )
     warnings = list(dict.fromkeys(contest.refusals))
     untrusted = why_untrusted(engines_dir())
     if untrusted:
@@ -213,11 +219,17 @@ class _Contest:
             )
             raise BackendError("it failed while it ran")
         file, card = self._artefact(precision)
-        if self.engine_build != "block":
-            self._require_engine(name, precision, file)
-        backend = open_backend(
-            name, file, device=self.device, threads=self.threads, batch=self.batch
-        )
+        try:
+            backend = open_backend(
+                name,
+                file,
+                device=self.device,
+                threads=self.threads,
+                batch=self.batch,
+                build=self.engine_build == "block",
+            )
+        except EngineMissingError as missing:
+            raise self._without_engine(name, precision, missing) from missing
         try:
             check_graph(card, backend, str(file.path))
             if not self.trust_engine and not backend.is_reference:
@@ -233,29 +245,27 @@ class _Contest:
             raise
         return backend, card
 
-    def _require_engine(self, name: str, precision: str, file: OnnxFile) -> None:
-        """
-        :raises BackendError: if the engine of that candidate would have to be built first.
-        """
-        key = backend_class(name).missing_engine(file, self.device, self.batch)
-        if key is None:
-            return
-        reason = failed_build(key)
-        command = compile_command(self.model.card.name, name, precision, self.batch)
-        if reason:
+    def _without_engine(
+        self, name: str, precision: str, missing: EngineMissingError
+    ) -> BackendError:
+        """What comes of a candidate whose engine would have to be built first."""
+        command = compile_command(self.model.word, name, precision, self.batch, self.device)
+        if reason := failed_build(missing.key):
             self.refusals.append(
                 f"the engine of {name}/{precision} could not be built: {reason}; it is not tried "
                 f"again for this graph, runtime and GPU, unless by {command}"
             )
-            raise BackendError("its engine could not be built")
+            return BackendError("its engine could not be built")
         if self.engine_build == "never":
             self.refusals.append(
-                f"{name}/{precision} has no engine, and engine_build is never: build it with "
-                f"{command}"
+                f"{name}/{precision} has no engine ({missing}), and engine_build is never: build "
+                f"it with {command}"
             )
-            raise BackendError("it has no engine")
-        self.missing[name, precision] = MissingEngine(name, precision, self.device, key, self.batch)
-        raise BackendError("its engine is not built yet")
+            return BackendError("it has no engine")
+        self.missing[name, precision] = MissingEngine(
+            name, precision, self.device, missing.key, self.batch, str(missing)
+        )
+        return BackendError("its engine is not built yet")
 
     def build_now(self, device: str) -> None:
         """Wait for engines from now on, for ``device``."""

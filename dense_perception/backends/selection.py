@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dense_perception.backends.engine_cache import EngineKey
 from dense_perception.backends.speed import SpeedWatch
@@ -16,7 +16,7 @@ Broken = Mapping[tuple[str, str], str]
 class MissingEngine:
     """An engine to build: of a candidate that was left out for want of it, or a better one.
 
-    It is for 1 to ``batch`` images.
+    It is for 1 to ``batch`` images; ``reason`` says why no stored one is used.
     """
 
     backend: str
@@ -24,6 +24,7 @@ class MissingEngine:
     device: str
     key: EngineKey
     batch: int = 1
+    reason: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"{self.backend}/{self.precision}"

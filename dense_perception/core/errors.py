@@ -39,6 +39,13 @@ class BackendError(DensePerceptionError, RuntimeError):
     """A runtime is not installed, refuses the graph or fails while running it."""
 
 
+class UnavailableError(BackendError):
+    """A runtime does not start on this machine now: a library, a driver or a device is missing.
+
+    Whatever the graph, and until somebody mends the machine: nothing is remembered of it.
+    """
+
+
 class EngineRefusedError(BackendError):
     """A runtime or an engine gives other answers than the reference."""
 

@@ -37,6 +37,13 @@ class Model:
     def precisions(self) -> tuple[str, ...]:
         return tuple(self.files)
 
+    @property
+    def word(self) -> str:
+        """What a user types for it: its name where that finds it, else its path."""
+        name = self.card.name
+        known = self.source in (list_models().get(name), exported_dir() / f"{name}.yaml")
+        return name if known else str(self.source)
+
     def artefact(self, precision: str) -> tuple[OnnxFile, ModelCard]:
         """The file of one precision, read and checked, and the card inside it.
 

@@ -195,7 +195,7 @@ def _device(options: CompileOptions) -> str:
 def _forget_failure(options: CompileOptions, file: OnnxFile) -> None:
     """Who compiles wants what failed before to be tried again."""
     device, _ = choose_device(_device(options), options.backend)
-    key = backend_class(options.backend).missing_engine(file, device, options.max_batch)
+    key = backend_class(options.backend).engine_key(file, device, options.max_batch)
     if key is not None:
         forget_failure(key)
 

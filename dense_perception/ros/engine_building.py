@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -16,6 +17,7 @@ from dense_perception.backends.engine_cache import (
     Engine,
     EngineKey,
     compile_command,
+    failed_build,
     find_engine,
     remember_failure,
 )
@@ -26,6 +28,9 @@ from dense_perception.ros.processes import ChildProcess
 COMPILER = "dense_perception.cli"
 """The module whose ``compile`` builds."""
 _POLL_S = 0.2
+_ENDED_WELL = (0, 1)  # 1: stored, and refused by the check, which the next load says
+# As systemd ends all processes of a service: that says nothing about the engine.
+_ENDED_BY_SOMEBODY = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _LOWEST_PRIORITY = 19
 
 
@@ -38,9 +43,13 @@ class _Build:
 class EngineBuilder:
     """Builds what is missing, one engine at a time, each in a process of the lowest priority.
 
-    A process that the kernel kills for its memory, or that fails, harms nobody: the failure is
-    remembered for that graph, runtime and GPU, reported, and not tried again. ``built`` is called
-    in this builder's thread when an engine is there. The methods may be called from any thread.
+    A process that the kernel kills for its memory, or that fails, harms nobody. A failed build is
+    reported, remembered for that graph, runtime and GPU, and not tried again. What says nothing
+    about these, as a library that is missing, is tried again by the next start. In one run of the
+    node each engine is built once: what does not load after that is reported, too.
+
+    ``built`` is called in this builder's thread when an engine is there, or is known not to come.
+    The methods may be called from any thread.
     """
 
     def __init__(self, log: NodeLog, built: Callable[[], None]) -> None:
@@ -48,8 +57,10 @@ class EngineBuilder:
         self._built = built
         self._changed = threading.Condition()
         self._waiting: list[_Build] = []
-        # Beside those on the disk: a cache that cannot be written would build without end.
-        self._failed: set[EngineKey] = set()
+        # What went wrong with each that was tried: what is not stored, or does not load, would be
+        # built without end.
+        self._tried: dict[EngineKey, str] = {}
+        self._problems: tuple[str, ...] = ()
         self._running: _Build | None = None
         self._child: ChildProcess | None = None
         self._begun_s = 0.0
@@ -58,8 +69,10 @@ class EngineBuilder:
 
     def want(self, model: str, missing: Sequence[MissingEngine]) -> None:
         """Build these engines and no others; one that is being built already goes on."""
-        wanted = [_Build(model, engine) for engine in missing if engine.key not in self._failed]
+        wanted = [_Build(model, engine) for engine in missing if engine.key not in self._tried]
+        problems = tuple(self._tried_before(each) for each in missing if each.key in self._tried)
         with self._changed:
+            self._problems = problems
             if self._running is not None and self._running not in wanted:
                 self._is_cancelled = True
             # One that is being ended is begun again.
@@ -77,6 +90,12 @@ class EngineBuilder:
         thread = self._thread
         if thread is not None:
             thread.join(2.0)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wanted and not tried again, in sentences."""
+        with self._changed:
+            return self._problems
 
     @property
     def status(self) -> str:
@@ -107,22 +126,37 @@ class EngineBuilder:
                 problem = f"{type(error).__name__}: {error}"
             with self._changed:
                 cancelled, seconds = self._is_cancelled, time.monotonic() - self._begun_s
-            if problem and not cancelled:
-                self._failed.add(build.engine.key)
-                remember_failure(build.engine.key, problem)
-                engine = build.engine
-                command = compile_command(
-                    build.model, engine.backend, engine.precision, engine.batch
-                )
-                self._log.error(
-                    f"the engine of {build.engine} was not built: {problem}; the node goes on "
-                    f"without it and does not try again for this graph, runtime and GPU: {command} "
-                    "does"
-                )
-            elif not cancelled:
+            if cancelled:
+                continue
+            self._tried[build.engine.key] = self._failed(build, problem) if problem else ""
+            if not problem:
                 self._log.info(f"the engine of {build.engine} was built in {seconds:.0f} s")
-            if not cancelled:
-                self._built()
+            self._built()
+
+    def _failed(self, build: _Build, problem: str) -> str:
+        """Say it, and what comes next."""
+        engine = build.engine
+        command = compile_command(
+            build.model, engine.backend, engine.precision, engine.batch, engine.device
+        )
+        # The process knows whether the engine cannot be built or could not be built now.
+        if failed_build(engine.key):
+            next_time = f"does not try again for this graph, runtime and GPU: {command} does"
+        else:
+            next_time = f"tries again when it is started the next time; {command} does now"
+        said = f"the engine of {engine} was not built: {problem}; the node goes on without it and "
+        self._log.error(said + next_time)
+        return said + next_time
+
+    def _tried_before(self, engine: MissingEngine) -> str:
+        problem = self._tried[engine.key]
+        if not problem:
+            problem = self._tried[engine.key] = (
+                f"the engine of {engine} was built, but is not used: {engine.reason}; the node "
+                "goes on without it until it is started again"
+            )
+            self._log.error(problem)
+        return problem
 
     def _compile(self, build: _Build) -> str:
         """Build it; returns what went wrong in words."""
@@ -138,8 +172,8 @@ class EngineBuilder:
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, child.pid, _LOWEST_PRIORITY)
             self._log.info(
-                f"building the engine of {engine} in process {child.pid}, at the lowest priority; "
-                "the node answers without it until then"
+                f"building the engine of {engine} in process {child.pid}, at the lowest priority, "
+                f"as {engine.reason or 'there is none'}; the node answers without it until then"
             )
             with self._changed:
                 self._child = child
@@ -149,9 +183,14 @@ class EngineBuilder:
             finally:
                 with self._changed:
                     self._child = None
-            if self._is_cancelled or isinstance(find_engine(engine.key), Engine):
+            code = child.returncode or 0
+            stored = code in _ENDED_WELL and isinstance(find_engine(engine.key), Engine)
+            if self._is_cancelled or stored:
                 return ""
-            return _why(child.returncode or 0, child.log())
+            problem = _why(code, child.log())
+            if code < 0 and -code not in _ENDED_BY_SOMEBODY:  # it could not do that itself
+                remember_failure(engine.key, problem)
+            return problem
 
 
 def _why(code: int, log: str) -> str:

@@ -459,7 +459,7 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
             last_error=self._last_error,
             loading=f"{wanted.model} for {self._loader.seconds:.0f} s" if wanted else "",
             building=self._builder.status,
-            notes=(*notes, self._load_problem) if self._load_problem else notes,
+            notes=tuple(filter(None, (*notes, *self._builder.problems, self._load_problem))),
         )
 
     def _health(self, camera: Camera[Settings]) -> Health:

@@ -13,7 +13,7 @@ import pytest
 from dense_perception import cli
 from dense_perception.backends import engine_cache, select
 from dense_perception.backends import onnxruntime as ort_module
-from dense_perception.backends.engine_cache import failed_build
+from dense_perception.backends.engine_cache import Engine, failed_build, find_engine
 from dense_perception.backends.onnxruntime import OnnxRuntimeBackend
 from dense_perception.backends.onnxruntime_tensorrt import OnnxRuntimeTensorRtBackend
 from dense_perception.backends.opening import installed_backends, open_backend
@@ -40,8 +40,9 @@ def test_the_engine_is_built_once_as_the_card_asks_and_kept_in_our_cache(
 ) -> None:
     write_red_artefact(red, precision=precision)
     seen = pretend_cuda_provider(monkeypatch, tensorrt=101300)
-    missing = OnnxRuntimeTensorRtBackend.missing_engine(OnnxFile.read(red), "gpu", 4)
+    missing = OnnxRuntimeTensorRtBackend.engine_key(OnnxFile.read(red), "gpu", 4)
     assert missing is not None
+    assert isinstance(find_engine(missing), str)
     assert missing.version.endswith(", TensorRT 101300")
     for _ in range(2):
         backend = open_backend("onnxruntime_tensorrt", red, device="gpu", batch=4)
@@ -54,7 +55,7 @@ def test_the_engine_is_built_once_as_the_card_asks_and_kept_in_our_cache(
     assert built["trt_profile_max_shapes"] == "image:4x48x64x3,focal_px:4"
     assert built["trt_profile_min_shapes"] == "image:1x48x64x3,focal_px:1"
     assert missing.path.is_file()
-    assert OnnxRuntimeTensorRtBackend.missing_engine(OnnxFile.read(red), "gpu", 4) is None
+    assert isinstance(find_engine(missing), Engine)
     # Nothing of the build is left beside it.
     assert {path.suffix for path in missing.path.parent.iterdir()} == {".engine", ".lock"}
 
@@ -114,7 +115,7 @@ def test_a_failed_build_is_kept_until_compile_tries_it_again(
 ) -> None:
     fault = Fault("load")
     seen = pretend_cuda_provider(monkeypatch, fault, tensorrt=101300)
-    key = OnnxRuntimeTensorRtBackend.missing_engine(OnnxFile.read(red), "gpu", 4)
+    key = OnnxRuntimeTensorRtBackend.engine_key(OnnxFile.read(red), "gpu", 4)
     assert key is not None
     words = ["compile", str(red), "--backend", "onnxruntime_tensorrt", "--max-batch", "4"]
     assert cli.main(words) == 2
@@ -140,7 +141,7 @@ def test_a_provider_that_does_not_start_is_no_failed_build(
     red: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretend_cuda_provider(monkeypatch, tensorrt=101300)
-    key = OnnxRuntimeTensorRtBackend.missing_engine(OnnxFile.read(red), "gpu")
+    key = OnnxRuntimeTensorRtBackend.engine_key(OnnxFile.read(red), "gpu")
     assert key is not None
     with monkeypatch.context() as patch:
         patch.setattr(_Session, "get_providers", lambda self: ["CPUExecutionProvider"])

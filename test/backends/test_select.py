@@ -13,7 +13,11 @@ from dense_perception.backends import device as device_module
 from dense_perception.backends import select
 from dense_perception.backends.base import Backend, TensorSpec
 from dense_perception.backends.device import Gpu
-from dense_perception.backends.engine_cache import EngineKey, remember_failure
+from dense_perception.backends.engine_cache import (
+    EngineKey,
+    EngineMissingError,
+    remember_failure,
+)
 from dense_perception.backends.select import select_backend
 from dense_perception.backends.speed import SpeedMemory
 from dense_perception.core.errors import ArtefactError, BackendError, CardError, EngineRefusedError
@@ -60,14 +64,25 @@ class Bench:
         monkeypatch.setattr(select, "OtherWork", lambda: SimpleNamespace(share=self.share))
         monkeypatch.setattr(select, "self_check", self.check)
         self.wrong: set[str] = set()
+        self.lacks: dict[str, EngineKey | None] = {}
 
     def share(self) -> float:
         return self.others
 
     def open(
-        self, name: str, file: OnnxFile, *, device: str, threads: int, batch: int = 1
+        self,
+        name: str,
+        file: OnnxFile,
+        *,
+        device: str,
+        threads: int,
+        batch: int = 1,
+        build: bool = True,
     ) -> FakeBackend:
         backend = FakeBackend(name, file)
+        key = self.lacks.get(backend.precision) if name == "tensorrt" else None
+        if key is not None and not build:
+            raise EngineMissingError(key, "net.engine is damaged")
         speed = self.speeds[name, backend.precision]
         if isinstance(speed, Exception):
             raise speed
@@ -137,26 +152,15 @@ GPU = Gpu("RTX 4090", "8.9", "12.6")
 @pytest.fixture
 def gpu(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> dict[str, EngineKey | None]:
     """A machine with a GPU; the engines that TensorRT lacks, by precision."""
-    lacks: dict[str, EngineKey | None] = {"fp32": None, "int8": None}
+    bench.lacks = {"fp32": None, "int8": None}
     monkeypatch.setattr(device_module, "find_gpu", lambda index=0: GPU)
     monkeypatch.setattr(
         select,
         "installed_backends",
         lambda place="cpu": (("tensorrt",) if place == "gpu" else ()) + ("onnxruntime", "openvino"),
     )
-
-    def missing(file: OnnxFile, place: str, batch: int) -> EngineKey | None:
-        return lacks[file.path.stem.rpartition("_")[2]]
-
-    monkeypatch.setattr(
-        select,
-        "backend_class",
-        lambda name: SimpleNamespace(
-            missing_engine=missing if name == "tensorrt" else lambda file, place, batch: None
-        ),
-    )
     bench.speeds = {("tensorrt", "fp32"): 2.0, ("tensorrt", "int8"): 1.0, **FOUR}
-    return lacks
+    return bench.lacks
 
 
 def engine(version: str) -> EngineKey:
@@ -189,7 +193,7 @@ def test_auto_is_the_cpu_where_nothing_runs_on_the_gpu(
     real = bench.open
 
     def open_backend(
-        name: str, file: OnnxFile, *, device: str, threads: int, batch: int = 1
+        name: str, file: OnnxFile, *, device: str, threads: int, **_: object
     ) -> FakeBackend:
         if device == "gpu":
             raise BackendError(f"{name} does not know the GPU")
@@ -224,6 +228,7 @@ def test_what_has_no_engine_is_left_out_and_named(
     _, _, selection = select_backend(model, engine_build="background")
     assert (selection.backend, selection.precision) == ("tensorrt", "fp32")
     assert [str(each) for each in selection.missing] == ["tensorrt/int8"]
+    assert [each.reason for each in selection.missing] == ["net.engine is damaged"]
     gpu["fp32"] = engine("10.4")
     _, _, selection = select_backend(model, backend="tensorrt", engine_build="background")
     assert (selection.backend, selection.device) == ("onnxruntime", "gpu")
@@ -231,7 +236,10 @@ def test_what_has_no_engine_is_left_out_and_named(
     assert select_backend(model, engine_build="block")[2].backend == "tensorrt"
     _, _, selection = select_backend(model, engine_build="never")
     assert not selection.missing
-    assert any("engine_build is never" in each for each in selection.warnings)
+    assert any(
+        "has no engine (net.engine is damaged), and engine_build is never" in each
+        for each in selection.warnings
+    )
 
 
 def test_an_engine_that_could_not_be_built_is_said_and_not_wanted(

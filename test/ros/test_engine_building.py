@@ -15,11 +15,12 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import Image
 
-from dense_perception.backends.engine_cache import EngineKey
+from dense_perception.backends.engine_cache import EngineKey, store_engine
 from dense_perception.backends.selection import MissingEngine
-from dense_perception.ros import engine_building
+from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.ros.engine_building import EngineBuilder
 from dense_perception.ros.processes import ChildProcess
+from test.support import slow_engine
 from test.support.processes import is_running
 from test.support.ros_probe import Probe, values_of, wait_until
 from test.support.streaming import longest_gap_s, streaming
@@ -65,8 +66,17 @@ def builder(node: ChildProcess) -> int:
 
 
 def test_the_best_that_is_ready_answers_until_the_engine_is_built(
-    ros_environment: dict[str, str], probe: Probe, tmp_path: Path, red_model: Path
+    ros_environment: dict[str, str],
+    probe: Probe,
+    tmp_path: Path,
+    red_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """The stored one is as long as its header says, and damaged, which is as none."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    key = slow_engine._key(OnnxFile.read(red_model))
+    store_engine(key, b"an engine")
+    key.path.write_bytes(key.path.read_bytes()[:-1] + b"x")
     with ExitStack() as stack:
         node = start(stack, tmp_path, ros_environment, f"{BUILD_S} good", model=red_model)
         active = time.monotonic()
@@ -85,6 +95,7 @@ def test_the_best_that_is_ready_answers_until_the_engine_is_built(
         wait_until(lambda: len(answers) > 20, "the stream to flow")
         flowing = time.monotonic()
         assert answers[0] - active < LONGEST_START_S
+        assert "is damaged (its checksum is wrong); the node answers without it" in node.log()
         assert os.getpriority(os.PRIO_PROCESS, builder(node)) == 19
         changed_s = wait_until(
             lambda: next((t for t, each in reports if each["backend"].startswith("tensorrt")), 0.0),
@@ -123,10 +134,18 @@ def test_a_killed_build_is_reported_and_not_tried_again(
         assert again.stop() == 0
 
 
-@pytest.mark.parametrize(("how", "said"), [("fails", "no kernel for node 7"), ("wrong", "differ")])
+@pytest.mark.parametrize(
+    ("how", "said", "next_time"),
+    [
+        ("fails", "no kernel for node 7", "not tried again for this graph, runtime and GPU"),
+        ("starts-not", "libnvinfer is missing: install it", "tries again when it is started"),
+        ("wrong", "differ", ""),
+    ],
+)
 def test_the_node_goes_on_without_a_failed_or_wrong_engine(
     how: str,
     said: str,
+    next_time: str,
     ros_environment: dict[str, str],
     probe: Probe,
     tmp_path: Path,
@@ -137,7 +156,10 @@ def test_the_node_goes_on_without_a_failed_or_wrong_engine(
         stack.enter_context(streaming(probe))
         told = probe.diagnostics().wait_for(lambda array: said in array.status[0].message)
         assert values_of(told)["backend"].startswith("onnxruntime")
+        assert next_time in told.status[0].message
         assert node.returncode is None
+    kept = list((tmp_path / "cache").rglob("*.failed.json"))
+    assert len(kept) == (1 if how == "fails" else 0)
 
 
 def test_two_nodes_that_want_the_same_engine_build_it_once(
@@ -193,16 +215,23 @@ class _Log:
 
 def missing(name: str, batch: int = 1) -> MissingEngine:
     key = EngineKey(**{each.name: name for each in fields(EngineKey)})
-    return MissingEngine("tensorrt", "fp32", "gpu", key, batch)
+    return MissingEngine("tensorrt", "fp32", "gpu", key, batch, "it does not load")
 
 
-def test_a_failure_that_no_disk_keeps_is_not_tried_without_end(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        ("no space", "net --backend tensorrt --precision fp32 --max-batch 4` does"),
+        ("", "was built, but is not used: it does not load"),
+    ],
+)
+def test_what_no_disk_keeps_or_nothing_loads_is_not_built_without_end(
+    outcome: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     tried: list[object] = []
-    monkeypatch.setattr(engine_building, "remember_failure", lambda key, reason: None)
     monkeypatch.setattr(
-        EngineBuilder, "_compile", lambda self, build: tried.append(build) or "no space"
+        EngineBuilder, "_compile", lambda self, build: tried.append(build) or outcome
     )
     again = threading.Event()
 
@@ -217,8 +246,11 @@ def test_a_failure_that_no_disk_keeps_is_not_tried_without_end(
     assert again.wait(5)
     wait_until(lambda: not builder.status, "the builder to end")
     assert len(tried) == 1
+    assert builder.problems == tuple(log.errors)
     (error,) = log.errors
-    assert "net --backend tensorrt --precision fp32 --max-batch 4` does" in error
+    assert said in error
+    builder.want("other", ())
+    assert not builder.problems
 
 
 def test_a_build_that_is_being_ended_is_begun_again_where_it_is_wanted(

@@ -258,7 +258,9 @@ def pretend_tensorrt(
         def __init__(self, _logger: Any) -> None: ...
 
         def deserialize_cuda_engine(self, payload: bytes) -> _Engine | None:
-            return None if state.how == "load" else _Engine(payload, cudart)
+            """``None`` for what it did not write itself, as a truncated or foreign engine."""
+            whole = payload[:1].isdigit()
+            return _Engine(payload, cudart) if whole and state.how != "load" else None
 
     trt = SimpleNamespace(
         __version__="10.3.0",

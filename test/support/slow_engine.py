@@ -1,7 +1,8 @@
 """depth_node and ``compile`` on a machine whose GPU and TensorRT are pretended.
 
 Its engines are ONNX Runtime's on the CPU, and DENSE_PERCEPTION_ENGINE says how they are built:
-``SECONDS`` and ``good``, ``wrong`` (answers twice the depth) or ``fails``, as in ``4 good``.
+``SECONDS`` and ``good``, ``wrong`` (answers twice the depth), ``fails`` or ``starts-not`` (for want
+of a library), as in ``4 good``.
 """
 
 from __future__ import annotations
@@ -14,9 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from dense_perception.backends.engine_cache import Engine, EngineKey, find_engine, obtain_engine
+from dense_perception.backends.engine_cache import (
+    Engine,
+    EngineKey,
+    EngineMissingError,
+    find_engine,
+    obtain_engine_once,
+)
 from dense_perception.backends.onnxruntime import OnnxRuntimeBackend
-from dense_perception.core.errors import BackendError
+from dense_perception.core.errors import BackendError, UnavailableError
 from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.ros.processes import end_at_once_on_interrupt
 
@@ -25,18 +32,26 @@ class PretendedBackend(OnnxRuntimeBackend):
     """TensorRT as far as its engines go."""
 
     name = "tensorrt"
+    has_engines = True
 
-    def __init__(self, file: OnnxFile, *, device: str = "gpu", threads: int = 0) -> None:
-        engine = obtain_engine(_key(file), lambda: b"".join(build(file)))
+    def __init__(
+        self,
+        file: OnnxFile,
+        *,
+        device: str = "gpu",
+        threads: int = 0,
+        batch: int = 1,
+        build: bool = True,
+    ) -> None:
+        engine = find_engine(_key(file))
+        if isinstance(engine, str) and not build:
+            raise EngineMissingError(_key(file), engine)
+        if isinstance(engine, str):
+            engine = obtain(file)
         super().__init__(file, device="cpu", threads=threads)
         self.is_reference = False
         self.identity = engine.identity
         self.description = "tensorrt, pretended"
-
-    @classmethod
-    def missing_engine(cls, file: OnnxFile, device: str, batch: int = 1) -> EngineKey | None:
-        key = _key(file)
-        return None if isinstance(find_engine(key), Engine) else key
 
     def _run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
         factor = 2 if how() == "wrong" else 1
@@ -51,6 +66,12 @@ def _key(file: OnnxFile) -> EngineKey:
     return EngineKey(file.sha256, "tensorrt", "10.3", "Pretended", "fp32", "batch 1..1")
 
 
+def obtain(file: OnnxFile, on_progress: object = None) -> Engine:
+    return obtain_engine_once(
+        _key(file), lambda: b"".join(build(file, on_progress)), retry="this", again=True
+    )
+
+
 def build(file: OnnxFile, on_progress: object = None) -> Iterator[bytes]:
     """Takes its time, or until a file says to go on; a generator, so that steps can be told."""
     cache = Path(os.environ["XDG_CACHE_HOME"])
@@ -63,6 +84,8 @@ def build(file: OnnxFile, on_progress: object = None) -> Iterator[bytes]:
             on_progress("tactics", step + 1, 10)
     if how() == "fails":
         raise BackendError("tensorrt 10.3 cannot build it: no kernel for node 7")
+    if how() == "starts-not":
+        raise UnavailableError("tensorrt 10.3 cannot build here: libnvinfer is missing: install it")
     with (cache / "built.txt").open("a") as stream:
         stream.write(f"{os.getpid()}\n")
     yield b"an engine"
@@ -87,7 +110,7 @@ def compile_engine(arguments: Sequence[str]) -> int:
         file: OnnxFile, kind: str, options: compiling.CompileOptions
     ) -> list[compiling.CompiledRow]:
         with compiling.build_progress(in_lines=options.progress_in_lines) as tell:
-            obtain_engine(_key(file), lambda: b"".join(build(file, tell)))
+            obtain(file, tell)
         return [{"precision": kind, "runtime": "tensorrt", "device": "gpu", "seconds": 0.0}]
 
     compiling._tensorrt = tensorrt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from dense_perception.backends.base import Backend, TensorSpec, batch_size, run_in_parts
-from dense_perception.backends.device import find_gpu, parse_device
-from dense_perception.backends.engine_cache import EngineKey
+from dense_perception.backends.device import Gpu, find_gpu, parse_device
+from dense_perception.backends.engine_cache import Engine, EngineKey, remember_failure
 from dense_perception.backends.nvidia.build import TensorRtOptions, collecting_logger
 from dense_perception.backends.nvidia.engine import (
     compile_engine,
-    engine_for,
     engine_key,
     missing_engine,
+    stored_engines,
 )
 from dense_perception.backends.nvidia.memory import Cuda
 from dense_perception.backends.nvidia.module import garbage_waits, load_runtime
@@ -27,46 +28,59 @@ _log = logging.getLogger(__name__)
 
 
 class TensorRtBackend(Backend):
-    """Runs the engine of an ONNX file, from the cache or built at the first load.
+    """Runs the engine of an ONNX file, from the cache or, where ``build`` allows it, built now.
 
     ``threads`` is ignored. An engine is built for 1 to ``batch`` images; a larger batch than the
     engine's is run in parts.
 
-    :raises BackendError: if TensorRT, the driver or the GPU is missing, or the graph is refused.
+    :raises UnavailableError: if TensorRT, the driver or the GPU is missing.
+    :raises EngineMissingError: if no stored engine loads and ``build`` is not set.
+    :raises BackendError: if the graph is refused.
     """
 
     name = "tensorrt"
-    takes_batch = True
+    has_engines = True
 
     @garbage_waits()
     def __init__(
-        self, file: OnnxFile, *, device: str = "gpu", threads: int = 0, batch: int = 1
+        self,
+        file: OnnxFile,
+        *,
+        device: str = "gpu",
+        threads: int = 0,
+        batch: int = 1,
+        build: bool = True,
     ) -> None:
         index, dla_core = parse_device(device, self.name, dla=True)
         runtime, trt = load_runtime()
         gpu = find_gpu(index)
         self._trt = trt
-        self._cuda: Cuda | None = Cuda(index, zero_copy=gpu.shares_memory)
         # Each batch size in use, at most the engine's, has its own buffers and graph.
         self._plans: dict[int, _Plan] = {}
-        logger, complaints = collecting_logger(trt)
-        self._runtime: Any = trt.Runtime(logger)
-        if hasattr(self._runtime, "engine_host_code_allowed"):
-            self._runtime.engine_host_code_allowed = True  # version-compatible engines need it
-        if dla_core >= 0:
-            self._runtime.DLA_core = dla_core
+        self._cuda: Cuda | None = None
+        self._runtime: Any = None
+        self._engine: Any = None
         options = TensorRtOptions(dla_core=dla_core, max_batch=batch)
-        engine = engine_for(file, runtime, trt, gpu, options)
-        self._engine: Any = self._runtime.deserialize_cuda_engine(engine.payload)
-        if self._engine is None and not engine.built:
-            engine.key.path.unlink(missing_ok=True)  # whole, yet refused: build it again
+        reasons: list[str] = []
+        for found in stored_engines(file, runtime, trt, gpu, options):
+            refusal = found if isinstance(found, str) else self._load(found, index, gpu, dla_core)
+            if isinstance(found, Engine) and not refusal:
+                engine = found
+                break
+            reasons.append(refusal)
+            if isinstance(found, Engine) and build:
+                with contextlib.suppress(OSError):
+                    found.key.path.unlink(missing_ok=True)  # whole, yet refused: build it again
+        else:
+            if not build:
+                self.close()
+                reason = "; ".join(dict.fromkeys(reasons))
+                raise missing_engine(file, runtime, trt, gpu, options, reason)
             engine = compile_engine(file, runtime, trt, options, gpu)
-            self._engine = self._runtime.deserialize_cuda_engine(engine.payload)
-        if self._engine is None:
-            raise BackendError(
-                f"{runtime} {trt.__version__} does not load its engine of {file.path}: "
-                f"{'; '.join(dict.fromkeys(complaints))[:400]}"
-            )
+            if refusal := self._load(engine, index, gpu, dla_core):
+                problem = f"{refusal}, though it was built just now"
+                remember_failure(engine.key, problem)
+                raise BackendError(problem)
         self.identity, self.unstored = engine.identity, engine.problem
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         self.inputs = tuple(self._spec(name) for name in names if self._is_input(name))
@@ -80,13 +94,30 @@ class TensorRtBackend(Backend):
         where = f"dla {dla_core}" if dla_core >= 0 else gpu.name
         self.description = f"tensorrt ({runtime} {trt.__version__}), {where}, {engine.reason}"
 
+    def _load(self, engine: Engine, index: int, gpu: Gpu, dla_core: int) -> str:
+        """Make it the one that runs; returns why it does not load."""
+        if self._cuda is None:
+            self._cuda = Cuda(index, zero_copy=gpu.shares_memory)
+        logger, complaints = collecting_logger(self._trt)
+        self._runtime = self._trt.Runtime(logger)
+        if hasattr(self._runtime, "engine_host_code_allowed"):
+            self._runtime.engine_host_code_allowed = True  # version-compatible engines need it
+        if dla_core >= 0:
+            self._runtime.DLA_core = dla_core
+        self._engine = self._runtime.deserialize_cuda_engine(engine.payload)
+        if self._engine is not None:
+            return ""
+        said = "; ".join(dict.fromkeys(complaints))[:400] or "it gives no reason"
+        key = engine.key
+        return f"{key.runtime} {self._trt.__version__} does not load {key.path.name}: {said}"
+
     @classmethod
-    def missing_engine(cls, file: OnnxFile, device: str, batch: int = 1) -> EngineKey | None:
-        """See :meth:`Backend.missing_engine`."""
+    def engine_key(cls, file: OnnxFile, device: str, batch: int = 1) -> EngineKey | None:
+        """See :meth:`Backend.engine_key`."""
         index, dla_core = parse_device(device, cls.name, dla=True)
         runtime, trt = load_runtime()
         options = TensorRtOptions(dla_core=dla_core, max_batch=batch)
-        return missing_engine(file, runtime, trt, find_gpu(index), options)
+        return engine_key(file, runtime, trt, options, find_gpu(index))
 
     def input_buffer(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """See :meth:`Backend.input_buffer`; of a batch that is run in parts it is copied."""

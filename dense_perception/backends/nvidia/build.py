@@ -31,7 +31,7 @@ from dense_perception.backends.nvidia.tensorrt8_graph import (
 )
 from dense_perception.backends.nvidia.tensorrt8_rules import NEWEST_OPSET
 from dense_perception.core.card import ModelCard
-from dense_perception.core.errors import ArtefactError, BackendError
+from dense_perception.core.errors import ArtefactError, BackendError, UnavailableError
 from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.storage import atomic_write
 
@@ -113,8 +113,10 @@ def build_engine(
 
     ``timing_cache`` is read if it fits and written back: a second build is faster with it.
 
-    :raises BackendError: if the file cannot be read, TensorRT is missing, has no device to build
-        for, refuses the graph (with its reasons) or does not know an option.
+    :raises ArtefactError: if the file changes meanwhile.
+    :raises UnavailableError: if TensorRT is missing or has no device to build for.
+    :raises BackendError: if the file cannot be read, or TensorRT refuses the graph (with its
+        reasons) or does not know an option.
     """
     options = options or TensorRtOptions()
     if runtime is None and options.compute_capability:
@@ -122,10 +124,10 @@ def build_engine(
     name, trt = load_runtime(runtime)
     try:
         file = OnnxFile.of(source)
-        with garbage_waits():
-            return _Build(name, trt, options, precision, on_progress).run(file, timing_cache)
     except ArtefactError as error:
         raise BackendError(str(error)) from error
+    with garbage_waits():
+        return _Build(name, trt, options, precision, on_progress).run(file, timing_cache)
 
 
 class _Build:
@@ -149,7 +151,7 @@ class _Build:
         try:
             builder = self.trt.Builder(self.logger)
         except (TypeError, RuntimeError) as error:
-            raise BackendError(
+            raise UnavailableError(
                 f"{self.title} cannot build here: {self._reasons() or error}. It needs an NVIDIA "
                 "GPU and its driver; TensorRT for RTX builds without one for --compute-capability"
             ) from error
@@ -196,7 +198,7 @@ class _Build:
         try:
             return file_for_tensorrt8(file.source, version)
         except ImportError as error:  # the engine's key says that the graph is rewritten
-            raise BackendError(
+            raise UnavailableError(
                 f"{self.title} needs {file.path.name} rewritten, and the package onnx is installed "
                 f"but does not load ({error}): `pip uninstall onnx`, then `pip install onnx`; "
                 "without it the engine is built from the file as it is"

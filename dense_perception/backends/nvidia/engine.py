@@ -1,18 +1,19 @@
-"""Which engine fits this graph, this TensorRT and this GPU; built if there is none."""
+"""Which engines fit this graph, this TensorRT and this GPU, and how one is built."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 from dense_perception.backends.device import Gpu
 from dense_perception.backends.engine_cache import (
     Engine,
     EngineKey,
+    EngineMissingError,
+    compile_command,
     engines_dir,
-    failed_build,
     find_engine,
-    obtain_engine,
-    remember_failure,
+    obtain_engine_once,
     stored_keys,
 )
 from dense_perception.backends.nvidia.build import (
@@ -20,6 +21,7 @@ from dense_perception.backends.nvidia.build import (
     TensorRtOptions,
     build_engine,
     largest_batch,
+    one_size_only,
 )
 from dense_perception.backends.nvidia.module import STANDARD, TensorRt, major
 from dense_perception.backends.nvidia.tensorrt8_graph import FORM, can_rewrite, version_of
@@ -88,39 +90,55 @@ def fits(key: EngineKey, trt: TensorRt, gpu: Gpu, dla_core: int = -1) -> bool:
     )
 
 
-def engine_for(
+def stored_engines(
     file: OnnxFile, runtime: str, trt: TensorRt, gpu: Gpu, options: TensorRtOptions
-) -> Engine:
-    """An engine in the cache that fits, else one built now with ``options``.
+) -> Iterator[Engine | str]:
+    """The whole engines of the cache that fit, and why others are none.
 
-    The newest of those that take ``options.max_batch`` images, else of those that take fewer.
-
-    :raises BackendError: if none fits and it cannot be built.
+    First those that take ``options.max_batch`` images, then those that take fewer, newest first.
     """
-    for key in _fitting(file, runtime, trt, gpu, options):
-        found = find_engine(key)
-        if isinstance(found, Engine):
-            return found
-    return compile_engine(file, runtime, trt, options, gpu)
+    keys = _fitting(file, runtime, trt, gpu, options)
+    # Where nothing fits, how the most similar one differs.
+    for key in keys or [engine_key(file, runtime, trt, options, gpu)]:
+        yield find_engine(key)
 
 
 def missing_engine(
-    file: OnnxFile, runtime: str, trt: TensorRt, gpu: Gpu, options: TensorRtOptions
-) -> EngineKey | None:
-    """The key of what :func:`engine_for` would have to build; only headers are read for that.
+    file: OnnxFile,
+    runtime: str,
+    trt: TensorRt,
+    gpu: Gpu,
+    options: TensorRtOptions,
+    reason: str,
+) -> EngineMissingError:
+    """What to raise where no stored engine can be used and none may be built.
 
-    ``None`` where an engine fits, and where none can be built, which loading says at once.
+    :raises BackendError: if none can be built at all.
     """
     key = engine_key(file, runtime, trt, options, gpu)
-    if ModelCard.from_onnx(file).input.free or fp8_refusal(key, options, trt, gpu):
-        return None
-    return None if _fitting(file, runtime, trt, gpu, options) else key
+    _require_buildable(file, runtime, key, trt, options, gpu)
+    return EngineMissingError(key, reason)
+
+
+def _require_buildable(
+    file: OnnxFile,
+    runtime: str,
+    key: EngineKey,
+    trt: TensorRt,
+    options: TensorRtOptions,
+    gpu: Gpu | None,
+) -> None:
+    card = ModelCard.from_onnx(file)
+    if card.input.free:
+        raise BackendError(one_size_only(f"{runtime} {trt.__version__}", card))
+    if refusal := fp8_refusal(key, options, trt, gpu):
+        raise BackendError(refusal)
 
 
 def _fitting(
     file: OnnxFile, runtime: str, trt: TensorRt, gpu: Gpu, options: TensorRtOptions
 ) -> list[EngineKey]:
-    """What the cache has according to its headers, in the order of :func:`engine_for`."""
+    """What the cache has according to its headers, in the order of :func:`stored_engines`."""
     found: list[tuple[bool, float, EngineKey]] = []
     for key in stored_keys(file.sha256, runtime):
         with contextlib.suppress(OSError):
@@ -147,27 +165,24 @@ def compile_engine(
     :raises BackendError: if it cannot be built.
     """
     key = engine_key(file, runtime, trt, options, gpu)
-    if refusal := fp8_refusal(key, options, trt, gpu):
-        raise BackendError(refusal)
-    if not again and (reason := failed_build(key)):
-        raise BackendError(f"its engine could not be built before: {reason}; {TRY_AGAIN}")
+    _require_buildable(file, runtime, key, trt, options, gpu)
+    where = f"dla:{options.dla_core}" if options.dla_core >= 0 else "gpu"
+    retry = compile_command(str(file.path), STANDARD, key.precision, options.max_batch, where)
     # Not one for all: 8.6, at least, refuses for int8 what a build in fp16 wrote.
     timings = engines_dir() / f"timings_{runtime}_{trt.__version__}_{key.precision}.cache"
-    try:
-        return obtain_engine(
-            key,
-            lambda: build_engine(
-                file,
-                options,
-                precision=key.precision,
-                runtime=runtime,
-                timing_cache=timings,
-                on_progress=on_progress,
-            ),
-        )
-    except BackendError as error:
-        remember_failure(key, str(error))
-        raise
+    return obtain_engine_once(
+        key,
+        lambda: build_engine(
+            file,
+            options,
+            precision=key.precision,
+            runtime=runtime,
+            timing_cache=timings,
+            on_progress=on_progress,
+        ),
+        retry=retry,
+        again=again,
+    )
 
 
 def fp8_refusal(key: EngineKey, options: TensorRtOptions, trt: TensorRt, gpu: Gpu | None) -> str:
@@ -185,7 +200,6 @@ def fp8_refusal(key: EngineKey, options: TensorRtOptions, trt: TensorRt, gpu: Gp
     return ""
 
 
-TRY_AGAIN = "`dense-perception compile` tries it again"
 FP8_CAPABILITY = 8.9
 _NO_FP8 = "take the int8 or fp16 file (--precision)"
 _AMPERE_PLUS = "any GPU from compute capability 8.0 on"

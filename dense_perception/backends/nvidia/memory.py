@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dense_perception.core.errors import BackendError
+from dense_perception.core.errors import BackendError, UnavailableError
 
 _TO_DEVICE, _TO_HOST = 1, 2
 _NON_BLOCKING = 1
@@ -182,7 +182,7 @@ def _load() -> Any:
             return ctypes.CDLL(name)
         except OSError:
             continue
-    raise BackendError(
+    raise UnavailableError(
         "the CUDA runtime (libcudart) is not found: install the CUDA toolkit, JetPack, or "
         "pip install nvidia-cuda-runtime"
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
-from dense_perception.core.errors import BackendError
+from dense_perception.core.errors import UnavailableError
 
 STANDARD, RTX = "tensorrt", "tensorrt_rtx"
 RUNTIMES = (STANDARD, RTX)
@@ -65,18 +65,20 @@ def load_runtime(
 ) -> tuple[str, Any]:
     """The name and the module of ``name``, or of the first runtime there is.
 
-    :raises BackendError: if it is not installed or cannot be loaded.
+    :raises UnavailableError: if it is not installed or cannot be loaded.
     """
     folders = tuple(folders)
     there = installed_runtimes(folders)
     wanted = name or (there[0] if there else STANDARD)
     if wanted not in there:
-        raise BackendError(f"{wanted} is not installed here: {CURE}")
+        raise UnavailableError(f"{wanted} is not installed here: {CURE}")
     try:
         module = _module_name(wanted)
         return wanted, import_module(module) if module else _load_system(wanted, folders)
     except (ImportError, OSError) as error:
-        raise BackendError(f"{wanted} is installed but does not load ({error}): {CURE}") from error
+        raise UnavailableError(
+            f"{wanted} is installed but does not load ({error}): {CURE}"
+        ) from error
 
 
 class TensorRt(Protocol):

@@ -17,7 +17,7 @@ from dense_perception.backends.base import Backend, batch_size, promised
 from dense_perception.backends.device import find_gpu, parse_device
 from dense_perception.backends.engine_cache import Engine, EngineKey, find_engine
 from dense_perception.core.card import ModelCard
-from dense_perception.core.errors import ArtefactError, BackendError
+from dense_perception.core.errors import ArtefactError, BackendError, UnavailableError
 from dense_perception.core.onnx_file import OnnxFile
 
 RUNTIME = "torch_tensorrt"
@@ -26,11 +26,11 @@ RUNTIME = "torch_tensorrt"
 def load_modules() -> tuple[Any, Any]:
     """The packages ``torch`` and ``torch_tensorrt``, imported now.
 
-    :raises BackendError: if one is missing or does not load.
+    :raises UnavailableError: if one is missing or does not load.
     """
     for package in ("torch_tensorrt", "torch"):
         if find_spec(package) is None:
-            raise BackendError(
+            raise UnavailableError(
                 f"the backend 'torch_tensorrt' needs the package {package}, which is not "
                 "installed: pip install torch torch_tensorrt, or choose another backend"
             )
@@ -38,7 +38,7 @@ def load_modules() -> tuple[Any, Any]:
         import torch
         import torch_tensorrt
     except Exception as error:  # a broken or unfitting installation fails in many ways
-        raise BackendError(
+        raise UnavailableError(
             f"torch_tensorrt does not load ({type(error).__name__}: {error}): install the version "
             "made for your torch and CUDA, or choose another backend"
         ) from error

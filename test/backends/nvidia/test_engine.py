@@ -12,15 +12,15 @@ import pytest
 
 from dense_perception import cli
 from dense_perception.backends.device import Gpu, find_gpu, parse_device
-from dense_perception.backends.engine_cache import EngineKey, failed_build, store_engine
+from dense_perception.backends.engine_cache import Engine, EngineKey, failed_build, store_engine
 from dense_perception.backends.nvidia.build import TensorRtOptions
 from dense_perception.backends.nvidia.engine import (
     compile_engine,
-    engine_for,
     engine_key,
     fits,
     fp8_refusal,
     missing_engine,
+    stored_engines,
 )
 from dense_perception.backends.opening import installed_backends, open_backend
 from dense_perception.core.errors import BackendError
@@ -71,19 +71,25 @@ def test_which_engine_fits(
     assert fits(key, SimpleNamespace(__version__=version), other) is expected
 
 
+def payloads(file: OnnxFile, trt: SimpleNamespace, options: TensorRtOptions) -> list[bytes]:
+    """Of the stored engines that may be used, in the order in which they are."""
+    found = stored_engines(file, "tensorrt", trt, GPU, options)
+    return [each.payload for each in found if isinstance(each, Engine)]
+
+
 def test_the_fitting_engine_is_taken_whatever_its_batch(red: OnnxFile) -> None:
     key = engine_key(red, "tensorrt", TRT, TensorRtOptions(max_batch=4), GPU)
     store_engine(key, b"engine")
-    assert engine_for(red, "tensorrt", TRT, GPU, TensorRtOptions()).payload == b"engine"
+    assert payloads(red, TRT, TensorRtOptions()) == [b"engine"]
 
 
 def test_what_would_have_to_be_built(red: OnnxFile, red8: OnnxFile) -> None:
-    key = missing_engine(red, "tensorrt", TRT, GPU, TensorRtOptions())
-    assert key == engine_key(red, "tensorrt", TRT, TensorRtOptions(), GPU)
+    missing = missing_engine(red, "tensorrt", TRT, GPU, TensorRtOptions(), "it is damaged")
+    assert missing.key == engine_key(red, "tensorrt", TRT, TensorRtOptions(), GPU)
+    assert str(missing) == "it is damaged"
     # Refused at once, so that nobody builds for it.
-    assert missing_engine(red8, "tensorrt", TRT, AMPERE, TensorRtOptions()) is None
-    store_engine(engine_key(red, "tensorrt", TRT, TensorRtOptions(max_batch=2), GPU), b"engine")
-    assert missing_engine(red, "tensorrt", TRT, GPU, TensorRtOptions()) is None
+    with pytest.raises(BackendError, match="fp8 needs compute capability"):
+        missing_engine(red8, "tensorrt", TRT, AMPERE, TensorRtOptions(), "")
 
 
 @pytest.mark.parametrize("damage", ["cut", "longer"])
@@ -92,10 +98,12 @@ def test_an_engine_of_another_length_is_missing(red: OnnxFile, damage: str) -> N
     options = TensorRtOptions()
     key = engine_key(red, "tensorrt", TRT, options, GPU)
     store_engine(key, b"engine")
-    assert missing_engine(red, "tensorrt", TRT, GPU, options) is None
+    assert payloads(red, TRT, options) == [b"engine"]
     whole = key.path.read_bytes()
     key.path.write_bytes({"cut": whole[:-1], "longer": whole + b"x"}[damage])
-    assert missing_engine(red, "tensorrt", TRT, GPU, options) == key
+    (problem,) = stored_engines(red, "tensorrt", TRT, GPU, options)
+    assert isinstance(problem, str)
+    assert "damaged" in problem
 
 
 def test_of_tensorrt_8_the_form_of_the_graph_decides(
@@ -113,15 +121,16 @@ def test_of_tensorrt_8_the_form_of_the_graph_decides(
         raw = key_of()
         assert key_of(TRT).options == raw.options == ""
         store_engine(raw, b"raw")
-        assert engine_for(red, "tensorrt", trt, GPU, options).payload == b"raw"
+        assert payloads(red, trt, options) == [b"raw"]
         assert fits(rewritten, trt, GPU)
     assert key_of(TRT).options == ""
     assert rewritten.options == "opset 17"
     assert not fits(raw, trt, GPU)
     assert fits(key_of(TRT), TRT, GPU)
-    assert missing_engine(red, "tensorrt", trt, GPU, options) == rewritten
+    assert payloads(red, trt, options) == []
+    assert missing_engine(red, "tensorrt", trt, GPU, options, "").key == rewritten
     store_engine(rewritten, b"rewritten")
-    assert engine_for(red, "tensorrt", trt, GPU, options).payload == b"rewritten"
+    assert payloads(red, trt, options) == [b"rewritten"]
 
 
 def test_a_failed_build_is_not_tried_again_unless_asked(

@@ -1,0 +1,183 @@
+"""A stored engine that cannot be used is as missing as none: who waits for another is asked first.
+
+The GPU and its runtimes are pretended; the cache is real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dense_perception.backends import onnxruntime_tensorrt as provider_module
+from dense_perception.backends.engine_cache import (
+    Engine,
+    EngineKey,
+    failed_build,
+    find_engine,
+    obtain_engine_once,
+    store_engine,
+)
+from dense_perception.backends.nvidia import engine as engine_module
+from dense_perception.backends.opening import backend_class
+from dense_perception.backends.select import select_backend
+from dense_perception.core.errors import ArtefactError, BackendError, UnavailableError
+from dense_perception.core.onnx_file import OnnxFile
+from dense_perception.core.registry import find_model
+from test.backends.test_contract import expected_depth, feeds_of
+from test.support.artefacts import write_red_artefact
+from test.support.pretended_cuda import Fault, pretend_cuda_provider, pretend_tensorrt
+
+BACKENDS = ("tensorrt", "onnxruntime_tensorrt")
+
+
+@pytest.fixture
+def red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "red.onnx"
+    write_red_artefact(path)
+    return path
+
+
+def pretend(name: str, monkeypatch: pytest.MonkeyPatch, fault: Fault | None = None) -> list[object]:
+    """A machine with that backend; what is built there."""
+    built: list[object] = []
+    if name == "tensorrt":
+        pretend_tensorrt(monkeypatch, fault)
+        place: object = engine_module
+        function = "build_engine"
+    else:
+        pretend_cuda_provider(monkeypatch, fault, tensorrt=101300)
+        place, function = provider_module.OnnxRuntimeTensorRtBackend, "_build"
+    real: Callable[..., bytes] = getattr(place, function)
+
+    def build(*arguments: object, **options: object) -> bytes:
+        built.append(arguments)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(place, function, build)
+    return built
+
+
+def key_of(name: str, red: Path) -> EngineKey:
+    key = backend_class(name).engine_key(OnnxFile.read(red), "gpu")
+    assert key is not None
+    return key
+
+
+def flipped(key: EngineKey) -> None:
+    """One bit in the middle: the length is right, the checksum is not."""
+    content = bytearray(key.path.read_bytes())
+    content[-100] ^= 4
+    key.path.write_bytes(content)
+
+
+def foreign(key: EngineKey) -> None:
+    """Whole, and the runtime does not load it."""
+    store_engine(key, b"of another device")
+
+
+DAMAGES = {"damaged": flipped, "not load": foreign}
+
+
+@pytest.mark.parametrize("said", DAMAGES)
+@pytest.mark.parametrize("name", BACKENDS)
+def test_nobody_waits_for_another_unless_asked(
+    name: str, said: str, red: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = pretend(name, monkeypatch)
+    model, key = find_model(red), key_of(name, red)
+    select_backend(model, backend=name)[0].close()
+    assert len(built) == 1
+    DAMAGES[said](key)
+    spoiled = key.path.read_bytes()
+
+    backend, _, selection = select_backend(model, backend=name, engine_build="background")
+    assert selection.backend == "onnxruntime"
+    (missing,) = selection.missing
+    assert missing.key == key
+    assert said in missing.reason
+    backend.close()
+
+    backend, _, selection = select_backend(model, backend=name, engine_build="never")
+    assert not selection.missing
+    (warning,) = selection.warnings
+    assert said in warning
+    assert f"engine_build is never: build it with `dense-perception compile {red}" in warning
+    backend.close()
+    assert len(built) == 1
+    assert key.path.read_bytes() == spoiled, "who does not build leaves it to who does"
+
+    backend, _, selection = select_backend(model, backend=name, engine_build="block")
+    assert selection.backend == name
+    assert len(built) == 2
+    feeds = feeds_of(1)
+    np.testing.assert_allclose(backend.infer(feeds)["depth"], expected_depth(feeds), rtol=1e-5)
+    backend.close()
+    assert not select_backend(model, backend=name, engine_build="background")[2].missing
+    assert len(built) == 2
+
+
+def test_of_several_engines_the_one_that_loads_is_taken(
+    red: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = pretend("tensorrt", monkeypatch)
+    model = find_model(red)
+    select_backend(model, backend="tensorrt", batch=2)[0].close()
+    foreign(key_of("tensorrt", red))
+    backend, _, selection = select_backend(model, backend="tensorrt", engine_build="never")
+    assert selection.backend == "tensorrt"
+    assert len(built) == 1
+    backend.close()
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_what_does_not_load_right_after_its_build_is_not_built_at_each_start(
+    name: str, red: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built, key = pretend(name, monkeypatch), None
+    for module in (engine_module, provider_module):
+        monkeypatch.setattr(
+            module, "obtain_engine_once", lambda key, *_, **__: Engine(key, b"x", "", True, "")
+        )
+    key = key_of(name, red)
+    with pytest.raises(BackendError, match=r"does not load .* though it was built just now"):
+        select_backend(find_model(red), backend=name)
+    assert "does not load" in failed_build(key)
+    _, _, selection = select_backend(find_model(red), backend=name, engine_build="background")
+    assert not selection.missing
+    assert any("could not be built" in each for each in selection.warnings)
+    assert not built
+
+
+KEY = EngineKey("a" * 64, "tensorrt", "10.3", "Orin", "fp16", "batch 1..1")
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (BackendError("no kernel"), True),
+        (RuntimeError("assertion in the builder"), True),
+        (UnavailableError("libnvinfer is missing"), False),
+        (ArtefactError("the file changed meanwhile"), False),
+    ],
+)
+def test_only_failures_of_the_build_itself_are_remembered(
+    error: Exception, kept: bool, red: Path
+) -> None:
+    tried: list[int] = []
+
+    def build() -> bytes:
+        tried.append(1)
+        raise error
+
+    for _ in range(2):
+        with pytest.raises(Exception, match=str(error)):
+            obtain_engine_once(KEY, build, retry="`compile`")
+    assert len(tried) == (1 if kept else 2)
+    assert bool(failed_build(KEY)) is kept
+    assert obtain_engine_once(KEY, lambda: b"engine", retry="", again=True).built
+    assert isinstance(find_engine(KEY), Engine)
+    assert failed_build(KEY) == ""
