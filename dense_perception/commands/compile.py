@@ -42,7 +42,12 @@ _TENSORRT_OPTIONS: dict[str, dict[str, Any]] = {
         "help": "images at once (default 1); onnxruntime_tensorrt takes it, too",
     },
     "--workspace": {"type": int, "default": 0, "metavar": "MB", "help": "scratch memory"},
-    "--dla-core": {"type": int, "default": -1, "metavar": "N", "help": "a Jetson's DLA"},
+    "--dla-core": {
+        "type": int,
+        "default": -1,
+        "metavar": "N",
+        "help": "a Jetson's DLA, for fp16 and int8; as --device dla:N",
+    },
     "--version-compatible": {
         "action": "store_true",
         "default": False,
@@ -75,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Returns 0, or 1 if an engine was refused or not stored; what is only slower is noted."""
+    """Returns 0, or 1 if an engine was not built, refused or not stored; slower ones are noted."""
     from dense_perception.export.compile import CompileOptions, compile_model
 
     _only_for_tensorrt(options)

@@ -11,12 +11,13 @@ from typing import TypedDict
 
 from tqdm import tqdm
 
-from dense_perception.backends.device import choose_device
+from dense_perception.backends.device import choose_device, parse_device
 from dense_perception.backends.engine_cache import PROGRESS, Engine, forget_failure
 from dense_perception.backends.nvidia.build import OnProgress
+from dense_perception.backends.nvidia.tensorrt8_graph import GraphRefused
 from dense_perception.backends.opening import backend_class
 from dense_perception.backends.select import NOT_COMPARED, select_backend
-from dense_perception.core.errors import BackendError
+from dense_perception.core.errors import BackendError, DensePerceptionError, UnavailableError
 from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.registry import Model, find_model
 
@@ -49,8 +50,8 @@ class CompileOptions:
 class CompiledRow(TypedDict, total=False):
     """One engine; ONNX Runtime and OpenVINO name no file.
 
-    ``problem`` says that it was refused or not stored, ``note`` what makes it slower than it could
-    be or what was skipped as wished; both are empty if all is well.
+    ``problem`` says that it was not built, refused or not stored, ``note`` what makes it slower
+    than it could be or what was skipped as wished; both are empty if all is well.
     """
 
     precision: str
@@ -69,64 +70,95 @@ class CompiledRow(TypedDict, total=False):
 def compile_model(options: CompileOptions) -> list[CompiledRow]:
     """Compile each precision of a model, and load it as a node does unless it is for elsewhere.
 
-    :raises DensePerceptionError: if there is no such model or file, or the backend is missing.
+    Where several engines are wanted, one that fails is a row with its ``problem``.
+
+    :raises DensePerceptionError: if there is no such model or file, the backend is missing, or the
+        only engine that is wanted fails.
     """
     model = find_model(options.model)
     kinds = model.precisions if options.precision == "all" else (options.precision,)
     if options.backend == "torch_tensorrt":
         return _torch_tensorrt(model, kinds, options)
+    wanted = [(kind, place) for kind in kinds for place in options.compute_capabilities or [""]]
     rows: list[CompiledRow] = []
-    for kind in kinds:
-        file, _ = model.artefact(kind)
-        if options.backend != "tensorrt":
-            _forget_failure(options, file)
-            rows.append(_checked(options, kind))
-            continue
-        for row in _tensorrt(file, kind, options):
-            elsewhere = bool(options.compute_capabilities)
-            rows.append(row if elsewhere else _checked(options, kind, row))
+    for kind, capability in wanted:
+        with _named(rows, kind, options, only=len(wanted) == 1, place=capability):
+            file, _ = model.artefact(kind)
+            if options.backend != "tensorrt":
+                _forget_failure(options, file)
+                rows.append(_checked(options, kind))
+            elif row := _tensorrt(file, kind, capability, options):
+                rows.append(row if capability else _checked(options, kind, row))
     if not rows:
         raise BackendError(f"no precision of {options.model} can be built; the lines above say why")
     return rows
 
 
-def _tensorrt(file: OnnxFile, kind: str, options: CompileOptions) -> list[CompiledRow]:
-    from dense_perception.backends.device import find_gpu, parse_device
-    from dense_perception.backends.nvidia.build import TensorRtOptions
-    from dense_perception.backends.nvidia.engine import compile_engine, engine_key, fp8_refusal
-    from dense_perception.backends.nvidia.module import RTX, load_runtime
-    from dense_perception.backends.nvidia.tensorrt8_graph import GraphRefused
-
-    index, dla_core = parse_device(options.device or "gpu", "tensorrt", dla=True)
-    runtime, trt = load_runtime(RTX if options.compute_capabilities else None)
-    gpu = None if options.compute_capabilities else find_gpu(index)
-    rows: list[CompiledRow] = []
-    for capability in options.compute_capabilities or [""]:
-        wanted = TensorRtOptions(
-            max_batch=options.max_batch,
-            workspace_mb=options.workspace_mb,
-            compute_capability=capability,
-            dla_core=max(options.dla_core, dla_core),
-            version_compatible=options.version_compatible,
-            hardware_compatible=options.hardware_compatible,
+@contextmanager
+def _named(
+    rows: list[CompiledRow], kind: str, options: CompileOptions, *, only: bool, place: str = ""
+) -> Iterator[None]:
+    """A failure inside becomes a row, so that the others are built; of an ``only`` one it stays."""
+    start = time.perf_counter()
+    try:
+        yield
+    except GraphRefused:
+        raise
+    except DensePerceptionError as error:
+        if only or (isinstance(error, UnavailableError) and not rows):
+            raise  # without its runtime or device the others fail, too
+        rows.append(
+            {
+                "precision": kind,
+                "runtime": options.backend,
+                "device": f"compute capability {place}" if place else _device(options),
+                "seconds": round(time.perf_counter() - start, 1),
+                "check": "not built",
+                "problem": str(error),
+            }
         )
-        key = engine_key(file, runtime, trt, wanted, gpu)
-        refusal = fp8_refusal(key, wanted, trt, gpu)
-        if refusal and options.precision == "all":
-            print(f"passed over: {refusal}", file=sys.stderr)
-            continue
-        start = time.perf_counter()
-        try:
-            with build_progress(in_lines=options.progress_in_lines) as on_progress:
-                engine = compile_engine(file, runtime, trt, wanted, gpu, on_progress, again=True)
-        except GraphRefused as error:
-            if options.precision != "all":
-                raise
-            print(f"passed over: {kind}: {error}", file=sys.stderr)
-            continue
-        seconds = time.perf_counter() - start
-        rows.append(_row(kind, engine, seconds, "at its first load"))
-    return rows
+
+
+def _tensorrt(
+    file: OnnxFile, kind: str, capability: str, options: CompileOptions
+) -> CompiledRow | None:
+    """One engine, for this machine's GPU or for that compute capability; ``None`` if passed over.
+
+    :raises GraphRefused: if that precision, asked for by its name, cannot run there at all.
+    :raises BackendError: if it cannot be built.
+    """
+    from dense_perception.backends.device import find_gpu
+    from dense_perception.backends.nvidia.build import TensorRtOptions
+    from dense_perception.backends.nvidia.engine import compile_engine, engine_key, refusal_of
+    from dense_perception.backends.nvidia.module import RTX, load_runtime
+
+    index, dla_core = parse_device(_device(options), "tensorrt", dla=True)
+    runtime, trt = load_runtime(RTX if capability else None)
+    gpu = None if capability else find_gpu(index)
+    wanted = TensorRtOptions(
+        max_batch=options.max_batch,
+        workspace_mb=options.workspace_mb,
+        compute_capability=capability,
+        dla_core=dla_core,
+        version_compatible=options.version_compatible,
+        hardware_compatible=options.hardware_compatible,
+    )
+    key = engine_key(file, runtime, trt, wanted, gpu)
+    if refusal := refusal_of(key, wanted, trt, gpu):
+        if options.precision != "all":
+            raise GraphRefused(refusal)
+        print(f"passed over: {refusal}", file=sys.stderr)
+        return None
+    start = time.perf_counter()
+    try:
+        with build_progress(in_lines=options.progress_in_lines) as on_progress:
+            engine = compile_engine(file, runtime, trt, wanted, gpu, on_progress, again=True)
+    except GraphRefused as error:
+        if options.precision != "all":
+            raise
+        print(f"passed over: {kind}: {error}", file=sys.stderr)
+        return None
+    return _row(kind, engine, time.perf_counter() - start, "at its first load")
 
 
 @contextmanager
@@ -181,15 +213,30 @@ def _torch_tensorrt(
         kinds = tuple(kind for kind in kinds if kind in PRECISIONS)
     rows: list[CompiledRow] = []
     for kind in tqdm(kinds, unit="program", disable=None, file=sys.stderr):
-        start = time.perf_counter()
-        engine = compile_program(model, kind, options.device or "gpu")
-        row = _row(kind, engine, time.perf_counter() - start, "not stored")
-        rows.append(row if engine.problem else _checked(options, kind, row))
+        with _named(rows, kind, options, only=len(kinds) == 1):
+            start = time.perf_counter()
+            engine = compile_program(model, kind, options.device or "gpu")
+            row = _row(kind, engine, time.perf_counter() - start, "not stored")
+            rows.append(row if engine.problem else _checked(options, kind, row))
     return rows
 
 
 def _device(options: CompileOptions) -> str:
-    return options.device or ("cpu" if options.backend == "openvino" else "gpu")
+    """Where it is built for and checked.
+
+    :raises BackendError: if two places are named, or none there can be.
+    """
+    named = options.device or ("cpu" if options.backend == "openvino" else "gpu")
+    if options.dla_core < -1:
+        raise BackendError(f"dla_core is {options.dla_core}, expected 0 or more")
+    if options.dla_core < 0:
+        return named
+    if options.device and parse_device(named, options.backend, dla=True)[1] != options.dla_core:
+        raise BackendError(
+            f"got --device {named} and --dla-core {options.dla_core}, expected one place: leave "
+            "one of them out"
+        )
+    return f"dla:{options.dla_core}"
 
 
 def _forget_failure(options: CompileOptions, file: OnnxFile) -> None:

@@ -13,6 +13,7 @@ import pytest
 from dense_perception import cli
 from dense_perception.backends import engine_cache, select
 from dense_perception.backends import onnxruntime as ort_module
+from dense_perception.backends import onnxruntime_tensorrt as provider_module
 from dense_perception.backends.engine_cache import Engine, failed_build, find_engine
 from dense_perception.backends.onnxruntime import OnnxRuntimeBackend
 from dense_perception.backends.onnxruntime_tensorrt import OnnxRuntimeTensorRtBackend
@@ -21,6 +22,7 @@ from dense_perception.core.errors import BackendError, EngineRefusedError
 from dense_perception.core.onnx_file import OnnxFile
 from test.backends.test_contract import expected_depth, feeds_of
 from test.support.artefacts import write_red_artefact
+from test.support.models import write_model
 from test.support.pretended_cuda import Fault, _Session, pretend_cuda_provider
 
 
@@ -135,6 +137,36 @@ def test_a_failed_build_is_kept_until_compile_tries_it_again(
     assert list(key.path.parent.glob("*.engine")) == [key.path]
     assert cli.main(words) == 0
     assert "onnxruntime_tensorrt" in capsys.readouterr().out
+
+
+def test_compile_goes_on_after_a_precision_that_cannot_be_built(
+    red: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretend_cuda_provider(monkeypatch, tensorrt=101300)
+    card = write_model(red.parent / "models", precisions=("fp32", "fp16", "int8"))
+    build = OnnxRuntimeTensorRtBackend._build
+
+    def build_but_fp16(self: object, file: OnnxFile, *rest: Any) -> bytes:
+        if "fp16" in file.path.name:
+            raise BackendError("no kernel for node 7")
+        return build(self, file, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(OnnxRuntimeTensorRtBackend, "_build", build_but_fp16)
+    words = ["compile", str(card), "--backend", "onnxruntime_tensorrt"]
+    assert cli.main([*words, "--json"]) == 1
+    rows = json.loads(capsys.readouterr().out)
+    checks = {row["precision"]: row["check"] for row in rows}
+    right = "agrees with ONNX Runtime"
+    assert checks == {"fp32": right, "fp16": "not built", "int8": right}
+    assert [row["problem"] for row in rows if row["problem"]] == ["no kernel for node 7"]
+    assert cli.main(words) == 1
+    said = capsys.readouterr()
+    assert "no kernel for node 7" in said.out
+    assert "Traceback" not in said.err
+    # Without its runtime no precision can be built: that is said once, and not for each.
+    monkeypatch.setattr(provider_module, "library_version", lambda: 0)
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err.count("needs TensorRT's libraries") == 1
 
 
 def test_a_provider_that_does_not_start_is_no_failed_build(

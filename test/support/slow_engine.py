@@ -107,11 +107,11 @@ def compile_engine(arguments: Sequence[str]) -> int:
     from dense_perception.export import compile as compiling
 
     def tensorrt(
-        file: OnnxFile, kind: str, options: compiling.CompileOptions
-    ) -> list[compiling.CompiledRow]:
+        file: OnnxFile, kind: str, capability: str, options: compiling.CompileOptions
+    ) -> compiling.CompiledRow:
         with compiling.build_progress(in_lines=options.progress_in_lines) as tell:
             obtain(file, tell)
-        return [{"precision": kind, "runtime": "tensorrt", "device": "gpu", "seconds": 0.0}]
+        return {"precision": kind, "runtime": "tensorrt", "device": "gpu", "seconds": 0.0}
 
     compiling._tensorrt = tensorrt
     return cli.main(list(arguments))

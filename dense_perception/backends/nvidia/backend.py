@@ -13,6 +13,8 @@ from dense_perception.backends.base import Backend, TensorSpec, batch_size, run_
 from dense_perception.backends.device import Gpu, find_gpu, parse_device
 from dense_perception.backends.engine_cache import Engine, EngineKey, remember_failure
 from dense_perception.backends.nvidia.build import TensorRtOptions, collecting_logger
+from dense_perception.backends.nvidia.dla import MAX_BATCH as DLA_BATCH
+from dense_perception.backends.nvidia.dla import dla_refusal, require_core
 from dense_perception.backends.nvidia.engine import (
     compile_engine,
     engine_key,
@@ -20,7 +22,7 @@ from dense_perception.backends.nvidia.engine import (
     stored_engines,
 )
 from dense_perception.backends.nvidia.memory import Cuda
-from dense_perception.backends.nvidia.module import garbage_waits, load_runtime
+from dense_perception.backends.nvidia.module import RTX, garbage_waits, load_runtime
 from dense_perception.core.errors import BackendError
 from dense_perception.core.onnx_file import OnnxFile
 
@@ -60,7 +62,9 @@ class TensorRtBackend(Backend):
         self._cuda: Cuda | None = None
         self._runtime: Any = None
         self._engine: Any = None
-        options = TensorRtOptions(dla_core=dla_core, max_batch=batch)
+        if dla_core >= 0:
+            _require_dla(runtime, trt, dla_core)
+        options = _options(dla_core, batch)
         reasons: list[str] = []
         for found in stored_engines(file, runtime, trt, gpu, options):
             refusal = found if isinstance(found, str) else self._load(found, index, gpu, dla_core)
@@ -86,7 +90,9 @@ class TensorRtBackend(Backend):
         self.inputs = tuple(self._spec(name) for name in names if self._is_input(name))
         self.outputs = tuple(self._spec(name) for name in names if not self._is_input(name))
         self._largest = self._largest_batch()
-        if self.inputs[0].shape[0] is None and self._largest < batch:
+        if dla_core >= 0 and self._largest < batch:
+            self.problem = "runs one image at a time, as a DLA takes no free sizes"
+        elif self.inputs[0].shape[0] is None and self._largest < batch:
             self.better_engine = engine_key(file, runtime, trt, options, gpu)
             self.problem = (
                 f"runs {self._largest} of {batch} images at once, for which its engine was built"
@@ -116,7 +122,7 @@ class TensorRtBackend(Backend):
         """See :meth:`Backend.engine_key`."""
         index, dla_core = parse_device(device, cls.name, dla=True)
         runtime, trt = load_runtime()
-        options = TensorRtOptions(dla_core=dla_core, max_batch=batch)
+        options = _options(dla_core, batch)
         return engine_key(file, runtime, trt, options, find_gpu(index))
 
     def input_buffer(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -176,6 +182,22 @@ class TensorRtBackend(Backend):
         if not free:
             return int(self.inputs[0].shape[0] or 1)
         return min(int(self._engine.get_tensor_profile_shape(name, 0)[2][0]) for name in free)
+
+
+def _options(dla_core: int, batch: int) -> TensorRtOptions:
+    most = DLA_BATCH if dla_core >= 0 else batch
+    return TensorRtOptions(dla_core=dla_core, max_batch=most)
+
+
+def _require_dla(runtime: str, trt: Any, core: int) -> None:
+    """Before anything is built for minutes.
+
+    :raises BackendError: if there is no such core, or the runtime knows none.
+    """
+    if runtime == RTX:
+        raise BackendError(dla_refusal(runtime, ""))
+    logger, _ = collecting_logger(trt)
+    require_core(trt.Runtime(logger), core)
 
 
 class _Plan:

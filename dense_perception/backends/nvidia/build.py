@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from dense_perception.backends.engine_cache import EngineKey
+from dense_perception.backends.nvidia.dla import MAX_BATCH as DLA_BATCH
+from dense_perception.backends.nvidia.dla import dla_refusal, require_core
 from dense_perception.backends.nvidia.module import (
     RTX,
     STANDARD,
@@ -66,6 +68,11 @@ class TensorRtOptions:
     def __post_init__(self) -> None:
         if not 1 <= self.max_batch <= 4096:
             raise BackendError(f"max_batch is {self.max_batch}, expected 1 to 4096")
+        if self.dla_core >= 0 and self.max_batch > DLA_BATCH:
+            raise BackendError(
+                f"max_batch is {self.max_batch}, expected {DLA_BATCH} for a DLA, which takes no "
+                "free sizes: leave it out, larger batches are run in parts"
+            )
         if self.workspace_mb < 0:
             raise BackendError(f"workspace_mb is {self.workspace_mb}, expected 0 or more")
         if self.hardware_compatible not in HARDWARE_LEVELS:
@@ -167,7 +174,7 @@ class _Build:
             )
         config = builder.create_builder_config()
         self._set_flags(config)
-        self._set_device(config)
+        self._set_device(builder, config)
         self._set_profile(builder, network, config, file)
         cache = self._load_timings(config, timing_cache)
         self._watch(config)
@@ -233,7 +240,7 @@ class _Build:
             pool = self.trt.MemoryPoolType.WORKSPACE
             config.set_memory_pool_limit(pool, self.options.workspace_mb << 20)
 
-    def _set_device(self, config: Any) -> None:
+    def _set_device(self, builder: Any, config: Any) -> None:
         capability = self.options.compute_capability
         if capability:
             kinds = getattr(self.trt, "ComputeCapability", None)
@@ -241,8 +248,9 @@ class _Build:
             config.num_compute_capabilities = 1
             config.set_compute_capability(self._known(kinds, name, "compute_capability"), 0)
         if self.options.dla_core >= 0:
-            if self.name == RTX:
-                raise BackendError("TensorRT for RTX has no DLA: leave dla_core out")
+            if refusal := dla_refusal(self.name, self.precision):
+                raise BackendError(refusal)
+            require_core(builder, self.options.dla_core)
             config.default_device_type = self.trt.DeviceType.DLA
             config.DLA_core = self.options.dla_core
             config.set_flag(self.trt.BuilderFlag.GPU_FALLBACK)

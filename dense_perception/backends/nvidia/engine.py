@@ -23,6 +23,7 @@ from dense_perception.backends.nvidia.build import (
     largest_batch,
     one_size_only,
 )
+from dense_perception.backends.nvidia.dla import dla_refusal
 from dense_perception.backends.nvidia.module import STANDARD, TensorRt, major
 from dense_perception.backends.nvidia.tensorrt8_graph import FORM, can_rewrite, version_of
 from dense_perception.core.card import ModelCard
@@ -116,22 +117,17 @@ def missing_engine(
     :raises BackendError: if none can be built at all.
     """
     key = engine_key(file, runtime, trt, options, gpu)
-    _require_buildable(file, runtime, key, trt, options, gpu)
+    _require_buildable(file, key, trt, options, gpu)
     return EngineMissingError(key, reason)
 
 
 def _require_buildable(
-    file: OnnxFile,
-    runtime: str,
-    key: EngineKey,
-    trt: TensorRt,
-    options: TensorRtOptions,
-    gpu: Gpu | None,
+    file: OnnxFile, key: EngineKey, trt: TensorRt, options: TensorRtOptions, gpu: Gpu | None
 ) -> None:
     card = ModelCard.from_onnx(file)
     if card.input.free:
-        raise BackendError(one_size_only(f"{runtime} {trt.__version__}", card))
-    if refusal := fp8_refusal(key, options, trt, gpu):
+        raise BackendError(one_size_only(f"{key.runtime} {trt.__version__}", card))
+    if refusal := refusal_of(key, options, trt, gpu):
         raise BackendError(refusal)
 
 
@@ -165,7 +161,7 @@ def compile_engine(
     :raises BackendError: if it cannot be built.
     """
     key = engine_key(file, runtime, trt, options, gpu)
-    _require_buildable(file, runtime, key, trt, options, gpu)
+    _require_buildable(file, key, trt, options, gpu)
     where = f"dla:{options.dla_core}" if options.dla_core >= 0 else "gpu"
     retry = compile_command(str(file.path), STANDARD, key.precision, options.max_batch, where)
     # Not one for all: 8.6, at least, refuses for int8 what a build in fp16 wrote.
@@ -183,6 +179,12 @@ def compile_engine(
         retry=retry,
         again=again,
     )
+
+
+def refusal_of(key: EngineKey, options: TensorRtOptions, trt: TensorRt, gpu: Gpu | None) -> str:
+    """Why a file of that precision cannot run there at all; nothing where it can."""
+    on_dla = dla_refusal(key.runtime, key.precision) if options.dla_core >= 0 else ""
+    return on_dla or fp8_refusal(key, options, trt, gpu)
 
 
 def fp8_refusal(key: EngineKey, options: TensorRtOptions, trt: TensorRt, gpu: Gpu | None) -> str:

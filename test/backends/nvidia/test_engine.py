@@ -7,12 +7,23 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 
 from dense_perception import cli
+from dense_perception.backends import device as device_module
 from dense_perception.backends.device import Gpu, find_gpu, parse_device
-from dense_perception.backends.engine_cache import Engine, EngineKey, failed_build, store_engine
+from dense_perception.backends.engine_cache import (
+    Engine,
+    EngineKey,
+    engines_dir,
+    failed_build,
+    store_engine,
+)
+from dense_perception.backends.nvidia import backend as backend_module
+from dense_perception.backends.nvidia import build as build_module
+from dense_perception.backends.nvidia import module
 from dense_perception.backends.nvidia.build import TensorRtOptions
 from dense_perception.backends.nvidia.engine import (
     compile_engine,
@@ -23,8 +34,9 @@ from dense_perception.backends.nvidia.engine import (
     stored_engines,
 )
 from dense_perception.backends.opening import installed_backends, open_backend
-from dense_perception.core.errors import BackendError
+from dense_perception.core.errors import BackendError, UnavailableError
 from dense_perception.core.onnx_file import OnnxFile
+from dense_perception.export import compile as compile_module
 from test.support.artefacts import write_red_artefact
 
 GPU = Gpu("RTX 4090", "8.9", "12.6")
@@ -280,3 +292,91 @@ def test_options_of_tensorrt_are_refused_elsewhere(
     message = capsys.readouterr().err
     assert f"got --max-batch, --workspace with --backend {backend}" in message
     assert "leave them out" in message
+
+
+DLA = TensorRtOptions(dla_core=0)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "precision", "words"),
+    [
+        ("tensorrt", "fp32", "a DLA computes fp16 and int8, this file is fp32"),
+        ("tensorrt_rtx", "int8", "TensorRT for RTX has no DLA"),
+    ],
+)
+def test_what_would_run_on_the_gpu_alone_is_no_engine_for_a_dla(
+    red: OnnxFile, runtime: str, precision: str, words: str
+) -> None:
+    write_red_artefact(red.path, precision=precision)
+    with pytest.raises(BackendError, match=words):
+        compile_engine(OnnxFile.read(red.path), runtime, TRT, DLA, Gpu("Orin", "8.7", "12.6"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--dla-core", "-3"], "dla_core is -3, expected 0 or more"),
+        (["--dla-core", "0", "--max-batch", "2"], "expected 1 for a DLA"),
+        (["--dla-core", "1", "--device", "dla:0"], "got --device dla:0 and --dla-core 1"),
+        (["--dla-core", "0", "--device", "gpu"], "got --device gpu and --dla-core 0"),
+        (["--device", "dla:2"], "got DLA core 2, expected 0 to 1"),
+    ],
+)
+def test_what_a_dla_is_asked_for_is_obeyed_or_refused(
+    words: list[str],
+    said: str,
+    red: OnnxFile,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_red_artefact(red.path, precision="int8")
+    pretend_dla(monkeypatch, cores=2)
+    assert cli.main(["compile", str(red.path), "--backend", "tensorrt", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def pretend_dla(monkeypatch: pytest.MonkeyPatch, cores: int) -> MagicMock:
+    """TensorRT whose builder and runtime count so many cores, and an Orin."""
+    trt = MagicMock(__version__="10.3.0")
+    trt.Builder.return_value.num_DLA_cores = trt.Runtime.return_value.num_DLA_cores = cores
+    trt.Builder.return_value.create_network.return_value.num_inputs = 0
+    trt.Builder.return_value.build_serialized_network.return_value = b"engine"
+    for place in (build_module, module, backend_module):
+        monkeypatch.setattr(place, "load_runtime", lambda name=None: ("tensorrt", trt))
+    for place in (device_module, backend_module):
+        monkeypatch.setattr(place, "find_gpu", lambda index=0: Gpu("Orin", "8.7", "12.6"))
+    return trt
+
+
+def test_an_engine_for_a_dla_is_checked_there(
+    red: OnnxFile, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_red_artefact(red.path, precision="int8")
+    trt = pretend_dla(monkeypatch, cores=1)
+    checked: list[object] = []
+
+    def check(options: object, kind: str, row: dict[str, object]) -> dict[str, object]:
+        checked.append(compile_module._device(options))  # type: ignore[arg-type]
+        return row
+
+    monkeypatch.setattr(compile_module, "_checked", check)
+    words = ["compile", str(red.path), "--backend", "tensorrt", "--dla-core", "0", "--json"]
+    assert cli.main(words) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert checked == ["dla:0"]
+    config = trt.Builder.return_value.create_builder_config.return_value
+    assert (config.DLA_core, config.default_device_type) == (0, trt.DeviceType.DLA)
+    assert row["built"]
+
+
+def test_without_a_dla_nothing_is_built_and_nothing_is_remembered(
+    red: OnnxFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_red_artefact(red.path, precision="int8")
+    trt, file = pretend_dla(monkeypatch, cores=0), OnnxFile.read(red.path)
+    with pytest.raises(UnavailableError, match="TensorRT finds no DLA in this machine"):
+        open_backend("tensorrt", file, device="dla:0", build=False)
+    with pytest.raises(UnavailableError, match="use --device gpu"):
+        open_backend("tensorrt", file, device="dla:0")
+    trt.Builder.return_value.build_serialized_network.assert_not_called()
+    assert not list(engines_dir().glob("*.failed.json"))
