@@ -110,11 +110,13 @@ $(VENV)/.demo: setup.py | $(BIN)/python
 	$(PIP) install '.[ros,openvino]'
 	@touch $@
 
-# All in one call: pip resolves and builds once. Bytecode of what the tests import comes by itself.
+# All in one call: pip resolves and builds once. Bytecode of what the tests import comes by itself. The tracker comes
+# without what it asks for: opencv-python would write over the files of opencv-python-headless.
 $(VENV)/.dev: setup.py | $(BIN)/python
 	@echo "Installing the runtime, the ROS 2 wheels and what the tests need (PyTorch among it, once)"
 	$(PIP) install --no-compile '$(TORCH)' \
 	  '.[ros,openvino,tensorrt_rtx,fetch,export,train,synthetic,dev]'
+	$(PIP) install --no-compile --no-deps 'trackers>=2.6,<3' 'supervision>=0.31,<1'
 	@touch $(VENV)/.demo $@
 
 $(VENV)/.train: setup.py | $(BIN)/python

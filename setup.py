@@ -43,6 +43,10 @@ TEST = [
     "Jinja2>=3.1",
     "matplotlib>=3.6",
     "faster-coco-eval>=1.6.5",
+    # What trackers and supervision import, which the Makefile installs without dependencies.
+    "defusedxml>=0.7.1",
+    "pydeprecate>=0.9,<0.14",
+    "rich>=13",
 ]
 
 setup(

@@ -152,6 +152,12 @@ def test_an_optional_module_comes_with_its_extra(module: str) -> None:
     assert distribution in brought
 
 
+def test_the_tests_track_with_what_setup_py_allows() -> None:
+    """The Makefile installs it without dependencies, so the bounds stand there, too."""
+    (tracking,) = described_by_setup()["extras_require"]["tracking"]
+    assert f"--no-deps '{tracking}' 'supervision>=" in (ROOT / "Makefile").read_text("utf-8")
+
+
 def test_package_xml_is_the_one_source_of_the_version() -> None:
     stated = MANIFEST.findtext("version")
     assert stated is not None

@@ -127,26 +127,29 @@ class _Once:
 
 
 class _Identities:
-    """The tracker of the settings, begun anew when these change."""
+    """The tracker, by the settings of each frame."""
 
     def __init__(self, log: NodeLog) -> None:
         self._log = log
-        self._key: tuple[float, float] | None = None
         self._tracker: Tracker | None = None
+        self._tried = False
 
     def __call__(self, found: Instances, stamp_ns: int, settings: InstanceOptions) -> Instances:
         """The things that are known by now; all of them where nothing is tracked."""
-        key = (settings.score_threshold, settings.track_patience_s)
         if not settings.tracking:
-            self._key = self._tracker = None
+            self._tracker, self._tried = None, False
             return found
-        if key != self._key:
-            self._key, self._tracker = key, None
+        wanted = (settings.score_threshold, settings.track_patience_s)
+        if not self._tried:
+            self._tried = True
             try:
-                self._tracker = Tracker(*key)
+                self._tracker = Tracker(*wanted, self._log.warn_once)
             except InputError as error:
                 self._log.warn_once(f"things keep no identity: {error}")
-        return found if self._tracker is None else self._tracker.follow(found, stamp_ns)
+        if self._tracker is None:
+            return found
+        self._tracker.adjust(*wanted)
+        return self._tracker.follow(found, stamp_ns)
 
 
 def _chosen(found: Instances, settings: InstanceOptions) -> Instances:

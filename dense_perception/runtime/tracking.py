@@ -6,6 +6,7 @@ good scores first. What a thing looks like plays no part.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,7 @@ MOST_IDS = 65535
 _RATE_HZ = 10.0  # what the filters' steps are scaled to; frames may come at any rate
 _LEAST_OVERLAP = 0.1
 _JUMP_S = 1.0
+_LEAST_STEP_S = 1e-6
 
 
 class Tracker:
@@ -26,10 +28,14 @@ class Tracker:
 
     :param least_score: what a thing needs to be followed.
     :param patience_s: how long it may be hidden and is still the same.
+    :param warn: gets a sentence each time that images do not follow one another in time.
     :raises InputError: if the package ``trackers`` is not installed.
     """
 
-    def __init__(self, least_score: float, patience_s: float) -> None:
+    def __init__(
+        self, least_score: float, patience_s: float, warn: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self._warn = warn
         supervision, trackers = _library()
         self._detections: Any = supervision.Detections
         self._tracker: Any = trackers.ByteTrackTracker(
@@ -41,20 +47,43 @@ class Tracker:
             minimum_consecutive_frames=1,
             minimum_iou_threshold=_LEAST_OVERLAP,
         )
-        self._last_s = float("-inf")
+        self._last_s = self._given_s = float("-inf")
+
+    def adjust(self, least_score: float, patience_s: float) -> None:
+        """Follow by other settings from now on; things that are known keep their identity."""
+        self._tracker.track_activation_threshold = least_score
+        self._tracker.high_conf_det_threshold = least_score
+        self._tracker.maximum_time_without_update = patience_s
 
     def follow(self, found: Instances, stamp_ns: int) -> Instances:
         """The things that are known by now, with their identities from 1 in ``track_ids_n``.
 
-        A thing is known from the second frame that it is found in. Where time goes back, as when a
-        recording begins again, all begins anew.
+        A thing is known from the second frame that it is found in. Where time goes back by a second
+        or more, as when a recording begins again, all begins anew. No thing of an image is known
+        that is older by less, and images of the same stamp follow at once. Each is warned of.
         """
         seconds = stamp_ns / 1e9
-        if seconds < self._last_s:
-            if self._last_s - seconds < _JUMP_S:
-                return _known(found, np.zeros(len(found), np.int64))
+        back_s = self._last_s - seconds
+        if back_s >= _JUMP_S:
+            self._warn(
+                "the time of the images went back by a second or more: identities begin anew"
+            )
             self._tracker.reset()
+            self._given_s = float("-inf")
+        elif back_s > 0:
+            self._warn(
+                "an image is older than the one before it: its things are left out, since "
+                "identities need images in the order of their stamps"
+            )
+            return _known(found, np.zeros(len(found), np.int64))
+        elif back_s == 0:
+            self._warn(
+                "an image has the same stamp as the one before: a thing that is hidden meanwhile "
+                "is waited for longer than track_patience_s; let the driver stamp each image"
+            )
         self._last_s = seconds
+        # The library takes no time twice.
+        self._given_s = max(seconds, self._given_s + _LEAST_STEP_S)
         rows = np.arange(len(found))
         tracked = self._tracker.update(
             self._detections(
@@ -63,7 +92,7 @@ class Tracker:
                 class_id=found.classes_n.astype(np.int64),
                 data={"row": rows},
             ),
-            timestamp=seconds,
+            timestamp=self._given_s,
         )
         ids_n = np.zeros(len(found), np.int64)
         if len(tracked):

@@ -224,6 +224,23 @@ def test_identities_are_the_ids_of_all_messages(vision_msgs: None) -> None:
     assert len(set(seen[3].values())) == 2
 
 
+def test_identities_survive_a_change_of_the_settings(vision_msgs: None) -> None:
+    pytest.importorskip("trackers")
+    published = Published()
+    tracked = replace(SETTINGS, tracking=True)
+    stamps_s = (0.0, 0.1, 0.2, 0.3, 0.25)
+    seen = []
+    for frame, stamp_s in enumerate(stamps_s):
+        change = {"score_threshold": 0.1, "track_patience_s": 5.0} if frame > 1 else {}
+        published.send(answer(stamp_ns=int(stamp_s * 1e9)), replace(tracked, **change))
+        seen.append([d.id for d in published.last("detections").detections])
+    assert seen[1]
+    assert seen[1] == seen[2][: len(seen[1])] == seen[3][: len(seen[1])]
+    assert seen[4] == []
+    (line,) = published.logged.lines
+    assert "older than the one before it" in line[1]
+
+
 def test_an_answer_without_things_sends_nothing() -> None:
     published = Published()
     given = answer()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -66,13 +68,51 @@ def test_a_thing_that_was_gone_for_long_is_another_one() -> None:
 
 
 def test_where_time_goes_back_all_begins_anew() -> None:
-    tracker = Tracker(0.5, 2.0)
+    said: list[str] = []
+    tracker = Tracker(0.5, 2.0, said.append)
     for stamp_s in (100, 101, 3, 4):
         known = tracker.follow(found((0, 100, 100)), stamp_s * 10**9)
     assert known.track_ids_n is not None
     assert known.track_ids_n.tolist() == [1]
+    assert ["identities begin anew" in text for text in said] == [True]
     assert len(tracker.follow(found(), 5 * 10**9)) == 0
     assert len(tracker.follow(found((0, 100, 100)), 5 * 10**9 - 1000)) == 0, "out of order"
+    assert "older than the one before it" in said[1]
+    tracker.follow(found((0, 100, 100)), 5 * 10**9 + 1000)
+    assert len(said) == 2, "in order again"
+
+
+def test_images_of_one_stamp_keep_their_things() -> None:
+    said: list[str] = []
+    tracker = Tracker(0.5, 2.0, said.append)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the library's own
+        for stamp_ns in (0, 0, 0, STEP_NS, STEP_NS):
+            known = tracker.follow(found((0, 100, 100)), stamp_ns)
+    assert known.track_ids_n is not None
+    assert known.track_ids_n.tolist() == [1]
+    assert ["same stamp" in text for text in said] == [True] * 3
+
+
+def test_other_settings_keep_identities() -> None:
+    tracker = Tracker(0.5, 0.5)
+    things = ((0, 100, 100), (56, 300, 300), (60, 500, 200))  # scores .9, .8, .7
+    for frame in range(2):
+        tracker.follow(found(*things[:2]), frame * STEP_NS)
+    tracker.adjust(0.75, 5.0)
+    for frame in (2, 3):
+        known = tracker.follow(found(*things), frame * STEP_NS)
+        assert known.track_ids_n is not None
+        assert known.track_ids_n.tolist() == [1, 2], "the third is not begun with"
+    # Hidden for longer than was waited for before.
+    known = tracker.follow(found(*things[:2]), 23 * STEP_NS)
+    assert known.track_ids_n is not None
+    assert known.track_ids_n.tolist() == [1, 2]
+    tracker.adjust(0.65, 0.5)
+    for frame in (24, 25):
+        known = tracker.follow(found(*things), frame * STEP_NS)
+    assert known.track_ids_n is not None
+    assert known.track_ids_n.tolist() == [1, 2, 3]
 
 
 def test_ids_follow_the_rows() -> None:
