@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,14 +74,27 @@ NEEDED = {
 }
 OPTIONAL = {
     "cv2", "tqdm", "torch", "onnx", "onnxruntime", "openvino", "rclpy", "rosbags", "transformers",
-    "mujoco", "trimesh", "PIL", "vizdoom", "numba", "onnxscript", "fast_simplification",
+    "mujoco", "trimesh", "PIL", "vizdoom", "numba", "onnxscript", "onnx_ir",
+    "fast_simplification",
     "jinja2", "matplotlib", "ray", "rerun", "faster_coco_eval",
     "trackers", "supervision",
 }  # fmt: skip
 
 
-def sources() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
+@functools.cache
+def sources() -> tuple[Path, ...]:
+    return tuple(sorted(PACKAGE.rglob("*.py")))
+
+
+@functools.cache
+def modules() -> dict[str, Path]:
+    """Every file of the package by its dotted name below the package."""
+    return {place_of(path): path for path in sources()}
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def room_of(path: Path) -> str:
@@ -88,11 +102,15 @@ def room_of(path: Path) -> str:
     return parts[0] if len(parts) > 1 else path.stem
 
 
-def imports(path: Path, *, at_import_time: bool = False) -> Iterator[str]:
+@functools.cache
+def imports(path: Path, *, at_import_time: bool = False) -> tuple[str, ...]:
     """Every absolute module name that ``path`` imports, ``from a import b`` as ``a.b``."""
-    tree = ast.parse(path.read_text())
+    return tuple(_imports(path, at_import_time))
+
+
+def _imports(path: Path, at_import_time: bool) -> Iterator[str]:
     skipped: set[ast.AST] = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(tree_of(path)):
         late = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
         if at_import_time and (late or typing_only):
@@ -153,36 +171,36 @@ def test_a_backend_names_torch_only_inside_functions() -> None:
 
 def file_graph() -> dict[str, set[str]]:
     """Which module imports which, inside functions and for types alone included."""
-    modules = {place_of(path) for path in sources()}
+    known = set(modules())
     graph: dict[str, set[str]] = {}
     for path in sources():
         targets = set()
         for name in imports(path):
             target = name.removeprefix("dense_perception.")
             if name.startswith("dense_perception."):
-                targets.add(target if target in modules else target.rpartition(".")[0])
-        graph[place_of(path)] = (targets & modules) - {place_of(path), ""}
+                targets.add(target if target in known else target.rpartition(".")[0])
+        graph[place_of(path)] = (targets & known) - {place_of(path), ""}
     return graph
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_every_module_that_is_imported_is_there(path: Path) -> None:
     """Late imports too, which no test may reach and the type checker takes for foreign ones."""
-    modules = {place_of(each) for each in sources()}
+    known = modules()
     for name in imports(path):
         target = name.removeprefix("dense_perception.")
-        if target != name and target not in modules:
+        if target != name and target not in known:
             module, _, entry = target.rpartition(".")
-            assert module in modules or not module, f"{name} is not there"
+            assert module in known or not module, f"{name} is not there"
             if module:
-                (source,) = [each for each in sources() if place_of(each) == module]
-                assert entry in names_in(ast.parse(source.read_text())), f"{name} is not there"
+                assert entry in names_in(known[module]), f"{name} is not there"
 
 
-def names_in(tree: ast.Module) -> set[str]:
+@functools.cache
+def names_in(path: Path) -> set[str]:
     """What a module defines or imports, anywhere at its top level or in a branch of it."""
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):

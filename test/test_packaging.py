@@ -68,6 +68,7 @@ FOREIGN = {
     "foxglove_msgs": "who publishes these videos has it installed",
     "ffmpeg_image_transport_msgs": "who publishes these videos has it installed",
     "supervision": "trackers needs it itself",
+    "onnx_ir": "onnxscript needs it itself",
     "lz4": "rosbags needs it itself",
     "markupsafe": "Jinja2 needs it itself",
     "backports": "rosbags needs backports.zstd itself",

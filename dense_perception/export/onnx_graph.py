@@ -168,6 +168,8 @@ def to_onnx(network: nn.Module, card: ModelCard) -> onnx.ModelProto:
     :raises CardError: if the card contradicts the network (focal length, depth kind or range).
     :raises InputError: if the network cannot take the card's size.
     """
+    from dense_perception.export.simplify import simplify  # needs what the exporter needs
+
     shapes: dict[str, dict[int, torch.export.Dim]] = {
         "image": {0: torch.export.Dim("N", min=1, max=_LARGEST_BATCH)}
     }
@@ -192,8 +194,10 @@ def to_onnx(network: nn.Module, card: ModelCard) -> onnx.ModelProto:
             dynamic_shapes=shapes,
             external_data=False,
             verbose=False,
+            optimize=False,
         )
-    assert program is not None
+        assert program is not None
+        simplify(program.model)
     model = program.model_proto
     tidy(model)
     fold_constants(model)

@@ -117,41 +117,51 @@ def deformable_attention(
     queries, points = weights_bqhlp.shape[1], weights_bqhlp.shape[-1]
     if tokens != sum(height * width for height, width in shapes):
         raise InputError(f"got {tokens} tokens for levels of shapes {list(shapes)}")
+    if not shapes:
+        raise InputError("got no levels, expected one or more")
     batch = value_bnhd.shape[0]
     rows_bhn_d = value_bnhd.permute(0, 2, 1, 3).reshape(-1, d)
-    first_bh11 = (torch.arange(batch * heads, device=value_bnhd.device) * tokens).reshape(
-        -1, heads, 1, 1
+    first_bh111 = (torch.arange(batch * heads, device=value_bnhd.device) * tokens).reshape(
+        -1, heads, 1, 1, 1
+    )
+    sizes = [(height, width, height * width) for height, width in shapes]
+    # All levels at once, and tables without broadcasting: few operators on long rows of numbers.
+    height_lp, width_lp, length_lp = (
+        torch.tensor(values, device=value_bnhd.device).unsqueeze(1).repeat(1, points)
+        for values in zip(*sizes, strict=True)
     )
     locations = locations_bqhlp2.permute(0, 2, 1, 3, 4, 5)
+    x, right = _neighbours(locations[..., 0], width_lp)
+    y, below = _neighbours(locations[..., 1], height_lp)
+    # Four corners of each point: (B, heads, Q, levels, points * 4).
+    share = torch.cat([wy * wx for wy in below for wx in right], dim=-1)
+    index = torch.cat([row * width_lp + column for row in y for column in x], dim=-1)
+    start_lp = length_lp.cumsum(0) - length_lp
+    index = index + torch.cat([start_lp] * 4, dim=-1) + first_bh111
     weights = weights_bqhlp.permute(0, 2, 1, 3, 4)
-    start = 0
-    mixed_bhq1d = None
-    for level, (height, width) in enumerate(shapes):
-        x, right = _neighbours(locations[:, :, :, level, :, 0] * width - 0.5, width)
-        y, below = _neighbours(locations[:, :, :, level, :, 1] * height - 0.5, height)
-        # Four corners of each point: (B, heads, Q, points * 4).
-        share = torch.cat([wy * wx for wy in below for wx in right], dim=-1)
-        index = torch.cat([row * width + column for row in y for column in x], dim=-1)
-        index = index + first_bh11 + start
-        share = share.to(weights.dtype) * torch.cat([weights[:, :, :, level]] * 4, dim=-1)
-        picked = rows_bhn_d.index_select(0, index.reshape(-1)).reshape(
-            -1, heads, queries, 4 * points, d
+    share = share.to(weights.dtype) * torch.cat([weights] * 4, dim=-1)
+    parts = []
+    for level in range(len(shapes)):
+        # The values of one level at a time: those of all are gigabytes in a large image.
+        picked = rows_bhn_d.index_select(0, index[:, :, :, level].reshape(-1)).reshape(
+            -1, 4 * points, d
         )
-        part = share.unsqueeze(-2) @ picked
-        mixed_bhq1d = part if mixed_bhq1d is None else mixed_bhq1d + part
-        start += height * width
-    if mixed_bhq1d is None:
-        raise InputError("got no levels, expected one or more")
-    return mixed_bhq1d.squeeze(-2).permute(0, 2, 1, 3).reshape(-1, queries, heads * d)
+        parts.append(torch.bmm(share[:, :, :, level].reshape(-1, 1, 4 * points), picked))
+    mixed = sum(parts[1:], start=parts[0])
+    return mixed.reshape(-1, heads, queries, d).permute(0, 2, 1, 3).reshape(-1, queries, heads * d)
 
 
-def _neighbours(position: Tensor, size: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """The two pixels around a position in pixels, clamped, and their shares, zero if outside."""
+def _neighbours(places: Tensor, size_lp: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The two pixels around each place (..., L, P), 0 to 1, clamped to the level's size, and their
+    shares, zero if outside.
+    """
+    wide_lp = size_lp.to(places.dtype)
+    position = places * wide_lp - 0.5
     low = torch.floor(position)
     upper = position - low
     indices, shares = [], []
     for pixel, share in ((low, 1 - upper), (low + 1, upper)):
-        clamped = pixel.clamp(0, size - 1)
+        clamped = torch.minimum(pixel.clamp(min=0), wide_lp - 1)
         indices.append(clamped.to(torch.int64))
         shares.append(share * (pixel == clamped).to(share.dtype))
     return tuple(indices), tuple(shares)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from dense_perception.core.card_specs import DepthSpec, InputSpec
 from dense_perception.core.prediction import DepthKind
 from dense_perception.export.graph_file import tidy, write_onnx
 from dense_perception.export.onnx_graph import to_onnx
+from dense_perception.export.simplify import simplify
 from dense_perception.nets import zoo
 from dense_perception.nets.positions import fix_positions
 from test.support.models import default_network
@@ -186,7 +188,23 @@ def write_from_bytes(
             output_names=names,
             dynamic_shapes={"image": {0: torch.export.Dim("N", min=1, max=64)}},
             verbose=False,
+            optimize=False,
         )
-    assert program is not None
-    tidy(program.model_proto)
-    write_onnx(program.model_proto, path)
+        assert program is not None
+        simplify(program.model)
+    model = program.model_proto
+    tidy(model)
+    write_onnx(model, path)
+
+
+def runtimes(path: Path) -> dict[str, Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]]:
+    """Each runtime's name, and what it computes of inputs by name: the outputs in order."""
+    import onnxruntime
+    import openvino
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return {
+        "onnxruntime": lambda feeds: session.run(None, dict(feeds)),
+        "openvino": lambda feeds: list(compiled(dict(feeds)).values()),
+    }

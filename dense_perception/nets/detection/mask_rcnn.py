@@ -23,7 +23,7 @@ from dense_perception.nets.detection.detector import (
 )
 from dense_perception.nets.detection.fpn import FPN
 from dense_perception.nets.detection.nms import pick
-from dense_perception.nets.detection.paste import all_masks, instance_map
+from dense_perception.nets.detection.paste import paste_all
 from dense_perception.nets.detection.roi_align import roi_align
 from dense_perception.nets.detection.roi_heads import (
     BOX_SIDE,
@@ -173,8 +173,5 @@ def with_masks(
     masks_nmss = masks_kss.unflatten(0, (-1, found.boxes.shape[1]))
     used = found.used.unsqueeze(-1).unsqueeze(-1).to(masks_nmss.dtype)
     masks_nmss = masks_nmss * used
-    return {
-        **answer(found),
-        "instance_ids": instance_map(masks_nmss, found.boxes, found.used, size_hw, threshold),
-        "masks": all_masks(masks_nmss, found.boxes, size_hw),
-    }
+    ids_nhw, masks_nmhw = paste_all(masks_nmss, found.boxes, found.used, size_hw, threshold)
+    return {**answer(found), "instance_ids": ids_nhw, "masks": masks_nmhw}

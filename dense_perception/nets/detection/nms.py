@@ -47,7 +47,7 @@ def suppress(
     # The round before the first keeps all. Each round turns an upper bound of what is kept into a
     # lower one and back: the last one has to give a lower one, in which nothing overlaps.
     for _ in range(min(count, rounds) | 1):
-        kept_n1k = valid_n1k * (kept_n1k @ falls < 0.5).to(boxes_nk4.dtype)
+        kept_n1k = valid_n1k * (torch.bmm(kept_n1k, falls) < 0.5).to(boxes_nk4.dtype)
     return kept_n1k.squeeze(1) > 0.5
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -32,36 +32,29 @@ def paste(masks_nmss: Tensor, boxes_nm4: Tensor, size_hw: Sequence[int]) -> Tens
     return rows_nmhs @ (masks_nmss @ columns_nmws.transpose(-1, -2))
 
 
-def instance_map(
+def paste_all(
     masks_nmss: Tensor, boxes_nm4: Tensor, used_nm: Tensor, size_hw: Sequence[int], threshold: float
-) -> Tensor:
-    """(N, H, W) int64: 0 none, k where row k - 1 is the first one above ``threshold``."""
-    found = None
-    for first, pasted_nkhw in _in_parts(masks_nmss, boxes_nm4, size_hw):
+) -> tuple[Tensor, Tensor]:
+    """Ids and masks of all things at the image's size.
+
+    Ids (N, H, W) int64: 0 none, k where row k - 1 is the first one above ``threshold``. Masks
+    (N, M, H, W) of 0 to 1 are hundreds of megabytes for large images; for evaluation.
+    """
+    rows = masks_nmss.shape[1]
+    found, pasted = None, []
+    for first in range(0, rows, _AT_ONCE):
+        part = slice(first, first + _AT_ONCE)
+        pasted_nkhw = paste(masks_nmss[:, part], boxes_nm4[:, part], size_hw)
+        pasted.append(pasted_nkhw)
         count = pasted_nkhw.shape[1]
         number = torch.arange(first + 1, first + count + 1, device=pasted_nkhw.device)
-        used_nk = used_nm[:, first : first + count]
-        is_on = (pasted_nkhw >= threshold) & used_nk.unsqueeze(-1).unsqueeze(-1)
+        is_on = (pasted_nkhw >= threshold) & used_nm[:, part].unsqueeze(-1).unsqueeze(-1)
         # The lowest number wins; with zero for none, the highest of what is left of a large one.
-        left = is_on.to(pasted_nkhw.dtype) * (masks_nmss.shape[1] + 1 - number).to(
-            pasted_nkhw.dtype
-        ).reshape(-1, 1, 1)
+        left = is_on.to(pasted_nkhw.dtype) * (rows + 1 - number).to(pasted_nkhw.dtype).reshape(
+            -1, 1, 1
+        )
         most_nhw = left.amax(dim=1)
         found = most_nhw if found is None else torch.maximum(found, most_nhw)
     assert found is not None
-    ids_nhw = torch.where(found > 0, masks_nmss.shape[1] + 1 - found, torch.zeros_like(found))
-    return ids_nhw.to(torch.int64)
-
-
-def all_masks(masks_nmss: Tensor, boxes_nm4: Tensor, size_hw: Sequence[int]) -> Tensor:
-    """(N, M, H, W) of 0 to 1: hundreds of megabytes for large images; for evaluation."""
-    parts = [pasted for _, pasted in _in_parts(masks_nmss, boxes_nm4, size_hw)]
-    return torch.cat(parts, dim=1)
-
-
-def _in_parts(
-    masks_nmss: Tensor, boxes_nm4: Tensor, size_hw: Sequence[int]
-) -> Iterator[tuple[int, Tensor]]:
-    for first in range(0, masks_nmss.shape[1], _AT_ONCE):
-        part = slice(first, first + _AT_ONCE)
-        yield first, paste(masks_nmss[:, part], boxes_nm4[:, part], size_hw)
+    ids_nhw = torch.where(found > 0, rows + 1 - found, torch.zeros_like(found))
+    return ids_nhw.to(torch.int64), torch.cat(pasted, dim=1)

@@ -73,7 +73,7 @@ def roi_align(
     for sample in range(ratio * ratio):
         # One sample of every bin at a time: all of them at once are gigabytes.
         picked = rows_c.index_select(0, index[sample]).reshape(-1, 4, channels)
-        mixed = share[sample].reshape(-1, 1, 4) @ picked
+        mixed = torch.bmm(share[sample].reshape(-1, 1, 4), picked)
         pooled = mixed if pooled is None else pooled + mixed
     assert pooled is not None
     pooled = pooled.reshape(-1, side * side, channels)

@@ -13,7 +13,7 @@ from dense_perception.core.errors import InputError
 from dense_perception.nets.detection import boxes as coding
 from dense_perception.nets.detection.anchors import anchors
 from dense_perception.nets.detection.nms import suppress
-from dense_perception.nets.detection.paste import all_masks, instance_map
+from dense_perception.nets.detection.paste import paste_all
 from dense_perception.nets.detection.roi_align import level_of, roi_align
 
 
@@ -169,7 +169,9 @@ def test_masks_are_enlarged_within_their_boxes() -> None:
     generator = torch.Generator().manual_seed(0)
     masks = torch.rand(1, 12, 4, 4, dtype=torch.float64, generator=generator)
     boxes = random_boxes(12, 20, 6).unsqueeze(0)
-    pasted = all_masks(masks, boxes, (18, 24))[0]
+    used = torch.ones(1, 12, dtype=torch.bool)
+    used[0, 1] = False
+    ids, pasted = (each[0] for each in paste_all(masks, boxes, used, (18, 24), 0.5))
     for thing in (0, 11):
         x1, y1, x2, y2 = boxes[0, thing].tolist()
         for y in range(18):
@@ -182,9 +184,6 @@ def test_masks_are_enlarged_within_their_boxes() -> None:
                     for i in range(4)
                 )
                 assert pasted[thing, y, x].item() == pytest.approx(float(expected), abs=1e-9)
-    used = torch.ones(1, 12, dtype=torch.bool)
-    used[0, 1] = False
-    ids = instance_map(masks, boxes, used, (18, 24), 0.5)[0]
     on = (pasted >= 0.5) & used[0, :, None, None]
     first = torch.where(on.any(dim=0), on.to(torch.uint8).argmax(dim=0) + 1, 0)
     assert torch.equal(ids, first)
