@@ -24,6 +24,12 @@ def printable(text: str, *, keep: str = "\n\t") -> str:
     )
 
 
+def counted(count: float, thing: str) -> str:
+    """``1 frame``, ``1,024 frames``, ``2 classes``."""
+    ending = "es" if thing.endswith(("s", "x", "ch", "sh")) else "s"
+    return f"{count:,.0f} {thing}{'' if count == 1 else ending}"
+
+
 class _Short(reprlib.Repr):
     def __init__(self) -> None:
         super().__init__()

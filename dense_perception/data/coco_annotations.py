@@ -25,7 +25,7 @@ from dense_perception.metrics.detection import (
     rle_of_counts,
     rle_of_polygons,
 )
-from dense_perception.metrics.panoptic import NOBODY, Segments
+from dense_perception.metrics.panoptic import UNSEGMENTED, Segments
 
 _MOST_BYTES = 1 << 30
 _Found = TypeVar("_Found")
@@ -91,14 +91,14 @@ def read_segments(folder: Path, picture: AnnotatedPicture) -> tuple[Segments, li
         )
     wide = bgr_hwc.astype(np.int64)
     ids_hw = wide[..., 2] + 256 * wide[..., 1] + 65536 * wide[..., 0]
-    present = {int(number) for number in np.unique(ids_hw)} - {NOBODY}
+    present = {int(number) for number in np.unique(ids_hw)} - {UNSEGMENTED}
     problems = []
     if strange := sorted(present - picture.segments.keys()):
         problems.append(
             f"{picture.segments_file} has pixels of the segments {_some(strange)}, which its "
             "annotation does not list: they are void"
         )
-        ids_hw[np.isin(ids_hw, strange)] = NOBODY
+        ids_hw[np.isin(ids_hw, strange)] = UNSEGMENTED
     if absent := sorted(picture.segments.keys() - present):
         problems.append(
             f"{picture.segments_file} has no pixel of its segments {_some(absent)}: they are missed"

@@ -66,7 +66,7 @@ def data_rows(outcome: Outcome) -> list[RecordingData]:
             why = "no truth within the tolerance of the stamps (--tolerance-ms)"
             found.append(("frames", why, unmatched[name]))
         if empty[name]:
-            why = "neither depth nor labels"
+            why = "neither depth nor labels nor numbers of things"
             if source.kind == "bag":
                 why = "what was recorded beside the image holds no truth where it looks"
             found.append(("frames", why, empty[name]))

@@ -20,7 +20,7 @@ from dense_perception.evaluation.document import (
     Method,
     Report,
 )
-from dense_perception.evaluation.figures import Figure, figure, in_order
+from dense_perception.evaluation.figures import PANOPTIC, Figure, figure, in_order
 from dense_perception.evaluation.intervals import (
     Units,
     drawn_weights,
@@ -211,7 +211,9 @@ def _contestant_changes(
     same_frames = sums[0].get("frames", []) in ([], sums[1].get("frames", []))
     paired = None
     if totals[0][1] == totals[1][1] and same_frames:
-        paired = _Paired(totals[0][0], totals[1][0], units)
+        paired = _Paired(
+            totals[0][0], totals[1][0], units, knows_frames=bool(sums[0].get("frames"))
+        )
     figures = before["figures"][old]
     for name in in_order((set(figures) & set(after.figures[new])) - comparison.left_out.keys()):
         was, now = figures[name], after.figures[new][name]
@@ -221,7 +223,7 @@ def _contestant_changes(
         if paired is not None and paired.has(name):
             low, high, certain, why = paired.judge(name)
         else:
-            low, high, certain, why = _apart(was, now, units)
+            low, high, certain, why = _apart(was, now, units, same=paired is not None)
         better = figure(name).improves(was["value"], now["value"])
         verdict: Literal["better", "worse", "same"] = "same"
         if certain:
@@ -242,8 +244,9 @@ def _contestant_changes(
 class _Paired:
     """Two contestants on the same units: differences in each and in every resample."""
 
-    def __init__(self, before: Totals, after: Totals, units: Units) -> None:
-        self.units = units
+    def __init__(self, before: Totals, after: Totals, units: Units, *, knows_frames: bool) -> None:
+        """:param knows_frames: whether it is known, and not only likely, that the frames agree."""
+        self.units, self._knows_frames = units, knows_frames
         self._before, self._after = before, after
         weights = drawn_weights(len(units.names))
         self._by_unit = before.figures(), after.figures()
@@ -256,6 +259,8 @@ class _Paired:
             return classes and np.array_equal(self._before.true, self._after.true)
         if name in self._before.names and name in self._after.names:
             return np.array_equal(self._before.column(name)[1], self._after.column(name)[1])
+        if name.startswith(PANOPTIC):
+            return self._knows_frames and name in self._drawn[0] and name in self._drawn[1]
         if name == "confidence.ece":  # how many pixels are in each bin is what may have changed
             return np.array_equal(self._before.confident, self._after.confident)
         return False
@@ -267,18 +272,24 @@ class _Paired:
 
 
 def _apart(
-    was: FigureValue, now: FigureValue, units: Units
+    was: FigureValue, now: FigureValue, units: Units, *, same: bool
 ) -> tuple[float | None, float | None, bool, str]:
-    """The difference of two independent figures from the interval of each."""
+    """The difference of two figures from the interval of each, as of independent ones.
+
+    :param same: whether the frames are the same, and the figure is one whose parts no report keeps.
+    """
     ends = [(each["value"], each["low"], each["high"]) for each in (was, now)]
     if any(number is None for each in ends for number in each):
-        return None, None, False, "not certain: the frames differ, and one has no interval"
+        why = "one has no interval" if same else "the frames differ, and one has no interval"
+        return None, None, False, f"not certain: {why}"
     (a, a_low, a_high), (b, b_low, b_high) = cast(list[tuple[float, float, float]], ends)
     low = b - a - math.hypot(b - b_low, a_high - a)
     high = b - a + math.hypot(b_high - b, a - a_low)
+    lies = f"{'by both intervals' if same else 'on other frames'} it lies"
     if low <= 0 <= high:
         why = f"from {low:.4g} to {high:.4g}, which includes no difference"
-        return low, high, False, f"not certain: on other frames it lies {why}"
+        return low, high, False, f"not certain: {lies} {why}"
     if units.kind != "recordings":
-        return low, high, False, "not certain: other frames than before, of too few recordings"
-    return low, high, True, f"certain: on other frames it lies from {low:.4g} to {high:.4g}"
+        why = "blocks of too few recordings" if same else "other frames than before, of too few"
+        return low, high, False, f"not certain: {why}{'' if same else ' recordings'}"
+    return low, high, True, f"certain: {lies} from {low:.4g} to {high:.4g}"

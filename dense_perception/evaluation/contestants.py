@@ -12,7 +12,7 @@ import numpy as np
 
 from dense_perception.core.errors import InputError
 from dense_perception.core.labels import VOID
-from dense_perception.core.prediction import GRAY_MAPS, DepthMap
+from dense_perception.core.prediction import GRAY_MAPS, DepthMap, Instances
 from dense_perception.core.registry import (
     checkpoint_path,
     find_card,
@@ -51,7 +51,8 @@ class Entry:
     """A contestant that can be opened in any process.
 
     ``kind`` is ``artefact``, ``checkpoint``, ``topic`` or ``baseline``; ``text`` what it is opened
-    by. ``file`` and ``sha256`` are of its weights, None where there are none.
+    by. ``file`` and ``sha256`` are of its weights, None where there are none. ``classes`` are the
+    names of its labels, ``things`` of its things.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Entry:
     device: str | None = None
     prior: Prior | None = None
     first_label: int = 1
+    things: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, object]:
         """What its answers depend on, as plain data."""
@@ -85,8 +87,8 @@ class Answer:
     """What a contestant says of a frame, at any size; None where it says nothing.
 
     ``labels_hw`` are whole numbers from 0, ``confidence_hw`` uint8 in units of 1/255,
-    ``normals_hwc`` unit vectors, ``gray`` the maps of ``GRAY_MAPS`` as uint8. ``ms`` is its own
-    time, NaN where it took none.
+    ``normals_hwc`` unit vectors, ``gray`` the maps of ``GRAY_MAPS`` as uint8, ``instances`` the
+    things at the frame's size. ``ms`` is its own time, NaN where it took none.
     """
 
     depth: DepthMap | None = None
@@ -94,6 +96,7 @@ class Answer:
     confidence_hw: np.ndarray | None = None
     normals_hwc: np.ndarray | None = None
     gray: Mapping[str, np.ndarray] = field(default_factory=dict)
+    instances: Instances | None = None
     classes: tuple[str, ...] = ()
     ms: float = float("nan")
     intrinsics_assumed: bool = False
@@ -145,6 +148,7 @@ def resolve(text: str, options: RunOptions) -> Entry:
             perceiver.backend.description,
             chosen.device,
             first_label=first_label(card) if labelled else 1,
+            things=tuple(card.instances.label_set.labels) if card.instances else (),
         )
 
 
@@ -179,11 +183,14 @@ class ModelContestant:
 
     def __init__(self, perceiver: Perceiver) -> None:
         self._perceiver = perceiver
-        labelled = perceiver.card.segmentation
+        card, labelled = perceiver.card, perceiver.card.segmentation
+        # Masks that overlap are made for eyes and figures alone, and take their time.
+        self._with_masks = (*card.outputs, *card.on_request) if card.on_request else None
         self._classes = tuple(labelled.label_set.labels) if labelled else ()
 
     def answer(self, truth: TruthFrame) -> Answer:
-        prediction = self._perceiver(truth.frame)
+        wanted = None if truth.instances_hw is None else self._with_masks
+        (prediction,) = self._perceiver.perceive([truth.frame], wanted)
         labels, normals = prediction.labels, prediction.normals
         gray = {name: getattr(prediction, name) for name in GRAY_MAPS}
         return Answer(
@@ -192,6 +199,7 @@ class ModelContestant:
             None if labels is None else labels.confidence_hw,
             None if normals is None else normals.values_hwc,
             {name: entry.values_hw for name, entry in gray.items() if entry is not None},
+            prediction.instances,
             self._classes,
             sum(prediction.timings_ms.values()),
             prediction.intrinsics_assumed,

@@ -13,18 +13,19 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import DensePerceptionError, InputError, TrainingError
 from dense_perception.data.corpus import evenly
 from dense_perception.data.sample import NamedFrames, Sample
+from dense_perception.evaluation.thing_classes import true_segments
 from dense_perception.evaluation.things import (
     PanopticFigures,
     PanopticJudge,
     ThingsJudge,
     ThingsReport,
 )
+from dense_perception.evaluation.true_things import true_things
+from dense_perception.evaluation.truth import counted_labels
 from dense_perception.metrics.detection import TrueThing, rle_of_mask
-from dense_perception.metrics.panoptic import NOBODY, Segments
 from dense_perception.runtime.perceiver import Perceiver
 
 _LOOKED_AT = 16
-_OF_NO_CLASS = -1
 
 
 def has_things(frames: NamedFrames) -> bool:
@@ -67,9 +68,19 @@ def evaluate_frame_things(
             (answer,) = perceiver.perceive([frame], wanted)
             if answer.instances is None or sample.instances_hw.shape != rgb_hwc.shape[:2]:
                 raise InputError("its numbers are of another size than its picture")
-            judge.add(true_things(sample), answer)
+            judge.add(annotated_things(sample), answer)
             if panoptic is not None and sample.labels_hw is not None:
-                panoptic.add(_segments(sample, card, frames), answer)
+                labels_hw = counted_labels(sample.labels_hw)
+                assert labels_hw is not None
+                assert card.instances is not None
+                segments = true_segments(
+                    sample.instances_hw,
+                    sample.instance_labels,
+                    labels_hw,
+                    frames.classes,
+                    card.instances.label_set.labels,
+                )
+                panoptic.add(segments, answer)
             compared += 1
         except DensePerceptionError as error:
             problems.append(f"{frames.keys[index]}: {error}")
@@ -81,23 +92,19 @@ def evaluate_frame_things(
     return ThingsReport(card.name, compared, *judge.figures(), figures, tuple(problems))
 
 
-def true_things(sample: Sample) -> list[TrueThing]:
+def annotated_things(sample: Sample) -> list[TrueThing]:
     """The things in view with the boxes of their pixels, classes counted from 0."""
     assert sample.instances_hw is not None
+    true = true_things(sample.instances_hw, sample.instance_labels)
     found = []
-    for number, label in sample.instance_labels.items():
-        mask_hw = sample.instances_hw == number
-        rows, columns = np.flatnonzero(mask_hw.any(axis=1)), np.flatnonzero(mask_hw.any(axis=0))
-        if not len(rows):
-            continue
-        box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-        left, top, right, bottom = (float(side) for side in box)
+    for row, (label, sides) in enumerate(zip(true.labels_k, true.boxes_k4, strict=True)):
+        left, top, right, bottom = (float(side) for side in sides)
         found.append(
             TrueThing(
                 (left, top, right, bottom),
-                label - 1 if label else _OF_NO_CLASS,
-                crowd=not label,
-                mask=rle_of_mask(mask_hw),
+                int(label),
+                crowd=bool(label < 0),
+                mask=rle_of_mask(true.rows_hw == row + 1),
             )
         )
     return found
@@ -107,23 +114,3 @@ def _panoptic_judge(card: ModelCard, frames: NamedFrames) -> PanopticJudge | Non
     if card.segmentation is None or card.instances is None or not card.instances.has_ids:
         return None
     return PanopticJudge(card, frames.classes, frames.name)
-
-
-def _segments(sample: Sample, card: ModelCard, frames: NamedFrames) -> Segments:
-    """Each thing is one, and each class of stuff; pixels of a thing without a number are void."""
-    assert card.instances is not None
-    assert sample.instances_hw is not None
-    assert sample.labels_hw is not None
-    ids_hw = sample.instances_hw.astype(np.int64)
-    classes = {number: label - 1 for number, label in sample.instance_labels.items() if label}
-    nameless = [number for number, label in sample.instance_labels.items() if not label]
-    ids_hw[np.isin(ids_hw, nameless)] = NOBODY
-    things = {name.casefold() for name in card.instances.label_set.labels}
-    first = int(ids_hw.max(initial=0)) + 1
-    free_hw = sample.instances_hw == 0
-    for label in np.unique(sample.labels_hw[free_hw]).tolist():
-        if label and frames.classes[label - 1].casefold() not in things:
-            ids_hw[free_hw & (sample.labels_hw == label)] = first + label
-            classes[first + label] = label - 1
-    present = set(np.unique(ids_hw).tolist())
-    return Segments(ids_hw, {n: label for n, label in classes.items() if n in present})

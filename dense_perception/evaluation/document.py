@@ -248,9 +248,7 @@ class UnitSums(_UnitSums, total=False):
     frames: list[str]
 
 
-class Report(TypedDict):
-    """The whole file."""
-
+class _Report(TypedDict):
     version: int
     command: list[str]
     created: str
@@ -270,3 +268,10 @@ class Report(TypedDict):
     frames_shown: list[ShownFrame]
     problems: list[str]
     units: dict[str, UnitSums]
+
+
+class Report(_Report, total=False):
+    """The whole file; ``things``: by contestant how many things of each class it was judged by,
+    which older reports lack."""
+
+    things: dict[str, dict[str, int]]

@@ -12,19 +12,23 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from dense_perception.core.errors import InputError
 from dense_perception.core.json_text import json_text, parse_json
+from dense_perception.metrics.average_precision import Matches
 
 Better = Literal["lower", "higher", "one"]
 """Which values are good; ``one`` is a ratio that should be 1."""
-How = Literal["mean", "ratio", "root", "confusion", "calibration"]
+How = Literal["mean", "ratio", "root", "confusion", "calibration", "ranking", "segments"]
 """How the figure of many frames comes about.
 
 ``mean``: of the frames' values, each counting once. ``ratio``: the sum of the numerators over the
 sum of the denominators. ``root``: the square root of that. ``confusion``: from the counts of
-(true, predicted) class. ``calibration``: from the bins of the confidence.
+(true, predicted) class. ``calibration``: from the bins of the confidence. ``ranking``: from the
+found things of all frames, by score. ``segments``: the mean over classes of a ratio of sums.
 """
 
 IOU = "labels.iou."
@@ -32,6 +36,18 @@ IOU = "labels.iou."
 SAID, RIGHT = "confidence.said", "confidence.right"
 """Sums of a bin of the confidence, with ``@bin=NUMBER``: what was said and how often it was right,
 each over the number of pixels."""
+KINDS = ("boxes", "masks")
+"""What average precision judges things by; of a class it is ``boxes.ap.CLASS``."""
+PANOPTIC = "panoptic."
+"""Begins the figures of segments; of a class ``panoptic.things.pq.CLASS``, or ``stuff``. As sums,
+``pq`` is the overlap of its pairs and ``rq`` their number, both over the weight of the class."""
+ThingMatches = Mapping[str, Mapping[str, Matches]]
+"""What was found by each of :data:`KINDS`, of each class that is in view or was found."""
+_OF_CLASSES = (
+    IOU,
+    *(f"{kind}.ap." for kind in KINDS),
+    *(f"{PANOPTIC}{group}.{n}." for group in ("things", "stuff") for n in ("pq", "sq", "rq")),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +87,8 @@ class FrameScore:
       class, pairs of successive frames, bins of the confidence.
     * ``confusion``: pixels by (true, predicted) class, from 0; ``len(classes)`` is "no class".
       None where labels were not compared.
+    * ``things``: what was found of each class; None where things were not compared.
+    * ``things``: what was found of each class; None where things were not compared.
     * ``tags``: what the frame is like, for slices over frames: numbers or texts.
     """
 
@@ -82,6 +100,7 @@ class FrameScore:
     sums: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     confusion: Mapping[tuple[int, int], int] | None = None
     tags: Mapping[str, str | float] = field(default_factory=dict)
+    things: ThingMatches | None = None
 
     def to_line(self) -> str:
         """One line of JSON, without a newline; :meth:`from_line` gives the same numbers again."""
@@ -98,6 +117,11 @@ class FrameScore:
             "confusion": counts,
             "tags": dict(self.tags),
         }
+        if self.things is not None:
+            data["things"] = {
+                kind: {name: _plain(matches) for name, matches in found.items()}
+                for kind, found in self.things.items()
+            }
         return json_text(data, sort_keys=True, compact=True)
 
     @classmethod
@@ -107,7 +131,7 @@ class FrameScore:
         """
         try:
             data = parse_json(line)
-            counts = data["confusion"]
+            counts, things = data["confusion"], data.get("things")
             return cls(
                 str(data["contestant"]),
                 str(data["recording"]),
@@ -120,14 +144,36 @@ class FrameScore:
                 },
                 None if counts is None else {(t, p): count for t, p, count in counts},
                 dict(data["tags"]),
+                None
+                if things is None
+                else {
+                    kind: {name: _matches(plain) for name, plain in found.items()}
+                    for kind, found in things.items()
+                },
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"this is no line of a frame's scores: {line[:80]!r}") from error
 
 
+def _plain(matches: Matches) -> list[object]:
+    """Scores as short as they are the same ``float32`` again."""
+    scores = [float(str(np.float32(score))) for score in matches.scores_n]
+    return [matches.true, scores, matches.hits_n.tolist(), matches.ignored_n.tolist()]
+
+
+def _matches(plain: list[Any]) -> Matches:
+    true, scores, hits, ignored = plain
+    return Matches(
+        int(true),
+        np.array(scores, np.float32).astype(np.float64),
+        np.array(hits, np.int64),
+        np.array(ignored, np.int64),
+    )
+
+
 @cache
 def catalogue() -> Mapping[str, Figure]:
-    """Every figure by its name but the IoU of single classes, in the order of a table."""
+    """Every figure by its name but those of single classes, in the order of a table."""
     figures = [
         *_depth_errors("metric", "Depth as answered"),
         *_depth_errors("scaled", "Depth times median(truth) / median(prediction), as Zhou 2017"),
@@ -157,6 +203,8 @@ def catalogue() -> Mapping[str, Figure]:
             "Expected calibration error: mean over pixels of |share right - confidence| in 15 bins "
             "of equal width (Guo 2017)",
         ),
+        *_thing_figures(),
+        *_panoptic_figures(),
         Figure(
             "temporal.scale_jitter", "", "lower", "root",
             "Root mean square of the change, from one frame to the next, of the median of "
@@ -173,21 +221,42 @@ def catalogue() -> Mapping[str, Figure]:
 
 
 def figure(name: str) -> Figure:
-    """The figure of that name, of a class's IoU, or of a slice.
+    """The figure of that name, of a class, or of a slice.
 
     :raises InputError: if there is none; the message has the closest names.
     """
     base, _, part = name.partition("@")
     if base in catalogue() and (not part or "=" in part):
         return catalogue()[base]
-    if base.startswith(IOU) and len(base) > len(IOU):
-        label = base.removeprefix(IOU)
-        return Figure(
-            base, "", "higher", "confusion", f"Intersection over union of {label} over all frames"
-        )
-    close = difflib.get_close_matches(base, [*catalogue(), IOU + "CLASS"], n=3, cutoff=0.4)
+    for start in _OF_CLASSES:
+        label = base.removeprefix(start)
+        if label and label != base:
+            return _of_class(start, label)
+    close = difflib.get_close_matches(
+        base, [*catalogue(), *(f"{start}CLASS" for start in _OF_CLASSES)], n=3, cutoff=0.4
+    )
     meant = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(catalogue())}"
     raise InputError(f"there is no figure {name!r}: {meant}")
+
+
+def is_of_class(name: str) -> bool:
+    """Whether it is the figure of a single class."""
+    return name.startswith(_OF_CLASSES)
+
+
+def class_of(name: str) -> tuple[str, str]:
+    """The figure over all classes and the class, of one for which :func:`is_of_class` is true."""
+    start = next(start for start in _OF_CLASSES if name.startswith(start))
+    return start.removesuffix("."), name.removeprefix(start)
+
+
+def _of_class(start: str, label: str) -> Figure:
+    if start == IOU:
+        text = f"Intersection over union of {label} over all frames"
+        return Figure(start + label, "", "higher", "confusion", text)
+    whole = catalogue()[start.removesuffix(".")]
+    text = f"{whole.name} of {label} alone"
+    return Figure(start + label, "", "higher", whole.how, text)
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -251,4 +320,35 @@ def _normal_figures(prefix: str, what: str, revision: int = 1) -> list[Figure]:
             )
             for limit in (11.25, 22.5, 30.0)
         ),
+    ]  # fmt: skip
+
+
+def _thing_figures() -> list[Figure]:
+    rules = "by COCO's rules (Lin 2014), of at most 100 in a frame"
+    rows = (
+        ("ap", "Average precision of {}, mean over classes and overlaps of .50, .55, ... .95"),
+        ("ap50", "Average precision of {} at an overlap of .50, mean over classes"),
+        ("ap75", "Average precision of {} at an overlap of .75, mean over classes"),
+        ("recall", "Share of the true {} that are found, mean over classes and these overlaps"),
+    )
+    return [
+        Figure(f"{kind}.{name}", "", "higher", "ranking", f"{text.format(kind)}, {rules}")
+        for kind in KINDS
+        for name, text in rows
+    ]
+
+
+def _panoptic_figures() -> list[Figure]:
+    rows = (
+        ("pq", "Panoptic quality SQ x RQ"),
+        ("sq", "Segmentation quality, the mean overlap of the segments that are found"),
+        ("rq", "Recognition quality, the F1 score of finding segments"),
+    )
+    return [
+        Figure(
+            f"{PANOPTIC}{group}{name}", "", "higher", "segments",
+            f"{text}, mean over the classes{of} that occur (Kirillov 2019)",
+        )
+        for group, of in (("", ""), ("things.", " of things"), ("stuff.", " of stuff"))
+        for name, text in rows
     ]  # fmt: skip

@@ -16,6 +16,7 @@ from dense_perception.data.targets import (
     texture_edges,
 )
 from dense_perception.evaluation.flow import correspondence
+from dense_perception.evaluation.true_things import TrueThings, true_things
 from dense_perception.evaluation.truth import TruthFrame
 from dense_perception.imaging.transforms import Transform
 from dense_perception.metrics.depth import TrueDepth
@@ -118,6 +119,14 @@ class Judge:
     @cached_property
     def _keypoints(self) -> np.ndarray:
         return corner_strength(self.truth.frame.rgb_hwc)
+
+    @cached_property
+    def things(self) -> TrueThings | None:
+        """The numbered things in view; None where they are not numbered."""
+        truth = self.truth
+        if truth.instances_hw is None:
+            return None
+        return true_things(truth.instances_hw, truth.instance_labels)
 
     @cached_property
     def looks(self) -> dict[str, str | float]:

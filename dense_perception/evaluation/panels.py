@@ -3,26 +3,32 @@
 All have the image's aspect and at most ``MAX_SIDE`` pixels a side. Black is where there is nothing
 to compare. How large an error is from its colour: depth from blue (nearer than the truth) through
 white (right) to red (farther), full at ``DEPTH_LIMIT``; normals from white to full violet at
-``ANGLE_LIMIT_DEG``; labels orange where wrong, over the image in gray.
+``ANGLE_LIMIT_DEG``; labels orange where wrong, over the image in gray. Of things those with a score
+of ``SHOWN_SCORE`` or more are shown; boxes over the image in gray are blue where found, orange
+where missed, violet where false.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from dense_perception.core.labels import LabelSet
-from dense_perception.core.prediction import NormalMap
+from dense_perception.core.prediction import Instances, NormalMap
 from dense_perception.core.storage import atomic_write
 from dense_perception.imaging.colorize import colorize, robust_limits
 from dense_perception.imaging.encode import encode_jpeg
+from dense_perception.imaging.instance_overlay import instance_overlay
+from dense_perception.imaging.resize import restore_labels
 
 MAX_SIDE = 320
 DEPTH_LIMIT = 0.3  # of the true depth
 ANGLE_LIMIT_DEG = 45.0
+SHOWN_SCORE = 0.3
+_OPACITY = 0.45
 FOLDER = "pictures"
 _NEARER, _RIGHT, _FARTHER, _WRONG, _ANGLE = np.array(
     [(33, 102, 172), (247, 247, 247), (178, 24, 43), (230, 97, 1), (84, 39, 136)], np.uint8
@@ -90,6 +96,46 @@ def normal_panels(rgb_hwc: np.ndarray, true_hwc: np.ndarray, predicted_hwc: np.n
         NormalMap(predicted.astype(np.float32)).colored(),
         _between(angle / ANGLE_LIMIT_DEG, _ANGLE, _ANGLE),
     )
+
+
+def thing_panels(
+    rgb_hwc: np.ndarray, true: Instances, found: Instances, right_n: np.ndarray, met_m: np.ndarray
+) -> Panels:
+    """True and found things at the image's size.
+
+    :param right_n: which of ``found`` are right, bool; ``met_m`` which of ``true`` are found.
+    """
+    image = _fitted(rgb_hwc, rgb_hwc.shape[:2])
+    height, width = image.shape[:2]
+    shown_n = found.scores_n >= SHOWN_SCORE
+    right_n, found = right_n[shown_n], found.selected(shown_n)
+    true, found = (_scaled(each, rgb_hwc.shape[:2], height, width) for each in (true, found))
+    gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    error = gray // 2 + 64
+    for boxes_n4, chosen_n, colour in (
+        (found.boxes_n4, right_n, _NEARER),
+        (found.boxes_n4, ~right_n, _ANGLE),
+        (true.boxes_n4, ~met_m, _WRONG),
+    ):
+        for box in boxes_n4[chosen_n]:
+            left, top = (int(side) for side in np.floor(box[:2]))
+            right, bottom = (int(side) - 1 for side in np.ceil(box[2:]))
+            corners = (left, top), (max(left, right), max(top, bottom))
+            cv2.rectangle(error, *corners, tuple(int(each) for each in colour), 2)
+    return Panels(
+        image,
+        instance_overlay(image, true, width, height, _OPACITY, with_scores=False),
+        instance_overlay(image, found, width, height, _OPACITY),
+        error,
+    )
+
+
+def _scaled(things: Instances, size_hw: tuple[int, ...], height: int, width: int) -> Instances:
+    ratio = np.array([width / size_hw[1], height / size_hw[0]] * 2, np.float32)
+    ids_hw = things.ids_hw
+    if ids_hw is not None:
+        ids_hw = restore_labels(ids_hw, width, height)
+    return replace(things, boxes_n4=things.boxes_n4 * ratio, ids_hw=ids_hw, masks_nhw=None)
 
 
 def write_panels(panels: Panels, folder: Path, stem: str) -> dict[str, str]:

@@ -192,7 +192,8 @@ def _report(
     if not set(judged) & set(scores.contestants):
         raise InputError(f"nothing could be compared: {'; '.join(problems) or 'no frame'}")
     names = [row["name"] for row in contestants if row["name"] in scores.contestants]
-    found = summarise(scores, outcome.classes(), names)
+    known = {e.name: (*e.things, *e.classes) for e in outcome.plan.entries if e.things}
+    found = summarise(scores, outcome.classes(), names, known=known)
     figures: dict[str, dict[str, FigureValue]] = {row["name"]: {} for row in contestants}
     figures |= found.figures
     changed: list[Change] = []
@@ -219,6 +220,7 @@ def _report(
         frames_shown=[] if request.out is None else show_frames(outcome, folder),
         problems=problems,
         units=found.unit_sums,
+        things=found.things,
     )
 
 

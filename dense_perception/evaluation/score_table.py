@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from dense_perception.core.errors import InputError
-from dense_perception.evaluation.figures import FrameScore
+from dense_perception.evaluation.figures import FrameScore, ThingMatches
 
 
 class Column:
@@ -51,6 +51,7 @@ class _Rows:
     # (row, true, predicted, pixels), one after another.
     confusion: array[int] = field(default_factory=lambda: array("i"))
     labelled: array[int] = field(default_factory=lambda: array("i"))
+    things: list[tuple[int, ThingMatches]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,8 @@ class Answers:
 
     ``answered`` bool (frames,); ``values`` and both parts of ``sums`` are float64 (frames,), NaN
     where there is nothing. ``confusion`` is int32 (n, 4) of frame, true class, predicted class
-    and pixels; ``labelled`` bool (frames,) says where labels were compared at all.
+    and pixels; ``labelled`` bool (frames,) says where labels were compared at all. ``things`` are
+    frames with what was found in them.
     """
 
     answered: np.ndarray
@@ -67,6 +69,7 @@ class Answers:
     sums: Mapping[str, tuple[np.ndarray, np.ndarray]]
     confusion: np.ndarray
     labelled: np.ndarray
+    things: Sequence[tuple[int, ThingMatches]] = ()
 
 
 @dataclass(frozen=True)
@@ -229,6 +232,8 @@ class ScoreTable:
             rows.labelled.append(row)
             for (true, predicted), pixels in score.confusion.items():
                 rows.confusion.extend((row, true, predicted, pixels))
+        if score.things is not None:
+            rows.things.append((row, score.things))
 
     def answers(self, contestant: str) -> Answers:
         """What it scored, by the frames of :meth:`frames`; nothing for an unknown one."""
@@ -251,4 +256,5 @@ class ScoreTable:
             },
             confusion,
             labelled,
+            [(int(place[row]), things) for row, things in rows.things],
         )

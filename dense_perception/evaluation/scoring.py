@@ -18,6 +18,7 @@ from dense_perception.evaluation.depth_answer import (
     restored_depth,
 )
 from dense_perception.evaluation.figures import RIGHT, SAID, FrameScore
+from dense_perception.evaluation.frame_things import ThingScorer
 from dense_perception.evaluation.judge import Judge
 from dense_perception.imaging.resize import restore_gray, restore_labels, restore_normals
 from dense_perception.media.problems import Problems
@@ -42,6 +43,7 @@ class FrameScorer:
     def __init__(self, entry: Entry) -> None:
         self.skipped = Problems()
         self._entry = entry
+        self._things = ThingScorer(self.skipped)
         self._before: tuple[Judge, Matched, float] | None = None
         self._ratios: list[float] = []
         self._medians_m: dict[str, float] = {}
@@ -81,7 +83,8 @@ class FrameScorer:
             if true_hw is not None:
                 restored = restore_gray(given, *true_hw.shape[::-1]) / np.float32(255)
                 values[f"{name}.l1"] = mean_absolute_error(restored, true_hw)
-        if not values and confusion is None:
+        things = self._things.score(judge, answer, sums)
+        if not values and confusion is None and things is None:
             return None
         return FrameScore(
             self._entry.name,
@@ -92,6 +95,7 @@ class FrameScorer:
             sums,
             confusion,
             judge.looks,
+            things,
         )
 
     def _baseline(

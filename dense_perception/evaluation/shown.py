@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,23 +11,28 @@ from typing import Literal
 
 import numpy as np
 
+from dense_perception.core.boxes import overlaps
 from dense_perception.core.errors import DensePerceptionError
 from dense_perception.core.labels import VOID, LabelSet
-from dense_perception.core.prediction import DepthMap
+from dense_perception.core.prediction import DepthMap, Instances
 from dense_perception.evaluation.contestants import Answer, Entry
 from dense_perception.evaluation.depth_answer import judged_metres, restored_depth
 from dense_perception.evaluation.document import ShownFrame
 from dense_perception.evaluation.figures import FrameScore, figure
 from dense_perception.evaluation.judge import Judge
 from dense_perception.evaluation.panels import (
+    SHOWN_SCORE,
     Panels,
     depth_panels,
     label_panels,
     normal_panels,
+    thing_panels,
     write_panels,
 )
 from dense_perception.evaluation.parts import Opened, PartScores
 from dense_perception.evaluation.run import Outcome, SourceData
+from dense_perception.evaluation.thing_totals import ap50_of_frame
+from dense_perception.evaluation.true_things import TrueThings
 from dense_perception.evaluation.truth import Part
 from dense_perception.imaging.resize import restore_labels, restore_normals
 
@@ -35,6 +41,7 @@ _FIGURES = {
     "depth": ("depth.metric.absrel", "depth.aligned.absrel"),
     "labels": ("labels.accuracy",),
     "normals": ("normals.mean_deg",),
+    "things": ("boxes.ap50",),
 }
 
 
@@ -128,6 +135,8 @@ def _values(score: FrameScore) -> dict[str, float]:
     if score.confusion:
         right = sum(count for (true, given), count in score.confusion.items() if true == given)
         values["labels.accuracy"] = right / sum(score.confusion.values())
+    if score.things is not None and math.isfinite(found := ap50_of_frame(score.things)):
+        values["boxes.ap50"] = found
     return values
 
 
@@ -176,6 +185,8 @@ def panels_of(task: str, judge: Judge, answer: Answer) -> Panels | None:
         return label_panels(
             rgb_hwc, truth.labels_hw.astype(np.uint8), given.astype(np.uint8), labels
         )
+    if task == "things" and judge.things is not None and answer.instances is not None:
+        return _thing_panels(judge, judge.things, answer.instances)
     true_hwc = judge.normals_hwc if task == "normals" else None
     if true_hwc is not None and answer.normals_hwc is not None:
         given = restore_normals(answer.normals_hwc, *true_hwc.shape[1::-1])
@@ -188,3 +199,27 @@ def metres(judge: Judge, depth: DepthMap) -> np.ndarray:
     assert judge.true_m is not None
     restored_hw = restored_depth(depth, *judge.true_m.shape)
     return judged_metres(restored_hw, depth.kind, judge.true_m, judge.protocol)
+
+
+def _thing_panels(judge: Judge, true: TrueThings, found: Instances) -> Panels | None:
+    truth = judge.truth
+    labels = LabelSet("", truth.classes)
+    named_m = (true.labels_k >= 0) & (true.labels_k < len(truth.classes))
+    things = Instances(
+        true.boxes_k4.astype(np.float32),
+        np.ones(len(true), np.float32),
+        np.where(named_m, true.labels_k, 0).astype(np.uint8),
+        labels,
+        true.rows_hw.astype(np.uint16),
+    ).selected(named_m)
+    names = ([name.casefold() for name in each.names] for each in (found, things))
+    given_n, true_m = (np.array(each, object) for each in names)
+    overlap_nm = overlaps(found.boxes_n4, things.boxes_n4)
+    near_nm = (overlap_nm >= 0.5) & (given_n[:, None] == true_m)
+    near_nm &= (found.scores_n >= SHOWN_SCORE)[:, None]
+    right_n, met_m = np.zeros(len(found), bool), np.zeros(len(things), bool)
+    for row in range(len(found)):  # the best scores come first
+        free = np.flatnonzero(near_nm[row] & ~met_m)
+        if len(free):
+            right_n[row] = met_m[free[np.argmax(overlap_nm[row, free])]] = True
+    return thing_panels(truth.frame.rgb_hwc, things, found, right_n, met_m)

@@ -119,7 +119,7 @@ class FramesTruth:
         return
 
     def why_none(self) -> str:
-        return f"none of its {len(self._indices)} frames has depth or labels"
+        return f"none of its {len(self._indices)} frames has depth, labels or numbers of things"
 
     def parts(self) -> list[Part]:
         count = len(self._indices)
@@ -147,7 +147,7 @@ class FramesTruth:
     def _frame(self, sample: Sample, key: str) -> TruthFrame | None:
         depth_m = known_depth(np.asarray(sample.depth_m, np.float32))
         labels_hw = counted_labels(sample.labels_hw)
-        if depth_m is None and labels_hw is None:
+        if depth_m is None and labels_hw is None and sample.instances_hw is None:
             return None
         frame = Frame(
             np.ascontiguousarray(sample.rgb_hwc), sample.stamp_ns or 0, "", sample.intrinsics
@@ -160,6 +160,8 @@ class FramesTruth:
             labels_hw,
             self.classes,
             sample.camera_7,
+            instances_hw=sample.instances_hw,
+            instance_labels=sample.instance_labels,
         )
 
     def _recording(self, sample: Sample, key: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dense_perception.evaluation.document import FigureValue, Report
-from dense_perception.evaluation.figures import figure, in_order
+from dense_perception.evaluation.figures import KINDS, figure, in_order
 from dense_perception.evaluation.page.wording import how_much, reach
 
 _MAIN = (
@@ -19,6 +19,12 @@ _MAIN = (
     "depth.coverage",
     "labels.miou",
     "labels.accuracy",
+    *(f"{kind}.{name}" for kind in KINDS for name in ("ap", "ap50")),
+    "panoptic.pq",
+    "panoptic.things.pq",
+    "panoptic.stuff.pq",
+    "panoptic.sq",
+    "panoptic.rq",
     "normals.mean_deg",
     "edges.l1",
     "keypoints.l1",

@@ -19,6 +19,8 @@ from dense_perception.data.coco_annotations import (
     Annotations,
     read_segments,
 )
+from dense_perception.evaluation.frame_things import HALF
+from dense_perception.evaluation.thing_classes import PanopticClasses, SharedClasses
 from dense_perception.imaging.messages import ImageReader
 from dense_perception.metrics.detection import (
     DetectionScores,
@@ -27,12 +29,8 @@ from dense_perception.metrics.detection import (
     TrueThing,
     rle_of_mask,
 )
-from dense_perception.metrics.panoptic import NOBODY, PanopticQuality, Quality, Segments
+from dense_perception.metrics.panoptic import PanopticQuality, Quality, Segments
 from dense_perception.runtime.perceiver import Perceiver
-
-_HALF = 127
-"""Of a mask's bytes: above it the pixel is the thing's."""
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ class ThingsJudge:
                 f"model {card.name} gives {' and '.join(card.outputs)}, no things: choose a model "
                 "with instances"
             )
-        self._classes = _Classes(card.instances.label_set.labels, classes, where)
+        self._classes = SharedClasses(card.instances.label_set.labels, classes, where)
         self.notes = self._classes.notes
         self.wanted = ["instances", *(n for n in ("instance_ids",) if n in card.outputs)]
         self.wanted += card.on_request
@@ -139,7 +137,7 @@ class ThingsJudge:
         found = found.selected(self._classes.of_model[found.classes_n] >= 0)
         masks = None
         if found.masks_nhw is not None:
-            masks = [rle_of_mask(mask > _HALF) for mask in found.masks_nhw]
+            masks = [rle_of_mask(mask > HALF) for mask in found.masks_nhw]
         elif found.ids_hw is not None:
             masks = [rle_of_mask(found.ids_hw == row + 1) for row in range(len(found))]
         labels = self._classes.of_model[found.classes_n]
@@ -172,84 +170,27 @@ class PanopticJudge:
                 f"model {card.name} gives {' and '.join(card.outputs)}: panoptic truth needs "
                 "labels and instance ids; choose a panoptic model"
             )
-        names = labelled.label_set.labels
-        self._classes = _Classes(names, classes, where)
+        self._classes = PanopticClasses(
+            labelled.label_set.labels, things.label_set.labels, classes, where
+        )
         self.notes = self._classes.notes
-        self._are_things = [name in things.label_set.labels for name in names]
-        self._label_of = [names.index(n) if n in names else -1 for n in things.label_set.labels]
         self._quality = PanopticQuality(len(self._classes.names))
 
     def add(self, true: Segments, answer: Prediction) -> None:
-        found, labels = answer.instances, answer.labels
-        assert found is not None
-        assert found.ids_hw is not None
-        assert labels is not None
-        ids_hw = found.ids_hw.astype(np.int64)
-        classes: dict[int, int] = {}
-        for row, label in enumerate(found.classes_n):
-            classes[row + 1] = int(self._classes.of_model[self._label_of[label]])
-        first = len(found) + 1
-        for label in np.unique(labels.values_hw[ids_hw == NOBODY]):
-            # Pixels of a thing that is none of the list are of nobody.
-            if label < len(self._are_things) and not self._are_things[label]:
-                ids_hw[(labels.values_hw == label) & (found.ids_hw == NOBODY)] = first + int(label)
-                classes[first + int(label)] = int(self._classes.of_model[label])
-        self._quality.add(_without(ids_hw, classes), self._of_shared_classes(true))
-
-    def _of_shared_classes(self, true: Segments) -> Segments:
-        classes = {n: int(self._classes.of_truth[label]) for n, label in true.classes.items()}
-        return _without(true.ids_hw, classes, true.crowds)
+        assert answer.instances is not None
+        assert answer.labels is not None
+        found = self._classes.of_answer(answer.instances, answer.labels.values_hw)
+        self._quality.add(found, self._classes.of_truth(true))
 
     def figures(self) -> PanopticFigures:
-        places = [int(self._classes.of_model[n]) for n in range(len(self._are_things))]
-        things = [p for p, is_thing in zip(places, self._are_things, strict=True) if is_thing]
-        stuff = [p for p, is_thing in zip(places, self._are_things, strict=True) if not is_thing]
         by_class = self._quality.by_class()[:, 0]
         return PanopticFigures(
             self._quality.mean(),
-            self._quality.mean([place for place in things if place >= 0]),
-            self._quality.mean([place for place in stuff if place >= 0]),
+            self._quality.mean(self._classes.things),
+            self._quality.mean(self._classes.stuff),
             {
                 name: float(value)
                 for name, value in zip(self._classes.names, by_class, strict=True)
                 if np.isfinite(value)
             },
         )
-
-
-class _Classes:
-    """The classes that model and truth share, by name; -1 is a class of one of them alone."""
-
-    def __init__(self, model: Sequence[str], truth: Sequence[str], file: str) -> None:
-        plain = {name.casefold(): name for name in truth}
-        self.names = tuple(plain[n.casefold()] for n in model if n.casefold() in plain)
-        if not self.names:
-            raise InputError(
-                f"the model finds {', '.join(model[:_SHOWN])}, {file} names "
-                f"{', '.join(truth[:_SHOWN])}: they share no class"
-            )
-        self.of_model, self.of_truth = self._places(model), self._places(truth)
-        self.notes = [
-            f"{file}: {len(left)} classes are {whose} alone and do not count: "
-            f"{', '.join(left[:_SHOWN])}{', ...' if len(left) > _SHOWN else ''}"
-            for whose, names, places in (
-                ("the model's", model, self.of_model),
-                ("the truth's", truth, self.of_truth),
-            )
-            if (left := [n for n, place in zip(names, places, strict=True) if place < 0])
-        ]
-
-    def _places(self, names: Sequence[str]) -> np.ndarray:
-        places = {name.casefold(): number for number, name in enumerate(self.names)}
-        return np.array([places.get(name.casefold(), -1) for name in names])
-
-
-def _without(
-    ids_hw: np.ndarray, classes: dict[int, int], crowds: frozenset[int] = frozenset()
-) -> Segments:
-    """Segments of no shared class become void."""
-    left = [number for number, label in classes.items() if label < 0]
-    if left:
-        ids_hw = np.where(np.isin(ids_hw, left), NOBODY, ids_hw)
-    kept = {number: label for number, label in classes.items() if label >= 0}
-    return Segments(ids_hw, kept, crowds - set(left))

@@ -13,11 +13,12 @@ import numpy as np
 
 from dense_perception.core.errors import InputError
 from dense_perception.evaluation.document import UnitSums
-from dense_perception.evaluation.figures import IOU, RIGHT, SAID, figure
+from dense_perception.evaluation.figures import IOU, PANOPTIC, RIGHT, SAID, figure
 from dense_perception.evaluation.intervals import weighted
 from dense_perception.metrics.calibration import BINS, calibration_error
 
 _HIT, _TRUE, _GIVEN = "labels.hit.", "labels.true.", "labels.given."
+_JOINT = (SAID, RIGHT, PANOPTIC)  # columns of which a figure needs all
 _BELOW = "#"  # the denominators of a column, in a report
 
 
@@ -65,19 +66,19 @@ class Totals:
     given: np.ndarray
 
     def only(self, names: Sequence[str]) -> Totals:
-        """The columns of ``names`` in their order, and those of the confidence."""
-        own = [name for name in names if not name.startswith((SAID, RIGHT))]
-        kept = (*own, *(name for name in self.names if name.startswith((SAID, RIGHT))))
+        """The columns of ``names`` in their order, and those of the confidence and of segments."""
+        own = [name for name in names if not name.startswith(_JOINT)]
+        kept = (*own, *(name for name in self.names if name.startswith(_JOINT)))
         places = [self.names.index(name) for name in kept]
         return replace(self, names=kept, above=self.above[:, places], below=self.below[:, places])
 
     def parts(self, size: int) -> Iterator[Totals]:
-        """So many columns after the other, those of the confidence together, and the labels last:
-        what is drawn of each fits in little memory."""
-        bins = [place for place, name in enumerate(self.names) if name.startswith((SAID, RIGHT))]
-        rest = [place for place in range(len(self.names)) if place not in set(bins)]
+        """So many columns after the other, those of the confidence and of segments together, and
+        the labels last: what is drawn of each fits in little memory."""
+        joint = [place for place, name in enumerate(self.names) if name.startswith(_JOINT)]
+        rest = [place for place in range(len(self.names)) if place not in set(joint)]
         none = np.zeros((len(self.above), 0))
-        for places in (*(rest[k : k + size] for k in range(0, len(rest), size)), bins):
+        for places in (*(rest[k : k + size] for k in range(0, len(rest), size)), joint):
             names = tuple(self.names[place] for place in places)
             yield Totals(names, self.above[:, places], self.below[:, places], (), none, none, none)
         yield Totals((), none, none, self.classes, self.hit, self.true, self.given)
@@ -109,12 +110,13 @@ class Totals:
         ratios = _divided(self.above, self.below)
         found = {}
         for place, name in enumerate(self.names):
-            if not name.startswith((SAID, RIGHT)):
+            if not name.startswith(_JOINT):
                 value = ratios[:, place]
                 found[name] = np.sqrt(value) if figure(name).how == "root" else value
         bins = [n for n in self.names if n.startswith(SAID)]
         if bins:
             found["confidence.ece"] = self._calibration_error()
+        found |= self._segments(ratios)
         if self.true.any():
             found |= self._labels()
         return found
@@ -148,6 +150,26 @@ class Totals:
 
     def _bins(self) -> list[int]:
         return [n for n in range(BINS) if f"{SAID}@bin={n}" in self.names]
+
+    def _segments(self, ratios: np.ndarray) -> dict[str, np.ndarray]:
+        """Panoptic, segmentation and recognition quality, of each class and as means over them."""
+        found: dict[str, np.ndarray] = {}
+        means: dict[str, list[np.ndarray]] = {}
+        for group in ("things.", "stuff."):
+            start = f"{PANOPTIC}{group}pq."
+            for place, name in enumerate(self.names):
+                if not name.startswith(start):
+                    continue
+                label = name.removeprefix(start)
+                pairs = self.names.index(f"{PANOPTIC}{group}rq.{label}")
+                quality = _divided(self.above[:, place], self.above[:, pairs])
+                quality[(self.below[:, place] > 0) & np.isnan(quality)] = 0.0  # all are missed
+                values = {"pq": ratios[:, place], "sq": quality, "rq": ratios[:, pairs]}
+                for measure, value in values.items():
+                    found[f"{PANOPTIC}{group}{measure}.{label}"] = value
+                    for whole in ("", group):
+                        means.setdefault(f"{PANOPTIC}{whole}{measure}", []).append(value)
+        return found | {name: _mean_of_known(values) for name, values in means.items()}
 
     def _labels(self) -> dict[str, np.ndarray]:
         ious = _divided(self.hit, self.true + self.given - self.hit)
@@ -277,3 +299,10 @@ def from_sums(kept: UnitSums) -> tuple[Totals, tuple[str, ...]]:
 
 def _divided(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
+
+
+def _mean_of_known(values: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean over arrays (n,), without NaN."""
+    stacked = np.stack(values)
+    known = np.isfinite(stacked)
+    return _divided(np.where(known, stacked, 0).sum(0), known.sum(0))

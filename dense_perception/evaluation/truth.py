@@ -39,6 +39,8 @@ class TruthFrame:
     from 0, VOID where there is none, of ``classes`` (empty if nobody named them); each None where
     nothing is known. ``camera_7`` is the camera in the world, position and quaternion.
     ``recorded`` are other systems' answers by topic. ``frame`` without intrinsics: not calibrated.
+    ``instances_hw`` and ``instance_labels`` number the things in view, as
+    :class:`~dense_perception.data.sample.Sample` does.
     """
 
     recording: str
@@ -49,6 +51,8 @@ class TruthFrame:
     classes: tuple[str, ...] = ()
     camera_7: np.ndarray | None = None
     recorded: Mapping[str, RecordedAnswer] = field(default_factory=dict)
+    instances_hw: np.ndarray | None = None
+    instance_labels: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

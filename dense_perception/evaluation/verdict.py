@@ -19,6 +19,8 @@ from dense_perception.evaluation.page.wording import digits_of, measure_of, subj
 HEADLINES = (
     ("depth", ("depth.metric.absrel", "depth.scaled.absrel", "depth.aligned.absrel")),
     ("labels", ("labels.miou",)),
+    ("things", ("boxes.ap",)),
+    ("segments", ("panoptic.pq",)),
     ("normals", ("normals.mean_deg",)),
     ("edges", ("edges.l1",)),
     ("keypoints", ("keypoints.l1",)),

@@ -19,7 +19,13 @@ def color_of(number: int) -> tuple[int, int, int]:
 
 
 def instance_overlay(
-    rgb_hwc: np.ndarray, found: Instances, width: int, height: int, opacity: float
+    rgb_hwc: np.ndarray,
+    found: Instances,
+    width: int,
+    height: int,
+    opacity: float,
+    *,
+    with_scores: bool = True,
 ) -> np.ndarray:
     """HxWx3 ``uint8`` RGB of ``width`` x ``height``; the best things are drawn last, on top.
 
@@ -32,7 +38,9 @@ def instance_overlay(
     scale = max(0.4, min(width, height) / 900)
     for row in range(len(found) - 1, -1, -1):
         number = int(found.numbers[row])
-        name = f"{found.names[row]} {found.scores_n[row]:.2f}"
+        name = found.names[row]
+        if with_scores:
+            name = f"{name} {found.scores_n[row]:.2f}"
         if found.track_ids_n is not None:
             name = f"{number} {name}"
         _frame(shown, found.boxes_n4[row], color_of(number), name, scale)

@@ -14,7 +14,7 @@ import numpy as np
 
 from dense_perception.core.errors import InputError
 
-NOBODY = 0
+UNSEGMENTED = 0
 """The id of pixels without a segment: void in the truth, nothing said in an answer."""
 
 
@@ -22,7 +22,7 @@ NOBODY = 0
 class Segments:
     """A picture cut into segments, each pixel in one of them or in none.
 
-    ``ids_hw`` are whole numbers, ``classes`` the class of each id; :data:`NOBODY` has none.
+    ``ids_hw`` are whole numbers, ``classes`` the class of each id; :data:`UNSEGMENTED` has none.
     ``crowds`` are the ids of regions that hold several things of a class, in a truth only.
     """
 
@@ -103,7 +103,7 @@ class PanopticQuality:
     def _numbered(self, segments: Segments, whose: str) -> tuple[list[int], np.ndarray]:
         """The ids that occur, sorted, and each pixel's place among them from 1; 0 is nobody."""
         present, inverse = np.unique(segments.ids_hw, return_inverse=True)
-        ids = [int(number) for number in present if number != NOBODY]
+        ids = [int(number) for number in present if number != UNSEGMENTED]
         unknown = [number for number in ids if number not in segments.classes]
         if unknown:
             raise InputError(f"the {whose} segments {unknown[:5]} have no class")
@@ -114,7 +114,7 @@ class PanopticQuality:
                 f"{len(self.found) - 1}"
             )
         places = np.searchsorted(np.array(ids, np.int64), present) + 1
-        places[present == NOBODY] = 0
+        places[present == UNSEGMENTED] = 0
         return ids, places[inverse.reshape(segments.ids_hw.shape)]
 
     def by_class(self) -> np.ndarray:

@@ -17,7 +17,7 @@ from dense_perception.data.coco_annotations import read_annotations, read_segmen
 from dense_perception.data.description import write_description
 from dense_perception.data.sample import Sample
 from dense_perception.data.shards import write_shard
-from dense_perception.evaluation.corpus_things import true_things
+from dense_perception.evaluation.corpus_things import annotated_things
 from dense_perception.evaluation.things import ThingsJudge, evaluate_things
 from dense_perception.runtime.perceiver import Perceiver
 from test.support.instance_artefacts import CLASSES, colour_card, write_colour_artefact
@@ -98,7 +98,7 @@ def test_the_command_writes_table_json_and_page(
     out = capsys.readouterr()
     assert "3 pictures" in out.out
     assert out.out.count("1.0000") >= 6
-    assert "1 classes are the truth's alone and do not count: giraffe" in out.err
+    assert "1 class is the truth's alone and does not count: giraffe" in out.err
     page = (tmp_path / "report" / "report.html").read_text()
     assert "giraffe" in page
     assert "AP50" in page
@@ -303,7 +303,7 @@ def test_things_of_no_class_count_neither_way(tmp_path: Path) -> None:
         instances_hw=instances_hw,
         instance_labels={1: 1, 2: 0},
     )
-    first, second = true_things(sample)
+    first, second = annotated_things(sample)
     assert (first.box, first.label, first.crowd) == ((6, 4, 20, 10), 0, False)
     assert (second.label, second.crowd) == (-1, True)
     with Perceiver.load(tmp_path / "colour.onnx", backend="onnxruntime") as perceiver:

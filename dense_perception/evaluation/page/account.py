@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from dense_perception.core.printable import counted
 from dense_perception.evaluation.figures import figure
 from dense_perception.evaluation.page import charts
 from dense_perception.evaluation.page.elements import (
@@ -18,7 +19,6 @@ from dense_perception.evaluation.page.elements import (
 from dense_perception.evaluation.page.reading import Reading
 from dense_perception.evaluation.page.wording import (
     NONE,
-    counted,
     direction_of,
     kind_of,
     moment,

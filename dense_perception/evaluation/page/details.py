@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from dense_perception.core.printable import counted
 from dense_perception.evaluation.document import Point, SliceValue
 from dense_perception.evaluation.page import charts
 from dense_perception.evaluation.page.differences import with_more
@@ -20,7 +21,6 @@ from dense_perception.evaluation.page.elements import (
 from dense_perception.evaluation.page.overview import contestant_columns
 from dense_perception.evaluation.page.reading import Reading
 from dense_perception.evaluation.page.wording import (
-    counted,
     direction_of,
     interval,
     number,
@@ -201,7 +201,7 @@ def classes_section(reading: Reading) -> Section | None:
         )
     ]
     if rest:
-        caption = f"{counted(len(rest), 'rarer class').replace('classs', 'classes')}"
+        caption = counted(len(rest), "rarer class")
         tables.append(
             Table("classes-rest", caption, "Class", columns, [RowGroup("", rest)], folded=True)
         )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from dense_perception.core.printable import counted
 from dense_perception.evaluation.document import Change, PairValue
 from dense_perception.evaluation.page.elements import Cell, Column, Row, RowGroup, Section, Table
 from dense_perception.evaluation.page.reading import Reading
 from dense_perception.evaluation.page.wording import (
-    counted,
     direction_of,
     interval,
     number,

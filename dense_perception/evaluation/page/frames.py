@@ -14,7 +14,7 @@ from dense_perception.evaluation.document import ShownFrame
 from dense_perception.evaluation.page.elements import Picture, PictureRow
 from dense_perception.evaluation.page.reading import Reading
 from dense_perception.evaluation.page.wording import number, title_of
-from dense_perception.evaluation.panels import ANGLE_LIMIT_DEG, DEPTH_LIMIT
+from dense_perception.evaluation.panels import ANGLE_LIMIT_DEG, DEPTH_LIMIT, SHOWN_SCORE
 from dense_perception.imaging.encode import encode_jpeg
 
 BUDGET = 3_500_000  # bytes of the page that pictures may take
@@ -152,7 +152,7 @@ def _row(shown: ShownFrame, packed: dict[str, tuple[str, int, int]]) -> PictureR
             "Prediction",
             f"{what.capitalize()} answered by {shown['contestant']}{span}",
         ),
-        "error": ("Error", f"Error of {shown['contestant']} at each pixel, {where}"),
+        "error": ("Error", f"Error of {shown['contestant']}, {where}"),
     }
     pictures = [
         Picture(texts[kind][0], source, texts[kind][1], width, height)
@@ -179,6 +179,12 @@ def _legends(tasks: set[str]) -> list[str]:
         )
     if "labels" in tasks:
         lines.append("Error of labels: orange is wrong, gray is right, black has no true label.")
+    if "things" in tasks:
+        lines.append(
+            "Things: a tint and a box each, of the answer those with a score of "
+            f"{SHOWN_SCORE:g} or more. Error of things: blue is found, orange is missed, violet is "
+            "false, at an overlap of .50."
+        )
     if "normals" in tasks:
         lines.append(
             f"Error of normals: white is right, full violet is {ANGLE_LIMIT_DEG:g} degrees or more."

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dense_perception.evaluation.document import FigureValue
+from dense_perception.evaluation.figures import IOU, is_of_class
 from dense_perception.evaluation.page import charts
 from dense_perception.evaluation.page.elements import (
     Cell,
@@ -106,16 +107,17 @@ def main_section(reading: Reading) -> Section:
 
 
 def all_figures(reading: Reading) -> Table:
-    """Every figure as a row, a column for each contestant."""
+    """Every figure as a row, a column for each contestant; of single classes those of labels."""
     groups: dict[str, list[Row]] = {}
-    for which in reading.figures:
+    chosen = [n for n in reading.figures if not is_of_class(n) or n.startswith(IOU)]
+    for which in chosen:
         cells = [figure_cell(reading, each["name"], which) for each in reading.contestants]
         detail = "; ".join(filter(None, (hint_of(which), direction_of(which))))
         row = Row(measure_of(which), cells, detail=detail)
         groups.setdefault(group_of(which), []).append(row)
     return Table(
         "all",
-        f"All {len(reading.figures)} figures",
+        f"All {len(chosen)} figures",
         "Figure",
         contestant_columns(reading),
         [RowGroup(title, rows) for title, rows in groups.items()],

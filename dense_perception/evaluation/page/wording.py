@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from datetime import datetime
 
+from dense_perception.core.printable import counted
 from dense_perception.evaluation.document import Method, RecordingData
-from dense_perception.evaluation.figures import IOU, figure
+from dense_perception.evaluation.figures import IOU, class_of, figure, is_of_class
 
 NONE = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
@@ -30,6 +31,13 @@ _MEASURES = {
     "miou": "Mean IoU",
     "accuracy": "Pixel accuracy",
     "ece": "Calibration error (ECE)",
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "recall": "Recall",
+    "pq": "PQ",
+    "sq": "SQ",
+    "rq": "RQ",
     "scale": "Scale",
     "coverage": "Coverage",
     "f1": "Boundary F-score",
@@ -45,6 +53,11 @@ _GROUPS = {
     "depth": "Depth, other",
     "normals": "Normals",
     "labels": "Labels",
+    "boxes": "Things, by their boxes",
+    "masks": "Things, by their masks",
+    "panoptic.things": "Segments of things",
+    "panoptic.stuff": "Segments of stuff",
+    "panoptic": "Segments of things and stuff",
     "confidence": "Confidence of the labels",
     "temporal": "From frame to frame",
 }
@@ -53,6 +66,9 @@ _SHORT = {
     "depth.scaled": "scaled depth",
     "depth.aligned": "aligned depth",
     "depth.normals": "normals of the depth",
+    "panoptic": "things and stuff",
+    "panoptic.things": "things",
+    "panoptic.stuff": "stuff",
     "temporal": "from frame to frame",
 }
 _HINTS = {
@@ -60,6 +76,10 @@ _HINTS = {
     "d2": "share within 56 %",
     "d3": "share within 95 %",
     "scale": "prediction / truth",
+    "ap": "overlaps .50 to .95",
+    "pq": "SQ x RQ",
+    "sq": "overlap of what is found",
+    "rq": "F1 of finding",
 }
 
 
@@ -76,6 +96,9 @@ def measure_of(name: str) -> str:
     """What is measured, without what it is measured of: ``AbsRel``."""
     if name.startswith(IOU):
         return f"IoU of {name.removeprefix(IOU)}"
+    if is_of_class(name):
+        whole, label = class_of(name)
+        return f"{measure_of(whole)} of {label}"
     last = name.split("@")[0].rpartition(".")[2]
     return _MEASURES.get(last, last)
 
@@ -88,12 +111,16 @@ def title_of(name: str) -> str:
 
 def subject_of(name: str) -> str:
     """What a figure is measured of: ``metric depth``."""
+    if is_of_class(name):
+        name = class_of(name)[0]
     prefix = name.split("@")[0].rpartition(".")[0]
     return _SHORT.get(prefix, prefix.split(".")[0])
 
 
 def hint_of(name: str) -> str:
     """What a measure is, in few words, where its name does not say; or empty."""
+    if is_of_class(name):
+        return ""
     return _HINTS.get(name.split("@")[0].rpartition(".")[2], "")
 
 
@@ -175,11 +202,6 @@ def moment(text: str) -> str:
         return text
     zone = f" {when.tzname()}" if when.tzinfo else ""
     return f"{when.day} {when:%B %Y, %H:%M}{zone}"
-
-
-def counted(count: float, thing: str) -> str:
-    """``1 frame``, ``1,024 frames``."""
-    return f"{count:,.0f} {thing}{'' if count == 1 else 's'}"
 
 
 def digits_of(name: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dense_perception.core.errors import InputError
-from dense_perception.core.printable import printable
+from dense_perception.core.printable import counted, printable
 from dense_perception.core.storage import atomic_write_text
 from dense_perception.evaluation.document import Report
 from dense_perception.evaluation.page import charts
@@ -18,7 +18,8 @@ from dense_perception.evaluation.page.differences import changes_section, pairs_
 from dense_perception.evaluation.page.frames import gallery
 from dense_perception.evaluation.page.overview import all_figures, main_section, verdict
 from dense_perception.evaluation.page.reading import Reading
-from dense_perception.evaluation.page.wording import counted, how_much, kind_of, moment
+from dense_perception.evaluation.page.things import things_section
+from dense_perception.evaluation.page.wording import how_much, kind_of, moment
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -61,7 +62,8 @@ def page_text(report: Report, folder: Path) -> str:
         raise InputError(missing)
     reading = Reading(report)
     changes, main, pairs = changes_section(reading), main_section(reading), pairs_section(reading)
-    details = [section for make in SECTIONS if (section := make(reading)) is not None]
+    makers = (*SECTIONS, things_section)
+    details = [section for make in makers if (section := make(reading)) is not None]
     shown = gallery(reading, folder)
     cost, skipped, made = cost_section(reading), skipped_section(reading), made_section(reading)
     parts = (changes, main, pairs, *details, shown, cost, skipped, made)

@@ -1,0 +1,133 @@
+"""Average precision of a contestant over all frames, over single units and over resamples.
+
+It is no ratio of sums, so what was found in every frame is kept, matched once, and ranked by score
+with each unit's frames as often as a resample has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+import numpy as np
+
+from dense_perception.evaluation.figures import KINDS, ThingMatches
+from dense_perception.metrics.average_precision import THRESHOLDS, Matches, Ranking
+
+_MOST_WORK = 20_000_000  # right things times resamples: some two seconds
+_FEWEST_RESAMPLES = 500
+_AT_50, _AT_75 = (int(np.argmin(np.abs(THRESHOLDS - least))) for least in (0.5, 0.75))
+
+
+class ThingScores:
+    """What one contestant found, frame by frame, in any order."""
+
+    def __init__(self) -> None:
+        self._of_frame: dict[int, ThingMatches] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._of_frame)
+
+    def add(self, frames: Iterable[tuple[int, ThingMatches]]) -> None:
+        """Frames with the numbers that they have among all."""
+        self._of_frame.update(frames)
+
+    def only(self, others: ThingScores, classes: Collection[str] | None) -> ThingScores:
+        """What was found in the frames of ``others`` as well, of ``classes`` in lower case (None:
+        of all)."""
+        kept = ThingScores()
+        for frame, kinds in self._of_frame.items():
+            theirs = others._of_frame.get(frame)
+            if theirs is not None:
+                kept._of_frame[frame] = {
+                    kind: {
+                        name: matches
+                        for name, matches in found.items()
+                        if classes is None or name.casefold() in classes
+                    }
+                    for kind, found in kinds.items()
+                    if kind in theirs
+                }
+        return kept
+
+    def frames(self, kind: str) -> list[int]:
+        """Those in which things were compared by ``kind``, rising."""
+        return sorted(frame for frame, kinds in self._of_frame.items() if kind in kinds)
+
+    def totals(self, units: np.ndarray, count: int) -> ThingTotals:
+        """
+        :param units: the unit of each frame of all, int64; ``count`` is how many units there are.
+        """
+        rankings: dict[str, dict[str, Ranking]] = {}
+        for kind in KINDS:
+            by_class: dict[str, tuple[list[Matches], list[int]]] = {}
+            for frame in self.frames(kind):
+                for name, matches in self._of_frame[frame][kind].items():
+                    found, places = by_class.setdefault(name, ([], []))
+                    found.append(matches)
+                    places.append(int(units[frame]))
+            ranked = {name: Ranking(*pair, count) for name, pair in sorted(by_class.items())}
+            # A class that is nowhere to be found has no precision.
+            rankings[kind] = {name: each for name, each in ranked.items() if each.true}
+        return ThingTotals(rankings, count)
+
+
+class ThingTotals:
+    """Rankings by kind and class, of ``units`` that can be weighted."""
+
+    def __init__(self, rankings: dict[str, dict[str, Ranking]], units: int) -> None:
+        self._rankings, self._units = rankings, units
+
+    def resamples(self, most: int) -> int:
+        """How many can be drawn in a reasonable time."""
+        right = sum(each.right for kind in self._rankings.values() for each in kind.values())
+        return min(most, max(_FEWEST_RESAMPLES, _MOST_WORK // max(1, right)))
+
+    def whole(self) -> dict[str, np.ndarray]:
+        """Every figure over all units, (1,)."""
+        return self.figures(np.ones((1, self._units)))
+
+    def by_unit(self) -> dict[str, np.ndarray]:
+        """Every figure of each unit alone, (units,); NaN where nothing is to be found."""
+        return self.figures(np.eye(self._units))
+
+    def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Every figure of each sample, float64 (samples,).
+
+        :param weights: how often each unit is in each sample, (samples, units).
+        """
+        found: dict[str, np.ndarray] = {}
+        for kind, rankings in self._rankings.items():
+            if not rankings:
+                continue
+            parts = [each.figures(weights) for each in rankings.values()]
+            precision_crt = np.stack([precision for precision, _ in parts])
+            recall_crt = np.stack([recall for _, recall in parts])
+            found[f"{kind}.ap"] = _mean(precision_crt.mean(axis=2))
+            found[f"{kind}.ap50"] = _mean(precision_crt[..., _AT_50])
+            found[f"{kind}.ap75"] = _mean(precision_crt[..., _AT_75])
+            found[f"{kind}.recall"] = _mean(recall_crt.mean(axis=2))
+            for name, precision_rt in zip(rankings, precision_crt, strict=True):
+                found[f"{kind}.ap.{name}"] = precision_rt.mean(axis=1)
+        return found
+
+    def true(self) -> dict[str, int]:
+        """How many things of each class there are to be found."""
+        return {
+            name: each.true for found in self._rankings.values() for name, each in found.items()
+        }
+
+
+def ap50_of_frame(things: ThingMatches) -> float:
+    """The boxes' AP50 of a frame alone; NaN where nothing is to be found."""
+    scores = ThingScores()
+    scores.add([(0, things)])
+    found = scores.totals(np.zeros(1, np.int64), 1).whole()
+    return float(found["boxes.ap50"][0]) if "boxes.ap50" in found else float("nan")
+
+
+def _mean(values_cr: np.ndarray) -> np.ndarray:
+    """Over the classes of which there are things in a sample."""
+    known = np.isfinite(values_cr)
+    count = known.sum(axis=0)
+    total = np.where(known, values_cr, 0).sum(axis=0)
+    return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
