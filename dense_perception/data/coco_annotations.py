@@ -5,7 +5,7 @@ Nothing is left out in silence: whatever does not fit is in ``problems``, named 
 
 from __future__ import annotations
 
-import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,21 +16,16 @@ import numpy as np
 
 from dense_perception.core.errors import InputError
 from dense_perception.core.json_text import parse_json
-from dense_perception.core.printable import short
+from dense_perception.core.printable import counted, short
 from dense_perception.core.storage import read_file
-from dense_perception.metrics.detection import (
-    Rle,
-    TrueThing,
-    mask_of_rle,
-    rle_of_counts,
-    rle_of_polygons,
-)
+from dense_perception.data.coco_masks import leaves, read_mask
+from dense_perception.metrics.detection import Rle, TrueThing, pixels_of_rle
 from dense_perception.metrics.panoptic import UNSEGMENTED, Segments
 
 _MOST_BYTES = 1 << 30
 _Found = TypeVar("_Found")
 _SHOWN = 5
-_FAR_OUTSIDE = 10  # times the longer side
+_NO_MASK = "its box counts alone, and what is found inside it counts neither way for masks"
 
 
 @dataclass(frozen=True)
@@ -114,6 +109,8 @@ class _Reader:
     def __init__(self, path: Path, data: Mapping[str, Any]) -> None:
         self._path, self._data = path, data
         self._problems: list[str] = []
+        self._outside: list[int] = []
+        self._maskless: list[int] = []
 
     def read(self) -> Annotations:
         labels, names = self._categories()
@@ -129,13 +126,21 @@ class _Reader:
     def _categories(self) -> tuple[dict[int, int], tuple[str, ...]]:
         labels: dict[int, int] = {}
         names: list[str] = []
+        folded: dict[str, int] = {}
         for entry in self._data["categories"]:
             number, name = self._id(entry), entry.get("name") if _is_mapping(entry) else None
             if number is None or not isinstance(name, str) or not name:
                 self._say(f"category {short(entry)} has no id and name")
-            elif number in labels or name in names:
+            elif number in labels:
                 self._say(f"category {number} ({name}) is there twice: the first counts")
+            elif (first := folded.get(name.casefold())) is not None:
+                labels[number] = labels[first]
+                self._say(
+                    f"category {number} ({name}) has the name of category {first}: both are one "
+                    "class"
+                )
             else:
+                folded[name.casefold()] = number
                 labels[number] = len(names)
                 names.append(name)
         if not names:
@@ -172,7 +177,6 @@ class _Reader:
     ) -> Iterator[AnnotatedPicture]:
         by_image: dict[int, list[TrueThing]] = {number: [] for number in images}
         seen: set[int] = set()
-        outside: list[int] = []
         for entry in annotations:
             name = f"annotation {short(entry.get('id'))}"
             number = self._id(entry)
@@ -193,13 +197,16 @@ class _Reader:
             thing = self._thing(entry, name, image, label)
             if thing is not None:
                 by_image[entry["image_id"]].append(thing)
-                left, top, right, bottom = thing.box
-                if min(left, top) < -1 or right > image.width + 1 or bottom > image.height + 1:
-                    outside.append(number or 0)
-        if outside:
+        if self._outside:
             self._say(
-                f"{len(outside)} annotations reach outside of their pictures ({_some(outside)}): "
-                "their masks are cut off there"
+                f"{counted(len(self._outside), 'annotation')} "
+                f"{'reaches' if len(self._outside) == 1 else 'reach'} outside of the picture "
+                f"({_some(self._outside)}): masks are cut off there"
+            )
+        if self._maskless and len(self._maskless) < sum(map(len, by_image.values())):
+            self._say(
+                f"{counted(len(self._maskless), 'annotation')} without a segmentation "
+                f"({_some(self._maskless)}): {_NO_MASK}"
             )
         for number, image in images.items():
             yield AnnotatedPicture(
@@ -214,37 +221,59 @@ class _Reader:
             self._say(f"{name} has the box {short(box)}, expected x, y, width and height: left out")
             return None
         x, y, width, height = (float(side) for side in box)
-        area = entry.get("area")
+        given, number = entry.get("segmentation"), self._id(entry) or 0
+        mask = None
+        if given is None or given == []:
+            self._maskless.append(number)
+        else:
+            mask = self._mask(given, name, image)
+        sides = x + width, y + height
+        if (
+            min(x, y) < -1
+            or sides[0] > image.width + 1
+            or sides[1] > image.height + 1
+            or (mask is not None and leaves(given, image.width, image.height))
+        ):
+            self._outside.append(number)
         return TrueThing(
-            (x, y, x + width, y + height),
+            (x, y, *sides),
             label,
-            bool(entry.get("iscrowd", 0)),
-            self._mask(entry.get("segmentation"), name, image),
-            float(area) if isinstance(area, int | float) and area > 0 else None,
+            self._is_crowd(entry, name),
+            mask,
+            self._area(entry, name),
         )
 
     def _mask(self, given: object, name: str, image: AnnotatedPicture) -> Rle | None:
-        if given is None or given == []:
+        try:
+            mask = read_mask(given, image.width, image.height)
+            if not pixels_of_rle(mask):
+                raise InputError("has no pixel in the picture")
+        except InputError as error:
+            self._say(f"the segmentation of {name} {error}: {_NO_MASK}")
             return None
-        # Edges are walked pixel by pixel: one of a billion would take the memory.
-        most = _FAR_OUTSIDE * max(image.width, image.height)
-        if isinstance(given, list) and all(
-            _are_numbers(p) and len(p) >= 6 and max(map(abs, p)) <= most for p in given
-        ):
-            return rle_of_polygons(given, image.width, image.height)
-        size = [image.height, image.width]
-        if _is_mapping(given) and given.get("size") == size:
-            counts = given.get("counts")
-            pixels = image.width * image.height
-            if _are_numbers(counts) and min(counts, default=-1) >= 0 and sum(counts) == pixels:
-                return rle_of_counts([int(n) for n in counts], image.width, image.height)
-            rle = Rle(size=size, counts=counts.encode() if isinstance(counts, str) else b"")
-            with contextlib.suppress(ValueError, RuntimeError):  # what the library says of others
-                mask_of_rle(rle)
-                return rle
+        return mask
+
+    def _is_crowd(self, entry: Mapping[str, Any], name: str) -> bool:
+        given = entry.get("iscrowd", 0)
+        if given in (0, 1) and not isinstance(given, str):
+            return bool(given)
+        crowd = given == "1"
         self._say(
-            f"{name} has the segmentation {short(given)}, expected polygons or run lengths of "
-            f"{image.width}x{image.height}: its box counts alone"
+            f"{name} has iscrowd {short(given)}, expected 0 or 1: it counts as "
+            f"{'a crowd' if crowd else 'one thing'}"
+        )
+        return crowd
+
+    def _area(self, entry: Mapping[str, Any], name: str) -> float | None:
+        """None leaves it to the mask, or the box."""
+        area = entry.get("area")
+        if area is None:
+            return None
+        if type(area) in (int, float) and 0 < area < math.inf:
+            return float(area)
+        self._say(
+            f"{name} has the area {short(area)}, expected a number above 0: that of its mask or "
+            "box counts"
         )
         return None
 
@@ -284,7 +313,8 @@ class _Reader:
                     twice = True
                     self._say(f"image {number}: two segments have the id {own}: left out")
                 else:
-                    segments[own] = (label, bool(each.get("iscrowd", 0)))
+                    crowd = self._is_crowd(each, f"segment {own} of image {number}")
+                    segments[own] = (label, crowd)
             if not twice:
                 yield AnnotatedPicture(
                     image.file_name,
@@ -294,7 +324,8 @@ class _Reader:
                     segments=segments,
                 )
         if without := sorted(set(images) - done):
-            self._say(f"{len(without)} images have no annotation ({_some(without)}): left out")
+            images_have = f"{counted(len(without), 'image')} ha{'s' if len(without) == 1 else 've'}"
+            self._say(f"{images_have} no annotation ({_some(without)}): left out")
 
     def _is_entry(self, entry: object, what: str) -> bool:
         if _is_mapping(entry):

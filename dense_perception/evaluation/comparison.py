@@ -223,7 +223,8 @@ def _contestant_changes(
         if paired is not None and paired.has(name):
             low, high, certain, why = paired.judge(name)
         else:
-            low, high, certain, why = _apart(was, now, units, same=paired is not None)
+            same = paired is not None and figure(name).how == "ranking"
+            low, high, certain, why = _apart(was, now, units, same=same)
         better = figure(name).improves(was["value"], now["value"])
         verdict: Literal["better", "worse", "same"] = "same"
         if certain:

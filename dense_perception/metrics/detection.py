@@ -29,7 +29,7 @@ class TrueThing:
     """An annotated thing: ``box`` is x1, y1, x2, y2 in pixels, ``label`` its class.
 
     ``crowd`` marks a region that holds several; ``area`` is in pixels, by default the mask's, or
-    the box's; ``mask`` may be unknown.
+    the box's. Where ``mask`` is unknown, what is found inside the box counts neither way for masks.
     """
 
     box: tuple[float, float, float, float]
@@ -79,7 +79,8 @@ class DetectionScores:
     _images: list[dict[str, Any]] = field(default_factory=list)
     _true: list[dict[str, Any]] = field(default_factory=list)
     _found: list[dict[str, Any]] = field(default_factory=list)
-    _has_masks: bool = True
+    _finds_masks: bool = True
+    _has_masks: bool = False
 
     def __post_init__(self) -> None:
         library()
@@ -104,8 +105,8 @@ class DetectionScores:
             if thing.area is not None:
                 entry["area"] = thing.area
             self._true.append(entry)
-            self._has_masks &= thing.mask is not None
-        self._has_masks &= found.masks is not None
+            self._has_masks |= thing.mask is not None
+        self._finds_masks &= found.masks is not None
         for row, (box, label) in enumerate(zip(found.boxes_n4, found.classes_n, strict=True)):
             mask = None if found.masks is None else found.masks[row]
             entry = self._entry(number, tuple(float(side) for side in box), int(label), mask)
@@ -117,8 +118,9 @@ class DetectionScores:
         return self._count("bbox")
 
     def masks(self) -> Precision | None:
-        """By the overlap of masks; ``None`` where a model or a truth has none."""
-        return self._count("segm") if self._has_masks and self._images else None
+        """By the overlap of masks; ``None`` where the model, or all of the truth, has none."""
+        has_masks = self._finds_masks and (self._has_masks or not self._true)
+        return self._count("segm") if has_masks and self._images else None
 
     def _entry(
         self, picture: int, box: Sequence[float], label: int, mask: Rle | None
@@ -131,19 +133,29 @@ class DetectionScores:
             "area": (right - left) * (bottom - top),
         }
         if mask is not None:
-            entry |= {"segmentation": mask, "area": float(_masks().area(mask))}
+            entry |= {"segmentation": mask, "area": float(pixels_of_rle(mask))}
         return entry
+
+    def _ignored(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """A thing of which only the box is known, as COCO's rules have a crowd."""
+        picture = self._images[entry["image_id"] - 1]
+        left, top, width, height = entry["bbox"]
+        corners = [left, top, left + width, top, left + width, top + height, left, top + height]
+        rle = rle_of_polygons([corners], picture["width"], picture["height"])
+        return entry | {"segmentation": rle, "iscrowd": 1}
 
     def _count(self, kind: str) -> Precision:
         coco = library()
         categories = [{"id": n + 1, "name": name} for n, name in enumerate(self.classes)]
-        found = self._found
+        found, true = self._found, self._true
+        if kind == "segm":
+            true = [each if "segmentation" in each else self._ignored(each) for each in true]
         if kind == "bbox":
             # How large a found box is decides by its sides, though there be a mask.
             found = [{**entry, "area": entry["bbox"][2] * entry["bbox"][3]} for entry in found]
         data = [
             coco.COCO({"images": self._images, "annotations": entries, "categories": categories})
-            for entries in ([dict(entry) for entry in self._true], [dict(e) for e in found])
+            for entries in ([dict(entry) for entry in true], [dict(entry) for entry in found])
         ]
         counting = coco.COCOeval_faster(*data, iouType=kind, print_function=_ignore)
         with warnings.catch_warnings():
@@ -193,6 +205,11 @@ def rle_of_counts(counts: Sequence[int], width: int, height: int) -> Rle:
     entry = {"size": [height, width], "counts": list(counts)}
     found: Rle = _masks().frPyObjects(entry, height, width)
     return found
+
+
+def pixels_of_rle(rle: Rle) -> int:
+    """How many pixels a mask has."""
+    return int(_masks().area(rle))
 
 
 def mask_of_rle(rle: Rle) -> np.ndarray:
