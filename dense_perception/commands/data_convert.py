@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dense_perception.commands.arguments import add_unit
 from dense_perception.commands.output import say
+from dense_perception.core.printable import counted
 
 HELP = "turn images with depth or labels, or a corpus in the earlier layout, into a corpus"
 EXAMPLES = """examples:
@@ -36,5 +37,5 @@ def main(args: argparse.Namespace) -> int:
     from dense_perception.data.sources import convert_source
 
     count = convert_source(args.source, args.out, licence=args.licence, unit_m=args.unit)
-    say(f"{args.out}: {count} frames")
+    say(f"{args.out}: {counted(count, 'frame')}")
     return 0

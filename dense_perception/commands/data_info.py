@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dense_perception.commands.arguments import add_json
 from dense_perception.commands.output import print_problems, show
+from dense_perception.core.printable import counted
 
 if TYPE_CHECKING:
     from dense_perception.data.summary import CorpusSummary
@@ -67,14 +68,14 @@ def table(summary: CorpusSummary) -> str:
         for size, count in list(summary.sizes.items())[:_SHOWN]
     )
     lines = [
-        f"{summary.name}: {summary.frames} frames of {sizes}",
+        f"{summary.name}: {counted(summary.frames, 'frame')} of {sizes}",
         *(
             f"  {key}: {value}"
             for key, value in summary.source.items()
             if isinstance(value, (str, int, float))
         ),
         *(
-            f"  recording {name}: {count} frames"
+            f"  recording {name}: {counted(count, 'frame')}"
             for name, count in list(summary.recordings.items())[:_SHOWN]
         ),
         "",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dense_perception.commands.output import complain, say
 from dense_perception.core.errors import InputError
+from dense_perception.core.printable import counted
 from dense_perception.core.storage import cache_dir
 
 HELP = (
@@ -128,7 +129,7 @@ def main(args: argparse.Namespace) -> int:
     command = shlex.join(["dense-perception", *sys.argv[1:]])
     workers = max(1, args.workers)
     generate.corpus(source, args.out, args.frames, args.size, args.seed, workers, command)
-    say(f"{args.out}: {args.frames} frames")
+    say(f"{args.out}: {counted(args.frames, 'frame')}")
     return 0
 
 

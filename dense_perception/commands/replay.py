@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from dense_perception.commands.output import complain, show
 from dense_perception.core.errors import InputError
+from dense_perception.core.printable import counted
 
 if TYPE_CHECKING:
     from dense_perception.ros.replay import ReplayReport
@@ -85,7 +86,7 @@ def main(options: argparse.Namespace) -> int:
 
 def table(report: ReplayReport) -> str:
     """What was published, a topic a line."""
-    lines = [f"{topic}: {count} messages" for topic, count in report.published.items()]
+    lines = [f"{topic}: {counted(count, 'message')}" for topic, count in report.published.items()]
     return "\n".join([*lines, f"{report.seconds:.2f} s, at most {report.latest_ms:.1f} ms late"])
 
 

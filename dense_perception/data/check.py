@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dense_perception.core.errors import InputError, TrainingError
+from dense_perception.core.printable import counted
 from dense_perception.data.corpus import Corpus, evenly
 from dense_perception.data.doubts import MILLIMETRES, Evidence, doubts_of
 from dense_perception.data.sample import NamedFrames
@@ -81,7 +82,7 @@ def check_labels(frames: NamedFrames, classes: int) -> tuple[str, ...]:
         raise TrainingError(f"{place} has labels of 0 (none) alone: there is nothing to learn")
     if highest > classes:
         raise TrainingError(
-            f"{place} has labels up to {highest}, the network {classes} classes (1 to "
+            f"{place} has labels up to {highest}, the network {counted(classes, 'class')} (1 to "
             f"{classes}, 0 is none): set `classes` of the configuration's network, or relabel"
         )
     return _names(frames, classes)
@@ -133,7 +134,7 @@ def _names(frames: NamedFrames, classes: int) -> tuple[str, ...]:
     names = tuple(frames.classes)
     if names and (len(names) != classes or len(set(names)) != len(names)):
         raise TrainingError(
-            f"{_place(frames)} names {len(names)} classes after that of 0, the network "
+            f"{_place(frames)} names {counted(len(names), 'class')} after that of 0, the network "
             f"has {classes}: name each once, and set `classes` of the configuration's network"
         )
     return names

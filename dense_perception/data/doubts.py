@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from dense_perception.core.camera import camera_doubt
+from dense_perception.core.printable import counted
 from dense_perception.data.sample import Sample
 
 # A median beyond this many metres is nothing that a camera on a robot sees.
@@ -142,7 +143,8 @@ def doubts_of(evidence: Evidence) -> list[str]:
 
     if evidence.unreadable:
         found.append(
-            f"{len(evidence.unreadable)} frames cannot be read; the first: {evidence.unreadable[0]}"
+            f"{counted(len(evidence.unreadable), 'frame')} cannot be read; the first: "
+            f"{evidence.unreadable[0]}"
         )
     say(evidence.flat, "show nothing but one colour: remove them")
     say(

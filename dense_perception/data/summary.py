@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dense_perception.core.errors import TrainingError
+from dense_perception.core.printable import counted
 from dense_perception.core.storage import file_sha256
 from dense_perception.data.corpus import Corpus
 from dense_perception.data.doubts import Evidence, doubts_of
@@ -123,7 +124,7 @@ def differing_classes(corpora: Sequence[Corpus]) -> list[str]:
             where = (
                 f"label {at + 1} is {corpus.classes[at]!r} instead of {first[at]!r}"
                 if at is not None
-                else f"{len(corpus.classes)} classes instead of {len(first)}"
+                else f"{counted(len(corpus.classes), 'class')} instead of {len(first)}"
             )
             found.append(
                 f"{corpus.name} has another list of classes than {named[0].name} ({where}): they "

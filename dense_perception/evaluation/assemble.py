@@ -16,6 +16,7 @@ import numpy as np
 
 from dense_perception import __version__
 from dense_perception.core.machine import cpu_model, usable_cores
+from dense_perception.core.printable import counted
 from dense_perception.core.storage import atomic_write
 from dense_perception.evaluation.document import (
     ContestantData,
@@ -158,8 +159,8 @@ def problems_of(data: Iterable[RecordingData], contestants: Iterable[ContestantD
         ]
         if answerer["intrinsics_assumed"] and answerer["kind"] == "artefact":
             lines.append(
-                f"{answerer['name']}: {answerer['intrinsics_assumed']} frames had no calibration: "
-                "metres are a guess (--hfov)"
+                f"{answerer['name']}: {counted(answerer['intrinsics_assumed'], 'frame')} had no "
+                "calibration: metres are a guess (--hfov)"
             )
     return lines
 

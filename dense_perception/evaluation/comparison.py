@@ -12,6 +12,7 @@ import numpy as np
 
 from dense_perception.core.errors import InputError
 from dense_perception.core.json_text import parse_json
+from dense_perception.core.printable import counted
 from dense_perception.core.storage import read_file
 from dense_perception.evaluation.document import (
     VERSION,
@@ -75,7 +76,7 @@ class Comparison:
         for name, why in self.left_out.items():
             groups.setdefault(why, []).append(name)
         return [
-            f"--compare leaves out {len(names)} figures ({', '.join(names[:_SHOWN])}"
+            f"--compare leaves out {counted(len(names), 'figure')} ({', '.join(names[:_SHOWN])}"
             f"{', ...' if names[_SHOWN:] else ''}): {why}"
             for why, names in groups.items()
         ]

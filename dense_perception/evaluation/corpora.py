@@ -13,7 +13,7 @@ from dense_perception.core.camera import Frame
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import DensePerceptionError, InputError, TrainingError
 from dense_perception.core.labels import VOID
-from dense_perception.core.printable import short
+from dense_perception.core.printable import counted, short
 from dense_perception.data.corpus import evenly
 from dense_perception.data.sample import NamedFrames, Sample
 from dense_perception.evaluation.bags import Pair
@@ -105,7 +105,7 @@ def evaluate_frame_labels(
             if true_hw.max(initial=0, where=true_hw != VOID) >= len(names):
                 raise InputError(
                     f"labels go up to {int(true_hw.max(where=true_hw != VOID, initial=0)) + 1}, "
-                    f"the model has {len(names)} classes"
+                    f"the model has {counted(len(names), 'class')}"
                 )
             confusion.add(label(np.ascontiguousarray(sample.rgb_hwc)), true_hw)
         except DensePerceptionError as error:

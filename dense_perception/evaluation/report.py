@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from dense_perception.core.card import ModelCard
+from dense_perception.core.printable import counted
 from dense_perception.evaluation.bags import BagReport
 from dense_perception.evaluation.segmentation import LabelReport
 from dense_perception.runtime.perceiver import Perceiver
@@ -96,7 +97,8 @@ def depth_table(summary: DepthSummary) -> str:
     means, prior = summary["means"], summary["row_prior"]
     lines = [
         f"{summary['model']} ({summary['precision']}, {summary['backend']})",
-        f"{summary['frames']} frames of {summary['topic']} against {summary['depth_topic']}"
+        f"{counted(summary['frames'], 'frame')} of {summary['topic']} against "
+        f"{summary['depth_topic']}"
         + (f", {summary['unmatched']} without a partner" if summary["unmatched"] else ""),
         "",
         f"{'':10}{'metric':>10}{'aligned':>10}{'row prior':>11}",
@@ -109,7 +111,8 @@ def depth_table(summary: DepthSummary) -> str:
         lines.append(f"\n{100 * means['coverage']:.1f} % of the measured pixels were answered")
     if summary["intrinsics_assumed"]:
         lines.append(
-            f"{summary['intrinsics_assumed']} frames had no calibration: metres are a guess"
+            f"{counted(summary['intrinsics_assumed'], 'frame')} had no calibration: metres are a "
+            "guess"
         )
     if "per_frame" in summary:
         metric = any("abs_rel" in frame for frame in summary["per_frame"])
@@ -124,12 +127,14 @@ def depth_table(summary: DepthSummary) -> str:
 def label_table(summary: LabelSummary) -> str:
     """Mean IoU, pixel accuracy, the best and the worst classes."""
     averaged = {"multi scale": summary["multi_scale"], "flip": summary["flip"]}
+    classes = len(summary["iou_percent"])
     how = " and ".join(name for name, on in averaged.items() if on) or "single scale"
     lines = [
-        f"{summary['model']}, {how}, {summary['pictures']} pictures of {summary['images']}",
+        f"{summary['model']}, {how}, {counted(summary['pictures'], 'picture')} of "
+        f"{summary['images']}",
         "",
         f"mean IoU        {summary['miou_percent']:6.2f} %  "
-        f"({len(summary['iou_percent'])} classes occur)",
+        f"({counted(classes, 'class')} {'occurs' if classes == 1 else 'occur'})",
         f"pixel accuracy  {summary['pixel_accuracy_percent']:6.2f} %",
     ]
     ranked = sorted(summary["iou_percent"].items(), key=lambda item: item[1])

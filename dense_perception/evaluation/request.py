@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dense_perception.core.errors import InputError
 from dense_perception.core.json_text import json_text
+from dense_perception.core.printable import counted
 from dense_perception.core.storage import atomic_write_text
 from dense_perception.evaluation.assemble import (
     contestant_rows,
@@ -167,8 +168,8 @@ def _foreign(outcome: Outcome) -> list[str]:
     size_mb = sum(file.stat().st_size for file in files) / 1e6
     places = outcome.foreign[0].parent
     return [
-        f"{places} holds {len(outcome.foreign)} folders ({size_mb:.1f} MB) of scores of other "
-        f"models, data or settings: delete {places} if you do not go back to them"
+        f"{places} holds {counted(len(outcome.foreign), 'folder')} ({size_mb:.1f} MB) of scores of "
+        f"other models, data or settings: delete {places} if you do not go back to them"
     ]
 
 

@@ -14,6 +14,7 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import OWN_LABELS
 from dense_perception.core.errors import DensePerceptionError, InputError
 from dense_perception.core.labels import VOID
+from dense_perception.core.printable import counted
 from dense_perception.core.storage import read_file
 from dense_perception.imaging.decode import decode_labels
 from dense_perception.imaging.messages import ImageReader
@@ -43,8 +44,8 @@ def picture_pairs(images: Path, labels: Path) -> tuple[list[tuple[Path, Path]], 
     found = [(path, file) for path, file in wanted if file is not None]
     if not found:
         raise InputError(
-            f"{images} holds {len(pictures)} pictures, of which none has a PNG of the same name in "
-            f"{labels}: name the folders of one split, e.g. images/validation and "
+            f"{images} holds {counted(len(pictures), 'picture')}, of which none has a PNG of the "
+            f"same name in {labels}: name the folders of one split, e.g. images/validation and "
             "annotations/validation"
         )
     without = [path.name for path, file in wanted if file is None]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dense_perception.core.errors import InputError
 from dense_perception.core.json_text import json_text, parse_json
+from dense_perception.core.printable import counted
 from dense_perception.core.storage import atomic_write_text, read_file
 from dense_perception.evaluation.page.write import FILE, page_environment, why_missing
 from dense_perception.evaluation.things import ThingsReport
@@ -45,7 +46,7 @@ def things_table(reports: Sequence[ThingsReport]) -> str:
 
 
 def _table(report: ThingsReport) -> str:
-    lines = [f"{report.model}, {report.pictures} pictures", ""]
+    lines = [f"{report.model}, {counted(report.pictures, 'picture')}", ""]
     named: tuple[str, ...] = ()
     for name, names, values in rows(report):
         if names != named:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dense_perception.core.errors import InputError
+from dense_perception.core.printable import counted
 from dense_perception.evaluation.document import UnitSums
 from dense_perception.evaluation.figures import IOU, PANOPTIC, RIGHT, SAID, figure
 from dense_perception.evaluation.intervals import weighted
@@ -271,7 +272,8 @@ class Sums:
         width, unit = len(self._classes), units[frame]
         if true.max(initial=-1) >= width:
             raise InputError(
-                f"pixels of class {true.max()} were scored, but there are {width} classes: name all"
+                f"pixels of class {true.max()} were scored, but {counted(width, 'class')} "
+                f"{'is' if width == 1 else 'are'} named: name all"
             )
         chosen = ((true, true == given), (true, true < width), (given, given < width))
         for labels, (place, some) in zip(self._labels, chosen, strict=True):

@@ -33,6 +33,7 @@ from dense_perception.core.card_specs import InstancesSpec
 from dense_perception.core.errors import CardError
 from dense_perception.core.instance_lists import BOXES, CLASSES, IDS, MASKS, SCORES
 from dense_perception.core.prediction import GRAY_MAPS, DepthKind
+from dense_perception.core.printable import counted
 from dense_perception.export.graph_file import (
     OPSET,
     check,
@@ -305,8 +306,8 @@ def _check_things(network: nn.Module, name: str, things: InstancesSpec) -> None:
     named = len(things.label_set.labels)
     if classes is not None and classes != named:
         raise CardError(
-            f"card {name}: the labels {things.labels} are {named} classes of things, the network "
-            f"has {classes}: correct the card"
+            f"card {name}: the labels {things.labels} are {counted(named, 'class')} of things, "
+            f"the network has {classes}: correct the card"
         )
 
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from dense_perception.core.errors import BackendError, InputError
 from dense_perception.core.prediction import DepthKind
+from dense_perception.core.printable import counted
 from dense_perception.media.sinks import Sink
 from dense_perception.media.sources import Source
 from dense_perception.runtime.mailbox import StageTimer
@@ -53,8 +54,8 @@ class RunSummary:
         ]
         if self.intrinsics_assumed:
             lines.append(
-                f"{self.intrinsics_assumed} frames had no calibration: a horizontal field of view "
-                f"of {hfov_deg:g} degrees was assumed, and metres scale with it"
+                f"{counted(self.intrinsics_assumed, 'frame')} had no calibration: a horizontal "
+                f"field of view of {hfov_deg:g} degrees was assumed, and metres scale with it"
             )
         if self.scaled_down:
             lines.append(

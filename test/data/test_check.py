@@ -52,7 +52,7 @@ def labelled(root: Path, classes: list[str] | None = None) -> Path:
 
 
 def test_labels_that_do_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="labels up to 2, the network 1 classes"):
+    with pytest.raises(TrainingError, match="labels up to 2, the network 1 class "):
         check_labels(Corpus(labelled(tmp_path / "high")), 1)
     names = Corpus(labelled(tmp_path / "names", ["none", "shelf", "robot"]))
     assert check_labels(names, 2) == ("shelf", "robot")

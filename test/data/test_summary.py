@@ -182,7 +182,7 @@ def test_near_and_far_scenes_are_no_mixed_units() -> None:
         (repeated, "31 of 40 frames look like an earlier one"),
         (
             above,
-            "1 frames cannot be read; the first: k005.labels.png has label 9, expected up to 2",
+            "1 frame cannot be read; the first: k005.labels.png has label 9, expected up to 2",
         ),
     ],
 )

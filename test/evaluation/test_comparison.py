@@ -173,7 +173,7 @@ def test_figures_that_mean_something_else_are_named_or_refused() -> None:
     earlier = report(before)
     earlier["method"]["revisions"] = {ABSREL: 0}
     (note,) = compare_with(earlier, kinds(before), [USUAL]).notes
-    assert note.startswith(f"--compare leaves out 1 figures ({ABSREL}): they were defined other")
+    assert note.startswith(f"--compare leaves out 1 figure ({ABSREL}): they were defined other")
     # A report of before these were kept says at least its limit and its crop.
     for name in ("truth", "sampled", "revisions"):
         del earlier["method"][name]  # type: ignore[misc]

@@ -88,7 +88,7 @@ def test_folders_that_do_not_belong_together_are_named(tmp_path: Path) -> None:
         picture_pairs(tmp_path / "images", tmp_path)
     cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((2, 2, 3), np.uint8))
     (tmp_path / "labels").mkdir()
-    with pytest.raises(InputError, match="holds 1 pictures, of which none has a PNG"):
+    with pytest.raises(InputError, match="holds 1 picture, of which none has a PNG"):
         picture_pairs(tmp_path, tmp_path / "labels")
 
 

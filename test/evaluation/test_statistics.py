@@ -308,7 +308,7 @@ def test_what_a_report_keeps_gives_the_same_figures_again() -> None:
 def test_nothing_and_twice_the_same_are_refused() -> None:
     with pytest.raises(InputError, match="no frame was scored"):
         summarise(ScoreTable())
-    with pytest.raises(InputError, match="class 1 were scored, but there are 1 classes"):
+    with pytest.raises(InputError, match="class 1 were scored, but 1 class is named"):
         summarise(ScoreTable(by_hand()), ("floor",))
     with pytest.raises(InputError, match="two scores for frame 0 of one"):
         ScoreTable([by_hand()[0], by_hand()[0]])

@@ -167,7 +167,7 @@ def test_workers_and_resumed_runs_give_the_same_bytes(
         found = evaluate(asked).report
         assert lines(folder / "again") == expected
         for key in ("figures", "pairs", "units", "things", "slices"):
-            assert json.dumps(found[key]) == json.dumps(report[key])  # type: ignore[literal-required]
+            assert json.dumps(found.get(key)) == json.dumps(report.get(key))
 
 
 def test_a_line_of_scores_is_the_same_again() -> None:

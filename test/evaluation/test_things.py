@@ -19,7 +19,7 @@ from dense_perception.data.sample import Sample
 from dense_perception.data.shards import write_shard
 from dense_perception.evaluation.corpus_things import annotated_things
 from dense_perception.evaluation.things import ThingsJudge, evaluate_things
-from dense_perception.metrics.detection import mask_of_rle, rle_of_mask
+from dense_perception.metrics.detection import Rle, mask_of_rle, rle_of_mask
 from dense_perception.runtime.perceiver import Perceiver
 from test.support.instance_artefacts import CLASSES, colour_card, write_colour_artefact
 
@@ -262,8 +262,9 @@ def test_run_lengths_as_the_library_writes_them(tmp_path: Path, data: dict[str, 
     assert truth.problems == ()
     for thing, entry in zip(truth.pictures[2].things, data["annotations"][3:], strict=True):
         assert thing.mask is not None
-        given = {**entry["segmentation"], "counts": entry["segmentation"]["counts"].encode()}
-        np.testing.assert_array_equal(mask_of_rle(thing.mask), mask_of_rle(given))
+        given = entry["segmentation"]
+        expected = mask_of_rle(Rle(size=given["size"], counts=given["counts"].encode()))
+        np.testing.assert_array_equal(mask_of_rle(thing.mask), expected)
 
 
 def test_panoptic_truth(tmp_path: Path, data: dict[str, Any]) -> None:

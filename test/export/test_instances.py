@@ -114,7 +114,7 @@ def test_the_outputs_are_of_the_promised_types() -> None:
 def test_a_card_of_other_rows_or_classes_is_named() -> None:
     assert CARD.instances is not None
     few = replace(CARD, instances=replace(CARD.instances, names=("chair",)))
-    with pytest.raises(CardError, match="1 classes of things, the network has 3"):
+    with pytest.raises(CardError, match="1 class of things, the network has 3"):
         to_onnx(Blobs(), few)
     with pytest.raises(CardError, match="count is 5, the network gives 4 boxes"):
         to_onnx(Blobs(rows=4), CARD)

@@ -72,7 +72,7 @@ def test_what_the_source_says_is_among_the_problems(perceiver: Perceiver) -> Non
     summary = answer_source(perceiver, Given(frames(1)), Kept())
     assert summary.problems == ["the recording is cut off"]
     assert summary.intrinsics_assumed == 1
-    assert "1 frames had no calibration" in summary.text(60, 40)
+    assert "1 frame had no calibration" in summary.text(60, 40)
     assert "60 degrees was assumed" in summary.text(60, 40)
 
 
