@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dense_perception.nets.detection.boxes import boxes_around
+
 OFFSET_PX = 32.0
 """Offsets are in units of so many pixels, so that they are about one."""
 # A centre is the highest in a square of so many pixels of the map.
@@ -99,13 +101,13 @@ class CentreGrouping(nn.Module):
         which_nk = which_nk.gather(1, order_nk) * used_nk
         member_nkp = member_nkp.gather(1, order_nk[..., None].expand(-1, -1, height * width))
         member_nkp = member_nkp & used_nk[..., None]
-        boxes_nk4 = _boxes(member_nkp, rows_p, columns_p, stride)
-        boxes_nk4 = torch.where(used_nk[..., None], boxes_nk4, torch.zeros_like(boxes_nk4))
+        members = member_nkp.to(logits_nkhw.dtype)
+        boxes_nk4 = boxes_around(members.view(batch, count, height, width)) * stride
 
         numbers_k1 = (ranks_k + 1)[:, None].to(logits_nkhw.dtype)
-        ids_np = (member_nkp.to(logits_nkhw.dtype) * numbers_k1).amax(1)
+        ids_np = (members * numbers_k1).amax(1)
         class_nk = self.things[which_nk].to(logits_nkhw.dtype)
-        voted_np = (member_nkp.to(logits_nkhw.dtype) * class_nk[..., None]).sum(1)
+        voted_np = (members * class_nk[..., None]).sum(1)
         is_member_np = ids_np > 0
         labels_np = torch.where(is_member_np, voted_np, label_np.to(logits_nkhw.dtype))
         chosen_n1p = labels_np.to(torch.int64)[:, None]
@@ -135,14 +137,3 @@ def _grid(height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
     rows = torch.arange(height, device=like.device, dtype=like.dtype)
     columns = torch.arange(width, device=like.device, dtype=like.dtype)
     return rows.repeat_interleave(width), columns.repeat(height)
-
-
-def _boxes(member_nkp: Tensor, rows_p: Tensor, columns_p: Tensor, stride: int) -> Tensor:
-    """The smallest boxes around the members, (N, K, 4), in pixels of the image."""
-    sides = []
-    for at_p in (columns_p, rows_p):
-        low = torch.where(member_nkp, at_p, _FAR).amin(2)
-        high = torch.where(member_nkp, at_p, -_FAR).amax(2)
-        sides += [low * stride, (high + 1) * stride]
-    left, right, top, bottom = sides
-    return torch.stack([left, top, right, bottom], dim=2)

@@ -21,8 +21,9 @@ from dense_perception.core.errors import TrainingError
 from dense_perception.core.instance_lists import IDS
 from dense_perception.data.instance_rows import NOBODY
 from dense_perception.data.targets import ROW_CLASSES as CLASSES
+from dense_perception.nets.detection.boxes import boxes_around
 
-__all__ = ["CLASSES", "NOBODY", "Things", "boxes_of", "things_of"]
+__all__ = ["CLASSES", "NOBODY", "Things", "things_of"]
 
 
 @dataclass(frozen=True)
@@ -65,18 +66,8 @@ def _of_frame(ids_hw: Tensor, classes_k: Tensor) -> Things:
     masks_khw = ids_hw.unsqueeze(0) == (rows + 1).reshape(-1, 1, 1)
     ignored = (here_k & (classes_k == NOBODY)).nonzero().flatten() + 1
     return Things(
-        boxes_of(masks_khw), classes_k[rows].to(torch.int64), masks_khw, torch.isin(ids_hw, ignored)
+        boxes_around(masks_khw.to(torch.float32)),
+        classes_k[rows].to(torch.int64),
+        masks_khw,
+        torch.isin(ids_hw, ignored),
     )
-
-
-def boxes_of(masks_khw: Tensor) -> Tensor:
-    """(K, 4) float32: x1, y1, x2, y2 around the pixels of each mask, none of which is empty."""
-    sides = []
-    for along in (1, 2):
-        seen = masks_khw.any(dim=along).to(torch.int64)
-        length = seen.shape[1]
-        low = seen.argmax(dim=1)
-        high = length - seen.flip(1).argmax(dim=1)
-        sides.append((low, high))
-    (x1, x2), (y1, y2) = sides
-    return torch.stack([x1, y1, x2, y2], dim=-1).to(torch.float32)

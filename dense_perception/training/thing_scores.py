@@ -13,15 +13,15 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
+from dense_perception.core.boxes import boxes_around
 from dense_perception.core.errors import InputError
 from dense_perception.core.instance_lists import BOXES, CLASSES, IDS, SCORES, used
 from dense_perception.core.labels import VOID
 from dense_perception.data.centres import SMALLEST_PX
 from dense_perception.data.instance_rows import NOBODY
 from dense_perception.data.targets import ROW_CLASSES
-from dense_perception.metrics import panoptic
 from dense_perception.metrics.detection import DetectionScores, FoundThings, TrueThing, library
-from dense_perception.metrics.panoptic import PanopticQuality, Segments
+from dense_perception.metrics.panoptic import UNSEGMENTED, PanopticQuality, Segments
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -79,14 +79,15 @@ class ThingScores:
         true: list[TrueThing] = []
         void_hw = np.zeros(ids_hw.shape, bool)
         segments_hw = np.full(ids_hw.shape, rest)
+        boxes = [_sides(box) for box in boxes_around(ids_hw, len(classes_k))]
         for number in np.unique(ids_hw[ids_hw > 0]).tolist():
             label, inside_hw = int(classes_k[number - 1]), ids_hw == number
             if label == NOBODY:
                 void_hw |= inside_hw
-                true += [TrueThing(_box(inside_hw), each, crowd=True) for each in things]
+                true += [TrueThing(boxes[number - 1], each, crowd=True) for each in things]
             elif label in things:
                 small = bool(np.count_nonzero(inside_hw) < SMALLEST_PX)
-                true.append(TrueThing(_box(inside_hw), label, crowd=small))
+                true.append(TrueThing(boxes[number - 1], label, crowd=small))
                 segments_hw[inside_hw] = number
                 classes[number] = label
                 if small:
@@ -102,8 +103,8 @@ class ThingScores:
                     TrueThing((x, y, x + width, y + height), label, crowd=True)
                     for x, y, width, height, _ in stats[1:].tolist()
                 ]
-        segments_hw[void_hw] = panoptic.NOBODY
-        present = set(np.unique(segments_hw).tolist()) - {panoptic.NOBODY}
+        segments_hw[void_hw] = UNSEGMENTED
+        present = set(np.unique(segments_hw).tolist()) - {UNSEGMENTED}
         return Segments(segments_hw, {number: classes[number] for number in present}), true
 
 
@@ -116,7 +117,6 @@ def why_no_precision() -> str | None:
     return None
 
 
-def _box(mask_hw: np.ndarray) -> tuple[float, float, float, float]:
-    """x1, y1, x2, y2 around the pixels, of which there are some."""
-    x, y, width, height = cv2.boundingRect(mask_hw.astype(np.uint8))
-    return float(x), float(y), float(x + width), float(y + height)
+def _sides(box_4: np.ndarray) -> tuple[float, float, float, float]:
+    left, top, right, bottom = (float(side) for side in box_4)
+    return left, top, right, bottom

@@ -4,120 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from dense_perception.backends import device as device_module
 from dense_perception.backends import select
-from dense_perception.backends.base import Backend, TensorSpec
 from dense_perception.backends.device import Gpu
-from dense_perception.backends.engine_cache import (
-    EngineKey,
-    EngineMissingError,
-    remember_failure,
-)
 from dense_perception.backends.select import select_backend
 from dense_perception.backends.speed import SpeedMemory
-from dense_perception.core.errors import ArtefactError, BackendError, CardError, EngineRefusedError
-from dense_perception.core.onnx_file import OnnxFile
+from dense_perception.core.errors import ArtefactError, BackendError, CardError
 from dense_perception.core.registry import Model, find_model
+from test.support.bench import FOUR, Bench, FakeBackend
 from test.support.models import write_model
-
-
-class FakeBackend(Backend):
-    """A graph of the red artefact's shape; its speed is set by the test."""
-
-    inputs = (
-        TensorSpec("image", np.dtype(np.uint8), (None, 48, 64, 3)),
-        TensorSpec("focal_px", np.dtype(np.float32), (None,)),
-    )
-    outputs = (TensorSpec("depth", np.dtype(np.float32), (None, 48, 64)),)
-
-    def __init__(self, name: str, file: OnnxFile) -> None:
-        self.name = name
-        self.precision = file.path.stem.rpartition("_")[2]
-        self.description = f"fake {name}"
-        self.closed = False
-
-    def _run(self, feeds: object, names: object) -> dict[str, np.ndarray]:
-        return {"depth": np.ones((1, 48, 64), np.float32)}
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class Bench:
-    """Replaces opening and measuring; ``speeds`` gives milliseconds, or an error to raise."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.speeds: dict[tuple[str, str], float | Exception] = {}
-        self.opened: list[FakeBackend] = []
-        self.measured: list[tuple[str, str]] = []
-        monkeypatch.setattr(
-            select, "installed_backends", lambda device="cpu": ("onnxruntime", "openvino")
-        )
-        monkeypatch.setattr(select, "open_backend", self.open)
-        monkeypatch.setattr(select, "measure_ms", self.measure)
-        self.others = 0.0
-        monkeypatch.setattr(select, "OtherWork", lambda: SimpleNamespace(share=self.share))
-        monkeypatch.setattr(select, "self_check", self.check)
-        self.wrong: set[str] = set()
-        self.lacks: dict[str, EngineKey | None] = {}
-
-    def share(self) -> float:
-        return self.others
-
-    def open(
-        self,
-        name: str,
-        file: OnnxFile,
-        *,
-        device: str,
-        threads: int,
-        batch: int = 1,
-        build: bool = True,
-    ) -> FakeBackend:
-        backend = FakeBackend(name, file)
-        key = self.lacks.get(backend.precision) if name == "tensorrt" else None
-        if key is not None and not build:
-            raise EngineMissingError(key, "net.engine is damaged")
-        speed = self.speeds[name, backend.precision]
-        if isinstance(speed, Exception):
-            raise speed
-        self.opened.append(backend)
-        return backend
-
-    def check(self, card: object, file: OnnxFile, backend: FakeBackend, identity: str) -> None:
-        if backend.name in self.wrong:
-            raise EngineRefusedError(f"{backend.name} differs by 0.3")
-
-    def measure(self, backend: FakeBackend, card: object) -> float:
-        key = (backend.name, backend.precision)
-        self.measured.append(key)
-        speed = self.speeds[key]
-        assert isinstance(speed, float)
-        return speed
-
-
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(monkeypatch)
-
-
-@pytest.fixture
-def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return find_model(write_model(tmp_path / "models", precisions=("fp32", "int8")))
-
-
-FOUR = {
-    ("onnxruntime", "fp32"): 40.0,
-    ("onnxruntime", "int8"): 30.0,
-    ("openvino", "fp32"): 20.0,
-    ("openvino", "int8"): 25.0,
-}
 
 
 def test_fastest_wins_the_others_are_closed_and_named(bench: Bench, model: Model) -> None:
@@ -146,35 +45,6 @@ def test_emulated_fp8_is_not_tried_but_where_it_is_asked_for(
     assert select_backend(model, precision="fp8")[1].precision == "fp8"
 
 
-GPU = Gpu("RTX 4090", "8.9", "12.6")
-
-
-@pytest.fixture
-def gpu(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> dict[str, EngineKey | None]:
-    """A machine with a GPU; the engines that TensorRT lacks, by precision."""
-    bench.lacks = {"fp32": None, "int8": None}
-    monkeypatch.setattr(device_module, "find_gpu", lambda index=0: GPU)
-    monkeypatch.setattr(
-        select,
-        "installed_backends",
-        lambda place="cpu": (("tensorrt",) if place == "gpu" else ()) + ("onnxruntime", "openvino"),
-    )
-    bench.speeds = {("tensorrt", "fp32"): 2.0, ("tensorrt", "int8"): 1.0, **FOUR}
-    return bench.lacks
-
-
-def engine(version: str) -> EngineKey:
-    return EngineKey("0" * 64, "tensorrt", version, str(GPU), "int8", "batch 1..1")
-
-
-def test_auto_is_the_gpu_where_it_works_and_says_so(
-    gpu: dict[str, EngineKey | None], model: Model
-) -> None:
-    _, _, selection = select_backend(model)
-    assert (selection.backend, selection.device) == ("tensorrt", "gpu")
-    assert "on gpu (found RTX 4090)" in selection.summary()
-
-
 def test_auto_is_the_cpu_without_a_gpu(
     bench: Bench, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,86 +55,6 @@ def test_auto_is_the_cpu_without_a_gpu(
     bench.speeds = dict(FOUR)
     summary = select_backend(model)[2].summary()
     assert "on cpu (there is no NVIDIA driver here): the fastest" in summary
-
-
-def test_auto_is_the_cpu_where_nothing_runs_on_the_gpu(
-    gpu: dict[str, EngineKey | None], bench: Bench, model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = bench.open
-
-    def open_backend(
-        name: str, file: OnnxFile, *, device: str, threads: int, **_: object
-    ) -> FakeBackend:
-        if device == "gpu":
-            raise BackendError(f"{name} does not know the GPU")
-        return real(name, file, device=device, threads=threads)
-
-    monkeypatch.setattr(select, "open_backend", open_backend)
-    _, _, selection = select_backend(model)
-    assert (selection.backend, selection.device) == ("openvino", "cpu")
-    assert any("found RTX 4090, but the GPU is not used" in each for each in selection.warnings)
-    with pytest.raises(BackendError, match="does not know the GPU"):
-        select_backend(model, device="gpu")
-    with pytest.raises(BackendError, match="tensorrt does not know the GPU"):
-        select_backend(model, backend="tensorrt")
-    # Another backend that was asked for stays the one that runs.
-    _, _, selection = select_backend(model, backend="onnxruntime")
-    assert (selection.backend, selection.device) == ("onnxruntime", "cpu")
-    assert any("but the GPU is not used" in each for each in selection.warnings)
-
-
-def test_auto_does_not_take_an_intel_gpu_for_nvidias(
-    gpu: dict[str, EngineKey | None], bench: Bench, model: Model
-) -> None:
-    bench.speeds |= {("openvino", "fp32"): 0.1, ("openvino", "int8"): 0.1}
-    assert select_backend(model)[2].backend == "tensorrt"
-    assert select_backend(model, device="gpu")[2].backend == "openvino"
-
-
-def test_what_has_no_engine_is_left_out_and_named(
-    gpu: dict[str, EngineKey | None], bench: Bench, model: Model
-) -> None:
-    gpu["int8"] = engine("10.3")
-    _, _, selection = select_backend(model, engine_build="background")
-    assert (selection.backend, selection.precision) == ("tensorrt", "fp32")
-    assert [str(each) for each in selection.missing] == ["tensorrt/int8"]
-    assert [each.reason for each in selection.missing] == ["net.engine is damaged"]
-    gpu["fp32"] = engine("10.4")
-    _, _, selection = select_backend(model, backend="tensorrt", engine_build="background")
-    assert (selection.backend, selection.device) == ("onnxruntime", "gpu")
-    assert sorted(map(str, selection.missing)) == ["tensorrt/fp32", "tensorrt/int8"]
-    assert select_backend(model, engine_build="block")[2].backend == "tensorrt"
-    _, _, selection = select_backend(model, engine_build="never")
-    assert not selection.missing
-    assert any(
-        "has no engine (net.engine is damaged), and engine_build is never" in each
-        for each in selection.warnings
-    )
-
-
-def test_an_engine_that_could_not_be_built_is_said_and_not_wanted(
-    gpu: dict[str, EngineKey | None], model: Model
-) -> None:
-    gpu["int8"] = engine("10.3")
-    remember_failure(engine("10.3"), "no kernel")
-    _, _, selection = select_backend(model, engine_build="background")
-    assert not selection.missing
-    assert any("no kernel" in each and "compile" in each for each in selection.warnings)
-    assert "--max-batch" not in str(selection.warnings)
-    _, _, selection = select_backend(model, engine_build="background", batch=4)
-    assert any("--precision int8 --max-batch 4`" in each for each in selection.warnings)
-
-
-def test_only_where_nothing_else_runs_an_engine_is_built_at_once(
-    gpu: dict[str, EngineKey | None], bench: Bench, model: Model
-) -> None:
-    gpu.update(int8=engine("10.3"), fp32=engine("10.4"))
-    for name in ("onnxruntime", "openvino"):
-        for kind in ("fp32", "int8"):
-            bench.speeds[name, kind] = BackendError(f"{name} refuses the graph")
-    _, _, selection = select_backend(model, engine_build="background")
-    assert (selection.backend, selection.device) == ("tensorrt", "gpu")
-    assert not selection.missing
 
 
 def test_second_start_remembers(bench: Bench, model: Model) -> None:
@@ -281,17 +71,6 @@ def test_second_start_remembers(bench: Bench, model: Model) -> None:
     assert ("openvino", "fp32") not in bench.measured
     assert [fake.closed for fake in bench.opened[1:]] == [True]
     assert len(selection.considered) == 4
-
-
-def test_other_threads_device_or_file_are_measured_anew(
-    bench: Bench, model: Model, tmp_path: Path
-) -> None:
-    bench.speeds = dict(FOUR)
-    select_backend(model)
-    for changes in ({"threads": 1}, {"device": "gpu"}):
-        bench.measured.clear()
-        select_backend(model, **changes)  # type: ignore[arg-type]
-        assert len(bench.measured) == 4
 
 
 @pytest.mark.parametrize("junk", ["", "{", "[]", '{"a": "b"}', '{"a": NaN}'])

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
-import signal
-import subprocess
-import sys
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,72 +11,20 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import yaml
 
 from dense_perception import cli
 from dense_perception.core.errors import InputError
-from dense_perception.core.prediction import DepthMap
-from dense_perception.evaluation import bag_truth, contestants, parts, run, workers
-from dense_perception.evaluation.contestants import RunOptions
+from dense_perception.evaluation import run
 from dense_perception.evaluation.request import Request, evaluate, given_protocol
 from dense_perception.evaluation.run import usual_protocol
 from dense_perception.evaluation.sources import name_sources, open_source
 from dense_perception.evaluation.table import report_table
 from dense_perception.evaluation.truth import TruthOptions
-from dense_perception.media.bag_reader import BagReader
 from dense_perception.metrics.protocols import KITTI
 from test.support import recordings as bags
-from test.support.artefacts import red_depth, write_red_artefact
+from test.support.walks import COUNT, OTHER, RUN, STEP_NS, TRUTH, replaced, values, walk
 
-FOCAL, COUNT = 64.0, 20
-STEP_NS = 100_000_000
-RUN = RunOptions(backend="onnxruntime", threads=1)
-TRUTH = "/cam/depth/image_raw"
-OTHER = "/other/depth"
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(bag_truth, "PART_FRAMES", 8)
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> str:
-    path = tmp_path / "red_depth.onnx"
-    write_red_artefact(path)
-    return str(path)
-
-
-def walk(
-    folder: Path,
-    seed: int = 0,
-    *,
-    truth: float = 1.0,
-    other: float | None = None,
-    calibrated: bool = True,
-    depth: bool = True,
-    storage: str = "mcap",
-    unanswered: int = 0,
-) -> Path:
-    """A bag in which ``truth`` times the model's answer is true, and ``other`` times that is what
-    another system said."""
-    messages: list[tuple[str, int, Any]] = []
-    rng = np.random.default_rng(seed)
-    for index in range(COUNT):
-        stamp = (index + 1) * STEP_NS
-        rgb = rng.integers(0, 256, (48, 64, 3), np.uint8)
-        true_m = (truth * red_depth(rgb, FOCAL)).astype(np.float32)
-        if calibrated:
-            info = bags.camera_info(64, 48, FOCAL, stamp, d=np.zeros(5))
-            messages.append(("/cam/color/camera_info", stamp, info))
-        messages.append(("/cam/color/image_raw", stamp, bags.image(rgb, "rgb8", stamp)))
-        if depth:
-            messages.append((TRUTH, stamp + 1, bags.image(true_m, "32FC1", stamp)))
-        if other is not None and index >= unanswered:
-            said_m = np.float32(other) * true_m
-            messages.append((OTHER, stamp + 2, bags.image(said_m, "32FC1", stamp)))
-    return bags.write_bag(folder, messages, storage=storage)
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def truths(bag: Path, *, by_part: bool = False) -> list[Any]:
@@ -92,10 +34,6 @@ def truths(bag: Path, *, by_part: bool = False) -> list[Any]:
     found = [list(source.frames(part)) for part in source.parts()]
     source.close()
     return [frame for frames in found for frame in frames[:: 4 if by_part else 1]]
-
-
-def values(report: Any, contestant: str) -> dict[str, float]:
-    return {name: each["value"] for name, each in report["figures"][contestant].items()}
 
 
 def test_models_topics_and_baselines_are_compared(tmp_path: Path, model: str) -> None:
@@ -176,115 +114,6 @@ def test_parts_of_a_bag_are_the_whole_bag(tmp_path: Path, storage: str) -> None:
     found = [stamp for number in sorted(stamps) for stamp in stamps[number]]
     assert found == [(index + 1) * STEP_NS for index in range(COUNT)]
     source.close()
-
-
-@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
-def test_steps_that_overlap_change_nothing(
-    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, storage: str
-) -> None:
-    monkeypatch.setattr(parts, "_TIMED", 3)
-    bag = walk(tmp_path / "bag", storage=storage, other=1.1, unanswered=5)
-    entries = [contestants.resolve(text, RUN) for text in (model, f"topic:{OTHER}")]
-    options = TruthOptions(recorded=(OTHER,))
-    plan = run.make_plan(name_sources([str(bag)]), entries, options, {})
-    (source,) = plan.sources
-    found: dict[bool, list[list[str]]] = {}
-    times: dict[bool, list[int]] = {}
-    for overlaps in (False, True):
-        opened = parts.Opened()
-        texts = [
-            parts.answer_part(
-                parts.Job(
-                    source.source, options, part, plan.entries, source.protocol, overlaps=overlaps
-                ),
-                opened,
-            )
-            for part in source.parts
-        ]
-        opened.close()
-        found[overlaps] = [t.splitlines()[:-1] for each in texts for t in each.values()]
-        ends = [json.loads(each[plan.entries[0].name].splitlines()[-1])["part"] for each in texts]
-        times[overlaps] = [len(end["ms"]) for end in ends]
-    assert found[True] == found[False]
-    assert sum(map(len, found[True])) == 3 * COUNT + COUNT - 5
-    # Only times of frames that had the machine to themselves count.
-    assert (sum(times[False]), times[True]) == (COUNT, [3, 0, 0])
-
-
-def lines(folder: Path) -> dict[str, list[str]]:
-    """The scores of a run by file, without what was measured."""
-    return {
-        str(path.relative_to(folder)): path.read_text().splitlines()[:-1]
-        for path in sorted(folder.rglob("*.jsonl"))
-    }
-
-
-def judged(report: Any) -> dict[str, Any]:
-    """A report without when it was made and what it cost."""
-    free = ("created", "command", "contestants", "frames_shown")
-    return {key: value for key, value in report.items() if key not in free}
-
-
-def test_workers_and_interruptions_change_nothing(
-    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sources = (str(walk(tmp_path / "one")), str(walk(tmp_path / "two", 1, truth=1.2)))
-    request = Request((model,), sources, RUN)
-    whole = evaluate(replaced(request, out=tmp_path / "a")).report
-    parallel = evaluate(replaced(request, out=tmp_path / "b", workers=2)).report
-    assert judged(parallel) == judged(whole)
-    assert lines(tmp_path / "b") == lines(tmp_path / "a")
-
-    def stopping(jobs: Any, workers: Any) -> Any:
-        for number, each in enumerate(run_jobs(jobs, workers)):
-            if number == 2:
-                raise KeyboardInterrupt
-            yield each
-
-    run_jobs = run.run_jobs
-    monkeypatch.setattr(run, "run_jobs", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(replaced(request, out=tmp_path / "c"))
-    begun = lines(tmp_path / "c")
-    assert 0 < len(begun) < len(lines(tmp_path / "a"))
-    done: list[Any] = []
-
-    def counting(jobs: Any, workers: Any) -> Any:
-        done.extend(jobs)
-        return run_jobs(jobs, workers)
-
-    monkeypatch.setattr(run, "run_jobs", counting)
-    resumed = evaluate(replaced(request, out=tmp_path / "c")).report
-    assert judged(resumed) == judged(whole)
-    assert len(done) == 6 - 2
-    # Nothing is left to do: the same report from what is there.
-    assert judged(evaluate(replaced(request, out=tmp_path / "c")).report) == judged(whole)
-    assert len(done) == 6 - 2
-
-
-def without_cost(path: Path) -> str:
-    """A report's text without when it was made, by which command, and what it cost."""
-    report = json.loads(path.read_text())
-    for row in report["contestants"]:
-        row["latency_ms"] = row["memory_mb"] = None
-    return json.dumps({**report, "created": "", "command": []}, indent=1)
-
-
-def test_ray_gives_the_same_bytes(tmp_path: Path, model: str) -> None:
-    """CI lacks Ray, which takes 240 MB: docs/experiments/evaluation.md has the command."""
-    pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
-    sources = (str(walk(tmp_path / "one")), str(walk(tmp_path / "two", 1, truth=1.2)))
-    request = Request((model,), sources, RUN)
-    evaluate(replaced(request, out=tmp_path / "here"))
-    evaluate(replaced(request, out=tmp_path / "ray", workers=2, ray="local"))
-    assert lines(tmp_path / "ray") == lines(tmp_path / "here")
-    here, there = (without_cost(tmp_path / name / "report.json") for name in ("here", "ray"))
-    assert there == here
-    assert (tmp_path / "ray/frames.csv").read_bytes() == (tmp_path / "here/frames.csv").read_bytes()
-
-
-def replaced(request: Request, **changes: Any) -> Request:
-    return Request(**{**request.__dict__, **changes})
 
 
 def test_what_is_broken_is_named_and_the_rest_goes_on(
@@ -387,62 +216,6 @@ def test_an_earlier_report_is_compared_with(
             evaluate(replaced(again, **changed))
 
 
-def test_result_bags_have_the_original_stamps(tmp_path: Path, model: str) -> None:
-    bag, out = walk(tmp_path / "bag"), tmp_path / "out"
-    truth = TruthOptions(limit=3)
-    evaluate(Request((model,), (str(bag),), RUN, truth, out=out, record=True))
-    with BagReader(out / "recordings" / "bag") as reader:
-        counts = {topic.name: topic.count for topic in reader.topics}
-        assert counts["/truth/depth"] == counts["/red_depth_fp32/depth"] == 3
-        assert {"/image/compressed", "/camera_info", "/red_depth_fp32/depth/error"} <= set(counts)
-        headers = [
-            reader.deserialize(message).header
-            for message in reader.messages(["/red_depth_fp32/depth"])
-        ]
-    stamps = [header.stamp for header in headers]
-    assert [s.sec * 10**9 + s.nanosec for s in stamps] == [STEP_NS, 2 * STEP_NS, 3 * STEP_NS]
-    layout = json.loads((out / "recordings" / "evaluation_foxglove.json").read_text())
-    panels = {key: each["imageMode"]["imageTopic"] for key, each in layout["configById"].items()}
-    rows = [[panels[key] for key in stacked(row, "row")] for row in stacked(layout["layout"])]
-    assert rows == [
-        ["/image/compressed", "/truth/depth/color"],
-        ["/red_depth_fp32/depth/color", "/red_depth_fp32/depth/error"],
-    ]
-    rviz = yaml.safe_load((out / "recordings" / "evaluation.rviz").read_text())
-    displays = rviz["Visualization Manager"]["Displays"]
-    fixed = rviz["Visualization Manager"]["Global Options"]["Fixed Frame"]
-    assert {header.frame_id for header in headers} == {fixed}
-    shown = [each["Topic"]["Value"] for each in displays]
-    assert sorted(shown) == sorted(topic for row in rows for topic in row)
-    assert set(shown) <= set(counts)
-
-
-def test_a_rerun_recording_has_every_frame(tmp_path: Path, model: str) -> None:
-    """By Rerun's own reader; CI lacks it, as it takes 500 MB."""
-    pytest.importorskip("rerun", reason="Rerun is not installed: pip install '.[rerun]'")
-    bag, out = walk(tmp_path / "bag"), tmp_path / "out"
-    evaluate(Request((model,), (str(bag),), RUN, TruthOptions(limit=3), out=out, record=True))
-    words = [sys.executable, "-m", "rerun", "rrd", "print", str(out / "recordings" / "bag.rrd")]
-    said = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True).stdout
-    found: Counter[str] = Counter()
-    line = r"with (\d+) rows .* - (/\S+) - (?:data )?columns(.*)"
-    for rows, entity, columns in re.findall(line, said):
-        # Rerun 0.23 has rows of their own that say what an entity is.
-        found[entity] += 0 if re.fullmatch(r": \[\w+Indicator\]", columns.strip()) else int(rows)
-    for entity in ("image", "truth/depth", "red_depth_fp32/depth"):
-        assert found[f"/camera/{entity}"] == 3
-    assert found["/red_depth_fp32/depth/error"] == 3
-
-
-def stacked(node: Any, direction: str = "column") -> list[Any]:
-    """The parts that a layout puts below or beside each other, each of the same size."""
-    if isinstance(node, str) or node["direction"] != direction:
-        return [node]
-    rest = stacked(node["second"], direction)
-    assert node["splitPercentage"] == pytest.approx(100 / (1 + len(rest)))
-    return [node["first"], *rest]
-
-
 def test_what_is_not_said_of_the_truth_stays_the_data_set_s() -> None:
     """One field of the protocol given leaves the others as the papers have them."""
     assert usual_protocol("kitti:/data") == KITTI
@@ -466,51 +239,3 @@ def test_a_folder_that_somebody_else_made_is_left_alone(tmp_path: Path, model: s
     evaluate(request)
     shutil.rmtree(out / "parts")  # as the note on other settings says
     assert evaluate(request).report["data"][0]["scored"] == 2
-
-
-def test_a_record_without_a_folder_is_refused_before_anything_is_scored() -> None:
-    with pytest.raises(InputError, match="--out"):
-        evaluate(Request(models=("no_such_model",), data=("/nowhere",), record=True))
-
-
-class _Deadly:
-    """Ends the process that is given one of the ``deadly`` keys."""
-
-    def __init__(self, deadly: set[str]) -> None:
-        self._deadly = deadly
-
-    def answer(self, truth: Any) -> Any:
-        if truth.key in self._deadly:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return contestants.Answer(DepthMap(np.ones((48, 64), np.float32)))
-
-    def close(self) -> None:
-        return
-
-
-def _deadly_job(job: Any) -> Any:
-    opened = workers.Opened()
-    opened.contestant = lambda entry: _Deadly({str(9 * STEP_NS)})  # type: ignore[method-assign]
-    return workers._answered(job, opened)
-
-
-def test_a_part_that_ends_its_worker_is_named_and_the_others_are_scored(
-    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bag, out = walk(tmp_path / "bag"), tmp_path / "out"
-    request = Request((model,), (str(bag),), RUN, out=out, workers=2)
-    with monkeypatch.context() as patched:
-        patched.setattr(workers, "_job", _deadly_job)
-        report = evaluate(request).report
-    assert report["data"][0]["scored"] == COUNT - 6
-    (problem,) = report["problems"]
-    assert "bag: part 1 from" in problem
-    assert "is not scored: its worker was ended by the system" in problem
-    assert problem.endswith(" frames)")
-    # The next run does what is missing, and nothing else is beside it.
-    done = evaluate(request)
-    assert done.report["data"][0]["scored"] == COUNT
-    assert (done.report["problems"], done.notes) == ([], ())
-    latency = done.report["contestants"][0]["latency_ms"]
-    assert latency is not None
-    assert latency["workers"] == 1  # but one part was missing

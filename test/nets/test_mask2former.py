@@ -196,13 +196,6 @@ def assert_same_rows(got: dict[str, Tensor], frame: int, expected: dict[str, Any
     assert torch.equal(got["instance_ids"][frame], expected["ids"])
 
 
-def test_a_box_at_the_border_ends_there() -> None:
-    masks = torch.zeros(1, 3, 4, 6)
-    masks[0, 0, 2:, 4:] = 1
-    masks[0, 1] = 1
-    assert merging.boxes_of(masks)[0].tolist() == [[4, 2, 6, 4], [0, 0, 6, 4], [0, 0, 0, 0]]
-
-
 # BEiT's relative positions at 896 pixels, which the published ViT-CoMer-L has: 24 layers, 16 heads.
 BEIT = 24 * 16 * (111**2 + 3)
 

@@ -29,6 +29,8 @@ HEADLINES = (
     "reshading.l1",
 )
 
+_MOST = 8
+_OF_THINGS = ("boxes.", "masks.", "panoptic.")
 _FREE = ("depth.scale", "depth.coverage")
 
 
@@ -73,7 +75,9 @@ class Reading:
         chosen = [name for name in HEADLINES if name in self.figures]
         if self.primary and self.primary not in chosen:
             chosen.insert(0, self.primary)
-        return chosen[:8] or self.figures[:8]
+        if any(name.startswith(_OF_THINGS) for name in chosen):
+            chosen = _of_each_task(chosen)
+        return chosen[:_MOST] or self.figures[:_MOST]
 
     @cached_property
     def primary(self) -> str:
@@ -135,6 +139,16 @@ class Reading:
             and pair["better"] == name
             for pair in self.report["pairs"]
         )
+
+
+def _of_each_task(names: list[str]) -> list[str]:
+    """As many as are shown, so that no task is left out by another that has many figures."""
+    kept = list(names)
+    while len(kept) > _MOST:
+        tasks = [name.partition(".")[0] for name in kept]
+        fullest = max(tasks, key=tasks.count)
+        del kept[len(tasks) - 1 - tasks[::-1].index(fullest)]
+    return kept
 
 
 def best_of(which: str, values: Iterable[tuple[str, float]]) -> str:

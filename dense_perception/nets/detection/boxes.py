@@ -54,6 +54,26 @@ def giou_pairs(one_4: Tensor, other_4: Tensor) -> Tensor:
     return overlap / union - (hull - union) / hull
 
 
+def boxes_around(masks_nkhw: Tensor) -> Tensor:
+    """The smallest box around the pixels of each mask, which are 1, others 0: (..., H, W) to
+    (..., 4), floats as they come.
+
+    Its sides are the pixels' outer edges: one pixel at column x makes a box from x to x + 1. 0 for
+    a mask without a pixel. ``core.boxes.boxes_around`` is the same rule for NumPy.
+    """
+    sides = []
+    for along, other in ((-1, -2), (-2, -1)):
+        touched_nkm = masks_nkhw.amax(dim=other)
+        length = masks_nkhw.shape[along]
+        after_m = torch.arange(1, length + 1, dtype=masks_nkhw.dtype, device=masks_nkhw.device)
+        last_nk = (touched_nkm * after_m).amax(dim=-1)
+        # From the far side; 0 without any pixel.
+        found_nk = (touched_nkm * (length + 1 - after_m)).amax(dim=-1)
+        sides += [torch.where(found_nk > 0, length - found_nk, torch.zeros_like(found_nk)), last_nk]
+    x1_nk, x2_nk, y1_nk, y2_nk = sides
+    return torch.stack([x1_nk, y1_nk, x2_nk, y2_nk], dim=-1)
+
+
 def clip(boxes_4: Tensor, size_hw: Sequence[int]) -> Tensor:
     """Boxes cut at the border of an image."""
     height, width = size_hw

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dense_perception.nets.detection.boxes import boxes_around
+
 VOID = 255
 # The probability that a pixel of a mask has at least.
 INSIDE = 0.5
@@ -79,7 +81,7 @@ def instances(
     first_bhw = (inside_bmhw * weight_m11[:, None, None]).amax(dim=1)
     ids_bhw = torch.where(first_bhw > 0, count + 1 - first_bhw, torch.zeros_like(first_bhw))
     return {
-        "boxes": boxes_of(inside_bmhw),
+        "boxes": boxes_around(inside_bmhw),
         "box_scores": score_bm,
         "box_classes": class_bm,
         "instance_ids": ids_bhw.to(torch.int64),
@@ -151,7 +153,7 @@ def panoptic(
     return {
         "labels": labels_bhw,
         "confidence": torch.where(filled_bhw, best_bhw, torch.zeros_like(best_bhw)),
-        "boxes": boxes_of((ids_bhw.unsqueeze(1) == row_m[:, None, None]).to(dtype)),
+        "boxes": boxes_around((ids_bhw.unsqueeze(1) == row_m[:, None, None]).to(dtype)),
         "box_scores": thing_score_bm,
         "box_classes": torch.gather(thing_bq, 1, query_bm) * used_bm.to(thing_bq.dtype),
         "instance_ids": ids_bhw,
@@ -165,19 +167,3 @@ def pick(maps_bqhw: Tensor, index_bm: Tensor) -> Tensor:
     first_b1 = torch.arange(frames, device=index_bm.device).unsqueeze(1) * rows
     picked = maps_bqhw.flatten(0, 1).index_select(0, (index_bm + first_b1).flatten())
     return picked.unflatten(0, (-1, index_bm.shape[1]))
-
-
-def boxes_of(inside_bmhw: Tensor) -> Tensor:
-    """(B, M, 4) x1, y1, x2, y2 around the pixels that are 1, their outer edges; 0 without any."""
-    edges = []
-    for along, other in ((3, 2), (2, 3)):
-        touched_bmn = inside_bmhw.amax(dim=other)
-        length = inside_bmhw.shape[along]
-        after_n = torch.arange(1, length + 1, dtype=inside_bmhw.dtype, device=inside_bmhw.device)
-        last_bm = (touched_bmn * after_n).amax(dim=2)
-        # From the far side; 0 without any pixel.
-        found_bm = (touched_bmn * (length + 1 - after_n)).amax(dim=2)
-        first_bm = torch.where(found_bm > 0, length - found_bm, torch.zeros_like(found_bm))
-        edges += [first_bm, last_bm]
-    x1_bm, x2_bm, y1_bm, y2_bm = edges
-    return torch.stack([x1_bm, y1_bm, x2_bm, y2_bm], dim=2)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dense_perception.core.boxes import boxes_around
 from dense_perception.core.errors import InputError
 from dense_perception.nets.detection import boxes as coding
 from dense_perception.nets.detection.anchors import anchors
@@ -53,6 +54,28 @@ def test_overlaps_are_those_of_single_boxes() -> None:
     assert apart.item() == pytest.approx(-0.5)
     same = coding.giou_pairs(one, one)
     assert torch.allclose(same, torch.ones_like(same))
+
+
+def test_boxes_around_pixels_end_at_their_outer_edges() -> None:
+    """The rule for NumPy and the one for PyTorch are one."""
+    generator = np.random.default_rng(4)
+    ids_hw = np.where(generator.random((9, 12)) < 0.1, generator.integers(1, 5, (9, 12)), 0)
+    ids_hw[7:, 10:], ids_hw[0, 0] = 6, 7  # 5 has no pixel; 6 and 7 are at the border
+    expected = np.zeros((7, 4))
+    for row in range(7):
+        places = [(y, x) for y in range(9) for x in range(12) if ids_hw[y, x] == row + 1]
+        if places:
+            rows, columns = ([place[k] for place in places] for k in (0, 1))
+            expected[row] = min(columns), min(rows), max(columns) + 1, max(rows) + 1
+    assert expected[4:].tolist() == [[0, 0, 0, 0], [10, 7, 12, 9], [0, 0, 1, 1]]
+    np.testing.assert_array_equal(boxes_around(ids_hw, 7), expected)
+    np.testing.assert_array_equal(boxes_around(ids_hw, 3), expected[:3])
+    masks_khw = torch.from_numpy(ids_hw == np.arange(1, 8)[:, None, None])
+    for dtype in (torch.float16, torch.float32):
+        found = coding.boxes_around(masks_khw.to(dtype)[None])
+        assert found.shape == (1, 7, 4)
+        np.testing.assert_array_equal(found[0].numpy(), expected)
+    assert coding.boxes_around(torch.zeros(0, 4, 6)).shape == (0, 4)
 
 
 def test_codings_come_back_and_are_limited() -> None:
