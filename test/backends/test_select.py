@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dense_perception.backends import device as device_module
 from dense_perception.backends import select
-from dense_perception.backends.device import Gpu
 from dense_perception.backends.select import select_backend
 from dense_perception.backends.speed import SpeedMemory
 from dense_perception.core.errors import ArtefactError, BackendError, CardError
@@ -45,18 +43,6 @@ def test_emulated_fp8_is_not_tried_but_where_it_is_asked_for(
     assert select_backend(model, precision="fp8")[1].precision == "fp8"
 
 
-def test_auto_is_the_cpu_without_a_gpu(
-    bench: Bench, model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def none(index: int = 0) -> Gpu:
-        raise BackendError("there is no NVIDIA driver here: install it")
-
-    monkeypatch.setattr(device_module, "find_gpu", none)
-    bench.speeds = dict(FOUR)
-    summary = select_backend(model)[2].summary()
-    assert "on cpu (there is no NVIDIA driver here): the fastest" in summary
-
-
 def test_second_start_remembers(bench: Bench, model: Model) -> None:
     bench.speeds = dict(FOUR)
     select_backend(model)
@@ -71,6 +57,17 @@ def test_second_start_remembers(bench: Bench, model: Model) -> None:
     assert ("openvino", "fp32") not in bench.measured
     assert [fake.closed for fake in bench.opened[1:]] == [True]
     assert len(selection.considered) == 4
+
+
+def test_other_threads_device_or_file_are_measured_anew(
+    bench: Bench, model: Model, tmp_path: Path
+) -> None:
+    bench.speeds = dict(FOUR)
+    select_backend(model)
+    for changes in ({"threads": 1}, {"device": "gpu"}):
+        bench.measured.clear()
+        select_backend(model, **changes)  # type: ignore[arg-type]
+        assert len(bench.measured) == 4
 
 
 @pytest.mark.parametrize("junk", ["", "{", "[]", '{"a": "b"}', '{"a": NaN}'])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from dense_perception.backends import device as device_module
@@ -46,6 +44,18 @@ def test_auto_is_the_gpu_where_it_works_and_says_so(
     _, _, selection = select_backend(model)
     assert (selection.backend, selection.device) == ("tensorrt", "gpu")
     assert "on gpu (found RTX 4090)" in selection.summary()
+
+
+def test_auto_is_the_cpu_without_a_gpu(
+    bench: Bench, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(index: int = 0) -> Gpu:
+        raise BackendError("there is no NVIDIA driver here: install it")
+
+    monkeypatch.setattr(device_module, "find_gpu", none)
+    bench.speeds = dict(FOUR)
+    summary = select_backend(model)[2].summary()
+    assert "on cpu (there is no NVIDIA driver here): the fastest" in summary
 
 
 def test_auto_is_the_cpu_where_nothing_runs_on_the_gpu(
@@ -126,14 +136,3 @@ def test_only_where_nothing_else_runs_an_engine_is_built_at_once(
     _, _, selection = select_backend(model, engine_build="background")
     assert (selection.backend, selection.device) == ("tensorrt", "gpu")
     assert not selection.missing
-
-
-def test_other_threads_device_or_file_are_measured_anew(
-    bench: Bench, model: Model, tmp_path: Path
-) -> None:
-    bench.speeds = dict(FOUR)
-    select_backend(model)
-    for changes in ({"threads": 1}, {"device": "gpu"}):
-        bench.measured.clear()
-        select_backend(model, **changes)  # type: ignore[arg-type]
-        assert len(bench.measured) == 4
