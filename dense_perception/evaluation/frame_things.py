@@ -39,8 +39,7 @@ class ThingScorer:
         """The matches; what panoptic quality adds up goes to ``sums``. None where there is nothing
         to compare."""
         truth, found = judge.truth, answer.instances
-        true = judge.things
-        if true is None or found is None:
+        if found is None or (true := judge.things) is None:
             return None
         size = truth.frame.rgb_hwc.shape[:2]
         if true.rows_hw.shape != size:

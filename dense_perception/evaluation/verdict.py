@@ -27,6 +27,7 @@ HEADLINES = (
     ("reshading", ("reshading.l1",)),
 )
 """By task the figures that decide; the first that every contestant of the task has counts."""
+_WITHOUT_BASELINES = ("things", "segments")
 _MORE_DIGITS = 4
 _NAMED = 3
 Slices = Mapping[str, Mapping[str, Sequence[SliceValue]]]
@@ -50,7 +51,8 @@ def verdicts(
     slices: Slices = MappingProxyType({}),
 ) -> list[Verdict]:
     """For each task the best model against each other one, and against the best baseline; its
-    bare figures where there is nothing to compare it with.
+    bare figures where there is nothing to compare any model with, and of things, which no baseline
+    finds.
 
     The sentences rest on ``pairs``, whose numbers they carry. After the first one of a task stands
     on which recordings, by ``slices``, the best model is worse than a baseline.
@@ -58,6 +60,7 @@ def verdicts(
     kinds = {row["name"]: row["kind"] for row in contestants}
     found: list[Verdict] = []
     alone: list[Verdict] = []
+    unrivalled: list[Verdict] = []
     for task, candidates in HEADLINES:
         given = [
             name for name in kinds if any(each in figures.get(name, {}) for each in candidates)
@@ -72,6 +75,7 @@ def verdicts(
             value = _text(figures[best][name]["value"], name)
             text = f"{best}: {_said(name)} {value}."
             alone.append(Verdict(text=text, pair=None))
+            unrivalled += alone[-1:] if task in _WITHOUT_BASELINES else []
         of_task = [_against(best, each, name, figures, pairs) for each in ranked[1:]]
         baselines = [each for each in given if kinds[each] == "baseline"]
         shared = next(
@@ -87,7 +91,7 @@ def verdicts(
             of_task.append(_against(best, rival, shared, figures, pairs, baseline=True))
             of_task[1:1] = _beaten_on(best, baselines, shared, slices)
         found += of_task
-    return found or alone
+    return [*found, *unrivalled] if found else alone
 
 
 def _beaten_on(best: str, baselines: Sequence[str], name: str, slices: Slices) -> list[Verdict]:

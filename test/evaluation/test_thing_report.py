@@ -134,6 +134,14 @@ def test_each_figure_has_an_interval_and_its_counts(report: Report) -> None:
     assert (pair["difference"], pair["certain"], pair["n_frames"]) == (0, False, COUNT)
 
 
+def test_the_verdict_speaks_of_things_without_a_baseline(report: Report) -> None:
+    """The corpus has labels as well, which a baseline answers."""
+    texts = [each["text"] for each in report["verdict"]]
+    value = report["figures"]["panoptic fp32"]["panoptic.pq"]["value"]
+    assert f"panoptic fp32: PQ of things and stuff {value:.3f}." in texts
+    assert any("are alike: AP of boxes" in text for text in texts)
+
+
 def test_the_report_shows_things(folder: Path, report: Report) -> None:
     text = report_table(report)
     assert "boxes.ap " in text
