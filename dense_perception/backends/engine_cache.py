@@ -8,8 +8,10 @@ is where others could have written it: loading an engine runs its code.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
@@ -31,6 +33,7 @@ from dense_perception.core.storage import (
 
 _MAGIC = "dense_perception engine 1"
 _MAX_HEADER = 1 << 16
+_LEAST_ROOM = 1 << 16  # bytes
 PROGRESS = "building: "
 """What a line begins with in which a process tells how far its build is."""
 
@@ -164,8 +167,8 @@ def obtain_engine_once(
 ) -> Engine:
     """As :func:`obtain_engine`, but what could not be built is not tried another time.
 
-    That the machine or the file was at fault (:class:`UnavailableError`, :class:`ArtefactError`)
-    says nothing about the key, and is not remembered.
+    That the machine, its disk or the file was at fault (:class:`UnavailableError`, ``OSError``,
+    :class:`ArtefactError`) says nothing about the key, and is not remembered.
 
     :param retry: the command that tries it again, for the message.
     :param again: try it whatever is remembered.
@@ -179,6 +182,12 @@ def obtain_engine_once(
         return obtain_engine(key, build)
     except (UnavailableError, ArtefactError):
         raise
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise UnavailableError(
+            f"its engine could not be built: {error.strerror or error}{where}; free space there or "
+            "make it writable"
+        ) from error
     except Exception as error:
         remember_failure(key, str(error) or type(error).__name__)
         raise
@@ -194,10 +203,30 @@ def store_engine(key: EngineKey, payload: bytes) -> tuple[str, str]:
             stream.write(json_text(header).encode() + b"\n")
             stream.write(payload)
     except OSError as error:
-        return digest, f"the engine was not stored in {engines_dir()}: {error.strerror or error}"
+        return digest, f"the engine was not stored in {engines_dir()}: {_unwritten(error)}"
     forget_failure(key)
     _forget_unused()
     return digest, ""
+
+
+def why_not_storable() -> str:
+    """Why an engine that is built now could not be kept; empty if it could, as far as one sees."""
+    try:
+        make_own_folder(engines_dir())
+        with tempfile.TemporaryFile(dir=engines_dir()) as stream:
+            stream.write(bytes(_LEAST_ROOM))
+    except OSError as error:
+        return f"nothing can be stored in {engines_dir()}: {_unwritten(error)}"
+    return ""
+
+
+def _unwritten(error: OSError) -> str:
+    if error.errno == errno.EPERM:  # others could write there, and what to do is said
+        return str(error.strerror)
+    return (
+        f"{error.strerror or error}; free space there or make it writable, or set XDG_CACHE_HOME "
+        "to another folder"
+    )
 
 
 def remember_failure(key: EngineKey, reason: str) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from dense_perception.backends.engine_cache import (
     find_engine,
     obtain_engine_once,
     remember_failure,
+    why_not_storable,
 )
 from dense_perception.backends.nvidia.build import TensorRtOptions
 from dense_perception.backends.onnxruntime import (
@@ -37,10 +39,10 @@ from dense_perception.backends.onnxruntime import (
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError, UnavailableError
 from dense_perception.core.onnx_file import OnnxFile
-from dense_perception.core.storage import make_own_folder
 
 PROVIDER = "TensorrtExecutionProvider"
 _NAME = "onnxruntime_tensorrt"
+_LEAST_ROOM = 4096  # bytes
 # What ONNX Runtime was built for: 1.19 and later name TensorRT 10.
 _LIBRARIES = ("libnvinfer.so.11", "libnvinfer.so.10")
 
@@ -131,18 +133,35 @@ class OnnxRuntimeTensorRtBackend(OnnxRuntimeBackend):
         ort = import_onnxruntime()
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        make_own_folder(engines_dir())
-        with tempfile.TemporaryDirectory(dir=engines_dir(), prefix="building_") as folder:
+        # Beside the engines if that can be written, as they may be larger than what is in memory.
+        place = tempfile.gettempdir() if why_not_storable() else str(engines_dir())
+        with tempfile.TemporaryDirectory(dir=place, prefix="building_") as folder:
             context = Path(folder, "context.onnx")
             settings = provider_options(card, index, batch, context)
-            self._open(file, options, PROVIDER, settings)
-            file.verify()
             try:
-                return context.read_bytes()
-            except OSError as error:
+                self._open(file, options, PROVIDER, settings)
+                file.verify()
+                built = context.read_bytes()
+            except (BackendError, OSError) as error:
+                _require_room(folder, error)
+                if isinstance(error, BackendError):
+                    raise
                 raise BackendError(
                     f"{_NAME} {ort.__version__} did not put all of {file.path} into one engine"
                 ) from error
+            _require_room(folder)
+            return built
+
+
+def _require_room(folder: str, cause: Exception | None = None) -> None:
+    """The provider does not say that its file was cut off.
+
+    :raises UnavailableError: if the disk is full by now.
+    """
+    if shutil.disk_usage(folder).free < _LEAST_ROOM:
+        raise UnavailableError(
+            f"the disk of {folder} is full, so the engine is not whole: free space there"
+        ) from cause
 
 
 def provider_options(card: ModelCard, index: int, batch: int, context: Path) -> dict[str, str]:

@@ -6,13 +6,14 @@ engine's identity, so that the next start costs nothing.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from dense_perception.backends.base import Backend, Infer
-from dense_perception.backends.engine_cache import remember_check, remembered_check
+from dense_perception.backends.engine_cache import engines_dir, remember_check, remembered_check
 from dense_perception.backends.onnxruntime import OnnxRuntimeBackend
 from dense_perception.core.card import ModelCard
 from dense_perception.core.difference import Difference, tolerance
@@ -21,6 +22,7 @@ from dense_perception.core.instance_lists import IDS, list_difference
 from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.reference_frames import reference_feeds
 
+_log = logging.getLogger(__name__)
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -45,7 +47,13 @@ def self_check(card: ModelCard, file: OnnxFile, backend: Backend, identity: str)
                 f"{card.name} {card.precision}: {error}"
             ) from error
         found = _measure(card, file, frames, got)
-        remember_check(identity, backend.description, found)
+        if not remember_check(identity, backend.description, found):
+            _log.warning(
+                "that %s was compared with ONNX Runtime is not kept in %s: each start compares it "
+                "again; free space there or make it writable for you alone",
+                backend.description,
+                engines_dir(),
+            )
     _judge(card, backend.description, "", found)
     return found
 

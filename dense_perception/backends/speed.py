@@ -161,12 +161,17 @@ class SpeedMemory:
         self.save()
 
     def save(self) -> None:
-        """Write what was measured; a cache that cannot be written does no harm."""
+        """Write what was measured; a cache that cannot be written costs time, and is said."""
         if self.measured:
             # Read again: another process may have measured meanwhile.
             speeds = {**_read(self._path), **self.measured}
             newest = list(speeds.items())[-_REMEMBERED:]
-            write_json(self._path, {key: _entry(speed) for key, speed in newest})
+            if not write_json(self._path, {key: _entry(speed) for key, speed in newest}):
+                _log.warning(
+                    "the speeds of the backends were not kept in %s: each start measures them "
+                    "again; free space there or make it writable for you alone",
+                    self._path.parent,
+                )
 
 
 class SpeedWatch:

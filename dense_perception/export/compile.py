@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -88,7 +88,9 @@ def compile_model(options: CompileOptions) -> list[CompiledRow]:
                 _forget_failure(options, file)
                 rows.append(_checked(options, kind))
             elif row := _tensorrt(file, kind, capability, options):
-                rows.append(row if capability else _checked(options, kind, row))
+                # What is not stored would be built a second time to be checked.
+                is_final = bool(capability or row.get("problem"))
+                rows.append(row if is_final else _checked(options, kind, row))
     if not rows:
         raise BackendError(f"no precision of {options.model} can be built; the lines above say why")
     return rows
@@ -158,7 +160,8 @@ def _tensorrt(
             raise
         print(f"passed over: {kind}: {error}", file=sys.stderr)
         return None
-    return _row(kind, engine, time.perf_counter() - start, "at its first load")
+    check = "not stored" if engine.problem else "at its first load"
+    return _row(kind, engine, time.perf_counter() - start, check)
 
 
 @contextmanager
@@ -171,7 +174,8 @@ def build_progress(*, in_lines: bool) -> Iterator[OnProgress]:
             nonlocal said_s
             if time.monotonic() - said_s >= 1.0:
                 said_s = time.monotonic()
-                print(f"{PROGRESS}{phase}, step {done} of {total}", file=sys.stderr, flush=True)
+                with suppress(OSError):  # a full disk takes no log, and is no reason to stop
+                    print(f"{PROGRESS}{phase}, step {done} of {total}", file=sys.stderr, flush=True)
 
         yield say
         return
@@ -194,7 +198,7 @@ def _row(kind: str, engine: Engine, seconds: float, check: str) -> CompiledRow:
         "seconds": round(seconds, 1),
         "built": engine.built,
         "reason": engine.reason,
-        "engine": str(engine.key.path),
+        "engine": "" if engine.problem else str(engine.key.path),
         "check": check,
         "problem": engine.problem,
     }

@@ -20,6 +20,7 @@ from dense_perception.backends.engine_cache import (
     failed_build,
     find_engine,
     remember_failure,
+    why_not_storable,
 )
 from dense_perception.backends.selection import MissingEngine
 from dense_perception.ros.diagnostics import NodeLog
@@ -160,6 +161,8 @@ class EngineBuilder:
 
     def _compile(self, build: _Build) -> str:
         """Build it; returns what went wrong in words."""
+        if problem := why_not_storable():
+            return problem
         engine = build.engine
         arguments = ["compile", build.model, "--backend", engine.backend]
         arguments += ["--precision", engine.precision, "--device", engine.device, "--progress"]

@@ -5,12 +5,18 @@ The GPU and its runtimes are pretended; the cache is real.
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 
+from dense_perception import cli
+from dense_perception.backends import device as device_module
 from dense_perception.backends import onnxruntime_tensorrt as provider_module
 from dense_perception.backends.engine_cache import (
     Engine,
@@ -21,6 +27,7 @@ from dense_perception.backends.engine_cache import (
     store_engine,
 )
 from dense_perception.backends.nvidia import engine as engine_module
+from dense_perception.backends.nvidia.build import _save_timings
 from dense_perception.backends.opening import backend_class
 from dense_perception.backends.select import select_backend
 from dense_perception.core.errors import ArtefactError, BackendError, UnavailableError
@@ -28,7 +35,7 @@ from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.core.registry import find_model
 from test.backends.test_contract import expected_depth, feeds_of
 from test.support.artefacts import write_red_artefact
-from test.support.pretended_cuda import Fault, pretend_cuda_provider, pretend_tensorrt
+from test.support.pretended_cuda import GPU, Fault, pretend_cuda_provider, pretend_tensorrt
 
 BACKENDS = ("tensorrt", "onnxruntime_tensorrt")
 
@@ -162,6 +169,7 @@ KEY = EngineKey("a" * 64, "tensorrt", "10.3", "Orin", "fp16", "batch 1..1")
         (RuntimeError("assertion in the builder"), True),
         (UnavailableError("libnvinfer is missing"), False),
         (ArtefactError("the file changed meanwhile"), False),
+        (OSError(28, "No space left on device", "/tmp/context.onnx"), False),
     ],
 )
 def test_only_failures_of_the_build_itself_are_remembered(
@@ -174,10 +182,76 @@ def test_only_failures_of_the_build_itself_are_remembered(
         raise error
 
     for _ in range(2):
-        with pytest.raises(Exception, match=str(error)):
+        with pytest.raises(Exception, match=getattr(error, "strerror", None) or str(error)):
             obtain_engine_once(KEY, build, retry="`compile`")
     assert len(tried) == (1 if kept else 2)
     assert bool(failed_build(KEY)) is kept
     assert obtain_engine_once(KEY, lambda: b"engine", retry="", again=True).built
     assert isinstance(find_engine(KEY), Engine)
     assert failed_build(KEY) == ""
+
+
+@pytest.fixture
+def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file where the cache would be: what root, who runs these tests, cannot write either."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_without_a_cache_it_runs_and_says_what_is_not_kept(
+    name: str,
+    red: Path,
+    no_cache: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    built = pretend(name, monkeypatch)
+    backend, _, selection = select_backend(find_model(red), backend=name)
+    assert (selection.backend, len(built)) == (name, 1)
+    assert "was not stored in" in selection.note
+    assert "Not a directory; free space there or make it writable" in selection.note
+    assert "is not kept in" in caplog.text
+    backend.close()
+    select_backend(find_model(red), engine_build="background")[0].close()
+    assert "the speeds of the backends were not kept in" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_compile_builds_what_it_cannot_store_once(
+    name: str,
+    red: Path,
+    no_cache: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    built = pretend(name, monkeypatch)
+    monkeypatch.setattr(device_module, "find_gpu", lambda index=0: GPU)
+    assert cli.main(["compile", str(red), "--backend", name, "--json"]) == 1
+    (row,) = json.loads(capsys.readouterr().out)
+    assert "was not stored in" in row["problem"]
+    assert not row.get("engine")
+    assert len(built) == 1
+
+
+def test_a_disk_that_is_full_of_half_an_engine_is_no_failed_build(
+    red: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend("onnxruntime_tensorrt", monkeypatch)
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+        with pytest.raises(UnavailableError, match="is full, so the engine is not whole"):
+            select_backend(find_model(red), backend="onnxruntime_tensorrt", device="gpu")
+    key = key_of("onnxruntime_tensorrt", red)
+    assert not key.path.exists()
+    assert failed_build(key) == ""
+
+
+def test_timings_that_are_not_kept_are_said(
+    tmp_path: Path, no_cache: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    _save_timings(MagicMock(), tmp_path / "file" / "engines" / "timings.cache")
+    (record,) = caplog.records
+    assert "TensorRT's timings were not kept in" in record.getMessage()
+    assert "(Not a directory): later builds take as long" in record.getMessage()

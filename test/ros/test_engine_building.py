@@ -18,6 +18,7 @@ from sensor_msgs.msg import Image
 from dense_perception.backends.engine_cache import EngineKey, store_engine
 from dense_perception.backends.selection import MissingEngine
 from dense_perception.core.onnx_file import OnnxFile
+from dense_perception.ros import engine_building
 from dense_perception.ros.engine_building import EngineBuilder
 from dense_perception.ros.processes import ChildProcess
 from test.support import slow_engine
@@ -251,6 +252,22 @@ def test_what_no_disk_keeps_or_nothing_loads_is_not_built_without_end(
     assert said in error
     builder.want("other", ())
     assert not builder.problems
+
+
+def test_what_could_not_be_stored_is_not_built(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(engine_building, "ChildProcess", None)
+    done, log = threading.Event(), _Log()
+    builder = EngineBuilder(log, done.set)  # type: ignore[arg-type]
+    builder.want("net", [missing("one")])
+    assert done.wait(5)
+    (error,) = log.errors
+    assert "nothing can be stored in" in error
+    assert "Not a directory; free space there or make it writable" in error
+    assert "tries again when it is started the next time" in error
 
 
 def test_a_build_that_is_being_ended_is_begun_again_where_it_is_wanted(

@@ -359,7 +359,13 @@ def _monitor(base: Any, on_progress: OnProgress) -> Any:
 
 
 def _save_timings(config: Any, path: Path) -> None:
-    with contextlib.suppress(OSError):
+    try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with atomic_write(path) as stream:
             stream.write(bytes(config.get_timing_cache().serialize()))
+    except OSError as error:
+        log.warning(
+            "TensorRT's timings were not kept in %s (%s): later builds take as long as this one; "
+            "free space there or make it writable",
+            path, error.strerror or error,
+        )  # fmt: skip
