@@ -83,7 +83,7 @@ setup(
             "onnxruntime>=1.21",  # what its quantiser takes changed
             "safetensors>=0.4",
         ],
-        "import": ["onnx>=1.17", "onnxruntime>=1.20"],
+        "import": ["onnx>=1.19", "onnxruntime>=1.21"],
         "train": [
             "torch>=2.6",
             "lightning-fabric>=2.4,<3",

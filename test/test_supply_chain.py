@@ -32,6 +32,18 @@ def test_every_requirement_has_a_bound_that_was_tried() -> None:
     assert {line for line in free if not line.startswith("ros-")} == set()
 
 
+def test_all_extras_ask_for_one_version_of_a_package() -> None:
+    """Bounds are tried together. Why export asks for more of PyTorch than train is on the page."""
+    bounds: dict[str, set[str]] = {}
+    for lines in described_by_setup()["extras_require"].values():
+        for name, bound in (
+            re.split(r"(?=[<>=!~])", line, maxsplit=1) for line in lines if "=" in line
+        ):
+            bounds.setdefault(name, set()).add(bound)
+    several = {name: each for name, each in bounds.items() if len(each) > 1}
+    assert several == {"torch": {">=2.6", ">=2.13"}}
+
+
 def test_the_page_has_the_licence_of_every_requirement() -> None:
     table = PAGE.read_text(encoding="utf-8").partition("| package | wanted by | licence |")[2]
     listed = set(re.findall(r"^\| (\S+) \| ", table.partition("\n\n")[0], re.MULTILINE))
