@@ -3,19 +3,20 @@
 All have the image's aspect and at most ``MAX_SIDE`` pixels a side. Black is where there is nothing
 to compare. How large an error is from its colour: depth from blue (nearer than the truth) through
 white (right) to red (farther), full at ``DEPTH_LIMIT``; normals from white to full violet at
-``ANGLE_LIMIT_DEG``; labels orange where wrong, over the image in gray. Of things those with a score
-of ``SHOWN_SCORE`` or more are shown; boxes over the image in gray are blue where found, orange
-where missed, violet where false.
+``ANGLE_LIMIT_DEG``; labels orange where wrong, over the image in gray. Boxes of things over
+the image in gray are blue where found, orange where missed, violet where false.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from dense_perception.core.boxes import areas
 from dense_perception.core.labels import LabelSet
 from dense_perception.core.prediction import Instances, NormalMap
 from dense_perception.core.storage import atomic_write
@@ -27,8 +28,8 @@ from dense_perception.imaging.resize import restore_labels
 MAX_SIDE = 320
 DEPTH_LIMIT = 0.3  # of the true depth
 ANGLE_LIMIT_DEG = 45.0
-SHOWN_SCORE = 0.3
 _OPACITY = 0.45
+_NAMED = 8  # things of a picture, the largest
 FOLDER = "pictures"
 _NEARER, _RIGHT, _FARTHER, _WRONG, _ANGLE = np.array(
     [(33, 102, 172), (247, 247, 247), (178, 24, 43), (230, 97, 1), (84, 39, 136)], np.uint8
@@ -107,9 +108,8 @@ def thing_panels(
     """
     image = _fitted(rgb_hwc, rgb_hwc.shape[:2])
     height, width = image.shape[:2]
-    shown_n = found.scores_n >= SHOWN_SCORE
-    right_n, found = right_n[shown_n], found.selected(shown_n)
     true, found = (_scaled(each, rgb_hwc.shape[:2], height, width) for each in (true, found))
+    scored = [f"{n} {s:.2f}" for n, s in zip(found.names, found.scores_n, strict=True)]
     gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     error = gray // 2 + 64
     for boxes_n4, chosen_n, colour in (
@@ -124,10 +124,16 @@ def thing_panels(
             cv2.rectangle(error, *corners, tuple(int(each) for each in colour), 2)
     return Panels(
         image,
-        instance_overlay(image, true, width, height, _OPACITY, with_scores=False),
-        instance_overlay(image, found, width, height, _OPACITY),
+        instance_overlay(image, true, width, height, _OPACITY, texts=_largest(true, true.names)),
+        instance_overlay(image, found, width, height, _OPACITY, texts=_largest(found, scored)),
         error,
     )
+
+
+def _largest(things: Instances, texts: Sequence[str]) -> list[str]:
+    """The texts of the largest things, empty for the others, where they would hide each other."""
+    largest = set(np.argsort(-areas(things.boxes_n4), kind="stable")[:_NAMED].tolist())
+    return [text if row in largest else "" for row, text in enumerate(texts)]
 
 
 def _scaled(things: Instances, size_hw: tuple[int, ...], height: int, width: int) -> Instances:

@@ -29,7 +29,7 @@ from dense_perception.imaging.encode import encode_jpeg
 from dense_perception.media.bag_writer import BagWriter, Stamp
 
 FOLDER = "recordings"
-TASKS = ("depth", "labels", "normals")
+TASKS = ("depth", "labels", "normals", "things")
 _FRAME_ID = "camera_optical"  # of images that name none
 _STEP_NS = 100_000_000  # between frames that nobody stamped
 

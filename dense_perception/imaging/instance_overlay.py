@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -25,9 +27,11 @@ def instance_overlay(
     height: int,
     opacity: float,
     *,
-    with_scores: bool = True,
+    texts: Sequence[str] | None = None,
 ) -> np.ndarray:
     """HxWx3 ``uint8`` RGB of ``width`` x ``height``; the best things are drawn last, on top.
+
+    ``texts`` stand at the boxes in place of names and scores; an empty one is none.
 
     ``rgb_hwc`` of another size is resized. A tracked thing's identity stands before its name.
     """
@@ -38,10 +42,8 @@ def instance_overlay(
     scale = max(0.4, min(width, height) / 900)
     for row in range(len(found) - 1, -1, -1):
         number = int(found.numbers[row])
-        name = found.names[row]
-        if with_scores:
-            name = f"{name} {found.scores_n[row]:.2f}"
-        if found.track_ids_n is not None:
+        name = texts[row] if texts is not None else f"{found.names[row]} {found.scores_n[row]:.2f}"
+        if found.track_ids_n is not None and name:
             name = f"{number} {name}"
         _frame(shown, found.boxes_n4[row], color_of(number), name, scale)
     return shown
@@ -67,10 +69,12 @@ def _frame(
     name: str,
     scale: float,
 ) -> None:
-    """A rectangle on the box's outermost pixels, and its name on a ground of its colour."""
+    """A rectangle on the outermost pixels of the box; a name stands on a ground of its colour."""
     left, top = (int(side) for side in np.floor(box[:2]))
     right, bottom = (int(side) - 1 for side in np.ceil(box[2:]))
     cv2.rectangle(rgb_hwc, (left, top), (max(right, left), max(bottom, top)), color, 1)
+    if not name:
+        return
     (wide, high), below = cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     base = top - below if top - below - high >= 0 else min(top + high + below, len(rgb_hwc) - 1)
     left = max(0, min(left, rgb_hwc.shape[1] - wide))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dense_perception.core.labels import LabelSet
+from dense_perception.core.prediction import Instances
 from dense_perception.evaluation import panels
 
 RGB = np.full((48, 640, 3), 128, np.uint8)
@@ -60,6 +61,25 @@ def test_normals_are_white_where_right() -> None:
     drawn = panels.normal_panels(RGB, true, predicted)
     assert drawn.error[12, 200].min() > 240
     assert drawn.error[12, 40, 1] < 80
+
+
+def test_things_are_found_missed_or_false() -> None:
+    """Boxes in the corners of a black picture, of which one is found and one is not there."""
+    black = np.zeros((60, 80, 3), np.uint8)
+
+    def things(*boxes: tuple[int, ...]) -> Instances:
+        scores = np.linspace(0.9, 0.1, len(boxes)).astype(np.float32)
+        kinds = np.zeros(len(boxes), np.uint8)
+        return Instances(np.array(boxes, np.float32), scores, kinds, LabelSet("", ("chair",)))
+
+    true, found = things((0, 0, 20, 20), (60, 0, 80, 20)), things((0, 0, 20, 20), (0, 40, 20, 60))
+    right = np.array([True, False])
+    drawn = panels.thing_panels(black, true, found, right, right)
+    blue, orange, violet = (drawn.error[y, x].tolist() for y, x in ((0, 10), (0, 70), (59, 10)))
+    assert (blue, orange, violet) == ([33, 102, 172], [230, 97, 1], [84, 39, 136])
+    assert drawn.error[30, 40].tolist() == [64, 64, 64], "the picture in gray"
+    assert drawn.truth[59, 10].max() == 0
+    assert drawn.prediction[59, 10].max() > 0
 
 
 def test_written_panels_are_small_pictures_below_the_folder(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from dense_perception.evaluation.document import ShownFrame
 from dense_perception.evaluation.page.elements import Picture, PictureRow
 from dense_perception.evaluation.page.reading import Reading
 from dense_perception.evaluation.page.wording import number, title_of
-from dense_perception.evaluation.panels import ANGLE_LIMIT_DEG, DEPTH_LIMIT, SHOWN_SCORE
+from dense_perception.evaluation.panels import ANGLE_LIMIT_DEG, DEPTH_LIMIT
 from dense_perception.imaging.encode import encode_jpeg
 
 BUDGET = 3_500_000  # bytes of the page that pictures may take
@@ -181,9 +181,9 @@ def _legends(tasks: set[str]) -> list[str]:
         lines.append("Error of labels: orange is wrong, gray is right, black has no true label.")
     if "things" in tasks:
         lines.append(
-            "Things: a tint and a box each, of the answer those with a score of "
-            f"{SHOWN_SCORE:g} or more. Error of things: blue is found, orange is missed, violet is "
-            "false, at an overlap of .50."
+            "Things: a tint and a box each; of the answer the surest, as many as there truly are. "
+            "Error of things: blue is found, orange is missed, violet is false, at an overlap of "
+            ".50."
         )
     if "normals" in tasks:
         lines.append(

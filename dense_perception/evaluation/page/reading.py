@@ -142,12 +142,13 @@ class Reading:
 
 
 def _of_each_task(names: list[str]) -> list[str]:
-    """As many as are shown, so that no task is left out by another that has many figures."""
+    """As many as are shown, and more of no task that leave out another one."""
     kept = list(names)
-    while len(kept) > _MOST:
-        tasks = [name.partition(".")[0] for name in kept]
+    tasks = [name.partition(".")[0] for name in kept]
+    while len(kept) > max(_MOST, len(set(tasks))):
         fullest = max(tasks, key=tasks.count)
-        del kept[len(tasks) - 1 - tasks[::-1].index(fullest)]
+        last = len(tasks) - 1 - tasks[::-1].index(fullest)
+        del kept[last], tasks[last]
     return kept
 
 
