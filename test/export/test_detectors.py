@@ -18,6 +18,7 @@ from dense_perception.backends.openvino import OpenVinoBackend
 from dense_perception.core.onnx_file import OnnxFile
 from dense_perception.export.graph_file import write_onnx
 from dense_perception.export.onnx_graph import to_onnx, torch_outputs
+from test.support.tensorrt8 import keeps_the_rules_of_tensorrt8
 from test.support.tiny_detectors import COUNT, DETECTORS, detector, detector_card
 
 # What decides that nothing is found: the class logits' bias.
@@ -78,6 +79,8 @@ def test_every_runtime_says_what_pytorch_says(
     assert used.sum(axis=1).max() == COUNT
     assert (want["boxes"] == np.array([0, 0, 96, 64], np.float32))[used].any()  # at the border
     model = onnx.load(path)
+    image = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), np.uint8)
+    keeps_the_rules_of_tensorrt8(model, {"image": image}, ties=2e-3)
     with torch.no_grad():
         for key in _CLASS_BIAS[name]:
             bias = dict(network.named_parameters())[key]

@@ -12,17 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from dense_perception.backends.nvidia.build import TensorRtOptions, build_engine
-from dense_perception.backends.nvidia.tensorrt8_graph import for_tensorrt8
-from dense_perception.backends.nvidia.tensorrt8_rules import problems
 from dense_perception.export.graph_file import write_onnx
 from dense_perception.export.half import to_half
 from dense_perception.export.quantize import Quantizer
 from test.export.conftest import Exported, ExportedDense
 from test.support.onnx_graphs import fp16_nodes, quantized_layers
+from test.support.tensorrt8 import keeps_the_rules_of_tensorrt8
 
 # Every family for each of the three, every precision once: nine builds a family take too long.
 BUILDS = (("fp16", "8.9"), ("int8", "12.0"))
@@ -58,29 +56,4 @@ def test_every_precision_builds(
         engine = build_engine(path, TensorRtOptions(compute_capability=capability, max_batch=2))
         assert len(engine) > 1000
     for precision, model in {"fp32": fp32, "fp16": fp16, "int8": int8}.items():
-        keeps_the_rules_of_tensorrt8(model, image, exact=precision != "fp16")
-
-
-def keeps_the_rules_of_tensorrt8(model: onnx.ModelProto, image: np.ndarray, *, exact: bool) -> None:
-    """In fp16 labels and their like may change with the rounding of what other nodes round."""
-    want = outputs(model, image)
-    for version in ((8, 5), (8, 6)):
-        assert problems(model, version), "opset 18 alone breaks a rule"
-        rewritten = for_tensorrt8(model, version)
-        assert problems(rewritten, version) == []
-        if not exact:
-            assert fp16_nodes(rewritten)
-            continue
-        for got, expected in zip(outputs(rewritten, image), want, strict=True):
-            off = np.abs(got.astype(float) - expected)
-            # A byte more or less where a confidence lies between two.
-            assert off.max() <= (1 if got.dtype == np.uint8 else 2e-5 * np.ptp(expected))
-
-
-def outputs(model: onnx.ModelProto, image: np.ndarray) -> list[np.ndarray]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return [np.asarray(output) for output in session.run(None, {"image": image})]
+        keeps_the_rules_of_tensorrt8(model, {"image": image}, exact=precision != "fp16")

@@ -20,6 +20,7 @@ from dense_perception.nets.mask2former import merging
 from test.export.conftest import runtimes
 from test.support.mask2former_reference import TINY
 from test.support.randomise import randomise
+from test.support.tensorrt8 import keeps_the_rules_of_tensorrt8
 from test.support.tiny_families import FAMILIES, HALF
 
 NAMES = ("floor", "chair", "table", "wall", "person", "sky")
@@ -100,6 +101,7 @@ def test_both_runtimes_compute_what_eager_computes_and_tensorrt_builds(
                 # A pixel at which two masks are equally likely may go to either.
                 assert apart.mean() <= (2e-3 if value.shape[-2:] == (64, 96) else 0), name
     assert len(build_engine(path, TensorRtOptions(compute_capability="8.6", max_batch=4))) > 10_000
+    keeps_the_rules_of_tensorrt8(model, reference_feeds(PANOPTIC, 1), ties=2e-3)
 
 
 class Merge(nn.Module):

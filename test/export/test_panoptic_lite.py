@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -28,6 +29,7 @@ from dense_perception.nets.panoptic_lite import PanopticLite, PanopticLiteConfig
 from dense_perception.nets.zoo import build
 from dense_perception.runtime.perceiver import Perceiver
 from test.nets.test_panoptic_lite import COUNT, SMALL
+from test.support.tensorrt8 import keeps_the_rules_of_tensorrt8
 
 NAMES = ("wall", "chair", "floor", "table", "person")
 CARD = ModelCard(
@@ -123,6 +125,11 @@ def test_masks_that_a_network_does_not_give_are_refused(network: Shallow) -> Non
     masked = replace(CARD, instances=replace(CARD.instances, panoptic=False, masks=True))
     with pytest.raises(CardError, match="masks is true, the network gives"):
         to_onnx(network, masked)
+
+
+def test_tensorrt_8_gets_what_it_reads(exported: Path) -> None:
+    feeds = reference_feeds(CARD, 1)
+    keeps_the_rules_of_tensorrt8(onnx.load(exported), feeds, ties=2e-3)
 
 
 def test_tensorrt_for_rtx_builds_it(exported: Path) -> None:

@@ -20,6 +20,7 @@ from dense_perception.nets import zoo
 from dense_perception.nets.segmenter import Segmenter
 from dense_perception.nets.segmenter_objects import SegmenterObjects
 from test.support.randomise import randomise
+from test.support.tensorrt8 import keeps_the_rules_of_tensorrt8
 
 NETWORK: dict[str, Any] = {
     "family": "segmenter_objects",
@@ -129,7 +130,8 @@ def test_the_graph_computes_what_eager_computes_and_builds(tmp_path: Path) -> No
     )
     net = network()
     path = tmp_path / "objects.onnx"
-    write_onnx(to_onnx(net, card), path)
+    model = to_onnx(net, card)
+    write_onnx(model, path)
     feeds = reference_feeds(card, 4)
     expected = torch_outputs(net, card, feeds)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -142,3 +144,4 @@ def test_the_graph_computes_what_eager_computes_and_builds(tmp_path: Path) -> No
                 apart = np.abs(value.astype(np.float64) - want[:batch]) > one
                 assert apart.mean() <= (2e-3 if value.shape[1:] == (64, 96) else 0), name
     assert len(build_engine(path, TensorRtOptions(compute_capability="8.6", max_batch=4))) > 10_000
+    keeps_the_rules_of_tensorrt8(model, reference_feeds(card, 1), ties=2e-3)
