@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from dense_perception.commands.arguments import add_unit
-from dense_perception.commands.output import say
+from dense_perception.commands.output import print_problems, say
 from dense_perception.core.printable import counted
 
 HELP = "turn images with depth or labels, or a corpus in the earlier layout, into a corpus"
@@ -36,6 +36,12 @@ def main(args: argparse.Namespace) -> int:
     """Convert the whole source, or what is left of it."""
     from dense_perception.data.sources import convert_source
 
-    count = convert_source(args.source, args.out, licence=args.licence, unit_m=args.unit)
+    count = convert_source(
+        args.source,
+        args.out,
+        licence=args.licence,
+        unit_m=args.unit,
+        on_problem=lambda problem: print_problems([problem]),
+    )
     say(f"{args.out}: {counted(count, 'frame')}")
     return 0

@@ -15,9 +15,11 @@ from dense_perception.data.corpus import Corpus
 from dense_perception.data.description import DESCRIPTION_FILE
 from dense_perception.data.folder_pairs import FRAMES_FILE, FolderPairs
 from dense_perception.data.sample import NamedFrames
+from dense_perception.data.sets.files import FileSet
 from dense_perception.data.sets.indoor import CocoDoom, NyuDepth, Replica, Taskonomy, TumRgbd
 from dense_perception.data.sets.labels import Ade20k, CocoPanoptic, CocoStuff, PascalContext
 from dense_perception.data.sets.outdoor import Cityscapes, Eth3d, KittiEigen
+from dense_perception.data.sets.things import CocoThings
 from dense_perception.media.bag_reader import is_bag
 
 _NAMED, _MOST_LOOKED_AT = 8, 200
@@ -42,6 +44,8 @@ SETS: dict[str, Callable[[Path], NamedFrames]] = {
     "coco_stuff_train": partial(CocoStuff, split="train2017"),
     "coco_panoptic": CocoPanoptic,
     "coco_panoptic_train": partial(CocoPanoptic, split="train2017"),
+    "coco_things": CocoThings,
+    "coco_things_train": partial(CocoThings, split="train2017"),
     "taskonomy": Taskonomy,
     "replica": Replica,
     "cocodoom": CocoDoom,
@@ -116,16 +120,31 @@ def _is_source(path: Path) -> bool:
     return any((path / name).exists() for name in files) or is_bag(path)
 
 
+def problems_of(frames: NamedFrames) -> list[str]:
+    """What a reader left out or replaced, in sentences; of many the first ones."""
+    found = list(frames.problems) if isinstance(frames, FileSet) else []
+    more = len(found) - _NAMED
+    return [*found[:_NAMED], f"and {more} more of these"] if more > 0 else found
+
+
 def convert_source(
-    text: str, out: Path, *, licence: str | None = None, unit_m: float = 0.001
+    text: str,
+    out: Path,
+    *,
+    licence: str | None = None,
+    unit_m: float = 0.001,
+    on_problem: Callable[[str], None] = lambda text: None,
 ) -> int:
     """Write the frames at ``text`` as the corpus ``out``; returns their number.
 
     What an earlier corpus says about itself is kept. Depth of a folder keeps its unit.
+    ``on_problem`` gets a sentence about each thing that is left out or replaced.
 
     :raises InputError: see :func:`open_frames` and :func:`~dense_perception.data.convert.convert`.
     """
     frames = open_frames(text, unit_m=unit_m)
+    for problem in problems_of(frames):
+        on_problem(problem)
     description: dict[str, object] = {"generator": "recording", "licence": licence or "unknown"}
     if frames.classes:
         description["classes"] = ["none", *frames.classes]

@@ -27,7 +27,7 @@ from dense_perception.data.check import (
 )
 from dense_perception.data.corpus import Mixture, evenly, split
 from dense_perception.data.sample import Frames, NamedFrames
-from dense_perception.data.sources import open_frames
+from dense_perception.data.sources import open_frames, problems_of
 from dense_perception.nets.checkpoint import read_checkpoint
 from dense_perception.nets.segmenter import score_norm_of
 from dense_perception.nets.zoo import classes_of
@@ -229,7 +229,7 @@ def _checked(
     for corpus in (*data, *validation):
         if "depth" in config.tasks:
             check_depth(corpus, config.min_m, config.max_m)
-        for doubt in doubts(corpus):
+        for doubt in [*problems_of(corpus), *doubts(corpus)]:
             on_record({"kind": "notice", "text": f"{corpus.name}: {doubt}"})
         if labelled:
             if has_labels(corpus):

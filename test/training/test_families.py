@@ -31,6 +31,7 @@ from dense_perception.training.loop import Task, fit
 from dense_perception.training.objective import Learner
 from dense_perception.training.provenance import Provenance
 from dense_perception.training.training_run import TrainOptions, train
+from test.support.coco_set import PROBLEMS, coco_things
 from test.support.corpora import write_corpus, write_things
 from test.support.threads import one_thread
 
@@ -376,6 +377,17 @@ def test_things_without_label_images_keep_their_names(
         train(of_things(tmp_path, root, classes=1), said.append)
     train(of_things(tmp_path, root, classes=3), said.append)
     assert "no corpus names its classes, of which the network has 3" in str(said[-1]["text"])
+
+
+def test_what_a_set_leaves_out_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = coco_things(tmp_path / "set")
+    begun = not_begun(monkeypatch)
+    said: list[Mapping[str, object]] = []
+    train(of_things(tmp_path, Path(f"coco_things:{root}")), said.append)
+    assert begun[0].provenance["classes"] == ["mug", "table"]
+    text = " ".join(str(record["text"]) for record in said)
+    for problem in PROBLEMS:
+        assert problem in text
 
 
 @pytest.mark.parametrize(

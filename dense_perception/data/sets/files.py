@@ -21,12 +21,15 @@ _HFOV_DEG = 60.0
 class FileSet(ABC):
     """Frames in files; ``keys`` are letters, digits, ``_`` and ``-``.
 
+    ``problems`` are sentences about what is wrong in them and was left out or replaced.
+
     :param entries: whatever finds a frame, by key, in order.
     :raises InputError: without an entry.
     """
 
     name = ""
     classes: tuple[str, ...] = ()
+    problems: Sequence[str] = ()
 
     def __init__(self, root: Path, entries: Mapping[str, tuple[Path, ...]], expected: str) -> None:
         self.root = root

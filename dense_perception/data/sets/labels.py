@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,8 @@ class CocoStuff(FileSet):
 
 class CocoPanoptic(FileSet):
     """COCO panoptic: ``val2017/NAME.jpg``, ``annotations/panoptic_val2017.json`` and its PNGs,
-    whose colours are the numbers of segments. Labels are the 133 categories in their order.
+    whose colours are the numbers of segments. Labels are the 133 categories in their order; the
+    segments of those that are things (``isthing``) are numbered, crowds as things of nobody.
     """
 
     name = "coco_panoptic"
@@ -117,17 +119,32 @@ class CocoPanoptic(FileSet):
         images = _coco_images(root, split)
         entries: dict[str, tuple[Path, ...]] = {}
         self._segments: dict[str, dict[int, int]] = {}
+        self._crowds: dict[str, set[int]] = {}
+        problems: list[str] = []
         try:
+            self._things = {
+                labels[int(each["id"])] for each in data["categories"] if each.get("isthing")
+            }
             for annotation in data["annotations"]:
                 stem = Path(annotation["file_name"]).stem
                 key = key_of(stem)
                 entries[key] = (images / f"{stem}.jpg", folder / annotation["file_name"])
-                self._segments[key] = {
-                    int(each["id"]): labels[int(each["category_id"])]
-                    for each in annotation["segments_info"]
-                }
+                segments: dict[int, int] = {}
+                crowds = set()
+                for each in annotation["segments_info"]:
+                    number, category = int(each["id"]), int(each["category_id"])
+                    where = f"{path.name}: segment {number} of {annotation['file_name']}"
+                    if number in segments:
+                        problems.append(f"{where} is listed twice: the first counts")
+                        continue
+                    if category not in labels:
+                        problems.append(f"{where} has the unknown category {category}: it is void")
+                    segments[number] = labels.get(category, 0)
+                    crowds |= {number} if each.get("iscrowd") else set()
+                self._segments[key], self._crowds[key] = segments, crowds
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is damaged: {error!r}") from error
+        self.problems = problems
         super().__init__(root, dict(sorted(entries.items())), f"annotations/panoptic_{split}.json")
 
     def read(self, key: str, *paths: Path) -> Sample:
@@ -141,7 +158,19 @@ class CocoPanoptic(FileSet):
         if unknown:
             raise InputError(f"{paths[1]} has segments that the JSON does not name: {unknown[:3]}")
         labels = np.array([segments[number] for number in numbers.tolist()], np.uint8)
-        return make_sample(key, paths[0], None, labels[places].reshape(bgr.shape[:2]))
+        sample = make_sample(key, paths[0], None, labels[places].reshape(bgr.shape[:2]))
+        if not self._things:
+            return sample
+        is_thing = np.isin(labels, list(self._things))
+        # Numbers of segments have 24 bits, those of things 16.
+        own = np.where(is_thing, np.cumsum(is_thing), 0).astype(np.uint16)
+        classes = {
+            int(own[k]): 0 if number in self._crowds[key] else int(labels[k])
+            for k, number in enumerate(numbers.tolist())
+            if is_thing[k]
+        }
+        instances_hw = own[places].reshape(bgr.shape[:2])
+        return replace(sample, instances_hw=instances_hw, instance_labels=classes)
 
 
 def _coco_images(root: Path, split: str) -> Path:

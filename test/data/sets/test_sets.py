@@ -17,7 +17,7 @@ from dense_perception.cli import main
 from dense_perception.core.errors import InputError
 from dense_perception.data.corpus import Corpus, Mixture
 from dense_perception.data.sample import NamedFrames, Sample
-from dense_perception.data.sources import SETS, open_frames
+from dense_perception.data.sources import SETS, open_frames, problems_of
 from dense_perception.imaging.transforms import Transform
 
 H, W = 12, 16
@@ -145,9 +145,12 @@ def coco_panoptic(root: Path) -> Path:
     values = np.array([0, 300, 65536 * 2 + 7])[numbers]
     bgr = np.stack([values // 65536, values // 256 % 256, values % 256], axis=-1)
     put(root / "annotations/panoptic_val2017/000000000139.png", bgr.astype(np.uint8))
-    segments = [{"id": 300, "category_id": 200}, {"id": 65536 * 2 + 7, "category_id": 1}]
+    person = {"id": 65536 * 2 + 7, "category_id": 1}
+    segments = [{"id": 300, "category_id": 200}, person, {**person, "category_id": 200}]
+    segments.append({"id": 5, "category_id": 77})
     put(root / "annotations/panoptic_val2017.json", {
-        "categories": [{"id": 200, "name": "rug-merged"}, {"id": 1, "name": "person"}],
+        "categories": [{"id": 200, "name": "rug-merged"},
+                       {"id": 1, "name": "person", "isthing": 1}],
         "annotations": [{"file_name": "000000000139.png", "segments_info": segments}],
     })  # fmt: skip
     return root
@@ -263,6 +266,12 @@ def check_coco_stuff(frames: NamedFrames, sample: Sample) -> None:
 def check_coco_panoptic(frames: NamedFrames, sample: Sample) -> None:
     assert frames.classes == ("person", "rug-merged")
     assert rows(sample) == [0, 2, 1]
+    assert sample.instances_hw is not None
+    assert sorted(set(sample.instances_hw.ravel().tolist())) == [0, 1]
+    assert sample.instance_labels == {1: 1}
+    twice, unknown = problems_of(frames)
+    assert "segment 131079 of 000000000139.png is listed twice: the first counts" in twice
+    assert "segment 5 of 000000000139.png has the unknown category 77: it is void" in unknown
 
 
 def check_taskonomy(frames: NamedFrames, sample: Sample) -> None:

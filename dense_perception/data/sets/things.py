@@ -1,0 +1,91 @@
+"""COCO's things as frames whose things are numbered, without labels of the other pixels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from dense_perception.core.errors import InputError
+from dense_perception.data.coco_annotations import read_annotations
+from dense_perception.data.sample import Sample
+from dense_perception.data.sets.files import FileSet, key_of, make_sample
+from dense_perception.metrics.detection import TrueThing, mask_of_rle
+
+
+class CocoThings(FileSet):
+    """COCO things: ``val2017/NAME.jpg`` (or ``images/val2017``) and
+    ``annotations/instances_val2017.json``, or any file of the same kind at that place.
+
+    Crowds are things that nobody is to learn, and so are the boxes of things without a mask. Where
+    things overlap, the smaller one has the pixels. Pictures without a thing are frames, too.
+    """
+
+    name = "coco_things"
+
+    def __init__(self, root: Path, split: str = "val2017") -> None:
+        path = root / "annotations" / f"instances_{split}.json"
+        found = read_annotations(path)
+        if found.is_panoptic:
+            raise InputError(f"{path} has panoptic segments: name it coco_panoptic:{root}")
+        self.classes = found.classes
+        self.problems = list(found.problems)
+        images = next((p for p in (root / split, root / "images" / split) if p.is_dir()), root)
+        entries: dict[str, tuple[Path, ...]] = {}
+        self._things: dict[str, tuple[TrueThing, ...]] = {}
+        without_mask = 0
+        for picture in found.pictures:
+            key = key_of(Path(picture.file_name).with_suffix(""))
+            if key in entries:
+                self.problems.append(
+                    f"{path.name}: {picture.file_name} and another picture are both the frame "
+                    f"{key}: the first counts"
+                )
+                continue
+            entries[key] = (images / picture.file_name,)
+            self._things[key] = picture.things
+            without_mask += sum(each.mask is None and not each.crowd for each in picture.things)
+        if without_mask:
+            self.problems.append(
+                f"{path.name}: {without_mask} things have no mask: nobody learns what is in their "
+                "boxes"
+            )
+        super().__init__(root, dict(sorted(entries.items())), f"annotations/{path.name}")
+
+    def read(self, key: str, *paths: Path) -> Sample:
+        sample = make_sample(key, paths[0])
+        height, width = sample.rgb_hwc.shape[:2]
+        instances_hw = np.zeros((height, width), np.uint16)
+        masks = [_mask(thing, width, height, paths[0]) for thing in self._things[key]]
+        classes: dict[int, int] = {}
+        # Who is ignored comes first, then the smaller the later.
+        pairs = sorted(
+            zip(self._things[key], masks, strict=True),
+            key=lambda pair: (_is_learnt(pair[0]), -np.count_nonzero(pair[1])),
+        )
+        for number, (thing, mask_hw) in enumerate(pairs, start=1):
+            instances_hw[mask_hw] = number
+            classes[number] = thing.label + 1 if _is_learnt(thing) else 0
+        seen = set(np.unique(instances_hw).tolist())
+        classes = {number: label for number, label in classes.items() if number in seen}
+        return replace(sample, instances_hw=instances_hw, instance_labels=classes)
+
+
+def _is_learnt(thing: TrueThing) -> bool:
+    return thing.mask is not None and not thing.crowd
+
+
+def _mask(thing: TrueThing, width: int, height: int, path: Path) -> np.ndarray:
+    """(height, width) bool; of a thing without a mask its box."""
+    if thing.mask is not None:
+        if thing.mask["size"] != [height, width]:
+            raise InputError(
+                f"{path} has {width}x{height} pixels, its annotations are for "
+                f"{thing.mask['size'][1]}x{thing.mask['size'][0]}: they do not belong together"
+            )
+        return mask_of_rle(thing.mask)
+    mask_hw = np.zeros((height, width), bool)
+    left, top, right, bottom = (max(0, round(side)) for side in thing.box)
+    mask_hw[top:bottom, left:right] = True
+    return mask_hw

@@ -1,0 +1,64 @@
+"""COCO's things as a corpus: what is wrong in the annotations is said, and nothing else is lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dense_perception.cli import main
+from dense_perception.data.corpus import Corpus
+from dense_perception.data.sources import open_frames, problems_of
+from test.support.coco_set import HEIGHT, PROBLEMS, WIDTH, coco_things
+
+MUG, TABLE = 1, 2
+
+
+def test_things_become_a_corpus_and_what_is_wrong_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = f"coco_things:{coco_things(tmp_path / 'set')}"
+    assert main(["data", "convert", source, "--out", str(tmp_path / "c")]) == 0
+    said = capsys.readouterr().err
+    for problem in PROBLEMS:
+        assert problem in said
+    corpus = Corpus(tmp_path / "c")
+    assert (len(corpus), corpus.classes) == (2, ("mug", "table"))
+    first, second = corpus[0], corpus[1]
+    assert first.labels_hw is None
+    assert first.instances_hw is not None
+
+    def at(x: int, y: int) -> tuple[int, int]:
+        """The number of the thing there, and its class."""
+        assert first.instances_hw is not None
+        number = int(first.instances_hw[y, x])
+        return number, first.instance_labels.get(number, -1)
+
+    places = {"table": (1, 35), "mug": (7, 27), "cut off": (23, 3), "same id": (34, 15)}
+    numbers = {name: at(*place)[0] for name, place in places.items()}
+    assert len(set(numbers.values()) - {0}) == 4
+    assert [at(*place)[1] for place in places.values()] == [TABLE, MUG, TABLE, MUG]
+    for place in ((42, 20), (55, 15)):  # a crowd, a box without a mask
+        assert at(*place)[0] > 0
+        assert at(*place)[1] == 0
+    assert at(60, 40) == (0, -1)
+    assert len(first.instance_labels) == 6
+    assert np.count_nonzero(first.instances_hw == at(23, 3)[0]) == 10 * 10
+    assert second.instances_hw is not None
+    assert not second.instances_hw.any()
+
+
+def test_annotations_of_another_size_are_refused_by_name(tmp_path: Path) -> None:
+    root = coco_things(tmp_path)
+    path = root / "annotations/instances_val2017.json"
+    data = json.loads(path.read_text())
+    for image in data["images"]:
+        image["width"] = WIDTH + 8
+    data["annotations"] = data["annotations"][:1]
+    path.write_text(json.dumps(data))
+    frames = open_frames(f"coco_things:{root}")
+    assert problems_of(frames) == []
+    with pytest.raises(Exception, match=f"has {WIDTH}x{HEIGHT} pixels, its annotations are for"):
+        frames[0]
