@@ -347,6 +347,14 @@ class SegmentationParameters(CloudParameters):
 class InstanceOptions(SegmentationParameters):
     """What nodes that publish things have besides."""
 
+    overlay_opacity: float = parameter(
+        0.5,
+        "How strongly ~/segmentation/overlay is tinted, and the things in ~/instances/overlay, "
+        "whose boxes and names stay as they are.",
+        changes=Changes.ANY_TIME,
+        low=0.0,
+        high=1.0,
+    )
     instance_classes: tuple[str, ...] = parameter(
         (),
         "The classes of things to publish, by name: [person, chair]. Leave it empty for all.",

@@ -11,6 +11,7 @@ from dense_perception.core.strict import number, read, yaml_file
 from dense_perception.data.augmentation import AugmentConfig
 from dense_perception.data.targets import INSTANCE_ROWS
 from dense_perception.nets.zoo import stuff_of, tasks_of
+from dense_perception.training.figures import NO_FIGURE, check_figure
 
 ARITHMETICS = ("fp32", "bf16", "fp16")
 OPTIMISERS = ("adamw", "sgd")
@@ -26,6 +27,7 @@ LENGTHS = (
     "validate_steps",
     "save_minutes",
     "save_steps",
+    "keep_best",
 )
 
 
@@ -161,6 +163,13 @@ class TrainingConfig:
     validate_steps: int = number(0, 0, 10**9, "steps between validations; 0 goes by the time")
     save_minutes: float = number(2, 0.001, 100000, "time between checkpoints")
     save_steps: int = number(0, 0, 10**9, "steps between checkpoints; 0 goes by the time")
+    keep_best: str = field(
+        default=NO_FIGURE,
+        metadata={
+            "help": "figure of the validation, such as box_ap50, by which the best model so far is "
+            "kept as best.pt, beside the last one; none keeps the last one alone"
+        },
+    )
 
     def __post_init__(self) -> None:
         ends = [stage.until for stage in self.stages]
@@ -177,6 +186,8 @@ class TrainingConfig:
                 raise TrainingError(
                     f"{entry} is {getattr(self, entry)!r}, expected one of {list(known)}"
                 )
+        if self.keep_best != NO_FIGURE:
+            check_figure(self.keep_best)
         if not self.min_m < self.max_m:
             raise TrainingError(f"min_m {self.min_m} is not below max_m {self.max_m}")
         if self.steps == 0 and self.minutes <= 0:

@@ -26,6 +26,7 @@ from dense_perception.training.curves import PICTURES, Curves
 from dense_perception.training.engine import Engine, Placement
 from dense_perception.training.faults import explain_not_finite, out_of_memory
 from dense_perception.training.feature_mixing import FeatureMixing
+from dense_perception.training.figures import NO_FIGURE
 from dense_perception.training.frozen import fold_frozen
 from dense_perception.training.initialisation import initialise
 from dense_perception.training.objective import Learner
@@ -325,9 +326,21 @@ class _Run:
             self.averaged, task.validation, task.validation_indices, self.config, 16
         )
         self.log("validation", self.progress.results)
+        self._keep_best()
         if self.curves is not None:
             shown = [task.validation[index] for index in task.validation_indices[:PICTURES]]
             self.curves.pictures(self.averaged, shown, self.config, self.progress.step)
+
+    def _keep_best(self) -> None:
+        figure, results = self.config.keep_best, self.progress.results
+        if figure == NO_FIGURE:
+            return
+        if math.isfinite(results.get(figure, math.nan)):
+            self.state.keep_if_best(self.task.out, figure)
+        else:
+            has = ", ".join(k for k, value in results.items() if math.isfinite(value)) or "none"
+            text = f"best.pt is not kept: the validation has no {figure} but {has}"
+            self.report({"kind": "notice", "text": text})
 
     def log(self, kind: str, values: Mapping[str, float], text: str = "") -> None:
         progress = self.progress

@@ -1,7 +1,8 @@
 """The files of a run folder: the model that is delivered and the state to go on from.
 
 ``model.pt`` is the delivery: ``{"model": averaged weights, "card": dict, "training": dict}``.
-``state.pt`` adds what :func:`dense_perception.training.loop.fit` needs to resume. Both are written
+``best.pt`` is the same of the best validation so far, where one is to be kept.
+``state.pt`` adds what :func:`dense_perception.training.loop.fit` needs to resume. All are written
 to a temporary file first and load with ``weights_only=True``.
 """
 
@@ -19,6 +20,7 @@ from dense_perception.nets.checkpoint import Checkpoint, read_checkpoint
 from dense_perception.nets.weights import load_weights
 
 MODEL_FILE = "model.pt"
+BEST_FILE = "best.pt"
 STATE_FILE = "state.pt"
 LOG_FILE = "log.jsonl"
 

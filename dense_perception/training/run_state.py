@@ -18,6 +18,7 @@ from dense_perception.nets.zoo import is_same
 from dense_perception.training import run_folder
 from dense_perception.training.config import LENGTHS, TrainingConfig
 from dense_perception.training.engine import Engine
+from dense_perception.training.figures import is_better
 from dense_perception.training.objective import Learner
 from dense_perception.training.optimisation import MovingAverage
 from dense_perception.training.provenance import Provenance, Training, card_of
@@ -26,12 +27,17 @@ from dense_perception.training.tuning import merged
 
 @dataclass
 class Progress:
-    """How far a run is; everything here is in the run folder."""
+    """How far a run is; everything here is in the run folder.
+
+    ``best`` is the best value of the figure that ``best.pt`` is kept by.
+    """
 
     step: int = 0
     samples: int = 0
     elapsed_s: float = 0.0
     results: dict[str, float] = field(default_factory=dict)
+    best: float | None = None
+    resumed: bool = False
 
 
 class Resume(TypedDict, total=False):
@@ -70,20 +76,7 @@ class RunState:
 
         :raises TrainingError: if they cannot be written.
         """
-        progress = self.progress
-        own: Training = {
-            "step": progress.step,
-            "samples": progress.samples,
-            "minutes": round(progress.elapsed_s / 60, 2),
-            "results": progress.results,
-            "config": self.config.to_dict(),
-        }
-        training = cast(Training, {**self.provenance, **own})
-        delivery = {
-            "model": merged(_on_cpu(self.average.state), self.config.tuning),
-            "card": card_of(self.config, training, self.network).to_dict(),
-            "training": training,
-        }
+        progress, delivery = self.progress, self._delivery()
         resume: Resume = {
             "weights": _on_cpu(self.network.state_dict()),
             "optimiser": self.optimiser.state_dict(),
@@ -97,6 +90,38 @@ class RunState:
             resume["weighting"] = dict(self.learner.weighting.state_dict())
         run_folder.save(out / run_folder.STATE_FILE, {**delivery, "resume": resume})
         run_folder.save(out / run_folder.MODEL_FILE, delivery)
+
+    def keep_if_best(self, out: Path, figure: str) -> None:
+        """Write ``best.pt`` if no validation before was as good by ``figure``, which this one has.
+
+        :raises TrainingError: if it cannot be written, or is there and damaged.
+        """
+        path = out / run_folder.BEST_FILE
+        best = self.progress.best
+        # A run that goes on compares with what was kept before.
+        if best is None and self.progress.resumed and path.exists():
+            best = run_folder.read(path).content["training"]["results"].get(figure)
+        value = self.progress.results[figure]
+        if best is None or is_better(figure, value, best):
+            best = value
+            run_folder.save(path, self._delivery())
+        self.progress.best = best
+
+    def _delivery(self) -> dict[str, object]:
+        progress = self.progress
+        own: Training = {
+            "step": progress.step,
+            "samples": progress.samples,
+            "minutes": round(progress.elapsed_s / 60, 2),
+            "results": progress.results,
+            "config": self.config.to_dict(),
+        }
+        training = cast(Training, {**self.provenance, **own})
+        return {
+            "model": merged(_on_cpu(self.average.state), self.config.tuning),
+            "card": card_of(self.config, training, self.network).to_dict(),
+            "training": training,
+        }
 
     def restore(self, out: Path) -> None:
         """Go on from :meth:`save`; forgets what was logged after it.
@@ -128,6 +153,7 @@ class RunState:
         progress = self.progress
         progress.step, progress.samples = training["step"], training["samples"]
         progress.elapsed_s, progress.results = resume["elapsed_s"], training["results"]
+        progress.resumed = True
         kept = {key: training[key] for key in self.provenance if key in training}
         self.provenance = {**self.provenance, **kept}  # type: ignore[typeddict-item]
         if self.engine.is_first:

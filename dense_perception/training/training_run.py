@@ -268,7 +268,7 @@ def _checked(
         text = f"no labels in {', '.join(unlabelled)}: teaches every task but segmentation"
         on_record({"kind": "notice", "text": text})
     if labelled and data and not names:
-        text = f"no corpus names its classes: the card takes the {LABELS} for them"
+        text = f"no corpus names its classes: the card names them as {LABELS} does"
         if classes != len(LABEL_SETS[LABELS].labels):
             text = (
                 f"no corpus names its classes, of which the network has {classes}: `export` wants "

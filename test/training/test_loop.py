@@ -24,10 +24,11 @@ from dense_perception.core.errors import TrainingError
 from dense_perception.data.augmentation import AugmentConfig
 from dense_perception.data.corpus import Corpus
 from dense_perception.nets.zoo import build, load_pretrained_stem
-from dense_perception.training import objective, run_folder
+from dense_perception.training import loop, objective, run_folder
 from dense_perception.training.batches import Batches
 from dense_perception.training.config import StageConfig, TrainingConfig
 from dense_perception.training.engine import Placement
+from dense_perception.training.figures import is_better
 from dense_perception.training.initialisation import initialise
 from dense_perception.training.loop import Task, fit
 from test.support.corpora import write_corpus
@@ -67,6 +68,36 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
 def task(corpus: Corpus, out: Path, config: TrainingConfig = CONFIG, **changes: Any) -> Task:
     out.mkdir(exist_ok=True)
     return Task(config, corpus, corpus, [0, 5], out, {"data": "test"}, **changes)
+
+
+def test_the_best_model_is_kept_beside_the_last_one(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead: list[dict[str, float]] = []
+    monkeypatch.setattr(loop, "validate", lambda *_: ahead.pop(0))
+    config = replace(CONFIG, keep_best="miou", validate_steps=1)
+    said: list[str] = []
+
+    def run(steps: int, results: list[dict[str, float]], **changes: Any) -> tuple[int, float]:
+        """Validate each step, and again at the end, with these; what is kept."""
+        ahead.extend(results)
+        given = task(corpus, tmp_path / "run", replace(config, steps=steps), **changes)
+        fit(given, lambda record: said.append(str(record.get("text", ""))))
+        training = run_folder.read(tmp_path / "run/best.pt").content["training"]
+        return training["step"], training["results"]["miou"]
+
+    assert run(2, [{"miou": 0.5}, {"miou": 0.4}, {"miou": 0.4}]) == (1, 0.5)
+    last = run_folder.read(tmp_path / "run/model.pt").content["training"]
+    assert (last["step"], last["results"]["miou"]) == (2, 0.4)
+    assert not [text for text in said if "best.pt" in text]
+    without = {"abs_rel": 1.0, "miou": np.nan}
+    assert run(3, [{"miou": 0.45}, without], resume=True) == (1, 0.5)
+    (text,) = [text for text in said if "best.pt" in text]
+    assert "the validation has no miou but abs_rel" in text
+    assert is_better("abs_rel", 0.1, 0.2)
+    assert not is_better("miou", 0.5, 0.5)
+    with pytest.raises(TrainingError, match=r"keep_best is 'map', expected .*box_ap50.*things_pq"):
+        replace(CONFIG, keep_best="map")
 
 
 @pytest.mark.parametrize("arithmetic", ["fp32", "bf16"])

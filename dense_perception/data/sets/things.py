@@ -26,6 +26,10 @@ class CocoThings(FileSet):
 
     def __init__(self, root: Path, split: str = "val2017") -> None:
         path = root / "annotations" / f"instances_{split}.json"
+        if not path.is_file():
+            raise InputError(
+                f"{root} holds no frame of {self.name}, expected annotations/{path.name}"
+            )
         found = read_annotations(path)
         if found.is_panoptic:
             raise InputError(f"{path} has panoptic segments: name it coco_panoptic:{root}")
