@@ -59,9 +59,10 @@ def distance_section(reading: Reading) -> Section | None:
         )
         if (drawing := _distance_drawing(reading, key, title, label, reference, note))
     ]
-    if not drawings:
-        return None
     curves = reading.report["curves"]
+    judged = [curves[each["name"]] for each in reading.models if each["name"] in curves]
+    if not drawings or not any(each[key] for each in judged for key in _BY_DISTANCE):  # type: ignore[literal-required]
+        return None
     return Section(
         "distance",
         "Distance",
@@ -150,6 +151,8 @@ def slices_section(reading: Reading) -> Section | None:
         )
         first, *more = (_slice_table(reading, axis, which, found[axis, which]) for which in figures)
         tables.append(with_more(first, more, f"By {axis}: other figures") if more else first)
+    if not tables:
+        return None
     return Section(
         "slices",
         "Slices",
@@ -166,7 +169,7 @@ def classes_section(reading: Reading) -> Section | None:
     """IoU of each class, the most frequent classes first."""
     per_class = reading.report["per_class"]
     names = [each["name"] for each in reading.contestants if per_class.get(each["name"])]
-    if not names:
+    if not any(per_class.get(each["name"]) for each in reading.models):
         return None
     shares: dict[str, float] = {}
     for name in names:

@@ -72,7 +72,7 @@ class Reading:
     @cached_property
     def headlines(self) -> list[str]:
         """The few figures of the first table; the one of the verdict is among them."""
-        chosen = [name for name in HEADLINES if name in self.figures]
+        chosen = [name for name in HEADLINES if self._is_of_model(name)]
         if self.primary and self.primary not in chosen:
             chosen.insert(0, self.primary)
         if any(name.startswith(_OF_THINGS) for name in chosen):
@@ -86,9 +86,13 @@ class Reading:
             if (pair := self.pair_of(verdict["pair"])) is not None:
                 return pair["figure"]
         return next(
-            (name for name in (*HEADLINES, *self.figures) if name in self.figures),
+            (name for name in (*HEADLINES, *self.figures) if self._is_of_model(name)),
             "",
         )
+
+    def _is_of_model(self, which: str) -> bool:
+        """Whether some model has the figure: what baselines alone have is not in question."""
+        return any(self.value(each["name"], which) is not None for each in self.models)
 
     def pair_of(self, index: int | None) -> PairValue | None:
         """The pair with that number; ``None`` where there is none."""

@@ -367,3 +367,20 @@ def test_colours_have_the_contrast_of_wcag_aa(text: str) -> None:
         assert len(series) == 9
         for name in series:
             assert contrast(palette[name], palette["--surface"]) >= 3, name
+
+
+def test_what_baselines_alone_have_is_not_shown(without_charts: Report) -> None:
+    """As on data with depth and labels and models that find things alone."""
+    mine = without_charts
+    things = {"boxes.ap", "panoptic.pq"}
+    for name in MODELS:
+        mine["figures"][name] = {n: v for n, v in mine["figures"][name].items() if n in things}
+        mine["slices"][name], mine["per_class"][name] = {}, []
+        mine["curves"][name] = {
+            "scale_by_distance": [], "absrel_by_distance": [], "reliability": []
+        }  # fmt: skip
+    mine["pairs"], mine["verdict"] = [], []
+    page = Page(page_text(mine, Path()))
+    assert [cell.split()[0] for cell in page.rows["main"][0]] == ["Model", "AP", "PQ"]
+    sections = {each["id"] for each in page.found["section"]}
+    assert not sections & {"distance", "slices", "classes"}
