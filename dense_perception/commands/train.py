@@ -233,6 +233,6 @@ class _Printer:
 
 def _line(results: Mapping[str, Any]) -> str:
     depth = ("abs_rel", "d1", "aligned_abs_rel", "aligned_d1")
-    names = (*depth, "depth_normals_median_deg", "edge_share", "miou", "normals_mean_deg")
-    names += ("things_pq", "box_ap50")
+    further = ("miou", "normals_mean_deg", "things_pq", "box_ap50")
+    names = (*depth, "depth_normals_median_deg", "edge_share", *further)
     return ", ".join(f"{name} {results[name]:.4f}" for name in names if name in results)
