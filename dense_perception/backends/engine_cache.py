@@ -171,10 +171,12 @@ def obtain_engine_once(
     :class:`ArtefactError`) says nothing about the key, and is not remembered.
 
     :param retry: the command that tries it again, for the message.
-    :param again: try it whatever is remembered.
+    :param again: forget what is remembered, and try it.
     :raises BackendError: what ``build`` raises, or that it failed before.
     """
-    if not again and (reason := failed_build(key)):
+    if again:
+        forget_failure(key)
+    elif reason := failed_build(key):
         raise BackendError(
             f"its engine could not be built before: {reason}; {retry} tries it again"
         )

@@ -24,9 +24,12 @@ from dense_perception.backends.engine_cache import (
     failed_build,
     find_engine,
     obtain_engine_once,
+    remember_failure,
     store_engine,
 )
+from dense_perception.backends.nvidia import backend as backend_module
 from dense_perception.backends.nvidia import engine as engine_module
+from dense_perception.backends.nvidia import module
 from dense_perception.backends.nvidia.build import _save_timings
 from dense_perception.backends.opening import backend_class
 from dense_perception.backends.select import select_backend
@@ -53,6 +56,7 @@ def pretend(name: str, monkeypatch: pytest.MonkeyPatch, fault: Fault | None = No
     built: list[object] = []
     if name == "tensorrt":
         pretend_tensorrt(monkeypatch, fault)
+        monkeypatch.setattr(module, "load_runtime", backend_module.load_runtime)
         place: object = engine_module
         function = "build_engine"
     else:
@@ -145,9 +149,9 @@ def test_what_does_not_load_right_after_its_build_is_not_built_at_each_start(
     name: str, red: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built, key = pretend(name, monkeypatch), None
-    for module in (engine_module, provider_module):
+    for place in (engine_module, provider_module):
         monkeypatch.setattr(
-            module, "obtain_engine_once", lambda key, *_, **__: Engine(key, b"x", "", True, "")
+            place, "obtain_engine_once", lambda key, *_, **__: Engine(key, b"x", "", True, "")
         )
     key = key_of(name, red)
     with pytest.raises(BackendError, match=r"does not load .* though it was built just now"):
@@ -189,6 +193,21 @@ def test_only_failures_of_the_build_itself_are_remembered(
     assert obtain_engine_once(KEY, lambda: b"engine", retry="", again=True).built
     assert isinstance(find_engine(KEY), Engine)
     assert failed_build(KEY) == ""
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_compile_replaces_what_does_not_load_whatever_failed_before(
+    name: str, red: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    built, key = pretend(name, monkeypatch), key_of(name, red)
+    monkeypatch.setattr(device_module, "find_gpu", lambda index=0: GPU)
+    foreign(key)
+    remember_failure(key, "it did not load")
+    assert cli.main(["compile", str(red), "--backend", name, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["check"] == "agrees with ONNX Runtime"
+    assert len(built) == 1
+    assert select_backend(find_model(red), backend=name, engine_build="never")[2].backend == name
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ class TensorRtBackend(Backend):
                 remember_failure(engine.key, problem)
                 raise BackendError(problem)
         self.identity, self.unstored = engine.identity, engine.problem
-        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
+        names = self._tensor_names()
         self.inputs = tuple(self._spec(name) for name in names if self._is_input(name))
         self.outputs = tuple(self._spec(name) for name in names if not self._is_input(name))
         self._largest = self._largest_batch()
@@ -168,6 +168,9 @@ class TensorRtBackend(Backend):
                 self.problem = f"runs without a CUDA graph: {plan.uncaptured}"
                 _log.warning("%s %s", self.description, self.problem)
         return plan
+
+    def _tensor_names(self) -> list[str]:
+        return [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
 
     def _is_input(self, name: str) -> bool:
         return bool(self._engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT)
