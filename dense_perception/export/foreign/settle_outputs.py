@@ -11,7 +11,7 @@ from dense_perception.core.card_specs import InputSpec
 from dense_perception.core.errors import InputError
 from dense_perception.core.labels import LABEL_SETS, VOID
 from dense_perception.core.prediction import DepthKind
-from dense_perception.core.printable import short
+from dense_perception.core.printable import counted, short
 from dense_perception.export.foreign.inspect import ForeignGraph
 from dense_perception.export.foreign.recipe import DepthRecipe, LabelRecipe
 from dense_perception.export.foreign.reference import Arrays
@@ -326,8 +326,8 @@ def _names(classes: int, settled: Settled) -> tuple[tuple[str, ...], str]:
         return _checked(names), ""
     if classes and len(names) != classes:
         raise InputError(
-            f"{len(names)} labels are named ({facts.why('labels')}), the graph gives {classes} "
-            "classes: give a name for each with --labels"
+            f"{len(names)} labels are named ({facts.why('labels')}), the graph gives "
+            f"{counted(classes, 'class')}: give a name for each with --labels"
         )
     unique = _distinct(_checked(names))
     known = next((s.name for s in LABEL_SETS.values() if s.labels == unique), "")
