@@ -50,20 +50,23 @@ def compare_runtimes(
     feeds: Arrays | None = None,
     *,
     on_refusal: Callable[[str, BackendError], None] | None = None,
+    ask: Callable[[str, Path, Arrays], Arrays] | None = None,
 ) -> dict[str, Difference]:
     """Every installed runtime against ``want``, on the card's reference frames by default.
 
     Measured as the self-check measures: frame by frame, the worst output of the worst frame.
     ``on_refusal`` is told the name of a runtime other than ONNX Runtime that refuses the graph, and
-    why; it is left out then.
+    why; it is left out then. ``ask`` stands in for :func:`runtime_outputs`, such as one that
+    remembers.
 
     :raises BackendError: if ONNX Runtime refuses the graph, or another one without ``on_refusal``.
     """
     feeds = feeds or card_feeds(card)
+    ask = ask or runtime_outputs
     found = {}
     for name in installed_backends():
         try:
-            found[name] = difference_of(card, runtime_outputs(name, path, feeds), want)
+            found[name] = difference_of(card, ask(name, path, feeds), want)
         except BackendError as error:
             if on_refusal is None or name == "onnxruntime":
                 raise

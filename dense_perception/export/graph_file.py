@@ -13,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from dense_perception.backends.base import promised
 from dense_perception.core.card import METADATA_KEY, ModelCard
 from dense_perception.core.errors import ArtefactError
+from dense_perception.core.printable import short
 from dense_perception.core.storage import atomic_write
 
 OPSET = 18
@@ -58,7 +59,7 @@ def check(model: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ArtefactError(f"the exported graph is not valid ONNX: {error}") from error
+        raise ArtefactError(f"the graph is not valid ONNX: {short(str(error))}") from error
     for tensor in model.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise ArtefactError(f"weight {tensor.name} is outside the file: export it again")

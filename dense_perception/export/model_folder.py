@@ -28,6 +28,7 @@ from dense_perception.core.card_specs import PRECISIONS, ModelFile
 from dense_perception.core.difference import TOLERANCES, Difference
 from dense_perception.core.errors import ArtefactError, BackendError, InputError
 from dense_perception.core.storage import scratch_folder
+from dense_perception.export import compare
 from dense_perception.export.calibration import split_frames
 from dense_perception.export.compare import (
     Arrays,
@@ -35,7 +36,6 @@ from dense_perception.export.compare import (
     compare_runtimes,
     difference_of,
     plain_outputs,
-    runtime_outputs,
 )
 from dense_perception.export.graph_file import embed_card, write_onnx
 from dense_perception.export.half import Rounder, to_half
@@ -113,13 +113,14 @@ def write_model(
     """Write ``NAME_PRECISION.onnx``, what ``plan`` wants beside it, and ``NAME.yaml``.
 
     ``begin`` makes the first file, that of ``precision``, with :meth:`FolderMaker.write` and
-    :meth:`FolderMaker.enter`. Everything is made and compared in a temporary folder first; a
-    failure leaves ``output`` as it was.
+    :meth:`FolderMaker.enter`, and the fp32 file if that one is fp16 and ``plan`` wants others.
+    Everything is made and compared in a temporary folder first; a failure leaves ``output`` as it
+    was.
 
     :raises ArtefactError: if a file exists and ``overwrite`` is false, no coarse graph is within
         its drop, or something cannot be written.
     :raises InputError: if int8 or fp8 is wanted without frames, fp8 with the method ``mse``, or
-        anything of a first file that is not fp32.
+        anything of a first file that is quantised.
     """
     plan = plan or Plan()
     if plan.tensorrt and "fp8" in plan.precisions:
@@ -132,10 +133,10 @@ def write_model(
             "or a bag"
         )
     further = [kind for kind in PRECISIONS if kind in plan.precisions and kind != precision]
-    if further and precision != "fp32":
+    if further and precision in BYTES:
         raise InputError(
-            f"{' and '.join(further)} is made of an fp32 graph, this one is {precision}: take the "
-            "model's fp32 file"
+            f"{' and '.join(further)} is made of an fp32 or fp16 graph, this one is {precision}: "
+            "take the model's fp32 file"
         )
     targets = [output / f"{card.name}_{kind}.onnx" for kind in (precision, *further)]
     card_path = output / f"{card.name}.yaml"
@@ -208,6 +209,8 @@ class FolderMaker:
         self.feeds = card_feeds(card)
         self.model = onnx.ModelProto()
         self.target = version_of(tensorrt)
+        self._graphs: dict[Path, str] = {}
+        self._heard: dict[tuple[str, str], Arrays] = {}
 
     def write(self, model: onnx.ModelProto, precision: str) -> Path:
         """The file as it is now.
@@ -215,8 +218,22 @@ class FolderMaker:
         :raises BackendError: if the TensorRT that it is for refuses it.
         """
         path = self.folder / self._name(precision)
-        write_onnx(for_tensorrt8(model, self.target) if self.target else model, path)
+        model = for_tensorrt8(model, self.target) if self.target else model
+        write_onnx(model, path)
+        content = model.graph.SerializeToString(deterministic=True)
+        self._graphs[path] = hashlib.sha256(content).hexdigest()
         return path
+
+    def _ask(self, runtime: str, path: Path, feeds: Arrays) -> Arrays:
+        """What a runtime says to the reference frames.
+
+        Asked once of each graph: a file that is written again has another card inside, and
+        compiling a large graph takes a minute.
+        """
+        key = runtime, self._graphs[path]
+        if key not in self._heard:
+            self._heard[key] = compare.runtime_outputs(runtime, path, feeds)
+        return self._heard[key]
 
     def compare(
         self, path: Path, want: Arrays, against: str, *, refusable: bool = False
@@ -235,7 +252,9 @@ class FolderMaker:
                 self.warnings.append(warning)
 
         on_refusal = left_out if refusable else None
-        found = compare_runtimes(path, want, self.card, self.feeds, on_refusal=on_refusal)
+        found = compare_runtimes(
+            path, want, self.card, self.feeds, on_refusal=on_refusal, ask=self._ask
+        )
         size = path.stat().st_size
         self.rows += [
             Row(path.name, size, name, against, difference) for name, difference in found.items()
@@ -250,7 +269,7 @@ class FolderMaker:
 
     def tolerance(self, path: Path, precision: str) -> Difference:
         """What another runtime may differ by: a margin over what is seen here."""
-        own = runtime_outputs("onnxruntime", path, self.feeds)
+        own = self._ask("onnxruntime", path, self.feeds)
         seen = self.compare(path, own, "ONNX Runtime", refusable=precision == "fp8")
         plain = difference_of(self.card, plain_outputs(path, self.feeds), own)
         size = path.stat().st_size
@@ -328,7 +347,7 @@ class FolderMaker:
         embed_card(found.model, with_tolerance(inside, tolerance))
         path = self.write(found.model, precision)
         self.on_step(f"{precision} against fp32", 0)
-        fp32 = runtime_outputs("onnxruntime", self.folder / self._name("fp32"), self.feeds)
+        fp32 = self._ask("onnxruntime", self.folder / self._name("fp32"), self.feeds)
         self.compare(path, fp32, "fp32", refusable=precision == "fp8")
         self.enter(path, precision)
 

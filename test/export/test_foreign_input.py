@@ -16,7 +16,6 @@ from onnx import TensorProto, helper, numpy_helper
 from dense_perception.cli import main
 from dense_perception.export.foreign import convert
 from dense_perception.export.foreign.hugging_face import folder_facts
-from dense_perception.export.foreign.labels import read_labels
 from dense_perception.export.model_folder import FolderMaker
 from dense_perception.runtime.perceiver import Perceiver
 from test.support.foreign_graphs import write_plain
@@ -32,18 +31,6 @@ def graph_of(nodes: list[onnx.NodeProto], *inputs: onnx.ValueInfoProto) -> onnx.
 
 def picture(*shape: int, kind: int = FLOAT, name: str = "input") -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, list(shape))
-
-
-def no_onnx(path: Path) -> None:
-    path.write_bytes(b"\x13\x37 not a model" * 20)
-
-
-def pointer(path: Path) -> None:
-    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
-
-
-def checkpoint(path: Path) -> None:
-    path.write_bytes(b"PK\x03\x04" + bytes(100))
 
 
 def five(path: Path) -> None:
@@ -74,6 +61,38 @@ def two_inputs(path: Path) -> None:
     nodes = [helper.make_node("Add", ["input", "prompt"], ["output"])]
     one, other = picture(1, 3, 48, 64), picture(1, 3, 48, 64, name="prompt")
     onnx.save(graph_of(nodes, one, other), path)
+
+
+def four_pictures(path: Path) -> None:
+    model = onnx.load(write_plain(path))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    onnx.save(model, path)
+
+
+def signed_bytes(path: Path) -> None:
+    write_plain(path, pixels=TensorProto.INT8)
+
+
+def in_training(path: Path) -> None:
+    node = helper.make_node("Dropout", ["input", "share", "yes"], ["output"])
+    model = graph_of([node], picture(1, 3, 48, 64))
+    for name, value in (("share", np.float32(0.5)), ("yes", np.array(True))):
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    onnx.save(model, path)
+
+
+def nothing_computed(path: Path) -> None:
+    model = graph_of([helper.make_node("Relu", ["input"], ["other"])], picture(1, 3, 48, 64))
+    model.graph.output[0].name = "input"
+    onnx.save(model, path)
+
+
+def odd_names(path: Path) -> None:
+    write_plain(path, metadata={"names": "{0: 'road', 5: 'car'}"})
+
+
+def small(path: Path) -> None:
+    write_plain(path, size=(8, 8))
 
 
 def own_operator(path: Path) -> None:
@@ -225,11 +244,14 @@ def labels(path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "options", "said"),
     [
-        (no_onnx, "", "is not an ONNX model"),
-        (pointer, "", "git lfs pull"),
-        (checkpoint, "", "torch.onnx.export first"),
         (write_plain, "--graph-output logit", "it gives output 1x5x12x16"),
-        (five, "", "4 dimensions"),
+        (five, "", "expected 4 dimensions"),
+        (four_pictures, "", "4 pictures at once: export it for a batch of 1"),
+        (signed_bytes, "", "takes input int8 1x3x48x64, expected a picture of float32"),
+        (in_training, "", "has Dropout as in training"),
+        (nothing_computed, "", "computes no tensor"),
+        (odd_names, "", "names in the metadata of"),
+        (small, "", "export the network for another size"),
         (two_channels, "", "only networks for colour or gray pictures"),
         (gray, "--channels BGR", "leave --channels out"),
         (gray, "--like segformer", "give one number three times"),
@@ -402,21 +424,6 @@ def test_a_folder_of_weights_says_which_command(
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     assert main(["import", str(tmp_path)]) == 2
     assert said in capsys.readouterr().err
-
-
-def test_labels_in_every_form(tmp_path: Path) -> None:
-    forms = {
-        "a.txt": "road\n\ncar\n",
-        "b.json": '["road", "car"]',
-        "c.json": '{"id2label": {"1": "car", "0": "road"}}',
-        "d.yaml": "names:\n  0: road\n  1: car\n",
-        "e.yaml": "ontology:\n  classes:\n  - {name: road}\n  - {name: car}\n",
-    }
-    for name, text in forms.items():
-        (tmp_path / name).write_text(text)
-        assert read_labels(str(tmp_path / name)) == ("road", "car")
-    assert len(read_labels("cityscapes")) == 19
-    assert read_labels("2") == ("class_0", "class_1")
 
 
 def test_pytorch_is_not_needed(tmp_path: Path) -> None:

@@ -109,8 +109,12 @@ def network(family: str) -> tuple[nn.Module, list[str], tuple[int, int]]:
         )
         model = tf.Mask2FormerForUniversalSegmentation(config)
         outputs, size = ["class_queries_logits", "masks_queries_logits"], (64, 64)
-    if family != "mask2former":
-        randomise(model)
+    randomise(model)
+    if family == "mask2former":
+        # Random queries all prefer one class: take what they share away, so that masks decide.
+        with torch.no_grad():
+            classes_bqc = model.eval()(torch.randn(1, 3, *size)).class_queries_logits
+            model.class_predictor.bias -= classes_bqc.mean((0, 1))
     return model.eval(), outputs, size
 
 
@@ -168,9 +172,14 @@ def write_plain(
     opset: int = 17,
     metadata: dict[str, str] | None = None,
     colours: int = 3,
+    whole: bool = True,
+    unread: bool = False,
 ) -> Path:
-    """One convolution, then ``ending``: ``argmax``, ``softmax``, ``sigmoid``, ``relu``, or
-    ``traced``, a map of one size whatever the input's.
+    """One convolution, then ``ending``: ``argmax``, ``softmax``, ``sigmoid``, ``relu``, ``traced``,
+    a map of one size whatever the input's, ``upsample``, four times as large as before opset 11,
+    ``squeeze``, without the batch, or ``steps``, tenths, of which two classes often have as many.
+
+    ``whole`` labels are integers, others floats; ``unread`` adds an input that nothing reads.
     """
     random = np.random.default_rng(0)
     weights = random.normal(scale=spread, size=(classes, colours, 5, 5)).astype(np.float32)
@@ -209,6 +218,8 @@ def write_plain(
     kind = TensorProto.FLOAT
     if ending == "argmax":
         name, kind = add("ArgMax", [name], "chosen", axis=axis, keepdims=1), TensorProto.INT64
+        if not whole:
+            name, kind = add("Cast", [name], "numbers", to=TensorProto.FLOAT), TensorProto.FLOAT
     elif ending == "softmax":
         name = add("Softmax", [name], "shares", axis=axis)
     elif ending == "sigmoid":
@@ -216,15 +227,27 @@ def write_plain(
     elif ending == "traced":
         constants["sides"] = np.array([1, classes, 12, 16], np.int64)
         name = add("Resize", [name, "", "", "sides"], "sized", mode="linear")
+    elif ending == "upsample":
+        constants["scales"] = np.array([1, 1, 4, 4], np.float32)
+        name = add("Upsample", [name, "scales"], "enlarged", mode="linear")
+    elif ending == "squeeze":
+        constants["first"] = np.array([0], np.int64)
+        name = add("Squeeze", [name, "first"], "single")
+    elif ending == "steps":
+        constants["tenth"] = np.array(0.1, np.float32)
+        name = add("Mul", [add("Round", [name], "rounded"), "tenth"], "tenths")
     elif ending == "relu":
         name = add("Relu", [name], "positive")
     add("Identity", [name], output)
     sides = [*size, colours] if layout == "NHWC" else [colours, *size]
     batch = 1 if all(isinstance(side, int) for side in size) else "batch"
+    inputs = [helper.make_tensor_value_info("input", pixels, [batch, *sides])]
+    if unread:
+        inputs.append(helper.make_tensor_value_info("pixel_mask", TensorProto.INT64, [1, 9, 9]))
     graph = helper.make_graph(
         nodes,
         "plain",
-        [helper.make_tensor_value_info("input", pixels, [batch, *sides])],
+        inputs,
         [helper.make_tensor_value_info(output, kind, None)],
         [numpy_helper.from_array(array, key) for key, array in constants.items()],
     )

@@ -26,11 +26,18 @@ from dense_perception.export.foreign.check import (
 from dense_perception.export.foreign.hugging_face import folder_facts, onnx_file_of
 from dense_perception.export.foreign.inspect import ForeignGraph, read_graph
 from dense_perception.export.foreign.labels import metadata_facts
+from dense_perception.export.foreign.open_file import MOST_BYTES
 from dense_perception.export.foreign.options import refuse_surplus
 from dense_perception.export.foreign.recipe import PRESETS, Facts, Recipe, laid_over
-from dense_perception.export.foreign.reference import Arrays, GraphRun, graph_input
+from dense_perception.export.foreign.reference import (
+    Arrays,
+    GraphRun,
+    graph_input,
+    with_batch,
+)
 from dense_perception.export.foreign.settle_outputs import settle_outputs
 from dense_perception.export.foreign.settle_picture import Decision, Settled, settle_picture
+from dense_perception.export.foreign.widen import widened
 from dense_perception.export.foreign.wrap import wrapped
 from dense_perception.export.graph_file import embed_card
 from dense_perception.export.model_folder import (
@@ -89,7 +96,12 @@ def open_foreign(
     on_step("read")
     graph = read_graph(file)
     said = [given] if like is None else [given, PRESETS[like]]
-    layers = [*said, folder_facts(file, laid_over(said)), metadata_facts(graph.metadata, file)]
+    strong = laid_over(said)
+    layers = [
+        *said,
+        folder_facts(file, strong),
+        metadata_facts(graph.metadata, file, strong),
+    ]
     # Before anything looks into the graph: it may be no graph at all.
     run = GraphRun(graph.model, name=str(file))
     settled = Settled(laid_over(layers))
@@ -107,9 +119,12 @@ def open_foreign(
             f"about {_RUNS}: expect {_in_words(run_s * _RUNS)}; a graph for smaller pictures, or "
             "--size WxH where its sides are free, takes less"
         )
-    spec, depth, labels = settle_outputs(graph, spec, arrays, settled)
+    spec, depth, labels = settle_outputs(
+        graph, spec, {name: with_batch(array) for name, array in arrays.items()}, settled
+    )
     recipe = Recipe(picture, spec, depth, labels)
     refuse_surplus(given, recipe)
+    _refuse_training(graph, recipe)
     _refuse_no_numbers(recipe, arrays)
     if None in graph.picture.shape[1:] and not settled.facts.why("size").startswith("--"):
         _refuse_one_size(recipe, run, arrays, file)
@@ -132,12 +147,20 @@ def import_graph(
 ) -> Exported:
     """Write the model folder of an opened graph, and what ``plan`` wants beside it.
 
-    The artefact is held against the foreign graph with its pipeline in NumPy first.
+    The artefact is held against the foreign graph with its pipeline in NumPy first. Of ``plan`` the
+    precision that the graph has is left out; others of an fp16 graph are made of its weights in
+    fp32, which are written, too.
 
     :raises ArtefactError: if they differ; else see
         :func:`~dense_perception.export.model_folder.write_model`.
     """
     precision = opened.graph.precision
+    plan = plan or Plan()
+    others = [kind for kind in plan.precisions if kind != precision]
+    if precision == "fp16" and others:
+        _refuse_too_large(opened.graph, others)
+        others = ["fp32", *others]
+    plan = replace(plan, precisions=tuple(dict.fromkeys(others)))
 
     def begin(maker: FolderMaker) -> None:
         maker.on_step("against the original", 0)
@@ -156,6 +179,8 @@ def import_graph(
             path = maker.write(model, precision)
         maker.model = model
         maker.enter(path, precision)
+        if precision == "fp16" and others:
+            _enter_widened(maker, want)
 
     return write_model(
         opened.card,
@@ -166,6 +191,30 @@ def import_graph(
         overwrite=overwrite,
         on_step=on_step,
     )
+
+
+def _refuse_too_large(graph: ForeignGraph, wanted: Sequence[str]) -> None:
+    """
+    :raises InputError: if an fp16 graph's weights are too many for one file in fp32.
+    """
+    if 4 * graph.parameters > MOST_BYTES:
+        raise InputError(
+            f"{' and '.join(wanted)} is made of fp32 weights, which would take "
+            f"{4e-9 * graph.parameters:.1f} GB, one ONNX file holds at most 2 GB: import "
+            f"{graph.path.name} in fp16 alone"
+        )
+
+
+def _enter_widened(maker: FolderMaker, want: Arrays) -> None:
+    """The fp32 file of an fp16 graph, which the others are made of."""
+    maker.on_step("fp32 of the fp16 weights", 0)
+    maker.model = widened(maker.model)
+    card = with_tolerance(replace(maker.card, precision="fp32", files={}), TOLERANCES["fp32"])
+    embed_card(maker.model, card)
+    path = maker.write(maker.model, "fp32")
+    found = maker.compare(path, want, "original", refusable=True)
+    maker.warnings += _far_off(found, TOLERANCES["fp16"])
+    maker.enter(path, "fp32")
 
 
 def _refuse_one_size(recipe: Recipe, run: GraphRun, arrays: Arrays, file: Path) -> None:
@@ -189,6 +238,18 @@ def _refuse_one_size(recipe: Recipe, run: GraphRun, arrays: Arrays, file: Path) 
                 "picture's size: the graph was traced for one size, so say that with --size WxH, "
                 "or export the network again"
             )
+
+
+def _refuse_training(graph: ForeignGraph, recipe: Recipe) -> None:
+    """
+    :raises InputError: if the graph was written down as it is while it learns.
+    """
+    found = graph.only_in_training(recipe.outputs)
+    if found:
+        raise InputError(
+            f"{graph.path} has {', '.join(found)} as in training, so its answers change from run "
+            "to run or with the runtime: export the network in evaluation mode, model.eval()"
+        )
 
 
 def _refuse_no_numbers(recipe: Recipe, arrays: Arrays) -> None:
@@ -277,7 +338,7 @@ def _fixed_unless_whole(recipe: Recipe, arrays: Arrays, settled: Settled) -> tup
     spec = recipe.input
     for name in recipe.outputs:
         last = labels is not None and labels.channels_last and name in labels.outputs
-        array = arrays[name]
+        array = with_batch(arrays[name])
         height, width = array.shape[1:3] if last and array.ndim == 4 else array.shape[-2:]
         if spec.height % height or spec.width % width:
             return _fixed(recipe, f"{name} is no whole part of the picture", settled), False

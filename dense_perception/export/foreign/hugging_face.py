@@ -13,6 +13,7 @@ from dense_perception.core.errors import DensePerceptionError, InputError
 from dense_perception.core.printable import short
 from dense_perception.core.storage import read_file
 from dense_perception.core.strict import json_value
+from dense_perception.export.foreign.file_kinds import other_kind
 from dense_perception.export.foreign.labels import names_of
 from dense_perception.export.foreign.recipe import HALVES, IMAGENET, Facts, Triple
 
@@ -24,6 +25,9 @@ _HALVED = ("DPT", "BEiT", "Beit", "ZoeDepth", "GLPN")
 _DEPTH_KINDS = {"zoedepth": "metric", "glpn": "metric"}
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.pt", "*.pth")
 _BILINEAR, _BICUBIC = 2, 3
+_OTHERS = {*(".tflite", ".pb", ".xml", ".ort", ".engine", ".h5", ".keras", ".zip", ".gz", ".tar")}
+_LOOKED_AT = 200
+"""Files of a folder that has no network, to say what it has."""
 
 
 def onnx_file_of(folder: Path) -> Path:
@@ -43,8 +47,9 @@ def onnx_file_of(folder: Path) -> Path:
         raise InputError(f"{folder} holds {names}: name one of these files")
     weights = sorted(path.name for pattern in _WEIGHTS for path in folder.glob(pattern))
     if not weights:
+        what = _other_network(folder)
         raise InputError(
-            f"{folder} holds no ONNX file: give one, or a folder with onnx/model.onnx in it"
+            f"{folder} holds no ONNX file{what}: give one, or a folder with onnx/model.onnx in it"
         )
     name = _own_network(_entries(folder / _CONFIG))
     if name:
@@ -56,6 +61,15 @@ def onnx_file_of(folder: Path) -> Path:
         f"{folder} holds weights ({', '.join(weights[:3])}) and no ONNX file: make one first, "
         "with `optimum-cli export onnx` or torch.onnx.export"
     )
+
+
+def _other_network(folder: Path) -> str:
+    """What the folder holds in place of an ONNX file, as the end of a sentence."""
+    for path in sorted(folder.iterdir())[:_LOOKED_AT]:
+        if path.suffix.lower() in _OTHERS and path.is_file() and (kind := other_kind(path)):
+            what, cure = kind
+            return f", but {path.name}, which is {what} ({cure})"
+    return ""
 
 
 def folder_facts(path: Path, said: Facts = _NOTHING) -> Facts:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,22 +10,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
-from onnx.inliner import inline_local_functions
 
-from dense_perception.core.card import METADATA_KEY
-from dense_perception.core.errors import ArtefactError, InputError
-from dense_perception.core.printable import short
-from dense_perception.core.storage import real_path, refuse_pointer
+from dense_perception.core.errors import InputError
+from dense_perception.export.foreign.open_file import PLAIN_DOMAINS, open_model
 
-MOST_BYTES = (2 << 30) - (1 << 20)
-"""A protobuf message cannot be larger than 2 GB; the wrapping needs a little of it."""
-PLAIN_DOMAINS = ("", "ai.onnx")
 _QUANTISED = {
     *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv"),
     *("QLinearMatMul", "ConvInteger", "MatMulInteger"),
 }
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
-_PIXELS = (*_FLOATS, TensorProto.UINT8)
+_WHOLE = (TensorProto.UINT8, TensorProto.INT32, TensorProto.INT64)
 # What leaves values as they are, or nearly: an ending is looked for through these.
 _PASSING = {
     *("Identity", "Cast", "Resize", "Upsample", "Transpose", "Squeeze", "Unsqueeze", "Reshape"),
@@ -38,8 +31,11 @@ ENDINGS = {
     "HardSigmoid": "sigmoid",
     "ArgMax": "argmax",
 }
+_RANDOM = {
+    *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+    *("Bernoulli", "Multinomial"),
+}
 _FARTHEST = 64
-_ZIP = b"PK\x03\x04"
 
 
 @dataclass(frozen=True)
@@ -55,6 +51,8 @@ class TensorInfo:
 
     @property
     def sides(self) -> str:
+        if not self.shape:
+            return "without sides"
         return "x".join("?" if side is None else str(side) for side in self.shape)
 
 
@@ -62,8 +60,9 @@ class TensorInfo:
 class ForeignGraph:
     """A graph of others, whole: weights inside, functions inlined, as its exporter wrote it.
 
-    ``picture`` is its only input, ``outputs`` are all it gives. ``endings`` says by output which
-    operator its values come from: ``softmax``, ``sigmoid``, ``argmax`` or nothing.
+    ``picture`` is its only input that is read, ``unread`` names the others; ``outputs`` are all it
+    gives. ``endings`` says by output which operator its values come from: ``softmax``, ``sigmoid``,
+    ``argmax`` or nothing.
     """
 
     path: Path
@@ -72,6 +71,7 @@ class ForeignGraph:
     picture: TensorInfo
     outputs: tuple[TensorInfo, ...]
     endings: Mapping[str, str]
+    unread: tuple[str, ...] = ()
 
     @cached_property
     def metadata(self) -> dict[str, str]:
@@ -114,6 +114,15 @@ class ForeignGraph:
             return "", 0.0
         return "", 0.0
 
+    def only_in_training(self, outputs: Sequence[str]) -> list[str]:
+        """Operators that these outputs depend on and that a network in use does not have: random
+        numbers, and averages over the pictures at hand.
+        """
+        constants = {t.name: t for t in weights_of(self.model.graph)}
+        return sorted(
+            {n.op_type for n in needed(self.model.graph.node, outputs) if _trains(n, constants)}
+        )
+
     def classes_of_argmax(self, output: str) -> int:
         """How many classes an argmax chose from, 0 if the graph does not say."""
         node = _ending_node(_makers(self.model.graph), output)
@@ -139,39 +148,30 @@ class ForeignGraph:
 def read_graph(path: Path) -> ForeignGraph:
     """Read a graph of others, with weights that lie beside it.
 
-    :raises ArtefactError: if the file is missing, no ONNX model, not whole, over 2 GB, one of ours,
-        or keeps weights outside of its folder.
+    :raises ArtefactError: see :func:`~..open_file.open_model`.
     :raises InputError: if the graph cannot be one that looks at one picture, or has operators of
         its own.
     """
-    refuse_pointer(path)
-    if not path.is_file():
-        raise ArtefactError(f"there is no file {path}: give an ONNX file or its folder")
-    model = _parsed(path)
-    if METADATA_KEY in {entry.key for entry in model.metadata_props}:
-        raise ArtefactError(
-            f"{path} has a model card inside already: run it as it is, "
-            f"`dense-perception run {path} ...`"
-        )
-    _take_in_weights(model, path)
-    if model.functions:
-        model = _inlined(model, path)
-    _refuse_own_operators(model, path)
+    model = open_model(path)
     opsets = [each.version for each in model.opset_import if each.domain in PLAIN_DOMAINS]
     if not opsets:
         raise InputError(f"{path} names no operator set: export the network again")
-    picture = _picture(model, path)
+    picture, unread = _picture(model, path)
     graph = model.graph
     makers, endings = _makers(graph), {}
     for value in graph.output:
         node = _ending_node(makers, value.name)
         endings[value.name] = ENDINGS.get(node.op_type, "") if node is not None else ""
+    # The input itself, or a weight, is no answer.
+    computed = [value for value in graph.output if value.name in makers]
+    del graph.output[:]
+    graph.output.extend(computed)
     outputs = tuple(
-        _info(value) for value in graph.output if value.type.WhichOneof("value") == "tensor_type"
+        _info(value) for value in computed if value.type.WhichOneof("value") == "tensor_type"
     )
     if not outputs:
-        raise InputError(f"{path} gives no tensor: export the network again")
-    return ForeignGraph(path, model, max(opsets), picture, outputs, endings)
+        raise InputError(f"{path} computes no tensor: export the network again")
+    return ForeignGraph(path, model, max(opsets), picture, outputs, endings, unread)
 
 
 def weights_of(graph: onnx.GraphProto) -> list[TensorProto]:
@@ -188,150 +188,50 @@ def weights_of(graph: onnx.GraphProto) -> list[TensorProto]:
     return found
 
 
-def _parsed(path: Path) -> onnx.ModelProto:
-    size = path.stat().st_size
-    if size > MOST_BYTES:
-        raise ArtefactError(
-            f"{path} has {size / 1e9:.1f} GB, one ONNX file holds at most 2 GB: take the fp16 file"
-        )
-    with open(path, "rb") as stream:
-        zipped = stream.read(len(_ZIP)) == _ZIP
-    if zipped:
-        raise ArtefactError(
-            f"{path} is a PyTorch checkpoint or an archive, not an ONNX model: export the network "
-            "with torch.onnx.export first, or take `dense-perception export NAME --weights FILE` "
-            "for a published network"
-        )
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf's own classes differ between its versions
-        raise ArtefactError(
-            f"{path} is not an ONNX model ({short(str(error))}): export or download it again"
-        ) from error
-    if not model.graph.node or not model.opset_import:
-        raise ArtefactError(
-            f"{path} is not an ONNX model with a graph: export or download it again"
-        )
-    return model
+def _picture(model: onnx.ModelProto, path: Path) -> tuple[TensorInfo, tuple[str, ...]]:
+    """The one input that is no weight, and the names of those that nothing reads, taken out.
 
-
-def _take_in_weights(model: onnx.ModelProto, path: Path) -> None:
-    """Weights that the exporter left in other files come inside, if those lie beside the model."""
-    outside = [t for t in _tensors(model.graph) if t.data_location == TensorProto.EXTERNAL]
-    if not outside:
-        return
-    folder = real_path(path.parent)
-    total = path.stat().st_size
-    for tensor in outside:
-        location = next((e.value for e in tensor.external_data if e.key == "location"), "")
-        usable = location and "\0" not in location
-        file = real_path(folder / location) if usable else folder
-        if not usable or Path(location).is_absolute() or not file.is_relative_to(folder):
-            raise ArtefactError(
-                f"{path} keeps weights in {short(location)}, outside of its folder, which is not "
-                "followed: put that file beside the model and save it again with relative names"
-            )
-        if not file.is_file():
-            raise ArtefactError(
-                f"{path} keeps weights in {short(location)}, which is not beside it: download that "
-                "file, too"
-            )
-        refuse_pointer(file)
-        # Tensors may share a file, but each takes its part of it in.
-        total += _length(tensor, file)
-    if total > MOST_BYTES:
-        raise ArtefactError(
-            f"{path} and its weights have {total / 1e9:.1f} GB, one ONNX file holds at most 2 GB: "
-            "take the fp16 file"
-        )
-    try:
-        onnx.load_external_data_for_model(model, str(folder))
-    except Exception as error:  # the checker's, protobuf's or the system's
-        raise ArtefactError(
-            f"the weights of {path} cannot be read ({short(str(error))}): download them again"
-        ) from error
-
-
-def _length(tensor: TensorProto, file: Path) -> int:
-    """Bytes that a tensor takes of a file: what it says, else all of it."""
-    said = next((e.value for e in tensor.external_data if e.key == "length"), "")
-    size = file.stat().st_size
-    return min(int(said), size) if re.fullmatch("[0-9]{1,18}", said) else size
-
-
-def _inlined(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    try:
-        return inline_local_functions(model)
-    except Exception as error:  # the checker's, or one of C++
-        raise ArtefactError(
-            f"the functions of {path} cannot be put in place ({short(str(error))}): export the "
-            "network without functions of its own"
-        ) from error
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and those within its nodes: the branches of If, the bodies of Loop and Scan."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for below in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _graphs(below)
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
-    """Every constant of a graph and of the graphs within its nodes."""
-    for each in _graphs(graph):
-        yield from each.initializer
-        for node in each.node:
-            for attribute in node.attribute:
-                if attribute.HasField("t"):
-                    yield attribute.t
-                yield from attribute.tensors
-
-
-def _refuse_own_operators(model: onnx.ModelProto, path: Path) -> None:
-    own = sorted(
-        {
-            f"{node.domain}.{node.op_type}"
-            for graph in _graphs(model.graph)
-            for node in graph.node
-            if node.domain not in PLAIN_DOMAINS
-        }
-    )
-    if own:
-        raise InputError(
-            f"{path} has operators that are not ONNX's own, {short(own)}, which other runtimes do "
-            "not know: export it without fusions and plug-ins (of several files take model.onnx, "
-            "not one that ONNX Runtime has optimised or quantised)"
-        )
-
-
-def _picture(model: onnx.ModelProto, path: Path) -> TensorInfo:
-    """The one input that is no weight."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
+    Exporters leave inputs in that a network was called with and never looked at.
+    """
+    graph = model.graph
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in weights]
+    unread: tuple[str, ...] = ()
+    if len(inputs) > 1:
+        read = names_in(graph.node)
+        unread = tuple(value.name for value in inputs if value.name not in read)
+        inputs = [value for value in inputs if value.name in read]
     if len(inputs) != 1:
         names = ", ".join(str(_info(value)) for value in inputs) or "none"
         raise InputError(
             f"{path} takes {len(inputs)} inputs ({names}), expected one picture: export it with "
             "the others fixed to constants (in torch.onnx.export, a wrapper that passes them)"
         )
-    info = _info(inputs[0])
-    if inputs[0].type.tensor_type.elem_type not in _PIXELS or len(info.shape) != 4:
+    info, kind = _info(inputs[0]), inputs[0].type.tensor_type.elem_type
+    if kind not in (*_FLOATS, *_WHOLE):
         raise InputError(
-            f"{path} takes {info}, expected one picture: float or uint8 of 4 dimensions, "
-            "(1, 3, height, width) or (1, height, width, 3): export it for single pictures"
+            f"{path} takes {info}, expected a picture of float32, float16, uint8, int32 or int64 "
+            "numbers: export it with one of these, in fp32 if nothing speaks against it"
+        )
+    if len(info.shape) != 4:
+        raise InputError(
+            f"{path} takes {info}, expected 4 dimensions, (1, 3, height, width) or (1, height, "
+            "width, 3): export it for a batch of one picture"
         )
     if info.shape[0] not in (None, 1):
         raise InputError(
-            f"{path} takes {info}, {info.shape[0]} pictures at once: export it for a batch of 1"
+            f"{path} takes {info}, {info.shape[0]} pictures at once: export it for a batch of 1, "
+            "or of any size"
         )
     if 3 not in info.shape[1:] and not {info.shape[1], info.shape[3]} & {1, None}:
         raise InputError(
             f"{path} takes {info}, which has neither a side of 3 for red, green and blue nor one "
             "of 1 for gray: only networks for colour or gray pictures are imported"
         )
-    return info
+    kept = [value for value in graph.input if value.name not in unread]
+    del graph.input[:]
+    graph.input.extend(kept)
+    return info, unread
 
 
 def _makers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
@@ -349,6 +249,40 @@ def _ending_node(makers: Mapping[str, onnx.NodeProto], output: str) -> onnx.Node
             return node
         node = makers.get(node.input[0]) if node.input else None
     return None
+
+
+def needed(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
+    """The nodes that the outputs depend on, in their order."""
+    makers = {name: index for index, node in enumerate(nodes) for name in node.output if name}
+    kept: set[int] = set()
+    waiting = list(outputs)
+    while waiting:
+        index = makers.get(waiting.pop())
+        if index is not None and index not in kept:
+            kept.add(index)
+            waiting += names_in([nodes[index]])
+    return [nodes[index] for index in sorted(kept)]
+
+
+def names_in(nodes: Sequence[onnx.NodeProto]) -> set[str]:
+    """What nodes read, those of the graphs within them included."""
+    found: set[str] = set()
+    for node in nodes:
+        found.update(name for name in node.input if name)
+        for attribute in node.attribute:
+            for below in (attribute.g, *attribute.graphs):
+                found |= names_in(below.node)
+                found.update(value.name for value in below.output)
+    return found
+
+
+def _trains(node: onnx.NodeProto, constants: Mapping[str, TensorProto]) -> bool:
+    if node.op_type == "BatchNormalization":
+        return any(a.name == "training_mode" and a.i for a in node.attribute)
+    if node.op_type == "Dropout":
+        flag = constants.get(node.input[2]) if len(node.input) > 2 else None
+        return flag is not None and bool(numpy_helper.to_array(flag).any())
+    return node.op_type in _RANDOM
 
 
 def _info(value: onnx.ValueInfoProto) -> TensorInfo:

@@ -1,11 +1,12 @@
-"""Names of classes as others write them down, and what Ultralytics' exporter leaves in a graph."""
+"""Names of classes as others write them down, and what exporters leave in a graph's metadata."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dense_perception.core.errors import InputError
 from dense_perception.core.labels import LABEL_SETS, VOID
@@ -15,14 +16,16 @@ from dense_perception.core.strict import json_value, yaml_file
 from dense_perception.export.foreign.recipe import PRESETS, Facts
 
 _MOST_BYTES = 4 << 20
+_NAMES = ("names", "id2label", "labels", "classes", "class_names")
+_NOTHING = Facts()
 
 
 def read_labels(text: str) -> tuple[str, ...]:
     """Names by label of ``text``: a file, the name of a known set, or a number of classes.
 
-    A ``.txt`` file has a name a line. A ``.json`` or ``.yaml`` file is a list of names, a mapping
-    of numbers to names, or has one under ``names`` (Ultralytics), ``id2label`` (Hugging Face),
-    ``labels``, ``classes`` or ``ontology`` (Nav2).
+    A ``.txt`` file has a name a line, with or without its number before it. A ``.json`` or
+    ``.yaml`` file is a list of names, a mapping of numbers to names, or has one under ``names``
+    (Ultralytics), ``id2label`` (Hugging Face), ``labels``, ``classes`` or ``ontology`` (Nav2).
 
     :raises InputError: if it is none of these, or a label has no name.
     """
@@ -40,13 +43,12 @@ def read_labels(text: str) -> tuple[str, ...]:
         )
     suffix = path.suffix.lower()
     if suffix == ".json":
-        content = read_file(path, _MOST_BYTES).decode("utf-8", "replace")
-        names = names_of(json_value(content, str(path), InputError))
+        names = _named(path, json_value(_text_of(path), str(path), InputError))
     elif suffix in (".yaml", ".yml"):
-        names = names_of(yaml_file(path, "the labels", InputError, numbers=True))
+        names = _named(path, yaml_file(path, "the labels", InputError, numbers=True))
     else:
-        lines = read_file(path, _MOST_BYTES).decode("utf-8", "replace").splitlines()
-        names = tuple(line.strip() for line in lines if line.strip())
+        lines = [line.strip() for line in _text_of(path).splitlines()]
+        names = _without_numbers([line for line in lines if line])
     if not names:
         raise InputError(
             f"{path} names no classes: expected a name a line, a list, or numbers with names"
@@ -54,13 +56,45 @@ def read_labels(text: str) -> tuple[str, ...]:
     return names
 
 
-def metadata_facts(metadata: Mapping[str, str], path: Path) -> Facts:
-    """What Ultralytics' exporter wrote into a graph; nothing of others.
+def _text_of(path: Path) -> str:
+    return read_file(path, _MOST_BYTES).decode("utf-8-sig", "replace")
 
-    :raises InputError: if it is a graph for another task than labels a pixel.
+
+def _named(path: Path, data: object) -> tuple[str, ...]:
+    try:
+        return names_of(data)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _without_numbers(lines: Sequence[str]) -> tuple[str, ...]:
+    """``0 road``, ``1: car`` and so on are road and car."""
+    parts = [re.fullmatch(r"([0-9]{1,3})[\s:,]+(.+)", line) for line in lines]
+    numbered = [part and int(part[1]) for part in parts] == list(range(len(lines)))
+    return tuple(part[2] for part in parts if part) if numbered else tuple(lines)
+
+
+def metadata_facts(metadata: Mapping[str, str], path: Path, said: Facts = _NOTHING) -> Facts:
+    """What exporters wrote into a graph: names of classes, of Ultralytics' exporter all it says.
+
+    ``said`` are stronger facts: names are not read here if they have some.
+
+    :raises InputError: if it is a graph for another task than labels a pixel, or names are odd.
     """
+    values: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+    if said.labels is None:
+        entry = next((key for key in _NAMES if _literal(metadata.get(key, ""))), "")
+        try:
+            names = names_of(_literal(metadata.get(entry, "")))
+        except InputError as error:
+            raise InputError(
+                f"{entry} in the metadata of {path}: {error}, or give --labels FILE"
+            ) from error
+        if names:
+            values["labels"], reasons["labels"] = names, f"the graph's metadata: {entry}"
     if "ultralytics" not in metadata.get("author", "").lower():
-        return Facts()
+        return Facts(**values, reasons=reasons)
     task = metadata.get("task", "")
     if task and task != "semantic":
         raise InputError(
@@ -68,15 +102,9 @@ def metadata_facts(metadata: Mapping[str, str], path: Path) -> Facts:
             "semantic segmentation is imported (yolo export of a model of task semantic)"
         )
     usual = PRESETS["ultralytics-sem"]
-    values = {
-        name: value
-        for name, value in vars(usual).items()
-        if name not in ("origin", "reasons") and value is not None
-    }
-    reasons = dict.fromkeys(values, "the graph's metadata: made by Ultralytics")
-    names = names_of(_literal(metadata.get("names", "")))
-    if names:
-        values["labels"], reasons["labels"] = names, "the graph's metadata: names"
+    for name, value in vars(usual).items():
+        if name not in ("origin", "reasons") and value is not None:
+            values[name], reasons[name] = value, "the graph's metadata: made by Ultralytics"
     size = _literal(metadata.get("imgsz", ""))
     if isinstance(size, (list, tuple)) and len(size) == 2 and all(type(s) is int for s in size):
         values["size"] = size[1], size[0]

@@ -26,6 +26,8 @@ GRAY_WEIGHTS: Triple = (0.299, 0.587, 0.114)
 """Of red, green and blue (ITU-R BT.601), as OpenCV and Pillow make gray pictures."""
 GRAY_HALF = 5e-4
 """Added before gray is rounded to bytes: it comes in thousandths, and halves would go any way."""
+WHOLE = ("uint8", "int32", "int64")
+"""Kinds of whole numbers that a graph may take bytes in."""
 PIXEL_RANGES: Mapping[str, tuple[float, float]] = {
     "unit": (0.0, 1.0),
     "bytes": (0.0, 255.0),
@@ -111,6 +113,11 @@ class PictureRecipe:
     pixels: str
     mean: Triple
     std: Triple
+
+    @property
+    def whole(self) -> bool:
+        """Whether the graph takes bytes, whatever whole numbers they come in."""
+        return self.kind in WHOLE
 
     @property
     def gain(self) -> Triple:

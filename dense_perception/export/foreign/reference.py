@@ -27,6 +27,8 @@ from dense_perception.export.foreign.recipe import (
 
 Arrays = Mapping[str, np.ndarray]
 _LEAST_INVERSE = 1e-8
+_TIE = 1e-6
+"""Of the largest score: float32 tells no two apart that are nearer."""
 
 
 def graph_input(picture: PictureRecipe, image_nhwc: np.ndarray) -> np.ndarray:
@@ -40,7 +42,7 @@ def graph_input(picture: PictureRecipe, image_nhwc: np.ndarray) -> np.ndarray:
         values = values @ np.array(GRAY_WEIGHTS)[:, None]
     if picture.layout == "NCHW":
         values = values.transpose(0, 3, 1, 2)
-    if picture.kind == "uint8":
+    if picture.whole:
         values = np.rint(values + (GRAY_HALF if picture.channels == GRAY else 0))
     return np.ascontiguousarray(values.astype(picture.kind))
 
@@ -66,7 +68,7 @@ class GraphRun:
         except Exception as error:  # it has a class of its own for each reason
             raise InputError(
                 f"ONNX Runtime {onnxruntime.__version__} refuses {name} "
-                f"({short(_first_line(error))}): export it again, with plain ONNX operators"
+                f"({short(_first_line(error))}): export it again in fp32, with plain ONNX operators"
             ) from error
 
     def __call__(self, feeds: Arrays) -> dict[str, np.ndarray]:
@@ -83,20 +85,37 @@ class GraphRun:
         return dict(zip(names, values, strict=True))
 
 
-def answers(recipe: Recipe, outputs: Arrays, height: int, width: int) -> dict[str, np.ndarray]:
-    """What the artefact's outputs have to be, of the foreign ones; by their names."""
+def answers(
+    recipe: Recipe,
+    outputs: Arrays,
+    height: int,
+    width: int,
+    chosen_nhw: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """What the artefact's outputs have to be, of the foreign ones; by their names.
+
+    Classes may score alike, to rounding: ``chosen_nhw`` are the labels to prefer there.
+    """
     found = {}
     if recipe.depth is not None:
         found["depth"] = _depth(recipe.depth, outputs, height, width)
     if recipe.labels is not None:
-        found["labels"], found["confidence"] = _labels(recipe.labels, outputs, height, width)
+        found["labels"], found["confidence"] = _labels(
+            recipe.labels, outputs, height, width, chosen_nhw
+        )
     return found
+
+
+def with_batch(array: np.ndarray) -> np.ndarray:
+    """What a graph gave for one picture, (1, ...): some leave that side out of their classes."""
+    return array[None] if array.ndim == 3 and len(array) != 1 else array
 
 
 def planes(array: np.ndarray, *, channels_last: bool = False) -> np.ndarray:
     """Any map of one or more channels as (N, C, H, W)."""
     if array.ndim == 2:
         return array[None, None]
+    array = with_batch(array)
     if array.ndim == 3:
         return array[:, None]
     return array.transpose(0, 3, 1, 2) if channels_last else array
@@ -113,7 +132,11 @@ def _depth(recipe: DepthRecipe, outputs: Arrays, height: int, width: int) -> np.
 
 
 def _labels(
-    recipe: LabelRecipe, outputs: Arrays, height: int, width: int
+    recipe: LabelRecipe,
+    outputs: Arrays,
+    height: int,
+    width: int,
+    chosen_nhw: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     first = outputs[recipe.outputs[0]]
     if recipe.scores == "labels":
@@ -121,7 +144,7 @@ def _labels(
         labels = nearest(planes(first, channels_last=last)[:, 0].astype(np.int64), height, width)
         certainty = np.ones(labels.shape)
     else:
-        labels, certainty = _chosen(recipe, outputs, height, width)
+        labels, certainty = _chosen(recipe, outputs, height, width, chosen_nhw)
     for label in recipe.void:
         labels = np.where(labels == label, VOID, labels)
     if recipe.threshold:
@@ -131,7 +154,11 @@ def _labels(
 
 
 def _chosen(
-    recipe: LabelRecipe, outputs: Arrays, height: int, width: int
+    recipe: LabelRecipe,
+    outputs: Arrays,
+    height: int,
+    width: int,
+    chosen_nhw: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The best class of each pixel, int64 (N, H, W), and how certain it is."""
     if recipe.scores == "queries":
@@ -147,11 +174,25 @@ def _chosen(
         share = _sigmoid(scores[:, 0]) if logits else scores[:, 0]
         return (share >= 0.5).astype(np.int64), np.maximum(share, 1 - share)
     labels = scores.argmax(axis=1)
+    if chosen_nhw is not None:
+        labels = _tied(scores, labels, chosen_nhw)
     if logits and recipe.activation == "softmax":
         scores = _softmax(scores, 1)
     elif logits:
         scores = _sigmoid(scores)
     return labels, scores.max(axis=1)
+
+
+def _tied(scores_nchw: np.ndarray, best_nhw: np.ndarray, chosen_nhw: np.ndarray) -> np.ndarray:
+    """The best labels, but those chosen where they are as good."""
+    known_nhw = chosen_nhw < scores_nchw.shape[1]
+    candidates_nhw = np.where(known_nhw, chosen_nhw, best_nhw).astype(np.int64)
+    loss_nhw = (
+        scores_nchw.max(axis=1)
+        - np.take_along_axis(scores_nchw, candidates_nhw[:, None], axis=1)[:, 0]
+    )
+    largest = max(float(scores_nchw.max()), -float(scores_nchw.min()))
+    return np.where(loss_nhw <= _TIE * largest, candidates_nhw, best_nhw)
 
 
 def bilinear(array_nchw: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -43,7 +43,7 @@ def settle_outputs(
                 "labels, or both"
             )
         for name in chosen:
-            if _is_depth(name, arrays[name], spec, settled, alone=len(chosen) == 1):
+            if _is_depth(graph, name, arrays[name], spec, settled, alone=len(chosen) == 1):
                 if depth is not None:
                     raise InputError(f"both {' and '.join(chosen)} look like depth: name one")
                 depth = _depth_recipe(name, settled, why)
@@ -141,12 +141,18 @@ def _are_queries(chosen: Sequence[str], arrays: Arrays) -> bool:
 
 
 def _is_depth(
-    name: str, array: np.ndarray, spec: InputSpec, settled: Settled, *, alone: bool
+    graph: ForeignGraph,
+    name: str,
+    array: np.ndarray,
+    spec: InputSpec,
+    settled: Settled,
+    *,
+    alone: bool,
 ) -> bool:
     facts = settled.facts
     found = _sides_of_map(array, spec)
     channels = found[0] if found else 0
-    whole = _is_whole(array)
+    whole = _is_whole(array) or graph.endings.get(name) == "argmax"
     if facts.task is not None and alone:
         settled.note("task", facts.task, facts.why("task"))
         if facts.task == "depth" and (channels != 1 or whole):

@@ -12,6 +12,7 @@ from dense_perception.export.foreign.recipe import (
     GRAY,
     IMAGENET,
     PLAIN,
+    WHOLE,
     Facts,
     PictureRecipe,
 )
@@ -50,7 +51,10 @@ def settle_picture(graph: ForeignGraph, settled: Settled) -> tuple[PictureRecipe
     :raises InputError: if what was said contradicts the graph, or cannot be guessed.
     """
     facts, info = settled.facts, graph.picture
-    settled.note("picture", f"{info.name} {info.kind} {info.sides}", "the graph's only input")
+    why = "the graph's only input"
+    if graph.unread:
+        why = f"the only input that is read, left out: {', '.join(graph.unread)}"
+    settled.note("picture", f"{info.name} {info.kind} {info.sides}", why)
     layout = _layout(graph, settled)
     channels = facts.channels or "RGB"
     reason = facts.why("channels") or "usual; --channels BGR for OpenCV's order"
@@ -104,8 +108,9 @@ def _values(
     operator, largest = graph.beginning
     pixels, mean, std = facts.pixels, facts.mean, facts.std
     why = facts.why("pixels")
-    if pixels is None and graph.picture.kind == "uint8":
-        pixels, why = "bytes", "the input is uint8"
+    whole = graph.picture.kind in WHOLE
+    if pixels is None and whole:
+        pixels, why = "bytes", f"the input is {graph.picture.kind}"
     elif pixels is None and operator:
         pixels = "bytes" if largest > _OF_BYTES or 0 < largest < _PER_BYTE else "unit"
         why = f"the graph begins with {operator} by numbers up to {largest:.3g}"
@@ -121,7 +126,7 @@ def _values(
         pixels, why = "unit", "usual for PyTorch; --pixels bytes for 0 to 255, signed for -1 to 1"
     settled.note("pixels", pixels, why)
     if mean is None or std is None:
-        plain = graph.picture.kind == "uint8" or bool(operator) or pixels == "signed"
+        plain = whole or bool(operator) or pixels == "signed"
         if plain or (facts.pixels is not None and facts.why("pixels").startswith("--")):
             guess, because = (
                 PLAIN,
@@ -149,10 +154,10 @@ def _values(
             f"mean {_text(mean)} and std {_text(std)} are said for colours, but the graph takes "
             "gray pictures: give one number three times, --mean 0.5 0.5 0.5, and no --like"
         )
-    if graph.picture.kind == "uint8" and (pixels, mean, std) != ("bytes", *PLAIN):
+    if whole and (pixels, mean, std) != ("bytes", *PLAIN):
         raise InputError(
-            f"{graph.picture.name} takes bytes, so nothing can be normalised before it: leave "
-            "--pixels, --mean, --std and --like out"
+            f"{graph.picture.name} takes whole numbers, so nothing can be normalised before it: "
+            "leave --pixels, --mean, --std and --like out"
         )
     return pixels, mean, std
 
@@ -195,8 +200,12 @@ def _input(graph: ForeignGraph, layout: str, settled: Settled) -> InputSpec:
         )
     if not (min(height, width) >= 16 and max(height, width) <= 8192):
         raise InputError(
-            f"the size is {width}x{height} ({why}), expected sides of 16 to 8192 pixels: say "
-            "--layout if they were misread, else --size WxH"
+            f"the size is {width}x{height} ({why}), expected sides of 16 to 8192 pixels: "
+            + (
+                "export the network for another size"
+                if fixed
+                else "say --layout if they were misread, else --size WxH"
+            )
         )
     if height * width > MOST_PIXELS:
         raise InputError(
@@ -236,7 +245,7 @@ def _input(graph: ForeignGraph, layout: str, settled: Settled) -> InputSpec:
     if facts.dtype is not None:
         settled.note("resized in", facts.dtype, facts.why("dtype"))
         spec = replace(spec, dtype=facts.dtype)
-    if graph.picture.kind == "uint8":
+    if graph.picture.kind in WHOLE:
         spec = replace(spec, dtype="uint8")
     return spec
 

@@ -16,7 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 from dense_perception.core.errors import ArtefactError, InputError
 from dense_perception.core.labels import VOID
 from dense_perception.core.printable import short
-from dense_perception.export.foreign.inspect import PLAIN_DOMAINS, ForeignGraph, weights_of
+from dense_perception.export.foreign.inspect import ForeignGraph, names_in, needed, weights_of
+from dense_perception.export.foreign.open_file import PLAIN_DOMAINS, graphs_of
 from dense_perception.export.foreign.recipe import (
     GRAY,
     GRAY_HALF,
@@ -25,13 +26,14 @@ from dense_perception.export.foreign.recipe import (
     LabelRecipe,
     Recipe,
 )
-from dense_perception.export.foreign.reference import Arrays
+from dense_perception.export.foreign.reference import Arrays, with_batch
 from dense_perception.export.graph_file import FOLDED, OPSET, check, fold_constants, tidy
 
 ENTRY = "picture_for_network"
 """The tensor that enters the foreign graph, for the check."""
-_PREFIX = "network/"
+_PREFIX, _TAKEN = "network/", "taken/"
 _LEAST_INVERSE = 1e-8
+_RESIZE_CHANGED = 11
 _FLOAT, _UINT8, _INT64 = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT64
 
 
@@ -92,11 +94,13 @@ def _inner(graph: ForeignGraph, recipe: Recipe) -> onnx.ModelProto:
                 f"{graph.path} has opset {graph.opset} and cannot be raised to {OPSET} "
                 f"({short(str(error))}): export it again with opset {OPSET} or above"
             ) from error
+        if graph.opset < _RESIZE_CHANGED:
+            _resize_as_before(model)
     inner = model.graph
     constants = weights_of(inner)
     kept = [node for node in inner.node if node.op_type != "Constant" or not _has_value(node)]
-    nodes = _needed(kept, recipe.outputs)
-    used = _names_in(nodes)
+    nodes = needed(kept, recipe.outputs)
+    used = names_in(nodes)
     new = onnx.ModelProto()
     new.opset_import.extend(model.opset_import)
     new.graph.node.extend(nodes)
@@ -114,37 +118,27 @@ def _without_weight_inputs(model: onnx.ModelProto) -> None:
     model.ir_version = max(model.ir_version, 4)
 
 
+def _resize_as_before(model: onnx.ModelProto) -> None:
+    """Keep resizes of opset 7 to 10 what they were: opset 11 moved pixel centres to halves.
+
+    The converter leaves the new default in place.
+    """
+    for graph in graphs_of(model.graph):
+        for node in graph.node:
+            said = {attribute.name for attribute in node.attribute}
+            if node.op_type == "Resize" and "coordinate_transformation_mode" not in said:
+                node.attribute.append(
+                    helper.make_attribute("coordinate_transformation_mode", "asymmetric")
+                )
+                node.attribute.append(helper.make_attribute("nearest_mode", "floor"))
+
+
 def _has_value(node: onnx.NodeProto) -> bool:
     return any(attribute.name == "value" for attribute in node.attribute)
 
 
 def _opset(model: onnx.ModelProto) -> int:
     return max(each.version for each in model.opset_import if each.domain in PLAIN_DOMAINS)
-
-
-def _needed(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
-    """The nodes that the outputs depend on, in their order."""
-    makers = {name: index for index, node in enumerate(nodes) for name in node.output if name}
-    kept: set[int] = set()
-    waiting = list(outputs)
-    while waiting:
-        index = makers.get(waiting.pop())
-        if index is not None and index not in kept:
-            kept.add(index)
-            waiting += _names_in([nodes[index]])
-    return [nodes[index] for index in sorted(kept)]
-
-
-def _names_in(nodes: Sequence[onnx.NodeProto]) -> set[str]:
-    """What nodes read, those of the graphs within them included."""
-    found: set[str] = set()
-    for node in nodes:
-        found.update(name for name in node.input if name)
-        for attribute in node.attribute:
-            for below in (attribute.g, *attribute.graphs):
-                found |= _names_in(below.node)
-                found.update(value.name for value in below.output)
-    return found
 
 
 def _rename(graph: onnx.GraphProto, given: dict[str, str]) -> None:
@@ -175,7 +169,8 @@ class _Builder:
 
     def __init__(self, recipe: Recipe, arrays: Arrays, any_batch: bool) -> None:
         self.recipe = recipe
-        self.arrays = arrays
+        self.raw = arrays
+        self.arrays = {name: with_batch(array) for name, array in arrays.items()}
         self.any_batch = any_batch
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[TensorProto] = []
@@ -208,13 +203,14 @@ class _Builder:
         if picture.channels == "BGR":
             order = self.constant("bgr", [2, 1, 0], np.int64)
             name = self.add("Gather", [name, order], "swapped", axis=3)
-        if picture.kind != "uint8":
+        if not picture.whole:
             name = self.add("Mul", [name, self.constant("gain", picture.gain)], "scaled")
             name = self.add("Add", [name, self.constant("offset", picture.offset)], "normalised")
         if picture.channels == GRAY:
-            shares = self.constant("gray_weights", np.array(GRAY_WEIGHTS)[:, None])
-            name = self.add("MatMul", [name, shares], "gray")
-            if picture.kind == "uint8":
+            # No MatMul: that would count as the network's first layer, and be quantised.
+            name = self.add("Mul", [name, self.constant("gray_weights", GRAY_WEIGHTS)], "shares")
+            name = self.add("ReduceSum", [name, self.constant("last_axis", [3], np.int64)], "gray")
+            if picture.whole:
                 half = self.constant("gray_half", GRAY_HALF)
                 name = self.add("Add", [name, half], "gray_up")
                 name = self.add("Round", [name], "gray_rounded")
@@ -237,15 +233,18 @@ class _Builder:
         array = self.arrays[output]
         name = f"{_PREFIX}{output}"
         if array.dtype != np.float32:
-            name = self.cast(name, _FLOAT, f"{output}_float")
+            name = self.cast(name, _FLOAT, f"{_TAKEN}{output}_float")
+        if self.raw[output].ndim < array.ndim:
+            axes = self.constant("first", [0], np.int64)
+            name = self.add("Unsqueeze", [name, axes], f"{_TAKEN}{output}_batch")
         if array.ndim == 2:
             axes = self.constant("first_two", [0, 1], np.int64)
-            return self.add("Unsqueeze", [name, axes], f"{output}_planes")
+            return self.add("Unsqueeze", [name, axes], f"{_TAKEN}{output}_planes")
         if array.ndim == 3:
             axes = self.constant("second", [1], np.int64)
-            return self.add("Unsqueeze", [name, axes], f"{output}_planes")
+            return self.add("Unsqueeze", [name, axes], f"{_TAKEN}{output}_planes")
         if channels_last:
-            return self.add("Transpose", [name], f"{output}_planes", perm=[0, 3, 1, 2])
+            return self.add("Transpose", [name], f"{_TAKEN}{output}_planes", perm=[0, 3, 1, 2])
         return name
 
     def _resized(self, name: str, sides: tuple[int, int], *, smooth: bool) -> str:
@@ -359,7 +358,7 @@ class _Builder:
         for output, array in zip(recipe.outputs, (classes, masks), strict=True):
             name = f"{_PREFIX}{output}"
             if array.dtype != np.float32:
-                name = self.cast(name, _FLOAT, f"{output}_float")
+                name = self.cast(name, _FLOAT, f"{_TAKEN}{output}_float")
             names.append(name)
         shares = self.add("Softmax", [names[0]], "class_shares", axis=-1)
         ends = [
