@@ -146,8 +146,8 @@ def coco_panoptic(root: Path) -> Path:
     bgr = np.stack([values // 65536, values // 256 % 256, values % 256], axis=-1)
     put(root / "annotations/panoptic_val2017/000000000139.png", bgr.astype(np.uint8))
     person = {"id": 65536 * 2 + 7, "category_id": 1}
-    segments = [{"id": 300, "category_id": 200}, person, {**person, "category_id": 200}]
-    segments.append({"id": 5, "category_id": 77})
+    segments = [{"id": 5, "category_id": 77}, person, {**person, "category_id": 200}]
+    segments.append({"id": 300, "category_id": 200})
     put(root / "annotations/panoptic_val2017.json", {
         "categories": [{"id": 200, "name": "rug-merged"},
                        {"id": 1, "name": "person", "isthing": 1}],
@@ -269,7 +269,7 @@ def check_coco_panoptic(frames: NamedFrames, sample: Sample) -> None:
     assert sample.instances_hw is not None
     assert sorted(set(sample.instances_hw.ravel().tolist())) == [0, 1]
     assert sample.instance_labels == {1: 1}
-    twice, unknown = problems_of(frames)
+    unknown, twice = problems_of(frames)
     assert "segment 131079 of 000000000139.png is listed twice: the first counts" in twice
     assert "segment 5 of 000000000139.png has the unknown category 77: it is void" in unknown
 
