@@ -88,8 +88,9 @@ class Evidence:
                 self.void.append(key)
             if self.classes and highest > self.classes:
                 self.above.append(key)
-        has_things = any(sample.instance_labels.values())
-        if not (known.size or has_things) and (labels_hw is None or not labels_hw.any()):
+        # That there is no thing is truth, too.
+        judged = known.size or sample.instances_hw is not None
+        if not judged and (labels_hw is None or not labels_hw.any()):
             self.without_truth.append(key)
         if known.size and len(self.outlines) < _JUDGED:
             self.outlines.append(_outlines(gray, np.where(finite, depth_m, 0)))

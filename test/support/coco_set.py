@@ -15,8 +15,8 @@ PROBLEMS = (
     "annotation 8 is of the image 77, not in the file",
     "annotation 9 has the box [1, 1, 0, 5], expected x, y, width and height: left out",
     "annotation 3 is there twice: both count",
-    "1 annotations reach outside of their pictures (2)",
-    "1 things have no mask",
+    "1 annotation reaches outside of the picture (2)",
+    "1 thing without a mask",
 )
 
 

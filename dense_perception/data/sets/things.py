@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dense_perception.core.errors import InputError
+from dense_perception.core.printable import counted
 from dense_perception.data.coco_annotations import read_annotations
 from dense_perception.data.sample import Sample
 from dense_perception.data.sets.files import FileSet, key_of, make_sample
@@ -52,8 +53,8 @@ class CocoThings(FileSet):
             without_mask += sum(each.mask is None and not each.crowd for each in picture.things)
         if without_mask:
             self.problems.append(
-                f"{path.name}: {without_mask} things have no mask: nobody learns what is in their "
-                "boxes"
+                f"{path.name}: {counted(without_mask, 'thing')} without a mask: nobody learns what "
+                "is in the box"
             )
         super().__init__(root, dict(sorted(entries.items())), f"annotations/{path.name}")
 
