@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +12,20 @@ import pytest
 from sensor_msgs.msg import Image
 
 from dense_perception.cli import main
+from dense_perception.core.card import ModelCard
+from dense_perception.export import compare
 from dense_perception.ros.convert import image_message
 from test.ros.conftest import NodeFactory
+from test.support.foreign_cases import (
+    KINDS,
+    error_hw,
+    foreign_outputs,
+    import_case,
+    picture,
+    truth,
+)
 from test.support.foreign_graphs import write_plain
-from test.support.ros_probe import Probe, header, random_rgb
+from test.support.ros_probe import DEADLINE_S, Probe, header, random_rgb
 
 pytestmark = pytest.mark.ros
 
@@ -82,3 +93,53 @@ def test_a_node_publishes_foreign_depth_in_metres(
     inside = want_hw > 2e-3
     assert inside.mean() > 0.3
     assert np.abs(got_hw - want_hw)[inside].max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("node", "topic", "kinds"),
+    [
+        ("depth_node", "depth/relative", [n for n, case in KINDS.items() if case.kind == "depth"]),
+        (
+            "segmentation_node",
+            "segmentation/labels",
+            [n for n, case in KINDS.items() if case.kind != "depth"],
+        ),
+    ],
+)
+def test_a_node_answers_as_every_kind_does(
+    start_node: NodeFactory,
+    probe: Probe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    node: str,
+    topic: str,
+    kinds: list[str],
+) -> None:
+    """One node, which changes from one model to the next."""
+    # What other runtimes say is tested where they are.
+    monkeypatch.setattr(compare, "installed_backends", lambda: ["onnxruntime"])
+    probe.target = f"/{node}"
+    answers = probe.collect(Image, f"/{node}/{topic}")
+    second = 0
+    for name in kinds:
+        (tmp_path / name).mkdir()
+        file, card_path = import_case(name, tmp_path / name)
+        card = ModelCard.from_yaml(card_path)
+        size = card.input.height, card.input.width
+        rgb_hwc = picture(*size)
+        want = truth(KINDS[name], foreign_outputs(file, KINDS[name], rgb_hwc), size).numpy()
+        if second == 0:
+            start_node(node=node, model=card_path)
+        else:
+            (result,) = probe.set_parameters(model=str(card_path))
+            assert result.successful, result.reason
+        limit = 1e-4 if card.precision == "fp32" else 2e-2
+        deadline, error = time.monotonic() + DEADLINE_S, np.inf
+        # Until the new model is there the old one goes on.
+        while error > limit and time.monotonic() < deadline:
+            second += 1
+            message = image_message(rgb_hwc, header(second), "rgb8")
+            (answer,) = probe.ask(second, lambda m=message: probe.send_image(m), answers)
+            kind = np.float32 if answer.encoding == "32FC1" else np.uint8
+            error = error_hw(want, np.frombuffer(answer.data, kind).reshape(size)).max()
+        assert error <= limit, name
