@@ -25,7 +25,8 @@ writes NAME_fp32.onnx, what --precision wants beside it, and NAME.yaml. fp32 is 
 PyTorch, the others across the runtimes installed, before anything is written. The layers that hurt
 stay in fp32: as few as keep the answer within the drop. The drop is measured against fp32 on frames
 kept out of calibration: the mean relative change of metric depth, the mean change over the range of
-other depth, or the share of changed labels.
+other depth, the share of changed labels, the mean angle of normals over 90 degrees, the mean change
+of other maps, the share of things that no longer agree, by score. The largest of a model counts.
 fp8 is for NVIDIA GPUs from compute capability 8.9 on, with TensorRT 10 or TensorRT for RTX; a CPU
 only emulates it.
 The name of a model whose weights were fetched exports it to where models are looked for.

@@ -8,7 +8,13 @@ import torch
 from torch import nn
 
 from dense_perception.core.card import ModelCard
-from dense_perception.core.card_specs import DepthSpec, InputSpec, SegmentationSpec
+from dense_perception.core.card_specs import (
+    OWN_LABELS,
+    DepthSpec,
+    InputSpec,
+    InstancesSpec,
+    SegmentationSpec,
+)
 from dense_perception.core.errors import InputError
 from dense_perception.core.labels import LABEL_SETS
 from dense_perception.core.prediction import DepthKind
@@ -57,12 +63,24 @@ def _card(family: str, variant: str) -> ModelCard:
     if "height" in fields:
         network |= {"height": 384, "width": 384}
     kind = getattr(probe, "depth_kind", None)
-    segmentation = None
-    if kind is None:
-        classes = getattr(getattr(probe, "config", None), "classes", 0)
-        fitting = [key for key, labels in LABEL_SETS.items() if len(labels.labels) == classes]
-        segmentation = SegmentationSpec(fitting[0] if fitting else "ade20k")
     config = getattr(probe, "config", None)
+    tasks = getattr(config, "tasks", ())
+    instances = segmentation = None
+    if "segmentation" in tasks or (kind is None and "instances" not in tasks):
+        labels, names = _labels(getattr(config, "classes", 0), "class")
+        segmentation = SegmentationSpec(labels, names=names)
+    if "instances" in tasks:
+        count = int(getattr(config, "count", 1))
+        if segmentation is None:
+            labels, names = _labels(getattr(config, "things", 1), "thing")
+            masks = bool(getattr(probe, "gives_masks", False))
+            instances = InstancesSpec(labels, count, masks, names=names)
+        else:
+            every = segmentation.label_set.labels
+            names = tuple(every[label] for label in getattr(config, "thing_classes", ()))
+            instances = InstancesSpec(OWN_LABELS, count, panoptic=True, names=names)
+    elif kind is not None:
+        segmentation = None  # of several tasks the depth alone is timed
     limits = {
         key: float(getattr(config, key)) for key in ("min_m", "max_m") if hasattr(config, key)
     }
@@ -70,13 +88,28 @@ def _card(family: str, variant: str) -> ModelCard:
         name=f"{family}_{variant}",
         family=family,
         variant=variant,
-        task="depth" if kind else "segmentation",
+        task=_task(kind is not None, segmentation is not None, instances is not None),
         summary="Random weights.",
         input=InputSpec(384, 384, focal=bool(getattr(probe, "needs_focal", False))),
         depth=DepthSpec(DepthKind(kind), **limits) if kind else None,
         segmentation=segmentation,
+        instances=instances,
         network=network,
     )
+
+
+def _labels(classes: int, stem: str) -> tuple[str, tuple[str, ...]]:
+    """A label set of so many classes, else ``own`` and made-up names."""
+    fitting = [key for key, labels in LABEL_SETS.items() if len(labels.labels) == classes]
+    if fitting:
+        return fitting[0], ()
+    return OWN_LABELS, tuple(f"{stem}_{number}" for number in range(1, classes + 1))
+
+
+def _task(depth: bool, labels: bool, things: bool) -> str:
+    if depth + labels + things > 1:
+        return "multitask"
+    return "instances" if things else "depth" if depth else "segmentation"
 
 
 def _spread(module: nn.Module) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dense_perception.core.errors import CardError, InputError
+from dense_perception.export.onnx_graph import _check
 from dense_perception.export.untrained import untrained
 
 
@@ -17,6 +18,22 @@ def test_any_network_at_any_size() -> None:
     with torch.no_grad():
         logits = network(torch.zeros(1, 3, 48, 64))["logits"]
     assert logits.shape == (1, 150, 48, 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs"),
+    [
+        ("panoptic/lite0", ("depth", "labels", "instances", "instance_ids")),
+        ("atss/vit_small", ("instances",)),
+        ("cascade_mask_rcnn/swin_tiny", ("instances", "instance_ids")),
+        ("mask2former/vit_comer_tiny", ("labels", "instances", "instance_ids")),
+        ("segmenter_objects/tiny", ("labels", "instances", "instance_ids")),
+    ],
+)
+def test_networks_of_things_promise_what_they_give(name: str, outputs: tuple[str, ...]) -> None:
+    network, card = untrained(name)
+    assert card.outputs == outputs
+    _check(network, card)  # refuses a card of other outputs, classes or depth
 
 
 def test_a_known_model_keeps_its_card() -> None:

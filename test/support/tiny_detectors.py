@@ -15,8 +15,8 @@ from test.support.randomise import randomise
 HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}
 COUNT = 6
 _PLAIN = {"variant": "vit_small", "dim": 8, "depth": 4, "heads": 2, "window": 0, "grid": [4, 6]}
-_COMMON = {"classes": 5, "channels": 8, "count": COUNT, "candidates": 40, **HALF}
-_REGIONS = {"hidden": 16, "proposals": 24}
+_COMMON = {"classes": 5, "channels": 8, "count": COUNT, "candidates": 16, **HALF}
+_REGIONS = {"hidden": 16, "proposals": 12}
 DETECTORS: Mapping[str, Mapping[str, Any]] = {
     "mask_rcnn": {"family": "mask_rcnn", **_PLAIN, **_COMMON, **_REGIONS},
     "cascade_mask_rcnn": {
