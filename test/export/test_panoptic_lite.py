@@ -24,10 +24,12 @@ from dense_perception.core.prediction import DepthKind
 from dense_perception.core.reference_frames import reference_feeds
 from dense_perception.export.onnx_graph import to_onnx, torch_outputs
 from dense_perception.export.package import export_model
+from dense_perception.nets.centres import OFFSET_PX, CentreGrouping
 from dense_perception.nets.decoder import upsample_bilinear
 from dense_perception.nets.panoptic_lite import PanopticLite, PanopticLiteConfig
 from dense_perception.nets.zoo import build
 from dense_perception.runtime.perceiver import Perceiver
+from test.export.conftest import runtimes
 from test.nets.test_panoptic_lite import COUNT, SMALL
 from test.support.tensorrt8 import keeps_the_rules_of_tensorrt8
 
@@ -102,6 +104,51 @@ def test_nothing_is_found_below_the_threshold(network: Shallow) -> None:
     answer = torch_outputs(strict, CARD, reference_feeds(CARD, 2))
     for name in ("boxes", "box_scores", "box_classes", "instance_ids"):
         assert not answer[name].any(), name
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_grouping_in_a_graph_at_its_limits(tmp_path: Path) -> None:
+    """Nothing, a hundred things, one over all borders, and chance, in ONNX Runtime and OpenVINO."""
+    grouping = CentreGrouping(len(NAMES), (0, 2), 100, 0.3, 4).eval()
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.zeros(4, len(NAMES), 60, 80)
+    centres = torch.zeros(4, 3, 60, 80)
+    logits[0, 0] = 9.0
+    rows, columns = torch.meshgrid(torch.arange(60), torch.arange(80), indexing="ij")
+    # A hundred things of 6 x 8 pixels, which point to their centres; then one of 60 x 80.
+    for frame, (height, width) in ((1, (6, 8)), (2, (60, 80))):
+        logits[frame, 3] = 9.0
+        middles = rows // height * height + height // 2, columns // width * width + width // 2
+        # Heights of their own, so that nothing depends on how a runtime orders equal ones.
+        centres[frame, 0] = (
+            (0.9 - 1e-4 * (80 * rows + columns)) * (rows == middles[0]) * (columns == middles[1])
+        )
+        for axis, (middle, at) in enumerate(zip(middles, (rows, columns), strict=True)):
+            centres[frame, 1 + axis] = (middle - at) * 2 / OFFSET_PX
+    logits[3] = 3 * torch.randn(logits[3].shape, generator=generator)
+    centres[3, 0] = torch.rand(60, 80, generator=generator)
+    centres[3, 1:] = torch.randn(2, 60, 80, generator=generator)
+    want = grouping(logits, centres, 2)
+    assert [int((row > 0).sum()) for row in want.scores][:3] == [0, 100, 1]
+    assert want.boxes[2, 0].tolist() == [0, 0, 160, 120]
+    path = tmp_path / "grouping.onnx"
+    batch = {0: torch.export.Dim("N", min=1, max=64)}
+    torch.onnx.export(
+        grouping,
+        (logits, centres, 2),
+        path,
+        dynamo=True,
+        opset_version=18,
+        input_names=["logits", "centres"],
+        output_names=list(want._fields),
+        dynamic_shapes=(batch, batch, None),
+        verbose=False,
+    )
+    for run in runtimes(path).values():
+        for count in (1, 4):
+            got = run({"logits": logits[:count].numpy(), "centres": centres[:count].numpy()})
+            for name, value, expected in zip(want._fields, got, want, strict=True):
+                np.testing.assert_allclose(value, expected[:count], atol=1e-4, err_msg=name)
 
 
 def test_a_frame_gets_its_things_in_its_own_pixels(exported: Path) -> None:
