@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,28 @@ _SEGMENTS, _KINDS = f"{COUNTED}panoptic", {kind: f"{COUNTED}{kind}" for kind in 
 
 
 @dataclass(frozen=True)
+class KnownClasses:
+    """The names of the classes that a contestant of things knows, in lower case: those that average
+    precision counts, and those that are stuff to it."""
+
+    things: frozenset[str]
+    stuff: frozenset[str]
+
+    @classmethod
+    def of(cls, things: Iterable[str], labels: Iterable[str]) -> KnownClasses:
+        """
+        :param labels: of all its pixels, things among them.
+        """
+        found = frozenset(name.casefold() for name in things)
+        return cls(found, frozenset(name.casefold() for name in labels) - found)
+
+    def shared(self, other: KnownClasses) -> KnownClasses:
+        """Those that are things, or stuff, to both: one that is a thing to one and stuff to the
+        other is judged by other figures."""
+        return KnownClasses(self.things & other.things, self.stuff & other.stuff)
+
+
+@dataclass(frozen=True)
 class Collected:
     """Sums of each contestant, and of each pair on the frames that both have; who answered what,
     bool (frames,)."""
@@ -48,7 +70,7 @@ def collect(
     units: Units,
     axes: Mapping[str, Mapping[str, np.ndarray]],
     classes: Sequence[str],
-    known: Mapping[str, Collection[str]],
+    known: Mapping[str, KnownClasses],
 ) -> Collected:
     """A stretch of frames after the other: all at once would be hundreds of megabytes."""
     size = len(units.names), int(frames.recording_numbers.max()) + 1, classes
@@ -93,14 +115,10 @@ def counts(sums: Sums, name: str) -> tuple[int, int]:
     return sums.counts(name) or sums.counts(group) or (0, 0)
 
 
-def shared_classes(
-    known: Mapping[str, Collection[str]], pair: tuple[str, str]
-) -> frozenset[str] | None:
-    """The classes of things that both know, in lower case; None where nobody says."""
-    if not all(name in known for name in pair):
-        return None
-    first, second = ({each.casefold() for each in known[name]} for name in pair)
-    return frozenset(first & second)
+def shared_classes(known: Mapping[str, KnownClasses], pair: tuple[str, str]) -> KnownClasses | None:
+    """The classes that both know; None where nobody says."""
+    first, second = pair
+    return known[first].shared(known[second]) if {*pair} <= known.keys() else None
 
 
 def _thing_marks(answers: Answers) -> dict[str, np.ndarray]:
@@ -121,7 +139,7 @@ def _marks(frames: np.ndarray) -> Column:
 
 
 def _shared_frames(
-    first: Answers, second: Answers, classes: Collection[str] | None
+    first: Answers, second: Answers, classes: KnownClasses | None
 ) -> dict[str, np.ndarray]:
     """The frames on which both have a figure, bool (frames,), by the names of its columns.
 
@@ -139,7 +157,10 @@ def _shared_frames(
     for name in {**first.sums, **second.sums}:
         of_both = name.startswith((SAID, RIGHT))
         if name.startswith(PANOPTIC):
-            of_both = classes is None or name.split(".", 3)[3].casefold() in classes
+            _, group, _, label = name.split(".", 3)
+            of_both = classes is None or label.casefold() in (
+                classes.things if group == "things" else classes.stuff
+            )
         if of_both:
             masks[name] = first.answered & second.answered
     return masks

@@ -259,10 +259,10 @@ class _Paired:
         if name.startswith("labels."):
             classes = self._before.classes == self._after.classes
             return classes and np.array_equal(self._before.true, self._after.true)
+        if name.startswith(PANOPTIC):  # of weights that hold what was found as well
+            return self._knows_frames and name in self._drawn[0] and name in self._drawn[1]
         if name in self._before.names and name in self._after.names:
             return np.array_equal(self._before.column(name)[1], self._after.column(name)[1])
-        if name.startswith(PANOPTIC):
-            return self._knows_frames and name in self._drawn[0] and name in self._drawn[1]
         if name == "confidence.ece":  # how many pixels are in each bin is what may have changed
             return np.array_equal(self._before.confident, self._after.confident)
         return False

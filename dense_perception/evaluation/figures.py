@@ -88,7 +88,6 @@ class FrameScore:
     * ``confusion``: pixels by (true, predicted) class, from 0; ``len(classes)`` is "no class".
       None where labels were not compared.
     * ``things``: what was found of each class; None where things were not compared.
-    * ``things``: what was found of each class; None where things were not compared.
     * ``tags``: what the frame is like, for slices over frames: numbers or texts.
     """
 

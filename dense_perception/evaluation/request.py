@@ -20,6 +20,7 @@ from dense_perception.evaluation.assemble import (
     versions,
     write_frames,
 )
+from dense_perception.evaluation.collected import KnownClasses
 from dense_perception.evaluation.comparison import (
     Comparison,
     changes,
@@ -32,7 +33,6 @@ from dense_perception.evaluation.gates import failures, read_gate
 from dense_perception.evaluation.page.write import why_missing, write_page
 from dense_perception.evaluation.record import record
 from dense_perception.evaluation.run import (
-    PARTS,
     GivenProtocol,
     Outcome,
     Plan,
@@ -43,7 +43,7 @@ from dense_perception.evaluation.run import (
 from dense_perception.evaluation.shown import show_frames
 from dense_perception.evaluation.sources import name_sources
 from dense_perception.evaluation.statistics import summarise
-from dense_perception.evaluation.truth import TruthOptions
+from dense_perception.evaluation.truth import PARTS, TruthOptions
 from dense_perception.evaluation.verdict import verdicts
 from dense_perception.evaluation.workers import Workers
 
@@ -119,7 +119,7 @@ def evaluate(request: Request, *, progress: bool = False) -> Done:
             raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
         outcome = run(plan, folder, Workers(request.workers, request.ray), progress=progress)
         notes = _recorded(request, outcome.plan, folder, progress)
-        report = _report(request, outcome, folder, comparison)
+        report = _report(request, outcome, folder, comparison, progress)
         judged = {
             row["name"]: report["figures"][row["name"]]
             for row in report["contestants"]
@@ -184,7 +184,11 @@ def _recorded(request: Request, plan: Plan, folder: Path, progress: bool) -> lis
 
 
 def _report(
-    request: Request, outcome: Outcome, folder: Path, comparison: Comparison | None
+    request: Request,
+    outcome: Outcome,
+    folder: Path,
+    comparison: Comparison | None,
+    progress: bool,
 ) -> Report:
     data, contestants = data_rows(outcome), contestant_rows(outcome)
     problems = problems_of(data, contestants)
@@ -193,8 +197,8 @@ def _report(
     if not set(judged) & set(scores.contestants):
         raise InputError(f"nothing could be compared: {'; '.join(problems) or 'no frame'}")
     names = [row["name"] for row in contestants if row["name"] in scores.contestants]
-    known = {e.name: (*e.things, *e.classes) for e in outcome.plan.entries if e.things}
-    found = summarise(scores, outcome.classes(), names, known=known)
+    known = {e.name: KnownClasses.of(e.things, e.classes) for e in outcome.plan.entries if e.things}
+    found = summarise(scores, outcome.classes(), names, known=known, progress=progress)
     figures: dict[str, dict[str, FigureValue]] = {row["name"]: {} for row in contestants}
     figures |= found.figures
     changed: list[Change] = []

@@ -26,11 +26,10 @@ from dense_perception.evaluation.figures import FrameScore
 from dense_perception.evaluation.parts import Job, PartScores
 from dense_perception.evaluation.score_table import FrameIndex, Frames, ScoreTable
 from dense_perception.evaluation.sources import SourceName, fingerprint, open_source
-from dense_perception.evaluation.truth import Part, TruthOptions
+from dense_perception.evaluation.truth import PARTS, Part, TruthOptions
 from dense_perception.evaluation.workers import Lost, Workers, run_jobs
 from dense_perception.metrics.protocols import KITTI, NYU, Protocol
 
-PARTS = "parts"
 DEFAULT_MAX_M = 20.0
 # Goes up where the same frame gets other scores, or parts are cut otherwise, in the same version.
 _REVISION = 4

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -15,11 +18,12 @@ from dense_perception.core.storage import user_path
 from dense_perception.data.corpus import Corpus, evenly
 from dense_perception.data.folder_pairs import FolderPairs
 from dense_perception.data.sample import NamedFrames, Sample
-from dense_perception.data.sources import open_frames
+from dense_perception.data.sources import open_frames, problems_of
 from dense_perception.evaluation.bag_truth import BagTruth
 from dense_perception.evaluation.pictures import PICTURES, LabelledPictures
 from dense_perception.evaluation.truth import (
     PART_FRAMES,
+    PARTS,
     Part,
     TruthFrame,
     TruthOptions,
@@ -78,22 +82,40 @@ def open_source(source: SourceName, options: TruthOptions) -> TruthSource:
         frames = open_frames(source.text, unit_m=options.unit_m)
     except TrainingError as error:  # a damaged corpus
         raise InputError(str(error)) from error
-    return FramesTruth(frames, source, options)
+    return FramesTruth(frames, source, options, problems_of(frames))
 
 
 def fingerprint(source: SourceName) -> str:
-    """Changes when the data may have changed: of the sizes and times of its files."""
+    """Changes when the data may have changed: of the sizes and times of its files, also of those in
+    folders below, but for what evaluations wrote there."""
     named = [source.text, *source.text.split(":")[1:]]
     state = hashlib.sha256(source.text.encode())
     for path in (user_path(text) for text in named if text):
         if not path.exists():
             continue
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
         state.update(str(path.resolve()).encode())
-        for file in files:
-            status = file.stat()
-            state.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+        for file in _files(path) if path.is_dir() else [path]:
+            with suppress(OSError):  # a link to nothing; whoever reads it says so
+                status = file.stat()
+                state.update(os.fsencode(f"{file} {status.st_size} {status.st_mtime_ns}\n"))
     return state.hexdigest()
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """All files below a folder in a fixed order, each folder once, whatever links lead to it."""
+    seen: set[Path] = set()
+    for place, folders, files in os.walk(path, followlinks=True):
+        folder = Path(place)
+        if folder.resolve() in seen or (folder != path and _is_evaluation(folder)):
+            folders.clear()
+            continue
+        seen.add(folder.resolve())
+        folders.sort()
+        yield from (folder / name for name in sorted(files))
+
+
+def _is_evaluation(folder: Path) -> bool:
+    return next(folder.glob(f"{PARTS}/*/*.jsonl"), None) is not None
 
 
 class FramesTruth:

@@ -9,15 +9,23 @@ bytes.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 
 import numpy as np
+from tqdm import tqdm
 
 from dense_perception.core.errors import InputError
-from dense_perception.evaluation.collected import COUNTED, collect, counts, shared_classes
+from dense_perception.evaluation.collected import (
+    COUNTED,
+    KnownClasses,
+    collect,
+    counts,
+    shared_classes,
+)
 from dense_perception.evaluation.document import (
     ClassValue,
     Curves,
@@ -61,6 +69,7 @@ SAMPLED = (
 REVISIONS = {each.name: each.revision for each in catalogue().values() if each.revision != 1}
 _THIRDS = ("lowest third", "middle third", "highest third")
 _MOST_BINS = 50
+_QUICK_S = 2.0  # what takes less shows no bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +124,17 @@ def summarise(
     classes: Sequence[str] = (),
     contestants: Sequence[str] | None = None,
     *,
-    known: Mapping[str, Collection[str]] = MappingProxyType({}),
+    known: Mapping[str, KnownClasses] = MappingProxyType({}),
     resamples: int = RESAMPLES,
     seed: int = SEED,
+    progress: bool = False,
 ) -> Summary:
     """Everything that the scores say; they are read once, after their frames.
 
     :param classes: the names of the labels' classes, from 0.
     :param contestants: in the order of the report; without it in that of the alphabet.
-    :param known: the names of the classes that a contestant of things knows, in whatever case; two
-        of them are compared on what both know.
+    :param known: the classes that a contestant of things knows; two of them are compared on those
+        that are things, or stuff, to both.
     :raises InputError: if there is no score at all, or a class without a name.
     """
     names = scores.contestants if contestants is None else list(contestants)
@@ -137,7 +147,10 @@ def summarise(
     collected = collect(scores, names, frames, units, axes, classes, known)
     orders = {axis: list(bins) for axis, bins in axes.items()}
     summary = Summary(units, resamples, seed, {}, {}, [], {}, {}, {}, {}, {})
-    for name in names:
+    bar = partial(
+        tqdm, delay=_QUICK_S, disable=None if progress else True, file=sys.stderr, leave=False
+    )
+    for name in bar(names, desc="intervals", unit="contestant"):
         things = collected.things[name].totals(units.of_frame, len(units.names))
         found = _Found(collected.alone[name], things, orders, weights, classes)
         summary.figures[name] = found.figures()
@@ -149,11 +162,12 @@ def summarise(
         if collected.things[name]:
             summary.things[name] = things.true()
             summary.ranked[name] = things.resamples(resamples)
-    for pair, sums in collected.together.items():
+    for pair, sums in bar(collected.together.items(), desc="differences", unit="pair"):
         shared = shared_classes(known, pair)
+        both = None if shared is None else shared.things
         first, second = (collected.things[name] for name in pair)
         ranked = [
-            each.only(other, shared).totals(units.of_frame, len(units.names))
+            each.only(other, both).totals(units.of_frame, len(units.names))
             for each, other in ((first, second), (second, first))
         ]
         summary.pairs.extend(differences(pair, sums, ranked, units, weights))

@@ -15,6 +15,8 @@ from dense_perception.core.prediction import DepthMap, known_only
 from dense_perception.imaging.messages import ImageReader
 from dense_perception.media.problems import Problems
 
+PARTS = "parts"
+"""The folder of scores in that of a report."""
 PART_FRAMES = 64
 """About how many frames a part has: what is lost when a run is stopped, and what a worker takes."""
 

@@ -101,7 +101,7 @@ class PanopticQuality:
                 self.false[label] += 1
 
     def _numbered(self, segments: Segments, whose: str) -> tuple[list[int], np.ndarray]:
-        """The ids that occur, sorted, and each pixel's place among them from 1; 0 is nobody."""
+        """The ids that occur, sorted, and each pixel's place among them from 1; 0 is void."""
         present, inverse = np.unique(segments.ids_hw, return_inverse=True)
         ids = [int(number) for number in present if number != UNSEGMENTED]
         unknown = [number for number in ids if number not in segments.classes]

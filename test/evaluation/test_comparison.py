@@ -181,6 +181,31 @@ def test_figures_that_mean_something_else_are_named_or_refused() -> None:
     assert compare_with(earlier, kinds(before), [Protocol(max_m=10)]).notes
 
 
+def test_segments_are_paired_on_the_same_frames_whatever_was_found() -> None:
+    """The weights of a class hold the false alarms of each model, and so differ between them."""
+
+    def found(false: float, frames: str) -> Summary:
+        scores = []
+        for number in range(8):
+            true = 2 + number % 3
+            weight = true + false
+            sums = {
+                "panoptic.things.pq.chair": (0.8 * true, weight),
+                "panoptic.things.rq.chair": (float(true), weight),
+            }
+            key = f"{frames}{number}"
+            scores.append(FrameScore("model", f"r{number}", key, 0, {ABSREL: 0.1}, sums))
+        return summarise(ScoreTable(scores), CLASSES)
+
+    before = report(found(2.0, "a"))
+    for frames, paired in (("a", True), ("b", False)):
+        made = changes(before, found(0.5, frames))
+        for name in ("pq", "things.pq", "things.rq", "things.pq.chair"):
+            change = of(made, f"panoptic.{name}")
+            assert ("other frames" not in change["why"]) is paired, change["why"]
+            assert (change["verdict"] == "better") or not paired
+
+
 def test_confidence_is_paired_on_the_same_pixels_alone() -> None:
     def confident(pixels: float, frames: str) -> Summary:
         rng = np.random.default_rng(1)

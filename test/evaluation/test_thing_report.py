@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,19 @@ from dense_perception.data.corpus import Corpus
 from dense_perception.data.description import write_description
 from dense_perception.data.sample import Sample
 from dense_perception.data.shards import write_shard
+from dense_perception.evaluation.collected import KnownClasses
 from dense_perception.evaluation.contestants import RunOptions
 from dense_perception.evaluation.corpus_things import evaluate_frame_things
 from dense_perception.evaluation.document import Report
 from dense_perception.evaluation.figures import FrameScore
+from dense_perception.evaluation.page.reading import Reading
+from dense_perception.evaluation.page.things import things_section
 from dense_perception.evaluation.request import Request, evaluate
+from dense_perception.evaluation.score_table import ScoreTable
+from dense_perception.evaluation.statistics import summarise
 from dense_perception.evaluation.table import report_table
 from dense_perception.evaluation.thing_classes import true_segments
+from dense_perception.evaluation.thing_totals import ap50_of_frame
 from dense_perception.metrics.average_precision import Matches
 from dense_perception.runtime.perceiver import Perceiver
 from test.support.instance_artefacts import CLASSES, colour_card, write_colour_artefact
@@ -145,6 +153,7 @@ def test_the_verdict_speaks_of_things_without_a_baseline(report: Report) -> None
 def test_the_report_shows_things(folder: Path, report: Report) -> None:
     text = report_table(report)
     assert "boxes.ap " in text
+    assert "own times are with the masks that a model makes on request" in text
     assert "panoptic.things.pq" in text
     shown = [each for each in report["frames_shown"] if each["task"] == "things"]
     assert {each["rank"] for each in shown} == {"worst", "median", "best"}
@@ -190,6 +199,61 @@ def test_a_line_of_scores_is_the_same_again() -> None:
     for name in ("scores_n", "hits_n", "ignored_n"):
         np.testing.assert_array_equal(getattr(found, name), getattr(matches, name))
     assert "things" not in json.loads(FrameScore("m", "r", "k").to_line())
+
+
+def test_two_models_are_compared_on_what_is_of_one_kind_to_both() -> None:
+    """The sofa is stuff to ``a``, which finds none, and a thing to ``b``, which finds all."""
+    right, wrong = (Matches(1, np.ones(1), np.array([n]), np.zeros(1, int)) for n in (1023, 0))
+
+    def segments(group: str, name: str, hit: float) -> dict[str, tuple[float, float]]:
+        return {f"panoptic.{group}.{kind}.{name}": (hit, 1.0) for kind in ("pq", "rq")}
+
+    shared = segments("things", "chair", 1.0) | segments("stuff", "wall", 1.0)
+    scores = [
+        score
+        for place in "xyz"
+        for score in (
+            FrameScore(
+                "a", place, "0", sums=shared | segments("stuff", "sofa", 0.0),
+                things={"boxes": {"chair": right}},
+            ),
+            FrameScore(
+                "b", place, "0", sums=shared | segments("things", "sofa", 0.5),
+                things={"boxes": {"chair": right, "sofa": wrong}},
+            ),
+        )
+    ]  # fmt: skip
+    labels = ("chair", "sofa", "wall")
+    known = {"a": KnownClasses.of(["Chair"], labels), "b": KnownClasses.of(labels[:2], labels)}
+    alone = summarise(ScoreTable(scores), known=known)
+    assert [alone.figures[name]["boxes.ap"]["value"] for name in "ab"] == [1, 0.5]
+    differences = {each["figure"]: each["difference"] for each in alone.pairs}
+    for name in ("boxes.ap", "panoptic.pq", "panoptic.things.pq", "panoptic.stuff.pq"):
+        assert differences[name] == 0, name
+
+
+def test_a_frame_is_ranked_by_its_boxes_at_half_an_overlap() -> None:
+    found = Matches(2, np.array([0.9, 0.8, 0.7]), np.array([0, 1, 1022]), np.array([0, 0, 0]))
+    missed = Matches(1, np.zeros(0), np.zeros(0, int), np.zeros(0, int))
+    none_there = Matches(0, np.ones(1), np.zeros(1, int), np.zeros(1, int))
+    things = {"boxes": {"mug": found, "bed": missed, "lamp": none_there}, "masks": {"mug": missed}}
+    # One of two mugs is right, second of all: precision 1/2 up to a recall of .50.
+    assert ap50_of_frame(things) == pytest.approx(0.5 * 51 / 101 / 2)
+    assert math.isnan(ap50_of_frame({"boxes": {"lamp": none_there}}))
+
+
+def test_a_thing_class_that_is_found_falsely_alone_is_no_stuff(report: Report) -> None:
+    """No table is true in the frames, and one was found."""
+    changed = copy.deepcopy(report)
+    for counts in changed["things"].values():
+        counts.pop("table")
+    for figures in changed["figures"].values():
+        for name in [n for n in figures if n.endswith("ap.table")]:
+            del figures[name]
+    section = things_section(Reading(changed))
+    assert section is not None
+    first = {row.head: row.cells[0].text for row in section.tables[0].groups[0].rows}
+    assert (first["table"], first["none"]) == ("0", "stuff")
 
 
 def test_numbered_stuff_is_one_segment_and_nameless_things_are_void() -> None:

@@ -42,8 +42,9 @@ def things_section(reading: Reading) -> Section | None:
     counts = _counts(reading)
     rows = []
     for label in sorted(by_class, key=lambda name: (-counts.get(name, 0), name)):
-        true = counts.get(label)
-        cells = [Cell("stuff") if true is None else Cell(f"{true:,}", true)]
+        true = counts.get(label, 0)
+        stuff = all(which.startswith(f"{PANOPTIC}stuff.") for which in by_class[label].values())
+        cells = [Cell("stuff") if stuff else Cell(f"{true:,}", true)]
         for key in columns:
             cells.append(_cell(reading, key[0], by_class[label].get(key)))
         rows.append(Row(label, cells))
