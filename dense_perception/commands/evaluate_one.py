@@ -68,7 +68,7 @@ def labels(options: argparse.Namespace) -> int:
 
 def data(options: argparse.Namespace) -> int:
     """Depth, labels and things of a corpus or a data set; returns as :func:`depth`."""
-    from dense_perception.data.sources import open_frames
+    from dense_perception.data.sources import open_frames, problems_of
     from dense_perception.evaluation import corpora, corpus_things, report, things_report
     from dense_perception.evaluation.bags import DEFAULT_MAX_M, evaluate_pairs
     from dense_perception.evaluation.segmentation import perceiver_labeller
@@ -76,7 +76,7 @@ def data(options: argparse.Namespace) -> int:
     frames = open_frames(options.data[0], unit_m=options.unit)
     found: dict[str, object] = {}
     tables: list[str] = []
-    problems: list[str] = []
+    problems = problems_of(frames)
     with _load(options) as perceiver:
         card = perceiver.card
         judges_depth = card.depth is not None and corpora.has_depth(frames)

@@ -25,7 +25,6 @@ from dense_perception.metrics.panoptic import UNSEGMENTED, Segments
 _MOST_BYTES = 1 << 30
 _Found = TypeVar("_Found")
 _SHOWN = 5
-_NO_MASK = "its box counts alone, and what is found inside it counts neither way for masks"
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ class _Reader:
                 self._say(f"image {short(entry)} has no id that is a whole number")
                 continue
             name, sides = entry.get("file_name"), [entry.get(n) for n in ("width", "height")]
-            if not (isinstance(name, str) and name and all(_is_side(side) for side in sides)):
+            if not (isinstance(name, str) and Path(name).name and all(map(_is_side, sides))):
                 self._say(f"image {number} has no file_name, width and height")
             elif Path(name).is_absolute() or ".." in Path(name).parts:
                 self._say(f"image {number} is {name!r}, which is outside of the pictures' folder")
@@ -206,7 +205,7 @@ class _Reader:
         if self._maskless and len(self._maskless) < sum(map(len, by_image.values())):
             self._say(
                 f"{counted(len(self._maskless), 'annotation')} without a segmentation "
-                f"({_some(self._maskless)}): {_NO_MASK}"
+                f"({_some(self._maskless)})"
             )
         for number, image in images.items():
             yield AnnotatedPicture(
@@ -249,7 +248,7 @@ class _Reader:
             if not pixels_of_rle(mask):
                 raise InputError("has no pixel in the picture")
         except InputError as error:
-            self._say(f"the segmentation of {name} {error}: {_NO_MASK}")
+            self._say(f"the segmentation of {name} {error}")
             return None
         return mask
 

@@ -32,11 +32,11 @@ def read_mask(given: object, width: int, height: int) -> Rle:
         counts = list(_run_lengths(counts))
     if not isinstance(counts, list):
         raise InputError(f"has the run lengths {short(counts)}, expected a list or a text")
-    wrong = next((n for n in counts if not (isinstance(n, int | float) and n >= 0)), None)
-    if wrong is None:
-        wrong = next((n for n in counts if n != n // 1), None)
-    if wrong is not None:
-        raise InputError(f"has the run length {short(wrong)}, expected whole numbers from 0 on")
+    for number in counts:
+        if not (isinstance(number, int | float) and 0 <= number == number // 1):
+            raise InputError(
+                f"has the run length {short(number)}, expected whole numbers from 0 on"
+            )
     if sum(counts) != width * height:
         raise InputError(
             f"has run lengths of {short(sum(counts))} pixels, expected {width * height}"

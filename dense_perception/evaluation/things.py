@@ -14,6 +14,7 @@ from dense_perception.core.camera import Frame
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import DensePerceptionError, InputError
 from dense_perception.core.prediction import Prediction
+from dense_perception.core.printable import counted
 from dense_perception.core.storage import read_file
 from dense_perception.data.coco_annotations import (
     Annotations,
@@ -77,6 +78,12 @@ def evaluate_things(
     judge = PanopticJudge(*where) if truth.is_panoptic else ThingsJudge(*where)
     segments = truth.path.with_suffix("")
     problems = [*truth.problems, *judge.notes]
+    things = [each for picture in truth.pictures for each in picture.things]
+    if 0 < (without := sum(each.mask is None for each in things)) < len(things):
+        problems.append(
+            f"{truth.path.name}: {counted(without, 'thing')} without a mask: the box counts alone, "
+            "and what is found inside it counts neither way for masks"
+        )
     chosen = truth.pictures[:limit]
     compared = 0
     for picture in tqdm(

@@ -53,8 +53,8 @@ class CocoThings(FileSet):
             without_mask += sum(each.mask is None and not each.crowd for each in picture.things)
         if without_mask:
             self.problems.append(
-                f"{path.name}: {counted(without_mask, 'thing')} without a mask: nobody learns what "
-                "is in the box"
+                f"{path.name}: {counted(without_mask, 'thing')} without a mask: what is in the "
+                "box is not learnt and counts neither way"
             )
         super().__init__(root, dict(sorted(entries.items())), f"annotations/{path.name}")
 

@@ -11,7 +11,9 @@ import pytest
 from dense_perception.cli import main
 from dense_perception.data.corpus import Corpus
 from dense_perception.data.sources import open_frames, problems_of
+from dense_perception.evaluation.sources import fingerprint, name_sources
 from test.support.coco_set import HEIGHT, PROBLEMS, WIDTH, coco_things
+from test.support.instance_artefacts import colour_card, write_colour_artefact
 
 MUG, TABLE = 1, 2
 
@@ -24,6 +26,7 @@ def test_things_become_a_corpus_and_what_is_wrong_is_said(
     said = capsys.readouterr().err
     for problem in PROBLEMS:
         assert problem in said
+    assert "its box counts alone" not in said
     corpus = Corpus(tmp_path / "c")
     assert (len(corpus), corpus.classes) == (2, ("mug", "table"))
     first, second = corpus[0], corpus[1]
@@ -48,6 +51,26 @@ def test_things_become_a_corpus_and_what_is_wrong_is_said(
     assert np.count_nonzero(first.instances_hw == at(23, 3)[0]) == 10 * 10
     assert second.instances_hw is not None
     assert not second.instances_hw.any()
+
+
+def test_an_evaluation_says_what_is_wrong_and_sees_what_is_mended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, model = coco_things(tmp_path / "set"), tmp_path / "model.onnx"
+    path = root / "annotations/instances_val2017.json"
+    path.write_text(path.read_text().replace('"mug"', '"chair"'))
+    write_colour_artefact(model, colour_card(height=HEIGHT, width=WIDTH))
+    (source,) = name_sources([f"coco_things:{root}"])
+    words = ["evaluate", str(model), "--data", source.text, "--backend", "onnxruntime"]
+    before = fingerprint(source)
+    for more in ([], ["--out", str(root / "report")]):
+        assert main([*words, *more]) == 1
+        said = capsys.readouterr().err
+        for problem in PROBLEMS:
+            assert problem in said
+    assert fingerprint(source) == before, "its own report is no data"
+    path.write_text(path.read_text().replace('"chair"', '"chairs"'))
+    assert fingerprint(source) != before
 
 
 def test_annotations_of_another_size_are_refused_by_name(tmp_path: Path) -> None:
