@@ -8,6 +8,7 @@ import signal
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +47,9 @@ class EngineBuilder:
 
     A process that the kernel kills for its memory, or that fails, harms nobody. A failed build is
     reported, remembered for that graph, runtime and GPU, and not tried again. What says nothing
-    about these, as a library that is missing, is tried again by the next start. In one run of the
-    node each engine is built once: what does not load after that is reported, too.
+    about these, as a library that is missing, is tried again by the next start. What is still
+    missing after its build is built once more, as the node may have looked for it just before it
+    was there; what does not load after that is reported, too.
 
     ``built`` is called in this builder's thread when an engine is there, or is known not to come.
     The methods may be called from any thread.
@@ -58,9 +60,10 @@ class EngineBuilder:
         self._built = built
         self._changed = threading.Condition()
         self._waiting: list[_Build] = []
-        # What went wrong with each that was tried: what is not stored, or does not load, would be
-        # built without end.
+        # What went wrong with each, and how often one was built that is missing all the same: what
+        # is not stored, or does not load, would be built without end.
         self._tried: dict[EngineKey, str] = {}
+        self._times_built: Counter[EngineKey] = Counter()
         self._problems: tuple[str, ...] = ()
         self._running: _Build | None = None
         self._child: ChildProcess | None = None
@@ -70,10 +73,19 @@ class EngineBuilder:
 
     def want(self, model: str, missing: Sequence[MissingEngine]) -> None:
         """Build these engines and no others; one that is being built already goes on."""
-        wanted = [_Build(model, engine) for engine in missing if engine.key not in self._tried]
-        problems = tuple(self._tried_before(each) for each in missing if each.key in self._tried)
+        keys = {engine.key for engine in missing}
+        wanted: list[_Build] = []
+        problems: list[str] = []
         with self._changed:
-            self._problems = problems
+            # What loads, or is not asked for now, may be built again: its file may go at any time.
+            for key in self._times_built.keys() - keys:
+                del self._times_built[key]
+            for engine in missing:
+                if problem := self._tried_before(engine):
+                    problems.append(problem)
+                else:
+                    wanted.append(_Build(model, engine))
+            self._problems = tuple(problems)
             if self._running is not None and self._running not in wanted:
                 self._is_cancelled = True
             # One that is being ended is begun again.
@@ -129,9 +141,16 @@ class EngineBuilder:
                 cancelled, seconds = self._is_cancelled, time.monotonic() - self._begun_s
             if cancelled:
                 continue
-            self._tried[build.engine.key] = self._failed(build, problem) if problem else ""
-            if not problem:
+            said = self._failed(build, problem) if problem else ""
+            if not said:
                 self._log.info(f"the engine of {build.engine} was built in {seconds:.0f} s")
+            with self._changed:
+                # At once, so that nobody takes it for one that goes on.
+                self._running = None
+                if said:
+                    self._tried[build.engine.key] = said
+                else:
+                    self._times_built[build.engine.key] += 1
             self._built()
 
     def _failed(self, build: _Build, problem: str) -> str:
@@ -150,8 +169,9 @@ class EngineBuilder:
         return said + next_time
 
     def _tried_before(self, engine: MissingEngine) -> str:
-        problem = self._tried[engine.key]
-        if not problem:
+        """Why it is not built again, empty if it may be; the caller holds the lock."""
+        problem = self._tried.get(engine.key, "")
+        if not problem and self._times_built[engine.key] > 1:
             problem = self._tried[engine.key] = (
                 f"the engine of {engine} was built, but is not used: {engine.reason}; the node "
                 "goes on without it until it is started again"

@@ -220,38 +220,54 @@ def missing(name: str, batch: int = 1) -> MissingEngine:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "said"),
+    ("outcome", "times", "said"),
     [
-        ("no space", "net --backend tensorrt --precision fp32 --max-batch 4` does"),
-        ("", "was built, but is not used: it does not load"),
+        ("no space", 1, "net --backend tensorrt --precision fp32 --max-batch 4` does"),
+        ("", 2, "was built, but is not used: it does not load"),
     ],
 )
 def test_what_no_disk_keeps_or_nothing_loads_is_not_built_without_end(
-    outcome: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    outcome: str, times: int, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     tried: list[object] = []
     monkeypatch.setattr(
         EngineBuilder, "_compile", lambda self, build: tried.append(build) or outcome
     )
-    again = threading.Event()
 
     def built() -> None:
         if len(tried) < 5:
             builder.want("net", [missing("one", 4)])
-        again.set()
 
     log = _Log()
     builder = EngineBuilder(log, built)  # type: ignore[arg-type]
     builder.want("net", [missing("one", 4)])
-    assert again.wait(5)
-    wait_until(lambda: not builder.status, "the builder to end")
-    assert len(tried) == 1
+    wait_until(lambda: builder.problems, "the builder to give up", 5)
+    assert len(tried) == times
     assert builder.problems == tuple(log.errors)
     (error,) = log.errors
     assert said in error
     builder.want("other", ())
     assert not builder.problems
+
+
+def test_an_engine_that_came_or_went_unnoticed_is_wanted_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was built while a reload had judged it missing; later somebody deletes the cache."""
+    tried: list[object] = []
+    monkeypatch.setattr(EngineBuilder, "_compile", lambda self, build: tried.append(build) or "")
+    built, log = threading.Semaphore(0), _Log()
+    builder = EngineBuilder(log, built.release)  # type: ignore[arg-type]
+    for _ in range(2):
+        builder.want("net", [missing("one")])
+        assert built.acquire(timeout=5)
+    for _ in range(2):
+        builder.want("net", ())  # the reload found it
+        builder.want("net", [missing("one")])
+        assert built.acquire(timeout=5)
+    assert len(tried) == 4
+    assert not log.errors
 
 
 def test_what_could_not_be_stored_is_not_built(
