@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import logging
 import os
+import shlex
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +36,8 @@ from dense_perception.core.storage import (
 _MAGIC = "dense_perception engine 1"
 _MAX_HEADER = 1 << 16
 _LEAST_ROOM = 1 << 16  # bytes
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+_log = logging.getLogger(__name__)
 PROGRESS = "building: "
 """What a line begins with in which a process tells how far its build is."""
 
@@ -42,7 +46,8 @@ def compile_command(
     model: str, backend: str, precision: str, batch: int = 1, device: str = "gpu"
 ) -> str:
     """What a user types to build an engine for 1 to ``batch`` images, or to try it again."""
-    text = f"dense-perception compile {model} --backend {backend} --precision {precision}"
+    text = f"dense-perception compile {shlex.quote(model)} --backend {backend}"
+    text += f" --precision {precision}"
     if device.lower() not in ("gpu", "cuda", "auto"):  # which is what it takes by itself
         text += f" --device {device}"
     return f"`{text} --max-batch {batch}`" if batch > 1 else f"`{text}`"
@@ -114,12 +119,13 @@ class Engine:
 class EngineMissingError(BackendError):
     """The cache has no engine that can be used, and none may be built now.
 
-    ``key`` is what to build; the message says why no stored one is used.
+    ``key`` is what to build, for 1 to ``batch`` images; the message says why no stored one is used.
     """
 
-    def __init__(self, key: EngineKey, reason: str) -> None:
+    def __init__(self, key: EngineKey, reason: str, batch: int = 1) -> None:
         super().__init__(reason)
         self.key = key
+        self.batch = batch
 
 
 def engines_dir() -> Path:
@@ -186,9 +192,9 @@ def obtain_engine_once(
         raise
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
+        cure = "; free space there or make it writable" if error.errno in _NO_ROOM else ""
         raise UnavailableError(
-            f"its engine could not be built: {error.strerror or error}{where}; free space there or "
-            "make it writable"
+            f"its engine could not be built: {error.strerror or error}{where}{cure}"
         ) from error
     except Exception as error:
         remember_failure(key, str(error) or type(error).__name__)
@@ -231,12 +237,14 @@ def _unwritten(error: OSError) -> str:
     )
 
 
-def remember_failure(key: EngineKey, reason: str) -> bool:
-    """Keep that the engine of ``key`` could not be built, so that no start tries it in vain.
-
-    ``False`` if the cache cannot be written.
-    """
-    return write_json(_failure(key), {"reason": reason})
+def remember_failure(key: EngineKey, reason: str) -> None:
+    """Keep that the engine of ``key`` could not be built, so that no start tries it in vain."""
+    if not write_json(_failure(key), {"reason": reason}):
+        _log.warning(
+            "that an engine could not be built is not kept in %s: each start tries it again; free "
+            "space there or make it writable for you alone",
+            engines_dir(),
+        )
 
 
 def forget_failure(key: EngineKey) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import logging
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -39,10 +40,12 @@ from dense_perception.backends.onnxruntime import (
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError, UnavailableError
 from dense_perception.core.onnx_file import OnnxFile
+from dense_perception.core.storage import scratch_folder
 
 PROVIDER = "TensorrtExecutionProvider"
 _NAME = "onnxruntime_tensorrt"
 _LEAST_ROOM = 4096  # bytes
+_log = logging.getLogger(__name__)
 # What ONNX Runtime was built for: 1.19 and later name TensorRT 10.
 _LIBRARIES = ("libnvinfer.so.11", "libnvinfer.so.10")
 
@@ -85,8 +88,9 @@ class OnnxRuntimeTensorRtBackend(OnnxRuntimeBackend):
         refusal = found if isinstance(found, str) else self._load(found, file, index, threads)
         if isinstance(found, str) or refusal:
             if not build:
-                raise EngineMissingError(key, refusal)
+                raise EngineMissingError(key, refusal, batch)
             if isinstance(found, Engine):
+                _log.warning("%s: it is deleted", refusal)
                 with contextlib.suppress(OSError):
                     key.path.unlink(missing_ok=True)  # whole, yet refused: build it again
             found = obtain_engine_once(
@@ -134,9 +138,11 @@ class OnnxRuntimeTensorRtBackend(OnnxRuntimeBackend):
         options = ort.SessionOptions()
         options.log_severity_level = 3
         # Beside the engines if that can be written, as they may be larger than what is in memory.
-        place = tempfile.gettempdir() if why_not_storable() else str(engines_dir())
-        with tempfile.TemporaryDirectory(dir=place, prefix="building_") as folder:
-            context = Path(folder, "context.onnx")
+        place, prefix = engines_dir(), "building_"
+        if why_not_storable():
+            place, prefix = Path(tempfile.gettempdir()), "dense_perception_building_"
+        with scratch_folder(place, prefix) as folder:
+            context = folder / "context.onnx"
             settings = provider_options(card, index, batch, context)
             try:
                 self._open(file, options, PROVIDER, settings)
@@ -153,7 +159,7 @@ class OnnxRuntimeTensorRtBackend(OnnxRuntimeBackend):
             return built
 
 
-def _require_room(folder: str, cause: Exception | None = None) -> None:
+def _require_room(folder: Path, cause: Exception | None = None) -> None:
     """The provider does not say that its file was cut off.
 
     :raises UnavailableError: if the disk is full by now.

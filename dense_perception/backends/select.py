@@ -143,7 +143,11 @@ def select_backend(
     if better is not None and engine_build == "background" and not failed_build(better):
         candidate = (selection.backend, selection.precision)
         contest.missing[candidate] = MissingEngine(
-            *candidate, contest.device, better, batch, opened.problem
+            *candidate,
+            contest.device,
+            better,
+            batch,
+            f"the stored one takes fewer than {batch} images at once",
         )
     warnings = list(dict.fromkeys(contest.refusals))
     untrusted = why_untrusted(engines_dir())
@@ -249,7 +253,7 @@ class _Contest:
         self, name: str, precision: str, missing: EngineMissingError
     ) -> BackendError:
         """What comes of a candidate whose engine would have to be built first."""
-        command = compile_command(self.model.word, name, precision, self.batch, self.device)
+        command = compile_command(self.model.word, name, precision, missing.batch, self.device)
         if reason := failed_build(missing.key):
             self.refusals.append(
                 f"the engine of {name}/{precision} could not be built: {reason}; it is not tried "
@@ -263,7 +267,7 @@ class _Contest:
             )
             return BackendError("it has no engine")
         self.missing[name, precision] = MissingEngine(
-            name, precision, self.device, missing.key, self.batch, str(missing)
+            name, precision, self.device, missing.key, missing.batch, str(missing)
         )
         return BackendError("its engine is not built yet")
 

@@ -47,13 +47,7 @@ def self_check(card: ModelCard, file: OnnxFile, backend: Backend, identity: str)
                 f"{card.name} {card.precision}: {error}"
             ) from error
         found = _measure(card, file, frames, got)
-        if not remember_check(identity, backend.description, found):
-            _log.warning(
-                "that %s was compared with ONNX Runtime is not kept in %s: each start compares it "
-                "again; free space there or make it writable for you alone",
-                backend.description,
-                engines_dir(),
-            )
+        _remember(identity, backend.description, found)
     _judge(card, backend.description, "", found)
     return found
 
@@ -74,7 +68,7 @@ def check_sizes(card: ModelCard, backend: Backend) -> None:
             got = infer({name: array.repeat(batch, axis=0) for name, array in frame.items()})
             first = {name: array[:1].copy() for name, array in got.items()}
             found = _measure(sized, file, [frame], [first])
-            remember_check(identity, f"{backend.description}, {width}x{height}", found)
+            _remember(identity, f"{backend.description}, {width}x{height}", found)
         _judge(card, backend.description, f" at {width}x{height}", found)
 
     backend.size_check = check
@@ -117,6 +111,16 @@ def worst_difference(card: ModelCard, got: Sequence[Arrays], want: Sequence[Arra
             for one, other in zip(got, want, strict=True)
         ]
     return Difference.worst(found)
+
+
+def _remember(identity: str, description: str, found: Difference) -> None:
+    if not remember_check(identity, description, found):
+        _log.warning(
+            "that %s was compared with ONNX Runtime is not kept in %s: each start compares it "
+            "again; free space there or make it writable for you alone",
+            description,
+            engines_dir(),
+        )
 
 
 def _judge(card: ModelCard, description: str, where: str, found: Difference) -> None:

@@ -9,7 +9,12 @@ import pytest
 
 from dense_perception.backends.base import Backend
 from dense_perception.backends.opening import open_backend
-from dense_perception.backends.self_check import frames_of, self_check, worst_difference
+from dense_perception.backends.self_check import (
+    check_sizes,
+    frames_of,
+    self_check,
+    worst_difference,
+)
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import EngineRefusedError
 from dense_perception.core.onnx_file import OnnxFile
@@ -54,6 +59,18 @@ def test_a_wrong_engine_is_refused_and_stays_refused(red: OnnxFile) -> None:
     assert self_check(card, red, Wrong(red, 1.0), "right").max_of_range == 0
     with pytest.raises(EngineRefusedError, match="inf"):
         self_check(card, red, Wrong(red, float("nan")), "not a number")
+
+
+def test_a_check_of_another_size_that_is_not_kept_is_said(
+    red: OnnxFile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (red.path.parent / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(red.path.parent / "file"))
+    backend = Wrong(red, 1.0)
+    check_sizes(ModelCard.from_onnx(red), backend)
+    assert backend.size_check is not None
+    backend.size_check(red, "sized", (1, 48, 64), backend.infer)
+    assert "each start compares it again" in caplog.text
 
 
 def test_the_cards_tolerance_decides(red: OnnxFile) -> None:

@@ -6,6 +6,8 @@ The GPU and its runtimes are pretended; the cache is real.
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,7 @@ from dense_perception.backends import onnxruntime_tensorrt as provider_module
 from dense_perception.backends.engine_cache import (
     Engine,
     EngineKey,
+    compile_command,
     failed_build,
     find_engine,
     obtain_engine_once,
@@ -131,17 +134,45 @@ def test_nobody_waits_for_another_unless_asked(
     assert len(built) == 2
 
 
-def test_of_several_engines_the_one_that_loads_is_taken(
-    red: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("build", ["never", "block"])
+def test_of_several_engines_the_one_that_loads_is_taken_and_the_other_is_named(
+    build: str, red: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     built = pretend("tensorrt", monkeypatch)
     model = find_model(red)
     select_backend(model, backend="tensorrt", batch=2)[0].close()
-    foreign(key_of("tensorrt", red))
-    backend, _, selection = select_backend(model, backend="tensorrt", engine_build="never")
+    other = key_of("tensorrt", red)
+    foreign(other)
+    backend, _, selection = select_backend(model, backend="tensorrt", engine_build=build)
     assert selection.backend == "tensorrt"
     assert len(built) == 1
+    assert caplog.text.count(f"does not load {other.path.name}") == 1
     backend.close()
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_what_is_deleted_as_it_does_not_load_is_said_once(
+    name: str, red: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pretend(name, monkeypatch)
+    key = key_of(name, red)
+    foreign(key)
+    backend, _, _ = select_backend(find_model(red), backend=name)
+    assert caplog.text.count(f"does not load {key.path.name}") == 1
+    assert "no engine of this graph" not in backend.description
+    backend.close()
+
+
+def test_an_engine_that_does_not_open_leaves_no_stream(
+    red: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cudart = pretend_tensorrt(monkeypatch)
+    monkeypatch.setattr(
+        backend_module.TensorRtBackend, "_largest_batch", MagicMock(side_effect=RuntimeError)
+    )
+    with pytest.raises(RuntimeError):
+        backend_module.TensorRtBackend(OnnxFile.read(red))
+    assert cudart.calls["cudaStreamCreateWithFlags"] == cudart.calls["cudaStreamDestroy"] == 1
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -265,6 +296,39 @@ def test_a_disk_that_is_full_of_half_an_engine_is_no_failed_build(
     key = key_of("onnxruntime_tensorrt", red)
     assert not key.path.exists()
     assert failed_build(key) == ""
+
+
+def test_only_what_free_space_or_rights_mend_is_advised_so(red: Path) -> None:
+    def build() -> bytes:
+        raise OSError(5, "Input/output error")
+
+    with pytest.raises(UnavailableError, match=r"Input/output error$"):
+        obtain_engine_once(KEY, build, retry="")
+
+
+def test_a_failure_that_is_not_kept_is_said(
+    no_cache: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    remember_failure(KEY, "no kernel")
+    (record,) = caplog.records
+    assert "each start tries it again" in record.getMessage()
+
+
+def test_the_command_takes_a_name_as_it_is() -> None:
+    command = compile_command("my models/a.onnx", "tensorrt", "fp16").strip("`")
+    assert shlex.split(command)[2] == "my models/a.onnx"
+
+
+def test_what_a_killed_build_left_goes_with_the_next(
+    red: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend("onnxruntime_tensorrt", monkeypatch)
+    store_engine(KEY, b"engine")
+    left = KEY.path.parent / "building_left"
+    left.mkdir()
+    os.utime(left, (0, 0))
+    select_backend(find_model(red), backend="onnxruntime_tensorrt")[0].close()
+    assert not left.exists()
 
 
 def test_timings_that_are_not_kept_are_said(

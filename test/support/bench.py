@@ -80,7 +80,7 @@ class Bench:
         backend = FakeBackend(name, file)
         key = self.lacks.get(backend.precision) if name == "tensorrt" else None
         if key is not None and not build:
-            raise EngineMissingError(key, "net.engine is damaged")
+            raise EngineMissingError(key, "net.engine is damaged", batch)
         speed = self.speeds[name, backend.precision]
         if isinstance(speed, Exception):
             raise speed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from dense_perception.backends.nvidia.engine import (
 )
 from dense_perception.backends.nvidia.memory import Cuda
 from dense_perception.backends.nvidia.module import RTX, garbage_waits, load_runtime
+from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import BackendError
 from dense_perception.core.onnx_file import OnnxFile
 
@@ -63,33 +65,18 @@ class TensorRtBackend(Backend):
         self._runtime: Any = None
         self._engine: Any = None
         if dla_core >= 0:
-            _require_dla(runtime, trt, dla_core)
+            _require_dla(runtime, trt, dla_core, ModelCard.from_onnx(file).precision)
         options = _options(dla_core, batch)
-        reasons: list[str] = []
-        for found in stored_engines(file, runtime, trt, gpu, options):
-            refusal = found if isinstance(found, str) else self._load(found, index, gpu, dla_core)
-            if isinstance(found, Engine) and not refusal:
-                engine = found
-                break
-            reasons.append(refusal)
-            if isinstance(found, Engine) and build:
-                with contextlib.suppress(OSError):
-                    found.key.path.unlink(missing_ok=True)  # whole, yet refused: build it again
-        else:
-            if not build:
-                self.close()
-                reason = "; ".join(dict.fromkeys(reasons))
-                raise missing_engine(file, runtime, trt, gpu, options, reason)
-            engine = compile_engine(file, runtime, trt, options, gpu)
-            if refusal := self._load(engine, index, gpu, dla_core):
-                problem = f"{refusal}, though it was built just now"
-                remember_failure(engine.key, problem)
-                raise BackendError(problem)
+        try:
+            engine = self._open(file, runtime, device, gpu, options, build=build)
+            names = self._tensor_names()
+            self.inputs = tuple(self._spec(name) for name in names if self._is_input(name))
+            self.outputs = tuple(self._spec(name) for name in names if not self._is_input(name))
+            self._largest = self._largest_batch()
+        except BaseException:
+            self.close()
+            raise
         self.identity, self.unstored = engine.identity, engine.problem
-        names = self._tensor_names()
-        self.inputs = tuple(self._spec(name) for name in names if self._is_input(name))
-        self.outputs = tuple(self._spec(name) for name in names if not self._is_input(name))
-        self._largest = self._largest_batch()
         if dla_core >= 0 and self._largest < batch:
             self.problem = "runs one image at a time, as a DLA takes no free sizes"
         elif self.inputs[0].shape[0] is None and self._largest < batch:
@@ -99,6 +86,45 @@ class TensorRtBackend(Backend):
             )
         where = f"dla {dla_core}" if dla_core >= 0 else gpu.name
         self.description = f"tensorrt ({runtime} {trt.__version__}), {where}, {engine.reason}"
+
+    def _open(
+        self,
+        file: OnnxFile,
+        runtime: str,
+        device: str,
+        gpu: Gpu,
+        options: TensorRtOptions,
+        *,
+        build: bool,
+    ) -> Engine:
+        """Load the engine that is to run, and say which ones were refused."""
+        index, dla_core = parse_device(device, self.name, dla=True)
+        reasons: list[str] = []
+        deleted: list[str] = []
+        for found in stored_engines(file, runtime, self._trt, gpu, options):
+            refusal = found if isinstance(found, str) else self._load(found, index, gpu, dla_core)
+            if isinstance(found, Engine) and not refusal:
+                for reason in reasons:
+                    if reason not in deleted:
+                        _log.warning("%s: another stored engine is used", reason)
+                return found
+            reasons.append(refusal)
+            if isinstance(found, Engine) and build:
+                deleted.append(refusal)
+                _log.warning("%s: it is deleted", refusal)
+                with contextlib.suppress(OSError):
+                    found.key.path.unlink(missing_ok=True)  # whole, yet refused: build it again
+        if not build:
+            reason = "; ".join(dict.fromkeys(reasons))
+            raise missing_engine(file, runtime, self._trt, gpu, options, reason)
+        engine = compile_engine(file, runtime, self._trt, options, gpu, device=device)
+        if refusal := self._load(engine, index, gpu, dla_core):
+            problem = f"{refusal}, though it was built just now"
+            remember_failure(engine.key, problem)
+            raise BackendError(problem)
+        if deleted and engine.built:  # the cache does not know what was there before
+            return replace(engine, reason="the stored one did not load")
+        return engine
 
     def _load(self, engine: Engine, index: int, gpu: Gpu, dla_core: int) -> str:
         """Make it the one that runs; returns why it does not load."""
@@ -192,15 +218,18 @@ def _options(dla_core: int, batch: int) -> TensorRtOptions:
     return TensorRtOptions(dla_core=dla_core, max_batch=most)
 
 
-def _require_dla(runtime: str, trt: Any, core: int) -> None:
-    """Before anything is built for minutes.
+def _require_dla(runtime: str, trt: Any, core: int, precision: str) -> None:
+    """Before anything is built for minutes, or an engine is loaded that would run on the GPU alone.
 
-    :raises BackendError: if there is no such core, or the runtime knows none.
+    :raises BackendError: if there is no such core, the runtime knows none, or it computes nothing
+        of that precision.
     """
     if runtime == RTX:
         raise BackendError(dla_refusal(runtime, ""))
     logger, _ = collecting_logger(trt)
     require_core(trt.Runtime(logger), core)
+    if refusal := dla_refusal(runtime, precision):
+        raise BackendError(refusal)
 
 
 class _Plan:

@@ -118,7 +118,7 @@ def missing_engine(
     """
     key = engine_key(file, runtime, trt, options, gpu)
     _require_buildable(file, key, trt, options, gpu)
-    return EngineMissingError(key, reason)
+    return EngineMissingError(key, reason, options.max_batch)
 
 
 def _require_buildable(
@@ -152,17 +152,19 @@ def compile_engine(
     gpu: Gpu | None,
     on_progress: OnProgress | None = None,
     *,
+    device: str = "gpu",
     again: bool = False,
 ) -> Engine:
     """The engine with exactly these options, from the cache or built now.
 
-    What could not be built once is not tried another time, unless ``again`` asks for it.
+    What could not be built once is not tried another time, unless ``again`` asks for it. ``device``
+    is what a user calls the GPU.
 
     :raises BackendError: if it cannot be built.
     """
     key = engine_key(file, runtime, trt, options, gpu)
     _require_buildable(file, key, trt, options, gpu)
-    where = f"dla:{options.dla_core}" if options.dla_core >= 0 else "gpu"
+    where = f"dla:{options.dla_core}" if options.dla_core >= 0 else device
     retry = compile_command(str(file.path), STANDARD, key.precision, options.max_batch, where)
     # Not one for all: 8.6, at least, refuses for int8 what a build in fp16 wrote.
     timings = engines_dir() / f"timings_{runtime}_{trt.__version__}_{key.precision}.cache"

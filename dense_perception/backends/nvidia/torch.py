@@ -15,7 +15,12 @@ import numpy as np
 
 from dense_perception.backends.base import Backend, batch_size, promised
 from dense_perception.backends.device import find_gpu, parse_device
-from dense_perception.backends.engine_cache import Engine, EngineKey, find_engine
+from dense_perception.backends.engine_cache import (
+    Engine,
+    EngineKey,
+    compile_command,
+    find_engine,
+)
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import ArtefactError, BackendError, UnavailableError
 from dense_perception.core.onnx_file import OnnxFile
@@ -65,8 +70,7 @@ def stored_program(key: EngineKey, model: str) -> Engine:
     if isinstance(found, str):
         raise BackendError(
             f"there is no Torch-TensorRT program of {model} for {key.device}: {found}; run "
-            f"`dense-perception compile {model} --backend torch_tensorrt --precision "
-            f"{key.precision}`"
+            f"{compile_command(model, RUNTIME, key.precision)}"
         )
     return found
 

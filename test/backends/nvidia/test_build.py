@@ -89,7 +89,6 @@ def test_the_builder_is_told_every_option(red: Path, recorded: MagicMock) -> Non
     options = TensorRtOptions(
         max_batch=8,
         workspace_mb=64,
-        dla_core=1,
         version_compatible=True,
         hardware_compatible="ampere_plus",
     )
@@ -99,12 +98,19 @@ def test_the_builder_is_told_every_option(red: Path, recorded: MagicMock) -> Non
     )
     config.add_optimization_profile.assert_called_once_with(trt.profile)
     config.set_memory_pool_limit.assert_called_once_with(trt.MemoryPoolType.WORKSPACE, 64 << 20)
-    assert (config.default_device_type, config.DLA_core) == (trt.DeviceType.DLA, 1)
     assert config.hardware_compatibility_level == trt.HardwareCompatibilityLevel.AMPERE_PLUS
     flags = [call.args[0] for call in config.set_flag.call_args_list]
-    assert flags == [trt.BuilderFlag.VERSION_COMPATIBLE, trt.BuilderFlag.GPU_FALLBACK]
+    assert flags == [trt.BuilderFlag.VERSION_COMPATIBLE]
     config.clear_flag.assert_called_once_with(trt.BuilderFlag.TF32)
     trt.OnnxParser.return_value.parse.assert_called_once_with(red.read_bytes())
+
+
+def test_the_builder_is_told_of_a_dla(red: Path, recorded: MagicMock) -> None:
+    trt, config = recorded, recorded.config
+    trt.Builder.return_value.num_DLA_cores = 2
+    build_engine(red, TensorRtOptions(dla_core=1), precision="int8")
+    assert (config.default_device_type, config.DLA_core) == (trt.DeviceType.DLA, 1)
+    config.set_flag.assert_called_once_with(trt.BuilderFlag.GPU_FALLBACK)
 
 
 def test_the_builder_is_told_nothing_that_was_not_asked_for(red: Path, recorded: MagicMock) -> None:
