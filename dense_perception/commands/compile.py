@@ -80,7 +80,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Returns 0, or 1 if an engine was not built, refused or not stored; slower ones are noted."""
+    """Returns 0, or 1 if an engine was refused or not stored, or one of several was not built.
+
+    Slower ones are noted. That the only one was not built is raised, which ends the command with 2.
+    """
     from dense_perception.export.compile import CompileOptions, compile_model
 
     _only_for_tensorrt(options)

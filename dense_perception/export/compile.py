@@ -92,8 +92,12 @@ def compile_model(options: CompileOptions) -> list[CompiledRow]:
                 is_final = bool(capability or row.get("problem"))
                 rows.append(row if is_final else _checked(options, kind, row))
     if not rows:
-        raise BackendError(f"no precision of {options.model} can be built; the lines above say why")
+        raise _nothing_built(options)
     return rows
+
+
+def _nothing_built(options: CompileOptions) -> BackendError:
+    return BackendError(f"no precision of {options.model} can be built; the lines above say why")
 
 
 @contextmanager
@@ -104,8 +108,6 @@ def _named(
     start = time.perf_counter()
     try:
         yield
-    except GraphRefused:
-        raise
     except DensePerceptionError as error:
         if only or (isinstance(error, UnavailableError) and not rows):
             raise  # without its runtime or device the others fail, too
@@ -126,8 +128,7 @@ def _tensorrt(
 ) -> CompiledRow | None:
     """One engine, for this machine's GPU or for that compute capability; ``None`` if passed over.
 
-    :raises GraphRefused: if that precision, asked for by its name, cannot run there at all.
-    :raises BackendError: if it cannot be built.
+    :raises BackendError: if it cannot be built, or what was asked for by its name cannot run there.
     """
     from dense_perception.backends.device import find_gpu
     from dense_perception.backends.nvidia.build import TensorRtOptions
@@ -148,13 +149,15 @@ def _tensorrt(
     key = engine_key(file, runtime, trt, wanted, gpu)
     if refusal := refusal_of(key, wanted, trt, gpu):
         if options.precision != "all":
-            raise GraphRefused(refusal)
+            raise BackendError(refusal)
         print(f"passed over: {refusal}", file=sys.stderr)
         return None
     start = time.perf_counter()
     try:
         with build_progress(in_lines=options.progress_in_lines) as on_progress:
-            engine = compile_engine(file, runtime, trt, wanted, gpu, on_progress, again=True)
+            engine = compile_engine(
+                file, runtime, trt, wanted, gpu, on_progress, device=_device(options), again=True
+            )
     except GraphRefused as error:
         if options.precision != "all":
             raise
@@ -214,7 +217,12 @@ def _torch_tensorrt(
     from dense_perception.export.torch_program import PRECISIONS, compile_program
 
     if options.precision == "all":
+        for kind in (kind for kind in kinds if kind not in PRECISIONS):
+            taken = " and ".join(PRECISIONS)
+            print(f"passed over: {kind}: torch_tensorrt takes {taken}", file=sys.stderr)
         kinds = tuple(kind for kind in kinds if kind in PRECISIONS)
+        if not kinds:
+            raise _nothing_built(options)
     rows: list[CompiledRow] = []
     for kind in tqdm(kinds, unit="program", disable=None, file=sys.stderr):
         with _named(rows, kind, options, only=len(kinds) == 1):

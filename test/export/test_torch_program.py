@@ -38,6 +38,7 @@ from dense_perception.export.torch_program import (
     obtain_program,
 )
 from test.export.conftest import HYBRID, random_network, tiny_card, vit_card
+from test.support.artefacts import write_red_artefact
 
 VERSION = f"none, torch {torch.__version__}"
 
@@ -120,6 +121,18 @@ def test_what_pytorch_does_not_load_is_named(model: Model) -> None:
     store_engine(key, b"no program")
     with pytest.raises(BackendError, match="delete the file and compile again"):
         ExportedProgramBackend(stored_program(key, card.name), card, "cpu", "test")
+
+
+def test_compile_names_the_precisions_that_it_leaves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(backend_module, "load_modules", lambda: (None, None))
+    write_red_artefact(tmp_path / "red.onnx", precision="int8")
+    words = ["compile", str(tmp_path / "red.onnx"), "--backend", "torch_tensorrt"]
+    assert cli.main(words) == 2
+    said = capsys.readouterr().err
+    assert "passed over: int8: torch_tensorrt takes fp32 and fp16" in said
+    assert "can be built; the lines above say why" in said
 
 
 @pytest.mark.parametrize("card", [tiny_card(), vit_card(HYBRID)])

@@ -34,8 +34,10 @@ from dense_perception.backends.nvidia.engine import (
     stored_engines,
 )
 from dense_perception.backends.opening import installed_backends, open_backend
+from dense_perception.backends.select import select_backend
 from dense_perception.core.errors import BackendError, UnavailableError
 from dense_perception.core.onnx_file import OnnxFile
+from dense_perception.core.registry import find_model
 from dense_perception.export import compile as compile_module
 from test.support.artefacts import write_red_artefact
 
@@ -162,6 +164,8 @@ def test_a_failed_build_is_not_tried_again_unless_asked(
         with pytest.raises(BackendError, match="no kernel"):
             compile_engine(red, "tensorrt", TRT, TensorRtOptions(), GPU, again=again)
     assert len(tried) == 2
+    with pytest.raises(BackendError, match="--device cuda:1` tries it again"):
+        compile_engine(red, "tensorrt", TRT, TensorRtOptions(), GPU, device="cuda:1")
     other = SimpleNamespace(__version__="10.4.0")
     assert compile_engine(red, "tensorrt", other, TensorRtOptions(), GPU).built
     assert failed_build(key)
@@ -170,6 +174,7 @@ def test_a_failed_build_is_not_tried_again_unless_asked(
 
 
 AMPERE = Gpu("RTX 3090", "8.6", "12.6")
+ORIN = Gpu("Orin", "8.7", "12.6")
 
 
 @pytest.mark.parametrize(
@@ -260,7 +265,13 @@ def test_compile_verb_passes_over_gpus_without_fp8(
     (row,) = json.loads(said.out)
     assert row["device"].endswith("8.9")
     assert "passed over: fp8 needs compute capability 8.9" in said.err
-    assert cli.main([*words, "--precision", "fp8"]) == 2
+    assert cli.main([*words, "--precision", "fp8", "--json"]) == 1
+    refused, built = json.loads(capsys.readouterr().out)
+    assert refused["check"] == "not built"
+    assert "for any GPU of compute capability 8.6" in refused["problem"]
+    assert built["device"].endswith("8.9")
+    assert not built["problem"]
+    assert cli.main([*words[:-1], "--precision", "fp8"]) == 2
     assert "for any GPU of compute capability 8.6" in capsys.readouterr().err
 
 
@@ -344,7 +355,7 @@ def pretend_dla(monkeypatch: pytest.MonkeyPatch, cores: int) -> MagicMock:
     for place in (build_module, module, backend_module):
         monkeypatch.setattr(place, "load_runtime", lambda name=None: ("tensorrt", trt))
     for place in (device_module, backend_module):
-        monkeypatch.setattr(place, "find_gpu", lambda index=0: Gpu("Orin", "8.7", "12.6"))
+        monkeypatch.setattr(place, "find_gpu", lambda index=0: ORIN)
     return trt
 
 
@@ -367,6 +378,29 @@ def test_an_engine_for_a_dla_is_checked_there(
     config = trt.Builder.return_value.create_builder_config.return_value
     assert (config.DLA_core, config.default_device_type) == (0, trt.DeviceType.DLA)
     assert row["built"]
+
+
+def test_for_several_cameras_a_dla_builds_for_one_image(
+    red: OnnxFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_red_artefact(red.path, precision="int8")
+    pretend_dla(monkeypatch, cores=1)
+    opened, _, selection = select_backend(
+        find_model(red.path), backend="tensorrt", device="dla:0", engine_build="background", batch=2
+    )
+    opened.close()
+    (missing,) = selection.missing
+    assert (missing.device, missing.batch) == ("dla:0", 1)
+
+
+def test_a_stored_engine_that_a_dla_would_leave_to_the_gpu_is_not_loaded(
+    red: OnnxFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt = pretend_dla(monkeypatch, cores=1)
+    store_engine(engine_key(red, "tensorrt", trt, DLA, ORIN), b"engine")
+    with pytest.raises(BackendError, match="a DLA computes fp16 and int8, this file is fp32"):
+        open_backend("tensorrt", red, device="dla:0")
+    trt.Runtime.return_value.deserialize_cuda_engine.assert_not_called()
 
 
 def test_without_a_dla_nothing_is_built_and_nothing_is_remembered(
