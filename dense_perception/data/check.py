@@ -59,6 +59,14 @@ def has_instances(frames: NamedFrames) -> bool:
     return any(frames[index].instances_hw is not None for index in evenly(len(frames), _FRAMES))
 
 
+def shows_things(frames: NamedFrames) -> bool:
+    """Whether a thing of a class is in the frames, of which many are looked at."""
+    return any(
+        any(label != 0 for label in frames[index].instance_labels.values())
+        for index in evenly(len(frames), _LABELLED_FRAMES)
+    )
+
+
 def check_labels(frames: NamedFrames, classes: int) -> tuple[str, ...]:
     """The names of the corpus's classes from 1 on; empty where its description names none.
 
@@ -91,24 +99,20 @@ def check_labels(frames: NamedFrames, classes: int) -> tuple[str, ...]:
 def check_things(frames: NamedFrames, classes: int) -> tuple[str, ...]:
     """As :func:`check_labels`, of a corpus whose things are numbered and pixels have no labels.
 
-    :raises TrainingError: if their classes are above ``classes``, nobody is to learn any of them,
-        or the description names another number of classes.
+    :raises TrainingError: if their classes are above ``classes``, or the description names another
+        number of classes.
     """
-    found = {
+    found = [
         label
         for index in evenly(len(frames), _LABELLED_FRAMES)
         for label in frames[index].instance_labels.values()
-    }
-    place = _place(frames)
-    if not found - {0}:
+    ]
+    highest = max(found, default=0)
+    if highest > classes:
         raise TrainingError(
-            f"{place} has no thing of a class in the frames that were looked at, only crowds or "
-            "none: there is nothing to learn"
-        )
-    if max(found) > classes:
-        raise TrainingError(
-            f"{place} has things of class {max(found)}, the network {classes} classes (1 to "
-            f"{classes}): set `classes` of the configuration's network, or relabel"
+            f"{_place(frames)} has things of class {highest}, the network "
+            f"{counted(classes, 'class')} (1 to {classes}): set `classes` of the configuration's "
+            "network, or relabel"
         )
     return _names(frames, classes)
 

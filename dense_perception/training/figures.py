@@ -6,8 +6,10 @@ from dense_perception.core.errors import TrainingError
 
 NO_FIGURE = "none"
 """In place of a figure's name."""
+LABELLED = ("miou", "pixel_accuracy")
+"""Of labels: a validation without any does not have them."""
 _HIGHER = (
-    *("miou", "pixel_accuracy", "box_ap50", "things_pq", "things_sq", "things_rq"),
+    *(*LABELLED, "box_ap50", "things_pq", "things_sq", "things_rq"),
     *("d1", "d2", "d3", "aligned_d1", "aligned_d2", "aligned_d3"),
     *("normals_below_11_25", "normals_below_22_5", "normals_below_30"),
 )

@@ -107,8 +107,8 @@ def _from_ours(
         with torch.device("meta"):  # its structure alone
             other = build(card["network"])
     # The model of things extends the multitask model: there the same name means the same, too.
-    is_kin = is_alike or (other is not None and isinstance(network, type(other)))
-    report = load_parts(network, checkpoint, other, deep=is_kin)
+    extends = type(network) is not type(other) and isinstance(network, type(other))
+    report = load_parts(network, checkpoint, other, deep=is_alike or extends)
     if report.anew or report.resized or not is_alike:
         on_report(f"from {card.get('name')} ({checkpoint.path.name}): {report}")
         shared = {"model": card.get("name"), "parts": list(report.taken)}

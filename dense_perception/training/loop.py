@@ -163,6 +163,7 @@ class _Run:
         if task.teacher is not None:
             self.teacher = Teacher(task.teacher, task.config, self.engine.device)
         self.unreadable = self.skipped = 0
+        self.has_told_no_best = False
 
     def until_done(self) -> dict[str, float]:
         config, progress = self.config, self.progress
@@ -336,8 +337,10 @@ class _Run:
         if figure == NO_FIGURE:
             return
         if math.isfinite(results.get(figure, math.nan)):
-            self.state.keep_if_best(self.task.out, figure)
-        else:
+            if warning := self.state.keep_if_best(self.task.out, figure):
+                self.report({"kind": "notice", "text": warning})
+        elif not self.has_told_no_best:
+            self.has_told_no_best = True
             has = ", ".join(k for k, value in results.items() if math.isfinite(value)) or "none"
             text = f"best.pt is not kept: the validation has no {figure} but {has}"
             self.report({"kind": "notice", "text": text})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,21 +92,27 @@ class RunState:
         run_folder.save(out / run_folder.STATE_FILE, {**delivery, "resume": resume})
         run_folder.save(out / run_folder.MODEL_FILE, delivery)
 
-    def keep_if_best(self, out: Path, figure: str) -> None:
+    def keep_if_best(self, out: Path, figure: str) -> str:
         """Write ``best.pt`` if no validation before was as good by ``figure``, which this one has.
 
-        :raises TrainingError: if it cannot be written, or is there and damaged.
+        Returns what is wrong with the file that was there, which is replaced then; "" for nothing.
+
+        :raises TrainingError: if it cannot be written.
         """
         path = out / run_folder.BEST_FILE
-        best = self.progress.best
+        best, warning = self.progress.best, ""
         # A run that goes on compares with what was kept before.
         if best is None and self.progress.resumed and path.exists():
-            best = run_folder.read(path).content["training"]["results"].get(figure)
+            try:
+                best = run_folder.read(path).content["training"].get("results", {}).get(figure)
+            except TrainingError as error:
+                warning = f"{error}; the model of this validation takes its place"
         value = self.progress.results[figure]
-        if best is None or is_better(figure, value, best):
+        if best is None or not math.isfinite(best) or is_better(figure, value, best):
             best = value
             run_folder.save(path, self._delivery())
         self.progress.best = best
+        return warning
 
     def _delivery(self) -> dict[str, object]:
         progress = self.progress

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
-from dense_perception.core.boxes import boxes_around
+from dense_perception.core.boxes import boxes_around, overlaps
 from dense_perception.core.errors import InputError
 from dense_perception.core.instance_lists import BOXES, CLASSES, IDS, SCORES, used
 from dense_perception.core.labels import VOID
@@ -24,6 +24,8 @@ from dense_perception.metrics.detection import DetectionScores, FoundThings, Tru
 from dense_perception.metrics.panoptic import UNSEGMENTED, PanopticQuality, Segments
 
 Arrays = Mapping[str, np.ndarray]
+
+_LEAST_OVERLAP = 0.5  # that of box_ap50
 
 
 class ThingScores:
@@ -44,12 +46,14 @@ class ThingScores:
     def add(self, outputs: Arrays, targets: Arrays) -> None:
         """What the network gives of a batch, and the truth."""
         for index in range(len(outputs[BOXES])):
-            segments, true = self._truth({name: each[index] for name, each in targets.items()})
+            frame = {name: each[index] for name, each in targets.items()}
+            segments, true = self._truth(frame)
             found = used(outputs, index)
             labels = self.things[found[CLASSES].astype(np.int64)]
             if self._boxes is not None:
                 height, width = segments.ids_hw.shape
-                given = FoundThings(found[BOXES], found[SCORES], labels)
+                counts = ~_in_void(found[BOXES], frame) | _finds(found[BOXES], labels, true)
+                given = FoundThings(found[BOXES][counts], found[SCORES][counts], labels[counts])
                 self._boxes.add(width, height, given, true)
             if IDS in outputs:
                 classes = {row + 1: int(label) for row, label in enumerate(labels)}
@@ -70,7 +74,8 @@ class ThingScores:
     def _truth(self, targets: Arrays) -> tuple[Segments, list[TrueThing]]:
         """Of one frame: the things, with all else as one segment more, and their boxes.
 
-        In boxes, void is what COCO calls a crowd: of its class, or of each where it has none.
+        In boxes, void is what COCO calls a crowd: of its class, or of each where it has none. For
+        pixels without a class see :func:`_in_void`.
         """
         ids_hw, classes_k = targets[IDS].astype(np.int64), targets[ROW_CLASSES]
         things = self.things.tolist()
@@ -106,6 +111,32 @@ class ThingScores:
         segments_hw[void_hw] = UNSEGMENTED
         present = set(np.unique(segments_hw).tolist()) - {UNSEGMENTED}
         return Segments(segments_hw, {number: classes[number] for number in present}), true
+
+
+def _in_void(boxes_n4: np.ndarray, targets: Arrays) -> np.ndarray:
+    """(n,) bool: whether half of a box or more is pixels without a class.
+
+    That is COCO's rule for a crowd, whose region is counted by pixels here: those without a class
+    are often a net around everything, and the box around that is the picture. A frame that has no
+    class anywhere has no labels, and numbers all of its things.
+    """
+    labels_hw = targets.get("segmentation")
+    if labels_hw is None or (labels_hw == VOID).all():
+        return np.zeros(len(boxes_n4), bool)
+    void_hw = (labels_hw == VOID) & (targets[IDS] == 0)
+    height, width = void_hw.shape
+    sides_n4 = np.rint(np.clip(boxes_n4, 0, [width, height] * 2)).astype(np.int64)
+    insides = [void_hw[top:bottom, left:right] for left, top, right, bottom in sides_n4.tolist()]
+    return np.array([each.size > 0 and each.mean() >= _LEAST_OVERLAP for each in insides], bool)
+
+
+def _finds(boxes_n4: np.ndarray, labels_n: np.ndarray, true: Sequence[TrueThing]) -> np.ndarray:
+    """(n,) bool: whether a box is at the place of a thing of its class."""
+    things = [thing for thing in true if not thing.crowd]
+    boxes_m4 = np.array([thing.box for thing in things], np.float64).reshape(-1, 4)
+    labels_m = np.array([thing.label for thing in things], np.int64)
+    same_nm = labels_n[:, None] == labels_m
+    return np.asarray((same_nm & (overlaps(boxes_n4, boxes_m4) >= _LEAST_OVERLAP)).any(axis=1))
 
 
 def why_no_precision() -> str | None:

@@ -24,6 +24,7 @@ from dense_perception.data.check import (
     doubts,
     has_instances,
     has_labels,
+    shows_things,
 )
 from dense_perception.data.corpus import Mixture, evenly, split
 from dense_perception.data.sample import Frames, NamedFrames
@@ -34,6 +35,7 @@ from dense_perception.nets.zoo import classes_of
 from dense_perception.training import run_folder
 from dense_perception.training.config import OWN_START, TrainingConfig
 from dense_perception.training.engine import Placement
+from dense_perception.training.figures import LABELLED
 from dense_perception.training.initialisation import file_of
 from dense_perception.training.loop import Report, Task, fit
 from dense_perception.training.provenance import LABELS, machine
@@ -256,7 +258,10 @@ def _checked(
         if numberless:
             text = f"no instance ids in {', '.join(numberless)}: their things teach nothing"
             on_record({"kind": "notice", "text": text})
+        _check_shown(data, validation, on_record)
         if missing := why_no_precision():
+            if config.keep_best == "box_ap50":
+                missing += "; so best.pt is not kept, which goes by it"
             on_record({"kind": "notice", "text": missing})
     segmented = "segmentation" in config.tasks
     if segmented and data and not labelled_data:
@@ -267,6 +272,13 @@ def _checked(
     if unlabelled and segmented:
         text = f"no labels in {', '.join(unlabelled)}: teaches every task but segmentation"
         on_record({"kind": "notice", "text": text})
+    judged = validation or data
+    if config.keep_best in LABELLED and judged and not (segmented and any(map(has_labels, judged))):
+        text = (
+            f"best.pt is not kept: keep_best is {config.keep_best}, and no labels are validated; "
+            "set another figure, or give a labelled validation corpus"
+        )
+        on_record({"kind": "notice", "text": text})
     if labelled and data and not names:
         text = f"no corpus names its classes: the card names them as {LABELS} does"
         if classes != len(LABEL_SETS[LABELS].labels):
@@ -276,6 +288,30 @@ def _checked(
             )
         on_record({"kind": "notice", "text": text})
     return names
+
+
+def _check_shown(
+    data: Sequence[NamedFrames], validation: Sequence[NamedFrames], on_record: Report
+) -> None:
+    """Name the corpora with numbers whose pictures show no thing, which may be.
+
+    :raises TrainingError: if nothing that is trained on shows one.
+    """
+    numbered = [corpus for corpus in (*data, *validation) if has_instances(corpus)]
+    bare = [corpus for corpus in numbered if not shows_things(corpus)]
+    if all(corpus in bare for corpus in numbered if corpus in data):
+        raise TrainingError(
+            f"no frame that was looked at of {', '.join(corpus.name for corpus in data)} shows a "
+            "thing of a class, only crowds or none, and the task 'instances' needs some: add a "
+            "corpus whose pictures show things"
+        )
+    if bare:
+        names = ", ".join(dict.fromkeys(corpus.name for corpus in bare))
+        text = (
+            f"no thing of a class in {names}, as far as was looked: those pictures teach, or test, "
+            "that there is none"
+        )
+        on_record({"kind": "notice", "text": text})
 
 
 def _with_classes(config: TrainingConfig, data: Mixture, on_record: Report) -> TrainingConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -21,6 +22,8 @@ from dense_perception.core.errors import TrainingError
 from dense_perception.core.prediction import DepthKind
 from dense_perception.data.augmentation import AugmentConfig
 from dense_perception.data.corpus import Corpus
+from dense_perception.data.description import write_description
+from dense_perception.data.shards import write_shard
 from dense_perception.data.views import whole_view
 from dense_perception.nets.networks import trained_network
 from dense_perception.nets.zoo import build, normalisation, stuff_of
@@ -373,10 +376,53 @@ def test_things_without_label_images_keep_their_names(
     description = json.loads((root / "corpus.json").read_text())
     del description["classes"]
     (root / "corpus.json").write_text(json.dumps(description))
-    with pytest.raises(TrainingError, match="things of class 2, the network 1 classes"):
+    with pytest.raises(TrainingError, match="things of class 2, the network 1 class "):
         train(of_things(tmp_path, root, classes=1), said.append)
     train(of_things(tmp_path, root, classes=3), said.append)
     assert "no corpus names its classes, of which the network has 3" in str(said[-1]["text"])
+
+
+def test_pictures_without_a_thing_are_frames_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_things(tmp_path / "hall", frames=2, labels=False)
+    ids_hw = np.zeros((72, 96), np.uint16)
+    samples = [replace(each, instances_hw=ids_hw, instance_labels={}) for each in Corpus(root)]
+    write_shard(tmp_path / "bare", 0, samples)
+    write_description(tmp_path / "bare", {"classes": ["void", "wall", "box"]})
+    begun = not_begun(monkeypatch)
+    said: list[Mapping[str, object]] = []
+    options = replace(of_things(tmp_path, root), validation=[tmp_path / "bare"])
+    train(options, said.append)
+    train(replace(options, data=[root, tmp_path / "bare"]), said.append)
+    assert len(begun) == 2
+    texts = [str(record["text"]) for record in said]
+    assert len([text for text in texts if "no thing of a class in bare, " in text]) == 2
+    with pytest.raises(TrainingError, match=r"no frame .* of bare shows a thing .*: add a corpus"):
+        train(replace(options, data=[tmp_path / "bare"], validation=[root]), said.append)
+
+
+@pytest.mark.parametrize(
+    ("figure", "says"),
+    [
+        ("box_ap50", "no box_ap50: .* needs faster-coco-eval.*so best.pt is not kept"),
+        ("miou", "best.pt is not kept: keep_best is miou, and no labels are validated"),
+        ("things_pq", None),
+    ],
+)
+def test_a_best_figure_that_never_comes_is_said_at_the_start(
+    figure: str, says: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = of_things(tmp_path, write_things(tmp_path / "hall", frames=2, labels=False))
+    config = yaml.safe_load(options.config.read_text())
+    options.config.write_text(yaml.safe_dump({**config, "keep_best": figure}))
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    not_begun(monkeypatch)
+    said: list[Mapping[str, object]] = []
+    train(options, said.append)
+    found = [str(record["text"]) for record in said if "best.pt" in str(record["text"])]
+    assert len(found) == (says is not None)
+    assert says is None or re.search(says, found[0])
 
 
 def test_what_a_set_leaves_out_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

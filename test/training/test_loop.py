@@ -91,13 +91,40 @@ def test_the_best_model_is_kept_beside_the_last_one(
     assert (last["step"], last["results"]["miou"]) == (2, 0.4)
     assert not [text for text in said if "best.pt" in text]
     without = {"abs_rel": 1.0, "miou": np.nan}
-    assert run(3, [{"miou": 0.45}, without], resume=True) == (1, 0.5)
+    assert run(4, [{"miou": 0.45}, without, without], resume=True) == (1, 0.5)
     (text,) = [text for text in said if "best.pt" in text]
     assert "the validation has no miou but abs_rel" in text
     assert is_better("abs_rel", 0.1, 0.2)
     assert not is_better("miou", 0.5, 0.5)
     with pytest.raises(TrainingError, match=r"keep_best is 'map', expected .*box_ap50.*things_pq"):
         replace(CONFIG, keep_best="map")
+
+
+def test_a_run_that_goes_on_keeps_the_best_by_another_figure(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead: list[dict[str, float]] = []
+    monkeypatch.setattr(loop, "validate", lambda *_: ahead.pop(0))
+    said: list[str] = []
+
+    def run(steps: int, figure: str, *results: dict[str, float], resume: bool = True) -> int:
+        """Validate at the end alone; the step of the model that is kept."""
+        ahead.extend(results)
+        config = replace(CONFIG, keep_best=figure, steps=steps)
+        given = task(corpus, tmp_path / "run", config, resume=resume)
+        fit(given, lambda record: said.append(str(record.get("text", ""))))
+        return int(run_folder.read(best).content["training"]["step"])
+
+    best = tmp_path / "run/best.pt"
+    # What was kept by miou is compared by the new figure, which may be unknown of it.
+    assert run(1, "miou", {"miou": 0.5, "rmse": 1.0, "d1": np.nan}, resume=False) == 1
+    assert run(2, "rmse", {"miou": 0.9, "rmse": 2.0, "d1": 0.1}) == 1
+    assert run(3, "d1", {"miou": 0.1, "rmse": 3.0, "d1": 0.1}) == 3
+    assert not [text for text in said if "best.pt" in text]
+    best.write_bytes(best.read_bytes()[:1000])
+    assert run(4, "miou", {"miou": 0.0}) == 4
+    (text,) = [text for text in said if "best.pt" in text]
+    assert "the model of this validation takes its place" in text
 
 
 @pytest.mark.parametrize("arithmetic", ["fp32", "bf16"])
@@ -238,6 +265,17 @@ def begun(network: dict[str, Any], path: Path) -> tuple[dict[str, Tensor], objec
     config = replace(CONFIG, network=network)
     origin = initialise(module, config, path, lambda report: said.append(str(report)))
     return module.state_dict(), origin.get("parts"), said
+
+
+def test_another_variant_gives_whole_parts_alone(tmp_path: Path) -> None:
+    """One class of networks serves all variants, whose layers of one name need not be alike."""
+    network = {"family": "segmenter", "variant": "tiny", "height": 32, "width": 32, "dim": 64}
+    network |= {"heads": 1, "layers": 1, "mean": [0.5] * 3, "std": [0.5] * 3, "classes": 3}
+    for variant, expected in (("tiny", True), ("small", False)):
+        given = saved(tmp_path / "deep.pt", {**network, "variant": variant, "layers": 2})
+        got, _, _ = begun(network, tmp_path / "deep.pt")
+        same = {key.split(".")[0] for key in got if torch.equal(got[key], given[key])}
+        assert same == ({"encoder", "decoder"} if expected else {"decoder"})
 
 
 def test_a_smaller_network_takes_what_fits(tmp_path: Path) -> None:

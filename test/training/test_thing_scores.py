@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from dense_perception.core.labels import VOID
 from dense_perception.data.instance_rows import MOST_ROWS, NOBODY, unknown_rows
 from dense_perception.training import thing_scores
 from dense_perception.training.thing_scores import ThingScores
@@ -105,6 +106,41 @@ def test_things_without_a_number_are_void() -> None:
         figures = scores.figures()
         assert figures["box_ap50"] == pytest.approx(expected)
         assert (figures["things_pq"] == 1) == (found[0][0] == SEAT)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (EMPTY, 1.0),
+        # Beside the void, but inside the box around it: first of two, so precision is 1/2.
+        ((20, 15, 30, 23), 0.5),
+        # With 4 and with 5 of 10 columns on the void.
+        ((8, 15, 18, 23), 0.5),
+        ((7, 15, 17, 23), 1.0),
+    ],
+)
+def test_pixels_without_a_class_are_void_in_boxes(
+    found: tuple[int, int, int, int], expected: float
+) -> None:
+    """The void is an L along the left and the lower edge, and fills most of a true box."""
+    ids_hw, labels_hw, classes_k = numbered([(FIRST, BOX)])
+    ids_hw[2:10, 4:12] = 0  # an angle of 2 columns and 2 rows is left of the box's pixels
+    labels_hw[:, :12] = np.where(ids_hw[:, :12] > 0, BOX, VOID)
+    labels_hw[24:] = VOID
+    targets = {"instance_ids": ids_hw[None], "instance_classes": classes_k[None]}
+    targets["segmentation"] = labels_hw[None]
+    scores = ThingScores(3, THINGS)
+    scores.add(answer([(found, BOX), (FIRST, BOX)], ids=False), targets)
+    assert scores.figures()["box_ap50"] == pytest.approx(expected)
+
+
+def test_a_frame_without_any_label_has_no_void_for_boxes() -> None:
+    ids_hw, labels_hw, classes_k = numbered([(FIRST, BOX)])
+    targets = {"instance_ids": ids_hw[None], "instance_classes": classes_k[None]}
+    targets["segmentation"] = np.full_like(labels_hw, VOID)[None]
+    scores = ThingScores(3, THINGS)
+    scores.add(answer([(EMPTY, BOX), (FIRST, BOX)]), targets)
+    assert scores.figures()["box_ap50"] == pytest.approx(0.5)
 
 
 def test_frames_whose_things_are_unknown_do_not_count() -> None:
