@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,6 @@ from dense_perception.commands.output import complain, print_json, say
 
 if TYPE_CHECKING:
     from dense_perception.export.foreign.recipe import Facts
-    from dense_perception.export.model_folder import Plan
 
 HELP = "turn an ONNX file of others into a model that nodes and commands run, without PyTorch"
 EXAMPLES = """\
@@ -113,7 +111,7 @@ def _add_answers(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from dense_perception.core.registry import exported_dir
     from dense_perception.core.storage import user_path
-    from dense_perception.export.foreign.convert import import_graph, open_foreign
+    from dense_perception.export.foreign.convert import import_graph, open_foreign, without_own
     from dense_perception.export.report import (
         decisions_table,
         export_summary,
@@ -138,7 +136,13 @@ def main(args: argparse.Namespace) -> int:
         say(decisions_table(opened.decisions))
     if args.output is None:
         _refuse_hiding(opened.card.name)
-    plan, notices = _without_own(plan, opened.graph.precision)
+    asked, precision = plan.precisions, opened.graph.precision
+    plan = without_own(plan, precision)
+    if precision != "fp32" and precision in asked:
+        complain(
+            f"the graph is {precision} already: it is taken as it is, no layer is chosen and no "
+            "frame looked at for it; import the model's fp32 file for that"
+        )
     if plan.precisions:
         plan = with_frames(plan, args, opened.card)
     with progress_of(plan, quiet=args.quiet) as on_step:
@@ -149,25 +153,13 @@ def main(args: argparse.Namespace) -> int:
             overwrite=args.overwrite,
             on_step=on_step,
         )
-    for warning in (*notices, *exported.warnings):
+    for warning in exported.warnings:
         complain(warning)
     if args.json:
         print_json({"settled": opened.decisions, **export_summary(exported)})
     else:
         say(f"\n{export_table(exported)}")
     return 0
-
-
-def _without_own(plan: Plan, precision: str) -> tuple[Plan, list[str]]:
-    """``plan`` without the graph's own precision, and what to say of that."""
-    others = [kind for kind in plan.precisions if kind != precision]
-    notices = []
-    if precision != "fp32" and len(others) < len(plan.precisions):
-        notices = [
-            f"the graph is {precision} already: it is taken as it is, no layer is chosen and no "
-            "frame looked at for it; import the model's fp32 file for that"
-        ]
-    return replace(plan, precisions=others), notices
 
 
 def _refuse_hiding(name: str) -> None:

@@ -262,7 +262,13 @@ class FolderMaker:
         return found
 
     def enter(self, path: Path, precision: str) -> None:
-        """Take a finished file up into the card."""
+        """Take a finished file up into the card.
+
+        What runtimes say of it is forgotten: masks of every frame take hundreds of megabytes.
+        Others are held against what ONNX Runtime says of the fp32 file, so that stays.
+        """
+        fp32 = "onnxruntime", self._graphs.get(self.folder / self._name("fp32"))
+        self._heard = {key: heard for key, heard in self._heard.items() if key == fp32}
         content = path.read_bytes()
         entry = ModelFile(path.name, hashlib.sha256(content).hexdigest(), len(content))
         self.card = replace(self.card, files={**self.card.files, precision: entry})

@@ -137,8 +137,10 @@ def test_a_quantised_graph_is_taken_as_it_is(
     import_case("quantised", tmp_path, "--precision", "int8", "--calibrate", "/nowhere")
     assert "the graph is int8 already: it is taken as it is" in capsys.readouterr().err
     words = ["import", str(tmp_path / "model.onnx"), "--output", str(tmp_path / "m"), "--quiet"]
-    assert main([*words, "--precision", "fp16"]) == 2
-    assert "take the model's fp32 file" in capsys.readouterr().err
+    assert main([*words, "--precision", "int8", "fp16"]) == 2
+    notice, refusal = capsys.readouterr().err.splitlines()
+    assert "the graph is int8 already: it is taken as it is" in notice  # before anything is done
+    assert "take the model's fp32 file" in refusal
 
 
 def test_what_is_known_of_a_folder_goes_into_the_card(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from onnx import numpy_helper
 
 from dense_perception.cli import main
 from dense_perception.core.card import ModelCard
@@ -118,3 +123,68 @@ def test_names_in_the_metadata_are_taken_whoever_wrote_them(tmp_path: Path) -> N
         card = ModelCard.from_yaml(tmp_path / f"{name}.yaml")
         assert card.segmentation is not None
         assert card.segmentation.names == want
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        ("{1: 'road', 2: 'car'}", "numbered [1, 2]"),
+        ("[['road']]", "label 0 is named"),
+        ("{[]: 1}", ""),
+        ("{1e999: 'road'}", ""),
+    ],
+)
+def test_odd_names_of_classes_do_not_keep_depth_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], odd: str, said: str
+) -> None:
+    file = write_plain(
+        tmp_path / "net.onnx", classes=1, ending="relu", output="depth", metadata={"names": odd}
+    )
+    words = ["import", str(file), "--depth-kind", "relative", "--dry-run", "--json"]
+    assert main(words) == 0
+    settled = {each["what"]: each for each in json.loads(capsys.readouterr().out)["settled"]}
+    assert settled["task"]["value"] == "depth"
+    assert said in settled.get("names of classes", {"why": ""})["why"]
+    assert ("names of classes" in settled) == bool(said)
+
+
+def test_names_beside_the_graph_are_stronger_than_those_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {
+        "architectures": ["SegformerForSemanticSegmentation"],
+        "id2label": {"0": "road", "1": "car"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for names in ("['x', 'y']", "{0: 'x', 9: 'y'}"):
+        write_plain(tmp_path / "model.onnx", classes=2, metadata={"names": names})
+        assert main(["import", str(tmp_path), "--dry-run"]) == 0
+        assert "2: road, car" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("ending", "options", "answer"),
+    [("relu", "--depth-kind relative --task depth", "depth"), ("argmax", "--labels 3", "labels")],
+)
+def test_one_channel_behind_its_sides_needs_no_batch(
+    tmp_path: Path, ending: str, options: str, answer: str
+) -> None:
+    """(H, W, 1) is what (1, H, W, 1) is."""
+    answers = []
+    for kind in ("Identity", "Squeeze"):
+        file = tmp_path / f"{kind.lower()}.onnx"
+        classes = 3 if answer == "labels" else 1
+        write_plain(file, classes=classes, ending=ending, layout="NHWC")
+        model = onnx.load(file)
+        if kind == "Squeeze":
+            model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "batch"))
+            model.graph.node[-1].op_type = kind
+            model.graph.node[-1].input.append("batch")
+            onnx.save(model, file)
+        words = ["import", str(file), "--output", str(tmp_path / "m"), "--quiet"]
+        assert main([*words, "--pixels", "unit", *options.split()]) == 0
+        session = onnxruntime.InferenceSession(tmp_path / "m" / f"{kind.lower()}_fp32.onnx")
+        image_nhwc = np.random.default_rng(0).integers(0, 256, (1, 48, 64, 3)).astype(np.uint8)
+        answers.append(session.run([answer], {"image": image_nhwc})[0])
+    np.testing.assert_allclose(answers[0], answers[1], rtol=0, atol=1e-5)
+    assert np.ptp(answers[0]) > 0

@@ -91,6 +91,10 @@ def odd_names(path: Path) -> None:
     write_plain(path, metadata={"names": "{0: 'road', 5: 'car'}"})
 
 
+def score_with_names(path: Path) -> None:
+    write_plain(path, classes=1, metadata={"names": "['wall', 'crack']"})
+
+
 def small(path: Path) -> None:
     write_plain(path, size=(8, 8))
 
@@ -265,6 +269,7 @@ def labels(path: Path) -> None:
         (yolo, "", "only semantic segmentation is imported"),
         (depth, "", "say --depth-kind metric (metres)"),
         (score, "", "say --task depth or --task segmentation"),
+        (score_with_names, "", "say --task depth or --task segmentation"),
         (many, "", "expected at most 255"),
         (traced, "", "stays 1x5x12x16 whatever the picture's size"),
         (last, "", "say --pixels unit, bytes or signed"),

@@ -96,12 +96,8 @@ def open_foreign(
     on_step("read")
     graph = read_graph(file)
     said = [given] if like is None else [given, PRESETS[like]]
-    strong = laid_over(said)
-    layers = [
-        *said,
-        folder_facts(file, strong),
-        metadata_facts(graph.metadata, file, strong),
-    ]
+    said.append(folder_facts(file, laid_over(said)))
+    layers = [*said, metadata_facts(graph.metadata, file, laid_over(said))]
     # Before anything looks into the graph: it may be no graph at all.
     run = GraphRun(graph.model, name=str(file))
     settled = Settled(laid_over(layers))
@@ -137,6 +133,12 @@ def open_foreign(
     return Opened(graph, recipe, card, model, tuple(settled.decisions), feeds)
 
 
+def without_own(plan: Plan, precision: str) -> Plan:
+    """``plan`` without the precision that the graph has."""
+    others = dict.fromkeys(kind for kind in plan.precisions if kind != precision)
+    return replace(plan, precisions=tuple(others))
+
+
 def import_graph(
     opened: Opened,
     output: Path,
@@ -155,12 +157,11 @@ def import_graph(
         :func:`~dense_perception.export.model_folder.write_model`.
     """
     precision = opened.graph.precision
-    plan = plan or Plan()
-    others = [kind for kind in plan.precisions if kind != precision]
-    if precision == "fp16" and others:
-        _refuse_too_large(opened.graph, others)
-        others = ["fp32", *others]
-    plan = replace(plan, precisions=tuple(dict.fromkeys(others)))
+    plan = without_own(plan or Plan(), precision)
+    widen = precision == "fp16" and bool(plan.precisions)
+    if widen:
+        _refuse_too_large(opened.graph, plan.precisions)
+        plan = replace(plan, precisions=tuple(dict.fromkeys(("fp32", *plan.precisions))))
 
     def begin(maker: FolderMaker) -> None:
         maker.on_step("against the original", 0)
@@ -179,7 +180,7 @@ def import_graph(
             path = maker.write(model, precision)
         maker.model = model
         maker.enter(path, precision)
-        if precision == "fp16" and others:
+        if widen:
             _enter_widened(maker, want)
 
     return write_model(

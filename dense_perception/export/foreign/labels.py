@@ -18,6 +18,8 @@ from dense_perception.export.foreign.recipe import PRESETS, Facts
 _MOST_BYTES = 4 << 20
 _NAMES = ("names", "id2label", "labels", "classes", "class_names")
 _NOTHING = Facts()
+METADATA = "the graph's metadata"
+"""How the reasons of what a graph says of itself begin."""
 
 
 def read_labels(text: str) -> tuple[str, ...]:
@@ -77,9 +79,10 @@ def _without_numbers(lines: Sequence[str]) -> tuple[str, ...]:
 def metadata_facts(metadata: Mapping[str, str], path: Path, said: Facts = _NOTHING) -> Facts:
     """What exporters wrote into a graph: names of classes, of Ultralytics' exporter all it says.
 
-    ``said`` are stronger facts: names are not read here if they have some.
+    ``said`` are stronger facts: names are not read here if they have some. Odd ones are told as
+    ``odd_labels``: a graph for depth has no use for them.
 
-    :raises InputError: if it is a graph for another task than labels a pixel, or names are odd.
+    :raises InputError: if it is a graph of Ultralytics for another task than labels a pixel.
     """
     values: dict[str, Any] = {}
     reasons: dict[str, str] = {}
@@ -88,11 +91,10 @@ def metadata_facts(metadata: Mapping[str, str], path: Path, said: Facts = _NOTHI
         try:
             names = names_of(_literal(metadata.get(entry, "")))
         except InputError as error:
-            raise InputError(
-                f"{entry} in the metadata of {path}: {error}, or give --labels FILE"
-            ) from error
+            names = ()
+            values["odd_labels"] = f"{entry} in the metadata of {path}: {error}"
         if names:
-            values["labels"], reasons["labels"] = names, f"the graph's metadata: {entry}"
+            values["labels"], reasons["labels"] = names, f"{METADATA}: {entry}"
     if "ultralytics" not in metadata.get("author", "").lower():
         return Facts(**values, reasons=reasons)
     task = metadata.get("task", "")
@@ -104,14 +106,14 @@ def metadata_facts(metadata: Mapping[str, str], path: Path, said: Facts = _NOTHI
     usual = PRESETS["ultralytics-sem"]
     for name, value in vars(usual).items():
         if name not in ("origin", "reasons") and value is not None:
-            values[name], reasons[name] = value, "the graph's metadata: made by Ultralytics"
+            values[name], reasons[name] = value, f"{METADATA}: made by Ultralytics"
     size = _literal(metadata.get("imgsz", ""))
     if isinstance(size, (list, tuple)) and len(size) == 2 and all(type(s) is int for s in size):
         values["size"] = size[1], size[0]
-        reasons["size"] = "the graph's metadata: imgsz"
+        reasons["size"] = f"{METADATA}: imgsz"
     if metadata.get("license"):
         values["licence"] = metadata["license"]
-        reasons["licence"] = "the graph's metadata: license"
+        reasons["licence"] = f"{METADATA}: license"
     return Facts(**values, reasons=reasons)
 
 
@@ -126,7 +128,7 @@ def names_of(data: object) -> tuple[str, ...]:
                 return names_of(data[key])
         try:
             numbers = sorted((int(key), key) for key in data)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return ()
         if [number for number, _ in numbers] != list(range(len(numbers))):
             raise InputError(
@@ -151,5 +153,5 @@ def _name(label: int, value: object) -> str:
 def _literal(text: str) -> object:
     try:
         return ast.literal_eval(text) if len(text) < 1 << 16 else None
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return None

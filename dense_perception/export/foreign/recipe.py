@@ -44,7 +44,8 @@ class Facts:
     """What one source says; None is nothing. ``reasons`` say why, ``origin`` where they do not.
 
     ``size`` is (width, height), ``free`` whether the graph is to take every size of the rule.
-    ``background`` says that ``labels`` leave out the first class.
+    ``background`` says that ``labels`` leave out the first class, ``odd_labels`` why names of
+    classes could not be read.
     """
 
     origin: str = ""
@@ -74,6 +75,7 @@ class Facts:
     threshold: float | None = None
     labels: tuple[str, ...] | None = None
     background: bool | None = None
+    odd_labels: str | None = None
     void: tuple[int, ...] | None = None
     licence: str | None = None
     name: str | None = None

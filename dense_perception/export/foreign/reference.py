@@ -97,11 +97,13 @@ def answers(
     Classes may score alike, to rounding: ``chosen_nhw`` are the labels to prefer there.
     """
     found = {}
+    maps = {name: with_batch(array) for name, array in outputs.items()}
     if recipe.depth is not None:
-        found["depth"] = _depth(recipe.depth, outputs, height, width)
+        found["depth"] = _depth(recipe.depth, maps, height, width)
     if recipe.labels is not None:
+        queries = recipe.labels.scores == "queries"
         found["labels"], found["confidence"] = _labels(
-            recipe.labels, outputs, height, width, chosen_nhw
+            recipe.labels, outputs if queries else maps, height, width, chosen_nhw
         )
     return found
 
@@ -112,10 +114,9 @@ def with_batch(array: np.ndarray) -> np.ndarray:
 
 
 def planes(array: np.ndarray, *, channels_last: bool = False) -> np.ndarray:
-    """Any map of one or more channels as (N, C, H, W)."""
+    """A map (H, W), (N, H, W), or with channels first or last, as (N, C, H, W)."""
     if array.ndim == 2:
         return array[None, None]
-    array = with_batch(array)
     if array.ndim == 3:
         return array[:, None]
     return array.transpose(0, 3, 1, 2) if channels_last else array

@@ -13,6 +13,7 @@ from dense_perception.core.labels import LABEL_SETS, VOID
 from dense_perception.core.prediction import DepthKind
 from dense_perception.core.printable import counted, short
 from dense_perception.export.foreign.inspect import ForeignGraph
+from dense_perception.export.foreign.labels import METADATA
 from dense_perception.export.foreign.recipe import DepthRecipe, LabelRecipe
 from dense_perception.export.foreign.reference import Arrays
 from dense_perception.export.foreign.settle_picture import Settled
@@ -55,6 +56,8 @@ def settle_outputs(
         restore = facts.restore or "linear"
         settled.note("restore", restore, facts.why("restore") or "the package's usual one")
         spec = replace(spec, restore=restore)
+    if labels is None and facts.odd_labels is not None:
+        settled.note("names of classes", "left out", facts.odd_labels)
     return spec, depth, labels
 
 
@@ -169,7 +172,9 @@ def _is_depth(
         why = "--depth-kind" if facts.depth_kind is not None else f"the output is called {name}"
         settled.note("task", "depth", f"{why}, one number a pixel")
         return True
-    if facts.scores is not None or facts.labels is not None:
+    # Exporters write names of classes into graphs of every task.
+    named = facts.labels is not None and not facts.why("labels").startswith(METADATA)
+    if facts.scores is not None or named:
         settled.note("task", "segmentation", "labels or their scores were named")
         return False
     raise InputError(
@@ -316,6 +321,8 @@ def _names(classes: int, settled: Settled) -> tuple[tuple[str, ...], str]:
     names = facts.labels
     if names is not None and facts.background and len(names) + 1 == classes:
         names = ("background", *names)
+    if names is None and facts.odd_labels is not None:
+        raise InputError(f"{facts.odd_labels}, or give --labels FILE")
     if names is None and not classes:
         raise InputError(
             "how many classes the labels have cannot be told from the graph: say --labels FILE, "
