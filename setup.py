@@ -79,7 +79,8 @@ setup(
         "export": [
             "torch>=2.13",
             "onnx>=1.19",
-            "onnxscript>=0.7.2",
+            "onnxscript>=0.7.2,<0.8",  # export/simplify.py names its rules
+            "onnx_ir>=0.1.16,<2",
             "onnxruntime>=1.21",  # what its quantiser takes changed
             "safetensors>=0.4",
         ],

