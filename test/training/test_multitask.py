@@ -190,6 +190,8 @@ def test_a_corpus_without_labels_teaches_the_other_tasks(tmp_path: Path) -> None
     )
     train(options, records.append)
     notices = [record["text"] for record in records if record["kind"] == "notice"]
-    assert notices == ["no labels in walk: teaches every task but segmentation"]
+    assert notices[0] == "no labels in walk: teaches every task but segmentation"
+    assert len(notices) == 2
+    assert "no corpus names its classes" in str(notices[1])
     with pytest.raises(TrainingError, match="no corpus of walk has labels"):
         train(replace(options, data=[unlabelled], out=tmp_path / "other"), records.append)
