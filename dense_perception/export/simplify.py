@@ -14,6 +14,8 @@ from onnxscript.rewriter import RewritePass
 from onnxscript.rewriter.rules import common as rules
 
 _ROUNDS = 2
+_OWN = "network."
+"""How the names of a network's own parameters begin."""
 _RULES = (
     *rules.mul_by_1_rule.commute(),
     *rules.add_0_rule.commute(),
@@ -70,7 +72,17 @@ def simplify(model: onnx_ir.Model) -> None:
             break
     steps.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     steps.LiftSubgraphInitializersToMainGraphPass()(model)
-    steps.DeduplicateInitializersPass()(model)
+    _merge_constants(model)
     steps.CommonSubexpressionEliminationPass()(model)
     steps.OutputFixPass()(model)
     steps.NameFixPass()(model)
+
+
+def _merge_constants(model: onnx_ir.Model) -> None:
+    """One of several equal constants stays, but every parameter: the file is a checkpoint, too."""
+    initializers = model.graph.initializers
+    own = {name: value for name, value in initializers.items() if name.startswith(_OWN)}
+    for name in own:
+        del initializers[name]
+    steps.DeduplicateInitializersPass()(model)
+    initializers.update(own)

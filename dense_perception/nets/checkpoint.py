@@ -150,7 +150,8 @@ def _named(model: onnx.ModelProto) -> dict[str, Tensor]:
         products = [made_by[name] for name in node.input if name in made_by]
         for product in products:
             if bias and product.op_type == "MatMul" and product.input[1] in arrays:
-                # Export keeps one of several equal biases, named by the layer that comes first.
+                # Earlier exports kept one of several equal biases, named by the layer that comes
+                # first.
                 weight_name = bias[0].removesuffix(".bias") + ".weight"
                 if weight_name.removeprefix(_PREFIX) not in found:
                     put(weight_name, numpy_helper.to_array(arrays[product.input[1]]).T)

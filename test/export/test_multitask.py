@@ -67,6 +67,11 @@ def network() -> nn.Module:
         for parameter in built.parameters():
             if parameter.ndim == 1:
                 parameter.add_(0.01 * torch.randn_like(parameter))
+        # What is added up learns equal biases.
+        own = dict(built.named_parameters())
+        for name in [name for name in own if name.endswith(".depth.reduce.bias")]:
+            other = name.replace(".upsample.", ".skip.").replace(".reduce.", ".")
+            own[other].copy_(own[name])
     return built
 
 
@@ -110,7 +115,8 @@ def test_a_network_of_things_starts_from_its_streams(network: nn.Module, folder:
     parts = origin["parts"]
     assert isinstance(parts, list)
     assert {"stem", "transformer", "heads.depth", "heads.segmentation"} <= set(parts)
-    assert {f"stages.{n}.upsample.depth" for n in (1, 2, 3)} <= set(parts)
+    for part in ("upsample", "skip"):
+        assert {f"stages.{n}.{part}.depth" for n in (1, 2, 3)} <= set(parts)
     assert not [part for part in parts if "instances" in part]
     ours, theirs = things.state_dict(), network.state_dict()
     taken = [key for key in ours if any(key.startswith(f"{p}.") for p in parts if p != "stem")]
