@@ -109,7 +109,7 @@ def test_nobody_waits_for_another_unless_asked(
     spoiled = key.path.read_bytes()
 
     backend, _, selection = select_backend(model, backend=name, engine_build="background")
-    assert selection.backend == "onnxruntime"
+    assert selection.backend in ("onnxruntime", "openvino")  # whichever is faster today
     (missing,) = selection.missing
     assert missing.key == key
     assert said in missing.reason
