@@ -40,9 +40,12 @@ def main() -> int:
             report = Path(folder) / f"{name}.xml"
             environment = {**os.environ, **({"OMP_NUM_THREADS": threads} if threads else {})}
             command = [sys.executable, "-m", "pytest", *words, f"--junitxml={report}", *others]
-            codes.append(subprocess.run(command, env=environment, check=False).returncode)
-            if report.exists():
-                seconds.update(durations(report))
+            code = subprocess.run(command, env=environment, check=False).returncode
+            if only_crashed(report):
+                print("Nothing failed but tests whose worker crashed: all once more", flush=True)
+                code = subprocess.run(command, env=environment, check=False).returncode
+            codes.append(code)
+            seconds.update(durations(report))
     if options.slowest:
         print(f"slowest {options.slowest} of {len(seconds)} tests, with their fixtures:")
         for test in sorted(seconds, key=lambda test: -seconds[test])[: options.slowest]:
@@ -53,15 +56,29 @@ def main() -> int:
     return failed[0] if failed else min(codes)
 
 
+def only_crashed(report: Path) -> bool:
+    """Whether tests failed, all of them with their worker: the machine may have ended it for want
+    of memory. A test that crashes it by itself does so again.
+    """
+    errors = [error.text or "" for case in cases(report) for error in case.iter("error")]
+    failures = [failure for case in cases(report) for failure in case.iter("failure")]
+    return bool(errors) and not failures and all("crashed while running" in e for e in errors)
+
+
 def durations(report: Path) -> dict[str, float]:
     """Seconds by test of a JUnit report, set-up and clean-up included."""
-    try:
-        cases = ElementTree.parse(report).getroot().iter("testcase")
-    except ElementTree.ParseError:  # pytest has said why it could not write it
-        return {}
     return {
-        f"{case.get('classname')}::{case.get('name')}": float(case.get("time", 0)) for case in cases
+        f"{case.get('classname')}::{case.get('name')}": float(case.get("time", 0))
+        for case in cases(report)
     }
+
+
+def cases(report: Path) -> list[ElementTree.Element]:
+    """The tests of a JUnit report; none of one that could not be written, pytest has said why."""
+    try:
+        return list(ElementTree.parse(report).getroot().iter("testcase"))
+    except (OSError, ElementTree.ParseError):
+        return []
 
 
 if __name__ == "__main__":

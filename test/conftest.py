@@ -13,10 +13,13 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,6 +74,30 @@ def pytest_configure(config: pytest.Config) -> None:
         cache = tempfile.mkdtemp(prefix="dense_perception_cache_")
         os.environ["XDG_CACHE_HOME"] = cache
         config.add_cleanup(lambda: shutil.rmtree(cache, ignore_errors=True))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Say how a worker ended that crashed: pytest-xdist names its test, not the signal."""
+    if error is None:
+        return
+    try:
+        code = node.gateway._io.popen.wait(timeout=5)
+    except (AttributeError, subprocess.TimeoutExpired):
+        how = "lives on, but no longer answers"
+    else:
+        how = f"ended with {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    print(f"\nworker {node.gateway.id} {how}; {_memory()}", flush=True)
+
+
+def _memory() -> str:
+    """The kernel ends the largest process where this falls to nothing, without a word."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return "free memory is unknown"
+    free = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+    return f"{int(free) // 1024} MB of memory are free now"
 
 
 def _load_ros(config: pytest.Config) -> None:
