@@ -27,7 +27,7 @@ from dense_perception.core.card_specs import (
     SegmentationSpec,
 )
 from dense_perception.core.errors import CardError
-from dense_perception.core.labels import LABEL_SETS
+from dense_perception.core.labels import LABEL_SETS, folded
 from dense_perception.core.prediction import DepthKind
 from dense_perception.core.printable import short
 from dense_perception.core.strict import Entries
@@ -235,7 +235,8 @@ class CardReader(Entries):
         if spec.panoptic and labelled is None:
             raise self.refusal("instances.panoptic", True, "a 'segmentation' entry beside it")
         if spec.panoptic and labelled is not None:
-            strange = [n for n in spec.label_set.labels if n not in labelled.label_set.labels]
+            known = folded(labelled.label_set.labels)
+            strange = [n for n in spec.label_set.labels if n.casefold() not in known]
             if strange:
                 raise self.refusal(
                     "instances.labels", strange, f"classes of the labels {labelled.labels} too"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,11 @@ class LabelSet:
                     table[label - 1, channel] |= ((rest >> channel) & 1) << bit
                 rest >>= 3
         return table
+
+
+def folded(names: Iterable[str]) -> tuple[str, ...]:
+    """Class names as they are compared: whatever their case."""
+    return tuple(name.casefold() for name in names)
 
 
 def _names(text: str) -> tuple[str, ...]:

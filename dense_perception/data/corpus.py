@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -160,6 +160,11 @@ class Mixture:
         return described
 
 
+@runtime_checkable
+class _Named(Protocol):
+    def key_of(self, index: int, /) -> str: ...
+
+
 @dataclass(frozen=True)
 class Span:
     """Frames ``start`` to ``stop`` (excluded) of another data set."""
@@ -183,7 +188,7 @@ class Span:
 
 def key_of(frames: Frames, index: int) -> str:
     """What a frame is called in messages: by its own name, else by its place."""
-    if isinstance(frames, (Mixture, Span)):
+    if isinstance(frames, _Named):
         return frames.key_of(index)
     if isinstance(frames, Corpus):
         return f"{frames.name}/{frames.keys[index]}"

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from dense_perception.core.camera import Frame
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import DensePerceptionError, InputError, TrainingError
-from dense_perception.core.labels import VOID
+from dense_perception.core.labels import VOID, folded
 from dense_perception.core.printable import counted, short
 from dense_perception.data.corpus import evenly
 from dense_perception.data.sample import NamedFrames, Sample
@@ -89,7 +89,7 @@ def evaluate_frame_labels(
     """
     assert card.segmentation is not None
     names = tuple(card.segmentation.label_set.labels)
-    if frames.classes and tuple(frames.classes) != names:
+    if frames.classes and folded(frames.classes) != folded(names):
         raise InputError(
             f"{frames.name} has the classes {short(list(frames.classes))}, the model "
             f"{short(list(names))}: compare with a data set of the model's own classes"

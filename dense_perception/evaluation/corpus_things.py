@@ -12,7 +12,7 @@ from dense_perception.core.camera import Frame
 from dense_perception.core.card import ModelCard
 from dense_perception.core.errors import DensePerceptionError, InputError, TrainingError
 from dense_perception.data.corpus import evenly
-from dense_perception.data.sample import NamedFrames, Sample
+from dense_perception.data.sample import NamedFrames
 from dense_perception.evaluation.thing_classes import true_segments
 from dense_perception.evaluation.things import (
     PanopticFigures,
@@ -20,8 +20,14 @@ from dense_perception.evaluation.things import (
     ThingsJudge,
     ThingsReport,
 )
-from dense_perception.evaluation.true_things import true_things
+from dense_perception.evaluation.true_things import (
+    NAMELESS,
+    UNNUMBERED_NOTE,
+    TrueThings,
+    true_things,
+)
 from dense_perception.evaluation.truth import counted_labels
+from dense_perception.media.problems import Problems
 from dense_perception.metrics.detection import TrueThing, rle_of_mask
 from dense_perception.runtime.perceiver import Perceiver
 
@@ -57,6 +63,7 @@ def evaluate_frame_things(
     panoptic = _panoptic_judge(card, frames)
     wanted = {*judge.wanted, *(panoptic.wanted if panoptic else ())}
     problems, compared = list(judge.notes), 0
+    unnumbered = Problems()
     indices = evenly(len(frames), limit or len(frames))
     for index in tqdm(indices, unit="frame", disable=None if progress else True, file=sys.stderr):
         try:
@@ -68,10 +75,14 @@ def evaluate_frame_things(
             (answer,) = perceiver.perceive([frame], wanted)
             if answer.instances is None or sample.instances_hw.shape != rgb_hwc.shape[:2]:
                 raise InputError("its numbers are of another size than its picture")
-            judge.add(annotated_things(sample), answer)
-            if panoptic is not None and sample.labels_hw is not None:
-                labels_hw = counted_labels(sample.labels_hw)
-                assert labels_hw is not None
+            labels_hw = counted_labels(sample.labels_hw)
+            true = true_things(
+                sample.instances_hw, sample.instance_labels, labels_hw, judge.classes_of_both
+            )
+            judge.add(annotated_things(true), answer)
+            if true.void_k[true.labels_k != NAMELESS].any():
+                unnumbered.at(frames.keys[index], UNNUMBERED_NOTE)
+            if panoptic is not None and labels_hw is not None:
                 assert card.instances is not None
                 segments = true_segments(
                     sample.instances_hw,
@@ -89,13 +100,12 @@ def evaluate_frame_things(
             f"none of the {len(indices)} frames could be compared: {'; '.join(problems[:3])}"
         )
     figures: PanopticFigures | None = panoptic.figures() if panoptic is not None else None
+    problems += unnumbered.lines
     return ThingsReport(card.name, compared, *judge.figures(), figures, tuple(problems))
 
 
-def annotated_things(sample: Sample) -> list[TrueThing]:
+def annotated_things(true: TrueThings) -> list[TrueThing]:
     """The things in view with the boxes of their pixels, classes counted from 0."""
-    assert sample.instances_hw is not None
-    true = true_things(sample.instances_hw, sample.instance_labels)
     found = []
     for row, (label, sides) in enumerate(zip(true.labels_k, true.boxes_k4, strict=True)):
         left, top, right, bottom = (float(side) for side in sides)
@@ -103,7 +113,7 @@ def annotated_things(sample: Sample) -> list[TrueThing]:
             TrueThing(
                 (left, top, right, bottom),
                 int(label),
-                crowd=bool(label < 0),
+                crowd=bool(true.void_k[row]),
                 mask=rle_of_mask(true.rows_hw == row + 1),
             )
         )

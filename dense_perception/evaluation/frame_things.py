@@ -15,7 +15,7 @@ from dense_perception.evaluation.thing_classes import (
     SharedClasses,
     true_segments,
 )
-from dense_perception.evaluation.true_things import NAMELESS, TrueThings
+from dense_perception.evaluation.true_things import NAMELESS, UNNUMBERED_NOTE, TrueThings
 from dense_perception.media.problems import Problems
 from dense_perception.metrics.average_precision import Matches, match, shares
 from dense_perception.metrics.panoptic import PanopticQuality
@@ -60,7 +60,12 @@ class ThingScorer:
             return None
         self._name_unknown(true, classes, answer, truth.classes)
         self._segments(judge, answer, found, sums)
-        return _matches(found.selected(classes.of_model[found.classes_n] >= 0), true, classes)
+        with_void = judge.things_with_void(classes.of_both)
+        assert with_void is not None
+        if len(with_void) > len(true):
+            self._skipped.at(truth.key, f"things: {UNNUMBERED_NOTE}")
+        found = found.selected(classes.of_model[found.classes_n] >= 0)
+        return _matches(found, with_void, classes)
 
     def _shared(self, found: Instances, truth: Names) -> SharedClasses | None:
         names = tuple(found.labels.labels)
@@ -141,7 +146,7 @@ def _matches(found: Instances, true: TrueThings, classes: SharedClasses) -> Thin
         answer[kind] = {}
         for number in np.union1d(label_n, label_m[label_m >= 0]).tolist():
             rows, columns = label_n == number, (label_m == number) | nameless_m
-            crowds = nameless_m[columns]
+            crowds = true.void_k[columns]
             pairs = shared_nm[rows][:, columns]
             overlap = shares(pairs, areas_n[rows], theirs[kind][columns], crowds)
             name = classes.names[number]

@@ -49,6 +49,7 @@ class Judge:
             counted = protocol.truth(truth.depth_m)
             self.is_cut = not np.isfinite(counted).any()
             self.true_m = None if self.is_cut else counted
+        self._with_void: dict[frozenset[int], TrueThings] = {}
         self.before = last if last is not None and self._follows(last) else None
         self.number: int = 0 if self.before is None else self.before.number + 1
         if last is not None:
@@ -127,6 +128,18 @@ class Judge:
         if truth.instances_hw is None:
             return None
         return true_things(truth.instances_hw, truth.instance_labels)
+
+    def things_with_void(self, classes: frozenset[int]) -> TrueThings | None:
+        """As ``things``, with the pixels of ``classes`` (from 0 on) that have no number as void."""
+        if self.things is None or self.truth.labels_hw is None:
+            return self.things
+        if classes not in self._with_void:
+            truth = self.truth
+            assert truth.instances_hw is not None
+            self._with_void[classes] = true_things(
+                truth.instances_hw, truth.instance_labels, truth.labels_hw, classes
+            )
+        return self._with_void[classes]
 
     @cached_property
     def looks(self) -> dict[str, str | float]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dense_perception.core.labels import VOID
+from dense_perception.core.labels import VOID, folded
 from dense_perception.core.prediction import DepthKind
 from dense_perception.core.printable import short
 from dense_perception.data.doubts import depth_ratio, scale_doubt, unit_doubts
@@ -217,7 +217,8 @@ class FrameScorer:
         assert truth.labels_hw is not None
         assert answer.labels_hw is not None
         classes = answer.classes or truth.classes
-        if truth.classes and answer.classes and truth.classes != answer.classes:
+        lists = folded(truth.classes), folded(answer.classes)
+        if truth.classes and answer.classes and lists[0] != lists[1]:
             self.skipped.note(
                 f"labels: the data has the classes {short(list(truth.classes))}, the answers "
                 f"{short(list(answer.classes))}: compare with data of the same classes"

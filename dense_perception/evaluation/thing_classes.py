@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dense_perception.core.errors import InputError
-from dense_perception.core.labels import VOID
+from dense_perception.core.labels import VOID, folded
 from dense_perception.core.prediction import Instances
 from dense_perception.core.printable import counted
 from dense_perception.metrics.panoptic import UNSEGMENTED, Segments
@@ -38,6 +38,11 @@ class SharedClasses:
         of_truth_alone = _alone(truth, self.of_truth, f"{where}: ", "the truth's")
         self.notes = [note for note in (self.of_model_alone, of_truth_alone) if note]
 
+    @property
+    def of_both(self) -> frozenset[int]:
+        """The truth's numbers of the shared classes."""
+        return frozenset(np.flatnonzero(self.of_truth >= 0).tolist())
+
     def _places(self, names: Sequence[str]) -> np.ndarray:
         places = {name.casefold(): number for number, name in enumerate(self.names)}
         return np.array([places.get(name.casefold(), -1) for name in names], np.int64)
@@ -66,8 +71,9 @@ class PanopticClasses:
     ) -> None:
         self._shared = SharedClasses(labels, classes, where)
         self.names, self.notes = self._shared.names, self._shared.notes
-        self._is_thing = [name in things for name in labels]
-        self._label_of = [labels.index(n) if n in labels else -1 for n in things]
+        plain, of_things = folded(labels), folded(things)
+        self._is_thing = [name in of_things for name in plain]
+        self._label_of = [plain.index(n) if n in plain else -1 for n in of_things]
         places = self._shared.of_model.tolist()
         self.things = [p for p, thing in zip(places, self._is_thing, strict=True) if thing]
         self.things = [place for place in self.things if place >= 0]

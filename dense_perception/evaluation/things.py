@@ -137,6 +137,11 @@ class ThingsJudge:
         self.wanted += card.on_request
         self._scores = DetectionScores(self._classes.names)
 
+    @property
+    def classes_of_both(self) -> frozenset[int]:
+        """The truth's numbers of the classes that the model finds, too."""
+        return self._classes.of_both
+
     def add(self, things: Sequence[TrueThing], answer: Prediction) -> None:
         """``things`` are numbered as the truth's classes; -1 is a thing that counts neither way."""
         found = answer.instances

@@ -32,6 +32,7 @@ from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import InstancesSpec
 from dense_perception.core.errors import CardError
 from dense_perception.core.instance_lists import BOXES, CLASSES, IDS, MASKS, SCORES
+from dense_perception.core.labels import folded
 from dense_perception.core.prediction import GRAY_MAPS, DepthKind
 from dense_perception.core.printable import counted
 from dense_perception.export.graph_file import (
@@ -320,8 +321,9 @@ def _check_order(network: nn.Module, card: ModelCard) -> None:
     labels = card.segmentation.label_set.labels
     expected = tuple(labels[label] for label in things)
     found = card.instances.label_set.labels
-    if found != expected:
-        at = next(k for k, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b)
+    if folded(found) != folded(expected):
+        pairs = zip(folded(found), folded(expected), strict=True)
+        at = next(k for k, (a, b) in enumerate(pairs) if a != b)
         raise CardError(
             f"card {card.name}: the class {at} of instances is {found[at]!r}, expected "
             f"{expected[at]!r}, which the network finds (label {things[at]} of segmentation): "

@@ -82,6 +82,18 @@ def stuff_of(network: Mapping[str, object]) -> tuple[int, ...]:
     return tuple(index + 1 for index in getattr(_configured(network)[0], "stuff", ()))
 
 
+def things_of(network: Mapping[str, object]) -> tuple[int, ...] | None:
+    """The classes that are things, as corpora count them, from 1 on; None of a network that has no
+    labels beside its things, to which every class may be one.
+
+    :raises CardError: as :func:`build`.
+    """
+    if "segmentation" not in tasks_of(network):
+        return None
+    found = getattr(_configured(network)[0], "thing_classes", ())
+    return tuple(index + 1 for index in found)
+
+
 def is_same(network: Mapping[str, object], other: Mapping[str, object]) -> bool:
     """Whether two cards' entries make one network: what one of them leaves out has its default.
 

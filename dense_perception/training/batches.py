@@ -275,10 +275,13 @@ def whole_batches(
     """The given frames without augmentation, the whole image stretched to the stage's size.
 
     ``tasks`` and ``stuff`` as :func:`~dense_perception.data.targets.further_targets` takes them.
-    With the task ``instances`` there are the targets of ``instance_rows``, too.
+    With the task ``instances`` there are the targets of ``instance_rows``, too, and wherever there
+    are things, ``segmentation``.
     """
     if "instances" in tasks:
         tasks = (*tasks, INSTANCE_ROWS)
+    if INSTANCE_ROWS in tasks and "segmentation" not in tasks:
+        tasks = (*tasks, "segmentation")
     views = []
     for index in indices:
         sample = frames[index]

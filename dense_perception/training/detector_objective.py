@@ -1,7 +1,7 @@
 """What detectors are trained on: the papers' losses on what they say of a batch with things.
 
-Weights are those of the published configurations. Places where things of nobody are (crowds) take
-no part.
+Weights are those of the published configurations. Places where things of nobody are (crowds, pixels
+of things without a number) take no part.
 """
 
 from __future__ import annotations
@@ -234,14 +234,19 @@ def _choose(proposals_r4: Tensor, truth: Things, overlap: float) -> _Chosen:
 
 
 def _spared(assigned_a: Tensor, boxes_a4: Tensor, truth: Things) -> Tensor:
-    """Boxes that would be background, but have their middle in what nobody is to learn, learn
-    nothing."""
+    """Boxes that would be background, but lie by half or more in what nobody is to learn, learn
+    nothing: where scores do not blame a network either (COCO's rule for crowds at 0.5)."""
     if not truth.ignored_hw.any():
         return assigned_a
     height, width = truth.ignored_hw.shape
-    middle_a2 = ((boxes_a4[:, :2] + boxes_a4[:, 2:]) / 2).to(torch.int64)
-    x, y = middle_a2[:, 0].clamp(0, width - 1), middle_a2[:, 1].clamp(0, height - 1)
-    is_spared = (assigned_a == BACKGROUND) & truth.ignored_hw[y, x]
+    up_to_hw = F.pad(truth.ignored_hw.to(torch.int64), (1, 0, 1, 0)).cumsum(0).cumsum(1)
+    sides_a4 = boxes_a4.round().to(torch.int64)
+    left, right = (sides_a4[:, k].clamp(0, width) for k in (0, 2))
+    top, bottom = (sides_a4[:, k].clamp(0, height) for k in (1, 3))
+    inside = up_to_hw[bottom, right] - up_to_hw[top, right]
+    inside = inside - up_to_hw[bottom, left] + up_to_hw[top, left]
+    area = (right - left) * (bottom - top)
+    is_spared = (assigned_a == BACKGROUND) & (area > 0) & (2 * inside >= area)
     return torch.where(is_spared, NEITHER, assigned_a)
 
 
@@ -270,20 +275,35 @@ def _mask_loss(
     )
     if not len(logits):
         return logits.sum()  # 0, and a gradient of 0
-    wanted = [
-        _cut_masks(one.truth.masks_khw[one.things], box, logits.shape[-1])
+    side = logits.shape[-1]
+    wanted = torch.cat(
+        [
+            _cut_masks(one.truth.masks_khw[one.things], box, side)
+            for one, box in zip(chosen, boxes, strict=True)
+        ]
+    )
+    if not any(bool(one.truth.ignored_hw.any()) for one in chosen):
+        return F.binary_cross_entropy_with_logits(logits, wanted)
+    parts = [
+        _cut(one.truth.ignored_hw[None, None], box[None], side)
         for one, box in zip(chosen, boxes, strict=True)
     ]
-    return F.binary_cross_entropy_with_logits(logits, torch.cat(wanted))
+    known = 1 - torch.cat(parts)
+    entropy = F.binary_cross_entropy_with_logits(logits, wanted, known, reduction="sum")
+    return entropy / known.sum().clamp(min=1)
 
 
 def _cut_masks(masks_phw: Tensor, boxes_p4: Tensor, side: int) -> Tensor:
     """(P, side, side): whether most of each bin is the thing's."""
-    if not len(boxes_p4):
-        return boxes_p4.new_zeros((0, side, side))
-    masks = masks_phw.unsqueeze(1).to(boxes_p4.dtype)
-    cut = roi_align([masks], (1,), boxes_p4.unsqueeze(1), side)
-    return (cut.squeeze(1) >= 0.5).to(boxes_p4.dtype)
+    return _cut(masks_phw.unsqueeze(1), boxes_p4.unsqueeze(1), side)
+
+
+def _cut(masks_n1hw: Tensor, boxes_nr4: Tensor, side: int) -> Tensor:
+    """(N * R, side, side): 1 where most of a bin is in the mask of its image, else 0."""
+    if not boxes_nr4.numel():
+        return boxes_nr4.new_zeros((0, side, side))
+    cut = roi_align([masks_n1hw.to(boxes_nr4.dtype)], (1,), boxes_nr4, side)
+    return (cut.squeeze(1) >= 0.5).to(boxes_nr4.dtype)
 
 
 def _of_rows(values_k: Tensor, rows_a: Tensor) -> Tensor:

@@ -5,13 +5,14 @@ A batch holds two targets of them, so that frames with different numbers stack:
 ====================  =============================================================================
 ``instance_ids``      (N, H, W) whole numbers: 0 for no thing, k for that of row k - 1
 ``instance_classes``  (N, K) int64: class of each row, :data:`NOBODY` for rows without a thing, and
-                      for things that nobody is to learn or to be blamed for (crowds)
+                      for things that nobody is to learn or to be blamed for (crowds, and
+                      what is of a class of things and has no number)
 ====================  =============================================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,11 +20,15 @@ from torch import Tensor
 
 from dense_perception.core.errors import TrainingError
 from dense_perception.core.instance_lists import IDS
+from dense_perception.data.check import has_instances
 from dense_perception.data.instance_rows import NOBODY
+from dense_perception.data.sample import NamedFrames
 from dense_perception.data.targets import ROW_CLASSES as CLASSES
+from dense_perception.data.unnumbered import numbering_of
 from dense_perception.nets.detection.boxes import boxes_around
+from dense_perception.nets.zoo import things_of as declared_things
 
-__all__ = ["CLASSES", "NOBODY", "Things", "things_of"]
+__all__ = ["CLASSES", "NOBODY", "Things", "thing_classes", "things_of"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,26 @@ class Things:
 
     def __len__(self) -> int:
         return len(self.classes_k)
+
+
+def thing_classes(
+    network: Mapping[str, object], corpora: Iterable[NamedFrames]
+) -> tuple[frozenset[int], list[str]]:
+    """The classes that are things to a network, from 1 on, and the corpora some of whose pixels of
+    them have no number, each in a sentence.
+
+    To a network without labels these are the classes that its corpora number: it may name stuff as
+    well, which they label alone.
+
+    :raises CardError: if the network cannot be built.
+    """
+    found = [(corpus, numbering_of(corpus)) for corpus in corpora if has_instances(corpus)]
+    declared = declared_things(network)
+    things = frozenset(declared or ()).union(
+        *(each.numbered for _, each in found if declared is None)
+    )
+    problems = [each.problem(corpus.name, things, corpus.classes) for corpus, each in found]
+    return things, [problem for problem in problems if problem]
 
 
 def things_of(targets: Mapping[str, Tensor]) -> list[Things]:

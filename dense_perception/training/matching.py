@@ -31,6 +31,7 @@ def segment_costs(
     classes_m: Tensor,
     points_mp: Tensor,
     weights: MatchingWeights,
+    known_p: Tensor | None = None,
 ) -> Tensor:
     """(Q, M): what it costs that query q answers for segment m.
 
@@ -38,16 +39,19 @@ def segment_costs(
     :param point_logits_qp: the queries' mask logits at P points.
     :param classes_m: the segments' classes, int64.
     :param points_mp: the segments' masks at the same points, 0 to 1.
+    :param known_p: 1 at points that count, 0 at the others; None for all.
     """
     probability_qk = class_logits_qk.softmax(dim=1)
-    points = point_logits_qp.shape[1]
+    if known_p is None:
+        known_p = torch.ones_like(point_logits_qp[0])
+    counted_mp, rest_mp = points_mp * known_p, (1 - points_mp) * known_p
     # Of each query against each segment: the mean of what binary cross entropy is for 1 and for 0.
     entropy_qm = (
-        F.softplus(-point_logits_qp) @ points_mp.T + F.softplus(point_logits_qp) @ (1 - points_mp).T
-    ) / points
-    inside_qp = point_logits_qp.sigmoid()
-    both_qm = 2 * inside_qp @ points_mp.T
-    total_qm = inside_qp.sum(1)[:, None] + points_mp.sum(1)[None]
+        F.softplus(-point_logits_qp) @ counted_mp.T + F.softplus(point_logits_qp) @ rest_mp.T
+    ) / known_p.sum().clamp(min=1)
+    inside_qp = point_logits_qp.sigmoid() * known_p
+    both_qm = 2 * inside_qp @ counted_mp.T
+    total_qm = inside_qp.sum(1)[:, None] + counted_mp.sum(1)[None]
     dice_qm = 1 - (both_qm + 1) / (total_qm + 1)
     return (
         -weights.classes * probability_qk[:, classes_m]

@@ -18,11 +18,13 @@ from tqdm import tqdm
 
 from dense_perception.core.errors import ArtefactError, CardError, InputError, TrainingError
 from dense_perception.data.corpus import Corpus, Mixture, evenly
+from dense_perception.data.unnumbered import VoidUnnumbered
 from dense_perception.nets.checkpoint import read_checkpoint
 from dense_perception.nets.weights import load_weights
 from dense_perception.nets.zoo import build
 from dense_perception.training import run_folder
 from dense_perception.training.config import TrainingConfig
+from dense_perception.training.instance_truth import thing_classes
 from dense_perception.training.provenance import Training, card_of
 from dense_perception.training.validation import validate
 
@@ -117,7 +119,8 @@ def cook_and_validate(
     table: dict[str, dict[str, float]] = {}
     for path, corpus in tqdm(corpora.items(), unit="corpus", disable=None):
         indices = evenly(len(corpus), frames)
-        found = validate(soup.network, corpus, indices, soup.config, 16)
+        judged = VoidUnnumbered(corpus, thing_classes(soup.config.network, corpus.corpora)[0])
+        found = validate(soup.network, judged, indices, soup.config, 16)
         table[path.name] = {**found, "frames": len(indices)}
     first = next(iter(corpora.values()), None)
     soup.training["validation_data"] = first.describe() if first is not None else []

@@ -2,15 +2,14 @@
 
 Truth are the targets ``instance_ids`` and ``instance_classes``, see
 :mod:`dense_perception.training.instance_truth`, and ``segmentation`` where there is one. A network
-is not blamed for what it finds in void: things of nobody (crowds), things that are too small to be
-found, pixels without a class, and those of a class of things that have no number.
+is not blamed for what it finds in void: things of nobody (crowds, and pixels of things without a
+number), things that are too small to be found, and, if it gives labels, pixels without a class.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import cv2
 import numpy as np
 
 from dense_perception.core.boxes import boxes_around, overlaps
@@ -18,8 +17,9 @@ from dense_perception.core.errors import InputError
 from dense_perception.core.instance_lists import BOXES, CLASSES, IDS, SCORES, used
 from dense_perception.core.labels import VOID
 from dense_perception.data.centres import SMALLEST_PX
-from dense_perception.data.instance_rows import NOBODY
+from dense_perception.data.instance_rows import MOST_ROWS, NOBODY
 from dense_perception.data.targets import ROW_CLASSES
+from dense_perception.data.unnumbered import parts_of
 from dense_perception.metrics.detection import DetectionScores, FoundThings, TrueThing, library
 from dense_perception.metrics.panoptic import UNSEGMENTED, PanopticQuality, Segments
 
@@ -33,9 +33,11 @@ class ThingScores:
 
     :param classes: how many the targets tell apart.
     :param things: those of them that are things, in the order in which the network counts them.
+    :param labelled: whether the network gives labels.
     """
 
-    def __init__(self, classes: int, things: Sequence[int]) -> None:
+    def __init__(self, classes: int, things: Sequence[int], *, labelled: bool = True) -> None:
+        self._labelled = labelled
         self.classes, self.things = classes, np.array(things, np.int64)
         # One more is all that is no thing.
         self._quality = PanopticQuality(classes + 1)
@@ -52,7 +54,9 @@ class ThingScores:
             labels = self.things[found[CLASSES].astype(np.int64)]
             if self._boxes is not None:
                 height, width = segments.ids_hw.shape
-                counts = ~_in_void(found[BOXES], frame) | _finds(found[BOXES], labels, true)
+                counts = np.ones(len(labels), bool)
+                if self._labelled:
+                    counts = ~_in_void(found[BOXES], frame) | _finds(found[BOXES], labels, true)
                 given = FoundThings(found[BOXES][counts], found[SCORES][counts], labels[counts])
                 self._boxes.add(width, height, given, true)
             if IDS in outputs:
@@ -74,8 +78,9 @@ class ThingScores:
     def _truth(self, targets: Arrays) -> tuple[Segments, list[TrueThing]]:
         """Of one frame: the things, with all else as one segment more, and their boxes.
 
-        In boxes, void is what COCO calls a crowd: of its class, or of each where it has none. For
-        pixels without a class see :func:`_in_void`.
+        In boxes, void is what COCO calls a crowd: of its class, or of each where it has none; of
+        pixels without a number each connected part is one. For pixels without a class see
+        :func:`_in_void`.
         """
         ids_hw, classes_k = targets[IDS].astype(np.int64), targets[ROW_CLASSES]
         things = self.things.tolist()
@@ -89,7 +94,10 @@ class ThingScores:
             label, inside_hw = int(classes_k[number - 1]), ids_hw == number
             if label == NOBODY:
                 void_hw |= inside_hw
-                true += [TrueThing(boxes[number - 1], each, crowd=True) for each in things]
+                if number == MOST_ROWS:
+                    true += _parts(inside_hw, targets.get("segmentation"), things)
+                else:
+                    true += [TrueThing(boxes[number - 1], each, crowd=True) for each in things]
             elif label in things:
                 small = bool(np.count_nonzero(inside_hw) < SMALLEST_PX)
                 true.append(TrueThing(boxes[number - 1], label, crowd=small))
@@ -97,20 +105,25 @@ class ThingScores:
                 classes[number] = label
                 if small:
                     void_hw |= inside_hw
-        if "segmentation" in targets:
-            labels_hw = np.where(ids_hw > 0, VOID, targets["segmentation"])
-            void_hw |= (ids_hw == 0) & ((labels_hw == VOID) | np.isin(labels_hw, things))
-            for label in set(np.unique(labels_hw).tolist()) & set(things):
-                _, _, stats, _ = cv2.connectedComponentsWithStats(
-                    (labels_hw == label).astype(np.uint8)
-                )
-                true += [
-                    TrueThing((x, y, x + width, y + height), label, crowd=True)
-                    for x, y, width, height, _ in stats[1:].tolist()
-                ]
+        if self._labelled and "segmentation" in targets:
+            void_hw |= (ids_hw == 0) & (targets["segmentation"] == VOID)
         segments_hw[void_hw] = UNSEGMENTED
         present = set(np.unique(segments_hw).tolist()) - {UNSEGMENTED}
         return Segments(segments_hw, {number: classes[number] for number in present}), true
+
+
+def _parts(
+    inside_hw: np.ndarray, labels_hw: np.ndarray | None, things: Sequence[int]
+) -> list[TrueThing]:
+    """The connected parts of a region as crowds: of the class that its pixels have, or of each of
+    ``things`` where nobody knows."""
+    of_class_hw = np.full(inside_hw.shape, VOID) if labels_hw is None else labels_hw
+    rows_hw, labels = parts_of(inside_hw, of_class_hw)
+    return [
+        TrueThing(_sides(box), each, crowd=True)
+        for box, label in zip(boxes_around(rows_hw, len(labels)), labels, strict=True)
+        for each in ([label] if label in things else things)
+    ]
 
 
 def _in_void(boxes_n4: np.ndarray, targets: Arrays) -> np.ndarray:

@@ -13,7 +13,7 @@ import cv2
 import torch
 
 from dense_perception.core.errors import ArtefactError, CardError, TrainingError
-from dense_perception.core.labels import LABEL_SETS
+from dense_perception.core.labels import LABEL_SETS, folded
 from dense_perception.core.machine import keep_freed_memory
 from dense_perception.core.printable import short
 from dense_perception.core.registry import find_card, list_models
@@ -29,6 +29,7 @@ from dense_perception.data.check import (
 from dense_perception.data.corpus import Mixture, evenly, split
 from dense_perception.data.sample import Frames, NamedFrames
 from dense_perception.data.sources import open_frames, problems_of
+from dense_perception.data.unnumbered import VoidUnnumbered
 from dense_perception.nets.checkpoint import read_checkpoint
 from dense_perception.nets.segmenter import score_norm_of
 from dense_perception.nets.zoo import classes_of
@@ -37,6 +38,7 @@ from dense_perception.training.config import OWN_START, TrainingConfig
 from dense_perception.training.engine import Placement
 from dense_perception.training.figures import LABELLED
 from dense_perception.training.initialisation import file_of
+from dense_perception.training.instance_truth import thing_classes
 from dense_perception.training.loop import Report, Task, fit
 from dense_perception.training.provenance import LABELS, machine
 from dense_perception.training.thing_scores import why_no_precision
@@ -153,6 +155,8 @@ def train(options: TrainOptions, on_record: Report) -> dict[str, float]:
     classes = _checked(config, checked, given_data.corpora if given_data else (), on_record)
     if options.teacher and not classes:
         classes = _taught_classes(config, options.teacher)
+    judged = given_data.corpora if given_data else ()
+    frames, validation = _with_void(config, (*data.corpora, *judged), frames, validation, on_record)
     options.out.mkdir(parents=True, exist_ok=True)
     task = Task(
         config=config,
@@ -242,7 +246,7 @@ def _checked(
                 if "instances" not in config.tasks or not has_instances(corpus):
                     continue
                 found = check_things(corpus, classes)
-            if found and names and found != names:
+            if found and names and folded(found) != folded(names):
                 raise TrainingError(
                     f"{corpus.name} has the classes {short(list(found))}, another corpus "
                     f"{short(list(names))}: train on corpora of one list of classes"
@@ -312,6 +316,22 @@ def _check_shown(
             "that there is none"
         )
         on_record({"kind": "notice", "text": text})
+
+
+def _with_void(
+    config: TrainingConfig,
+    corpora: Sequence[NamedFrames],
+    train: Frames,
+    validation: Frames,
+    on_record: Report,
+) -> tuple[Frames, Frames]:
+    """Both with pixels of things that have no number as void, which is said."""
+    if "instances" not in config.tasks:
+        return train, validation
+    things, problems = thing_classes(config.network, corpora)
+    for problem in problems:
+        on_record({"kind": "notice", "text": problem})
+    return VoidUnnumbered(train, things), VoidUnnumbered(validation, things)
 
 
 def _with_classes(config: TrainingConfig, data: Mixture, on_record: Report) -> TrainingConfig:

@@ -54,7 +54,10 @@ def validate(
     confusion = dense_metrics.Confusion(classes)
     stuff = stuff_of(config.network)
     things = _things(network, config) if "instances" in config.tasks else []
-    scores = ThingScores(max(classes, len(things)), things) if things else None
+    scores = None
+    if things:
+        labelled = "segmentation" in config.tasks
+        scores = ThingScores(max(classes, len(things)), things, labelled=labelled)
     needs_focal = bool(getattr(network, "needs_focal", False))
     stage = StageConfig(width=config.width, height=config.height, batch=batch)
     for start in range(0, len(indices), batch):

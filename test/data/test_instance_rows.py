@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dense_perception.data.instance_rows import MOST_ROWS, NOBODY, instance_rows
+from dense_perception.data.instance_rows import MOST_ROWS, NOBODY, UNNUMBERED, instance_rows
 
 
 def test_things_are_numbered_by_size() -> None:
@@ -31,3 +31,18 @@ def test_too_many_things_share_a_row_that_nobody_learns() -> None:
     assert classes[-1] == NOBODY
     all_fit = instance_rows(np.arange(1, MOST_ROWS + 1)[None], dict.fromkeys(range(1, 101), 4))
     assert (all_fit[1] == 3).all()
+
+
+def test_what_has_no_number_is_in_the_last_row() -> None:
+    numbers = np.array([[UNNUMBERED, UNNUMBERED, 3, 0]])
+    ids, classes = instance_rows(numbers, {3: 2, UNNUMBERED: 0})
+    assert ids.tolist() == [[MOST_ROWS, MOST_ROWS, 1, 0]]
+    assert classes.tolist() == [1] + [NOBODY] * (MOST_ROWS - 1)
+    # As many things as there are rows: the last one is in it, too, and not learnt.
+    numbers = np.array([[*range(1, MOST_ROWS + 1), UNNUMBERED]])
+    ids, classes = instance_rows(numbers, {**dict.fromkeys(range(1, MOST_ROWS + 1), 2)})
+    assert (classes == NOBODY).tolist() == [False] * (MOST_ROWS - 1) + [True]
+    assert ids[0, -2:].tolist() == [MOST_ROWS] * 2
+    # A thing of a class that has this number is one like others.
+    ids, classes = instance_rows(numbers[:, -1:], {UNNUMBERED: 2})
+    assert (ids.tolist(), classes[0]) == ([[1]], 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from dense_perception.cli import main
 from dense_perception.core.camera import Intrinsics
+from dense_perception.core.card_specs import SegmentationSpec
 from dense_perception.core.errors import InputError
 from dense_perception.data.coco_annotations import read_annotations, read_segments
 from dense_perception.data.description import write_description
@@ -19,6 +21,7 @@ from dense_perception.data.sample import Sample
 from dense_perception.data.shards import write_shard
 from dense_perception.evaluation.corpus_things import annotated_things
 from dense_perception.evaluation.things import ThingsJudge, evaluate_things
+from dense_perception.evaluation.true_things import true_things
 from dense_perception.metrics.detection import Rle, mask_of_rle, rle_of_mask
 from dense_perception.runtime.perceiver import Perceiver
 from test.support.instance_artefacts import CLASSES, colour_card, write_colour_artefact
@@ -379,6 +382,46 @@ def test_a_corpus_that_numbers_its_things(
     }
 
 
+def test_things_without_a_number_count_neither_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the second frame the person, of whom the model is surer, has no number.
+
+    Labels, things and truth name their classes in capitals or not.
+    """
+    names = ("none", *(name.upper() for name in CLASSES))
+    labels = SegmentationSpec("own", names=("None", *(name.title() for name in CLASSES)))
+    card = replace(colour_card(panoptic=True), segmentation=labels)
+    write_colour_artefact(tmp_path / "panoptic.onnx", card)
+    person = names.index("PERSON") + 1
+    samples = []
+    for index, blue in enumerate((200, 250)):
+        instances_hw, labels_hw = np.zeros((48, 64), np.uint16), np.ones((48, 64), np.uint8)
+        instances_hw[20:40, 30:64], labels_hw[20:40, 30:64] = 1 - index, person
+        samples.append(
+            Sample(
+                picture(0, blue),
+                np.ones((48, 64), np.float32),
+                Intrinsics.from_fov(64, 48, 60),
+                labels_hw,
+                key=f"{index}",
+                instances_hw=instances_hw,
+                instance_labels={} if index else {1: person},
+            )
+        )
+    write_shard(tmp_path / "corpus", 0, samples)
+    write_description(tmp_path / "corpus", {"classes": ["nothing", *names]})
+    words = ["evaluate", str(tmp_path / "panoptic.onnx"), "--data", str(tmp_path / "corpus")]
+    main([*words, "--backend", "onnxruntime", "--json"])
+    out = capsys.readouterr()
+    things = json.loads(out.out)["things"]
+    for kind in ("boxes", "masks"):
+        assert things[kind]["by_class"] == {"PERSON": 1}
+    assert things["panoptic"]["by_class"]["PERSON"] > 0.99
+    assert things["panoptic"]["things"]["classes"] == 1
+    assert out.err.count("pixels of things without a number are void") == 1
+
+
 def test_things_of_no_class_count_neither_way(tmp_path: Path) -> None:
     write_colour_artefact(tmp_path / "colour.onnx", colour_card())
     instances_hw = np.zeros((48, 64), np.uint16)
@@ -390,7 +433,9 @@ def test_things_of_no_class_count_neither_way(tmp_path: Path) -> None:
         instances_hw=instances_hw,
         instance_labels={1: 1, 2: 0},
     )
-    first, second = annotated_things(sample)
+    assert sample.instances_hw is not None
+    true = true_things(sample.instances_hw, sample.instance_labels)
+    first, second = annotated_things(true)
     assert (first.box, first.label, first.crowd) == ((6, 4, 20, 10), 0, False)
     assert (second.label, second.crowd) == (-1, True)
     with Perceiver.load(tmp_path / "colour.onnx", backend="onnxruntime") as perceiver:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from dense_perception.core.errors import TrainingError
 from dense_perception.core.instance_lists import IDS
 from dense_perception.nets.detection.anchors import anchors
 from dense_perception.nets.detection.boxes import iou_matrix
-from dense_perception.nets.detection.dense_heads import DenseConfig, DenseDetector
+from dense_perception.nets.detection.dense_heads import DenseConfig, DenseDetector, Level
 from dense_perception.nets.detection.mask_rcnn import RegionConfig, RegionDetector
+from dense_perception.nets.detection.rpn import Proposed
 from dense_perception.training import detection_losses as losses
 from dense_perception.training.box_assignment import (
     BACKGROUND,
@@ -24,7 +26,12 @@ from dense_perception.training.box_assignment import (
     assign_by_overlap,
     sample,
 )
-from dense_perception.training.detector_objective import detector_losses
+from dense_perception.training.detector_objective import (
+    dense_losses,
+    detector_losses,
+    proposal_losses,
+    region_losses,
+)
 from dense_perception.training.instance_truth import CLASSES, NOBODY, Things, things_of
 from test.support.threads import one_thread
 
@@ -218,3 +225,98 @@ def test_detectors_learn_and_survive_frames_without_things(name: str) -> None:
     found = detector_losses(network, image[:1], nothing)
     assert all(math.isfinite(loss.item()) for loss in found.values())
     sum(found.values(), torch.zeros(())).backward()
+
+
+def in_void(void: Tensor, boxes: Tensor) -> list[bool]:
+    """Whether half of each box, or more, is void, pixel by pixel."""
+    found = []
+    for left, top, right, bottom in boxes.round().to(torch.int64).tolist():
+        pixels = [
+            bool(void[y, x])
+            for y in range(max(0, top), min(bottom, void.shape[0]))
+            for x in range(max(0, left), min(right, void.shape[1]))
+        ]
+        found.append(bool(pixels) and sum(pixels) >= len(pixels) / 2)
+    return found
+
+
+def with_void(things: list[Things]) -> list[Things]:
+    """A crowd below the first frame's things, and beside one of them."""
+    void = torch.zeros(64, 96, dtype=torch.bool)
+    void[40:, :40], void[6:20, 32:40] = True, True
+    return [replace(things[0], ignored_hw=void), *things[1:]]
+
+
+@pytest.mark.parametrize("name", ["rpn", "atss", "gfl"])
+def test_void_is_neither_a_thing_nor_background(name: str) -> None:
+    """The scores of boxes that are void get no gradient, those of other boxes all do."""
+    torch.manual_seed(0)
+    image, things = frames()
+    things = with_void(things)
+    network: RegionDetector | DenseDetector
+    if name == "rpn":
+        # Fewer boxes than are sampled.
+        network = RegionDetector(Pyramid(), RegionConfig(classes=2, channels=16, hidden=16))
+        _, proposed = network.raw(image)
+        parts = [logits[:, :: max(1, logits.shape[1] // 60)] for logits in proposed.logits]
+        levels = [boxes[:: max(1, len(boxes) // 60)] for boxes in proposed.anchors]
+        offsets = [each[:, :: max(1, each.shape[1] // 60)] for each in proposed.offsets]
+        scores = [logits.detach().requires_grad_() for logits in parts]
+        found = proposal_losses(Proposed(scores, offsets, levels), things)["proposals"]
+        assigned = assign_by_overlap(torch.cat(levels), things[0].boxes_k4, 0.7, 0.3, 0.3)
+    else:
+        dense = DenseConfig(classes=2, channels=16, convs=1, bins=8 if name == "gfl" else 0)
+        network = DenseDetector(Pyramid(), dense)
+        raw = network.raw(image)
+        levels = [level.anchors for level in raw]
+        scores = [level.logits.detach().requires_grad_() for level in raw]
+        pairs = zip(raw, scores, strict=True)
+        raw = [Level(own, one.sides, one.centerness, one.anchors, one.stride) for one, own in pairs]
+        found = dense_losses(raw, things)["classes"]
+        assigned = assign_adaptively(levels, things[0].boxes_k4)
+    found.backward()
+    gradients = torch.cat([each.grad for each in scores if each.grad is not None], dim=1)[0]
+    touched = (gradients.reshape(len(assigned), -1) != 0).any(dim=1)
+    void = torch.tensor(in_void(things[0].ignored_hw, torch.cat(levels)))
+    spared = void & (assigned == BACKGROUND)
+    assert spared.sum() >= 5
+    assert not touched[spared].any()
+    assert torch.equal(touched, ~spared & (assigned != NEITHER))
+
+
+def test_regions_in_void_are_not_learnt() -> None:
+    torch.manual_seed(0)
+    image, things = frames()
+    network = RegionDetector(Pyramid(), RegionConfig(classes=2, channels=16, hidden=16))
+    maps, _ = network.raw(image)
+    true = [[4.0, 6, 30, 30], [58, 30, 84, 56]]
+    beside, inside = [70.0, 2, 90, 20], [2.0, 42, 30, 62]
+    proposals = torch.tensor([*true, beside, inside])
+    void = with_void(things)
+    assert in_void(void[0].ignored_hw, proposals) == [False, False, False, True]
+    empty = proposals[:0]
+    got, without, plain = (
+        region_losses(network, maps, [boxes, empty], truth, (64, 96))
+        for boxes, truth in ((proposals, void), (proposals[:3], void), (proposals, things))
+    )
+    for name in got:
+        assert got[name].item() == pytest.approx(without[name].item()), name
+    assert got["classes"].item() != pytest.approx(plain["classes"].item())
+
+
+def test_masks_do_not_learn_void() -> None:
+    """A mask's pixels that are void have no influence, wherever the network puts them."""
+    torch.manual_seed(0)
+    image, things = frames()
+    network = RegionDetector(Pyramid(), RegionConfig(classes=2, channels=16, hidden=16))
+    maps, _ = network.raw(image)
+    boxes = [torch.tensor([[4.0, 6, 32, 34]]), torch.zeros(0, 4)]
+    void = torch.zeros(64, 96, dtype=torch.bool)
+    void[:, 18:30] = True
+    own = things[0].masks_khw
+    losses = []
+    for masks in (own, own & ~void, own | void):
+        truth = [replace(things[0], masks_khw=masks, ignored_hw=void), things[1]]
+        losses.append(region_losses(network, maps, boxes, truth, (64, 96))["masks"].item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert losses[0] == pytest.approx(losses[2], rel=1e-3)

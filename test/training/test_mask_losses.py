@@ -43,17 +43,22 @@ def naive_dice(logits: list[float], wanted: list[float]) -> float:
     return 1 - (2 * both + 1) / (sum(inside) + sum(wanted) + 1)
 
 
-def test_costs_are_those_of_a_naive_loop() -> None:
+@pytest.mark.parametrize("void", [0, 15])
+def test_costs_are_those_of_a_naive_loop(void: int) -> None:
     class_logits, point_logits, classes, points = inputs()
-    got = segment_costs(class_logits, point_logits, classes, points, WEIGHTS)
+    known = torch.ones(POINTS, dtype=torch.float64)
+    known[:void] = 0
+    got = segment_costs(
+        class_logits, point_logits, classes, points, WEIGHTS, known if void else None
+    )
     assert got.shape == (QUERIES, SEGMENTS)
     for query, segment in itertools.product(range(QUERIES), range(SEGMENTS)):
-        logits, wanted = point_logits[query].tolist(), points[segment].tolist()
+        logits, wanted = point_logits[query].tolist()[void:], points[segment].tolist()[void:]
         exponents = [math.exp(v) for v in class_logits[query].tolist()]
         entropy = [naive_entropy(a, b) for a, b in zip(logits, wanted, strict=True)]
         expected = (
             -2.0 * exponents[int(classes[segment])] / sum(exponents)
-            + 5.0 * sum(entropy) / POINTS
+            + 5.0 * sum(entropy) / (POINTS - void)
             + 4.0 * naive_dice(logits, wanted)
         )
         assert float(got[query, segment]) == pytest.approx(expected, abs=1e-12)
@@ -106,7 +111,17 @@ def test_most_points_lie_where_the_mask_is_least_certain() -> None:
     assert (distance[:, 75:] > 0.3).any()
 
 
-def test_the_loss_is_that_of_a_naive_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uncertain_points_leave_out_the_void() -> None:
+    torch.manual_seed(0)
+    void = torch.zeros(1, 8, 8, dtype=torch.bool)
+    void[:, :, 2:6] = True  # where the logits are nearest to 0
+    logits = (torch.arange(8.0) - 3.5).expand(1, 8, 8)
+    x = mask_losses.uncertain_points(logits, 100, void)[0, :75, 0]
+    assert ((x < 2 / 8) | (x > 6 / 8)).all()
+
+
+@pytest.mark.parametrize("void", [False, True])
+def test_the_loss_is_that_of_a_naive_loop(monkeypatch: pytest.MonkeyPatch, void: bool) -> None:
     """With points at all pixel centres, where nothing is left to chance."""
     torch.manual_seed(2)
     height, width = 4, 5
@@ -119,6 +134,11 @@ def test_the_loss_is_that_of_a_naive_loop(monkeypatch: pytest.MonkeyPatch) -> No
         Segments(torch.tensor([], dtype=torch.long), torch.zeros(0, height, width).bool()),
         Segments(torch.tensor([1]), torch.rand(1, height, width) > 0.5),
     ]
+    if void:
+        left_out = torch.zeros(height, width, dtype=torch.bool)
+        left_out[1:3, :4] = True
+        truth[0] = Segments(truth[0].classes_m, truth[0].masks_mhw & ~left_out, void_hw=left_out)
+        truth[1] = Segments(truth[1].classes_m, truth[1].masks_mhw, void_hw=left_out)
     shapes = ((1, 3), (3, 3))  # the learned queries are one set for all frames
     layers = [
         QueryPrediction(
@@ -128,41 +148,43 @@ def test_the_loss_is_that_of_a_naive_loop(monkeypatch: pytest.MonkeyPatch) -> No
         for frames, masks in shapes
     ]
     monkeypatch.setattr(
-        mask_losses, "uncertain_points", lambda logits, points: centres.expand(len(logits), -1, -1)
+        mask_losses, "uncertain_points", lambda logits, *_: centres.expand(len(logits), -1, -1)
     )
     monkeypatch.setattr(torch, "rand", lambda *size, **_: centres)
     total, parts = segment_losses(layers, truth, WEIGHTS, height * width)
     expected_total = 0.0
+    excused = 0
     for layer in layers:
         entropies, weights, mask, dice = [], [], [], []
         for frame, segments in enumerate(truth):
             logits = layer.class_logits_bqk[min(frame, len(layer.class_logits_bqk) - 1)].detach()
             flat = layer.mask_logits_bqhw[frame].detach().flatten(1)
             wanted = segments.masks_mhw.flatten(1).double()
-            pairs = dict(
-                zip(
-                    *(
-                        found.tolist()
-                        for found in match(
-                            segment_costs(logits, flat, segments.classes_m, wanted, WEIGHTS)
-                        )
-                    ),
-                    strict=True,
-                )
-            )
+            known = torch.ones(height * width, dtype=torch.float64)
+            if segments.void_hw is not None:
+                known = 1 - segments.void_hw.flatten().double()
+            costs = segment_costs(logits, flat, segments.classes_m, wanted, WEIGHTS, known)
+            pairs = dict(zip(*(found.tolist() for found in match(costs)), strict=True))
             for query in range(QUERIES):
+                inside = [k for k, value in enumerate(flat[query].tolist()) if value > 0]
+                if query not in pairs and sum(known[k] == 0 for k in inside) >= len(inside) / 2:
+                    excused += 1
+                    continue
                 target = int(segments.classes_m[pairs[query]]) if query in pairs else CLASSES
                 weight = 1.0 if query in pairs else 0.1
                 entropies.append(weight * -float(logits[query].log_softmax(0)[target]))
                 weights.append(weight)
                 if query in pairs:
-                    row, true = flat[query].tolist(), wanted[pairs[query]].tolist()
+                    places = known.nonzero().flatten()
+                    row, true = flat[query][places].tolist(), wanted[pairs[query]][places].tolist()
                     one = [naive_entropy(a, b) for a, b in zip(row, true, strict=True)]
-                    mask.append(sum(one) / len(one))
+                    mask.append((sum(one), len(one)))
                     dice.append(naive_dice(row, true))
         assert len(mask) == 3
-        values = [sum(entropies) / sum(weights), sum(mask) / 3, sum(dice) / 3]
+        entropy = sum(total for total, _ in mask) / sum(count for _, count in mask)
+        values = [sum(entropies) / sum(weights), entropy, sum(dice) / 3]
         expected_total += 2.0 * values[0] + 5.0 * values[1] + 4.0 * values[2]
+    assert (excused > 0) == void
     assert float(total.detach()) == pytest.approx(expected_total, abs=1e-10)
     assert [float(v) for v in parts.values()] == pytest.approx(values, abs=1e-10)
     total.backward()
@@ -205,6 +227,35 @@ def test_panoptic_segments_are_things_and_the_rest_of_the_classes() -> None:
     # The class 0 is stuff: its instance, row 3, is none.
     assert found.classes_m.tolist() == [0, 1]
     assert found.masks_mhw[1].tolist() == [[False, False, True, True], [False, False, True, False]]
+
+
+def test_what_nobody_is_to_learn_is_void() -> None:
+    of_rows = torch.tensor([[1, 0, 255, 255]])  # row 3 is a crowd, in part on a wall
+    targets = {"instance_ids": IDS, "instance_classes": of_rows}
+    found = segments_of(batch(**targets), 0, (), labels=False, instances=True)
+    assert found.void_hw is not None
+    assert found.void_hw.tolist() == [[False] * 4, [True, True, False, False]]
+    walls = torch.tensor([[[0, 0, 3, 255], [0, 1, 3, 255]]])
+    found = segments_of(
+        batch(segmentation=walls, **targets), 0, (1, 3), labels=True, instances=True
+    )
+    assert found.void_hw is not None
+    assert found.void_hw.tolist() == [[False] * 4, [False, True, False, False]]
+    plain = {"instance_ids": IDS, "instance_classes": OF_ROWS}
+    assert segments_of(batch(**plain), 0, (), labels=False, instances=True).void_hw is None
+
+
+def test_a_frame_of_nothing_but_void_teaches_nothing() -> None:
+    logits = torch.randn(1, QUERIES, CLASSES + 1, requires_grad=True)
+    masks = torch.ones(1, QUERIES, 4, 4, requires_grad=True)
+    void = Segments(
+        torch.zeros(0, dtype=torch.long),
+        torch.zeros(0, 4, 4, dtype=torch.bool),
+        void_hw=torch.ones(4, 4, dtype=torch.bool),
+    )
+    total, _ = segment_losses([QueryPrediction(logits, masks)], [void], WEIGHTS, 8)
+    assert float(total.detach()) == 0
+    total.backward()
 
 
 def test_targets_that_are_missing_are_named() -> None:

@@ -7,9 +7,15 @@ import sys
 import numpy as np
 import pytest
 
+from dense_perception.core.camera import Intrinsics
 from dense_perception.core.labels import VOID
 from dense_perception.data.instance_rows import MOST_ROWS, NOBODY, unknown_rows
+from dense_perception.data.sample import Sample
+from dense_perception.data.targets import INSTANCE_ROWS
+from dense_perception.data.unnumbered import VoidUnnumbered
 from dense_perception.training import thing_scores
+from dense_perception.training.batches import whole_batches
+from dense_perception.training.config import StageConfig
 from dense_perception.training.thing_scores import ThingScores
 
 WALL, BOX, CHAIR = 0, 1, 2
@@ -95,13 +101,29 @@ def test_nobody_is_blamed_for_a_crowd(labels: bool) -> None:
     assert (got["things_pq"], got["box_ap50"]) == (1, 1)
 
 
-def test_things_without_a_number_are_void() -> None:
-    ids_hw, labels_hw, classes_k = numbered([(FIRST, BOX), (SEAT, BOX)])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_things_without_a_number_are_void(labelled: bool) -> None:
+    ids_hw, labels_hw, _ = numbered([(FIRST, BOX), (SEAT, BOX)])
     ids_hw[ids_hw == 2] = 0
-    targets = {"instance_ids": ids_hw[None], "instance_classes": classes_k[None]}
-    targets["segmentation"] = labels_hw[None]
-    for found, expected in (([(SEAT, BOX)], 1.0), ([(EMPTY, BOX)], 0.5), ([(SEAT, CHAIR)], 1.0)):
-        scores = ThingScores(3, THINGS)
+    frame = Sample(
+        np.zeros((*SIZE, 3), np.uint8),
+        np.zeros(SIZE, np.float32),
+        Intrinsics.from_fov(SIZE[1], SIZE[0], 60),
+        labels_hw + 1,
+        instances_hw=ids_hw.astype(np.uint16),
+        instance_labels={1: BOX + 1},
+    )
+    stage = StageConfig(width=SIZE[1], height=SIZE[0], batch=1)
+    frames = VoidUnnumbered([frame], frozenset(label + 1 for label in THINGS))
+    (batch,) = whole_batches(frames, [0], stage, [INSTANCE_ROWS])
+    targets = {name: each.numpy() for name, each in batch.targets.items()}
+    for found, expected in (
+        ([(SEAT, BOX)], 1.0),
+        ([(EMPTY, BOX)], 0.5),
+        # Void is a crowd of its class alone, but no segment's.
+        ([(SEAT, CHAIR)], 1.0),
+    ):
+        scores = ThingScores(3, THINGS, labelled=labelled)
         scores.add(answer([*found, (FIRST, BOX)]), targets)
         figures = scores.figures()
         assert figures["box_ap50"] == pytest.approx(expected)
