@@ -235,8 +235,8 @@ class CardReader(Entries):
         if spec.panoptic and labelled is None:
             raise self.refusal("instances.panoptic", True, "a 'segmentation' entry beside it")
         if spec.panoptic and labelled is not None:
-            known = folded(labelled.label_set.labels)
-            strange = [n for n in spec.label_set.labels if n.casefold() not in known]
+            every = folded(labelled.label_set.labels)
+            strange = [n for n in spec.label_set.labels if n.casefold() not in every]
             if strange:
                 raise self.refusal(
                     "instances.labels", strange, f"classes of the labels {labelled.labels} too"

@@ -212,6 +212,19 @@ def pixels_of_rle(rle: Rle) -> int:
     return int(_masks().area(rle))
 
 
+def boxes_of_rles(masks: Sequence[Rle]) -> np.ndarray:
+    """x1, y1, x2, y2 around the pixels of each mask, (n, 4) float64."""
+    sides_n4 = np.asarray(_masks().toBbox(list(masks)), np.float64).reshape(-1, 4)
+    return np.concatenate([sides_n4[:, :2], sides_n4[:, :2] + sides_n4[:, 2:]], axis=1)
+
+
+def covers(masks: Sequence[Rle], other: Rle) -> bool:
+    """Whether every pixel of ``other`` is in one of the masks, of one size."""
+    library = _masks()
+    together = pixels_of_rle(library.merge(list(masks)))
+    return together == pixels_of_rle(library.merge([*masks, other]))
+
+
 def mask_of_rle(rle: Rle) -> np.ndarray:
     """(height, width) bool."""
     return np.asarray(_masks().decode(rle)).astype(bool)

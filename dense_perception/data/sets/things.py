@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from dense_perception.core.boxes import shared_areas
 from dense_perception.core.errors import InputError
 from dense_perception.core.printable import counted
 from dense_perception.data.coco_annotations import read_annotations
 from dense_perception.data.sample import Sample
 from dense_perception.data.sets.files import FileSet, key_of, make_sample
-from dense_perception.metrics.detection import TrueThing, mask_of_rle
+from dense_perception.metrics.detection import (
+    TrueThing,
+    boxes_of_rles,
+    covers,
+    mask_of_rle,
+    pixels_of_rle,
+)
 
 
 class CocoThings(FileSet):
@@ -39,7 +47,7 @@ class CocoThings(FileSet):
         images = next((p for p in (root / split, root / "images" / split) if p.is_dir()), root)
         entries: dict[str, tuple[Path, ...]] = {}
         self._things: dict[str, tuple[TrueThing, ...]] = {}
-        without_mask = 0
+        without_mask = covered = 0
         for picture in found.pictures:
             key = key_of(Path(picture.file_name).with_suffix(""))
             if key in entries:
@@ -51,10 +59,17 @@ class CocoThings(FileSet):
             entries[key] = (images / picture.file_name,)
             self._things[key] = picture.things
             without_mask += sum(each.mask is None and not each.crowd for each in picture.things)
+            covered += _covered(picture.things)
         if without_mask:
             self.problems.append(
                 f"{path.name}: {counted(without_mask, 'thing')} without a mask: what is in the "
                 "box is not learnt and counts neither way"
+            )
+        if covered:
+            are = "is" if covered == 1 else "are"
+            self.problems.append(
+                f"{path.name}: {counted(covered, 'thing')} that smaller ones cover wholly {are} "
+                "dropped: nothing is left of the mask, as a pixel is of one thing"
             )
         super().__init__(root, dict(sorted(entries.items())), f"annotations/{path.name}")
 
@@ -67,7 +82,7 @@ class CocoThings(FileSet):
         # Who is ignored comes first, then the smaller the later.
         pairs = sorted(
             zip(self._things[key], masks, strict=True),
-            key=lambda pair: (_is_learnt(pair[0]), -np.count_nonzero(pair[1])),
+            key=lambda pair: _place(pair[0], int(np.count_nonzero(pair[1]))),
         )
         for number, (thing, mask_hw) in enumerate(pairs, start=1):
             instances_hw[mask_hw] = number
@@ -79,6 +94,30 @@ class CocoThings(FileSet):
 
 def _is_learnt(thing: TrueThing) -> bool:
     return thing.mask is not None and not thing.crowd
+
+
+def _place(thing: TrueThing, pixels: int) -> tuple[bool, int]:
+    """Where a thing comes among those of a picture, each of which covers those before it."""
+    return _is_learnt(thing), -pixels
+
+
+def _covered(things: Sequence[TrueThing]) -> int:
+    """How many things of a picture that are to be learnt have no pixel of their own."""
+    masks = [each.mask for each in things if each.mask is not None and not each.crowd]
+    if len(masks) < 2:
+        return 0
+    pixels = np.array([pixels_of_rle(mask) for mask in masks], np.int64)
+    order = np.argsort(-pixels, kind="stable")
+    pixels, masks = pixels[order], [masks[place] for place in order]
+    boxes_n4 = boxes_of_rles(masks)
+    meets_nn = shared_areas(boxes_n4, boxes_n4) > 0
+    count = 0
+    for row in range(len(masks)):
+        over = np.flatnonzero(meets_nn[row, row + 1 :]) + row + 1
+        # Without enough pixels they cannot cover it, which spares most of the work.
+        if pixels[over].sum() >= pixels[row]:
+            count += covers([masks[place] for place in over], masks[row])
+    return count
 
 
 def _mask(thing: TrueThing, width: int, height: int, path: Path) -> np.ndarray:

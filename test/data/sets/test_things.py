@@ -85,3 +85,27 @@ def test_annotations_of_another_size_are_refused_by_name(tmp_path: Path) -> None
     assert problems_of(frames) == []
     with pytest.raises(Exception, match=f"has {WIDTH}x{HEIGHT} pixels, its annotations are for"):
         frames[0]
+
+
+def test_things_that_others_cover_are_counted(tmp_path: Path) -> None:
+    root = coco_things(tmp_path)
+    path = root / "annotations/instances_val2017.json"
+    data = json.loads(path.read_text())
+    assert not [each for each in problems_of(open_frames(f"coco_things:{root}")) if "cover" in each]
+    generator = np.random.default_rng(1)
+    data["annotations"] = []
+    for number in range(1, 41):
+        image = 1 + number % 2
+        width, height = (int(side) for side in generator.integers(1, 9, 2))
+        x, y = int(generator.integers(0, 12)), int(generator.integers(0, 12))
+        corners = [x, y, x + width, y, x + width, y + height, x, y + height]
+        entry = {"id": number, "image_id": image, "category_id": 2, "segmentation": [corners]}
+        data["annotations"].append(entry | {"bbox": [x, y, width, height]})
+    crowd = {"id": 41, "image_id": 1, "category_id": 2, "iscrowd": 1, "bbox": [0, 0, 2, 2]}
+    data["annotations"].append(crowd | {"segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]]})
+    path.write_text(json.dumps(data))
+    frames = open_frames(f"coco_things:{root}")
+    seen = sum(label > 0 for index in (0, 1) for label in frames[index].instance_labels.values())
+    assert 0 < seen < 40
+    (said,) = (each for each in problems_of(frames) if "cover" in each)
+    assert f"{40 - seen} things that smaller ones cover wholly are dropped" in said
