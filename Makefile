@@ -43,8 +43,9 @@ fuzz: $(VENV)/.dev $(VENV)/.installed ## Try hostile messages, bags, cards and i
 lint: $(LINT)/.installed ## Check everything that .pre-commit-config.yaml lists; needs neither PyTorch nor ROS
 	$(LINT)/bin/pre-commit run --all-files
 
+# With a cache of its own: what is known of PyTorch's types differs from lint's, which may run beside it.
 types: $(VENV)/.dev ## Check types with those of PyTorch and ROS, too
-	$(BIN)/python -m mypy
+	$(BIN)/python -m mypy --cache-dir .mypy_cache/types
 
 hooks: $(LINT)/.installed ## Run the checks of `make lint` before each commit from now on
 	$(LINT)/bin/pre-commit install
@@ -105,18 +106,23 @@ $(SUPPLY)/.installed: .ci/supply-requirements.txt
 	$(SUPPLY)/bin/python -m pip --disable-pip-version-check -q install -r .ci/supply-requirements.txt
 	@touch $@
 
+# Each of these two installs the package, too; the stamp of that is from before pip copied the sources.
 $(VENV)/.demo: setup.py | $(BIN)/python
 	@echo "Installing the runtime and the ROS 2 wheels (about 700 MB, once)"
+	@touch $(VENV)/.begun
 	$(PIP) install '.[ros,openvino]'
+	@touch -r $(VENV)/.begun $(VENV)/.installed
 	@touch $@
 
 # All in one call: pip resolves and builds once. Bytecode of what the tests import comes by itself. The tracker comes
 # without what it asks for: opencv-python would write over the files of opencv-python-headless.
 $(VENV)/.dev: setup.py | $(BIN)/python
 	@echo "Installing the runtime, the ROS 2 wheels and what the tests need (PyTorch among it, once)"
+	@touch $(VENV)/.begun
 	$(PIP) install --no-compile '$(TORCH)' \
 	  '.[ros,openvino,tensorrt_rtx,fetch,export,train,synthetic,dev]'
 	$(PIP) install --no-compile --no-deps 'trackers>=2.6,<3' 'supervision>=0.31,<1'
+	@touch -r $(VENV)/.begun $(VENV)/.installed
 	@touch $(VENV)/.demo $@
 
 $(VENV)/.train: setup.py | $(BIN)/python
@@ -125,6 +131,7 @@ $(VENV)/.train: setup.py | $(BIN)/python
 	@touch $@
 
 # The share/ folder (models, launch, config) exists only in a real install, so it follows the sources.
-$(VENV)/.installed: $(VENV)/.demo $(SOURCES)
-	$(PIP) install --no-deps --force-reinstall .
-	@touch $@
+# Make looks for this file before the environment is made, which may have installed the package.
+$(VENV)/.installed: $(SOURCES) | $(VENV)/.demo
+	@[ -e $@ ] && [ -z "$$(find $(SOURCES) -newer $@)" ] || { touch $(VENV)/.begun \
+	  && $(PIP) install --no-deps --force-reinstall . && touch -r $(VENV)/.begun $@; }

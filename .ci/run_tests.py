@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -36,9 +37,10 @@ def main() -> int:
     start = time.monotonic()
     codes, seconds = [], {}
     with tempfile.TemporaryDirectory() as folder:
+        shared = with_bytecode(os.environ, Path(folder) / "bytecode")
         for name, words, threads in (("beside", BESIDE, "1"), ("alone", ALONE, None)):
             report = Path(folder) / f"{name}.xml"
-            environment = {**os.environ, **({"OMP_NUM_THREADS": threads} if threads else {})}
+            environment = {**shared, **({"OMP_NUM_THREADS": threads} if threads else {})}
             command = [sys.executable, "-m", "pytest", *words, f"--junitxml={report}", *others]
             code = subprocess.run(command, env=environment, check=False).returncode
             if only_crashed(report):
@@ -63,6 +65,18 @@ def only_crashed(report: Path) -> bool:
     errors = [error.text or "" for case in cases(report) for error in case.iter("error")]
     failures = [failure for case in cases(report) for failure in case.iter("failure")]
     return bool(errors) and not failures and all("crashed while running" in e for e in errors)
+
+
+def with_bytecode(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Where Python may write no bytecode, a folder of this run takes it.
+
+    The tests start hundreds of processes. Each would compile what it imports anew, which takes a
+    node as long as all else that it does, and PyTorch with its exporter six seconds.
+    """
+    if not environment.get("PYTHONDONTWRITEBYTECODE"):
+        return dict(environment)
+    kept = {key: it for key, it in environment.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPYCACHEPREFIX": str(folder)}
 
 
 def durations(report: Path) -> dict[str, float]:
