@@ -10,6 +10,8 @@ Three lines from a picture to metres::
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 __all__ = ["Perceiver", "__version__"]
@@ -29,6 +31,23 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         return _version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _switch_telemetry_off() -> None:
+    """Have ONNX Runtime send nothing to its maker, unless ``ORT_DISABLE_TELEMETRY`` is set already.
+
+    From 1.29 on its wheels report each process, model and error from Linux, too, and keep a number
+    of the machine in the cache folder. It reads the variable when it is imported, and so does each
+    child process. If it has been imported before this package, only later events can be held back.
+    """
+    if os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1") != "1":
+        return
+    imported = sys.modules.get("onnxruntime")
+    if imported is not None and hasattr(imported, "disable_telemetry_events"):
+        imported.disable_telemetry_events()
+
+
+_switch_telemetry_off()
 
 
 def _version() -> str:

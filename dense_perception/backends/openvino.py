@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 import numpy as np
 
@@ -22,6 +25,8 @@ from dense_perception.core.machine import cpu_with_features
 from dense_perception.core.onnx_file import OnnxFile
 
 PACKAGE = "openvino"
+# Where it is installed, each import of OpenVINO forks a process that tells Google Analytics.
+_TELEMETRY = "openvino_telemetry"
 # A static size is faster than a free one; the last four sizes stay compiled.
 _COMPILED_SIZES = 4
 Shapes = tuple[tuple[int, ...], ...]
@@ -212,13 +217,28 @@ class OpenVinoBackend(Backend):
 
 def _import_openvino() -> Any:
     try:
-        import openvino
+        with _without(_TELEMETRY):
+            import openvino
     except ImportError as error:
         raise UnavailableError(
             f"the backend 'openvino' is not usable here ({error}): pip install openvino, or "
             "dense_perception[openvino]"
         ) from error
     return openvino
+
+
+@contextlib.contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Have an import of ``module`` fail meanwhile, as if it were not installed."""
+    modules = cast("dict[str, ModuleType | None]", sys.modules)
+    if module in modules:
+        yield
+        return
+    modules[module] = None
+    try:
+        yield
+    finally:
+        del modules[module]
 
 
 def _spec(port: Any) -> TensorSpec:
