@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -19,9 +19,17 @@ from dense_perception.evaluation.document import (
     Change,
     FigureValue,
     Method,
+    Ranked,
     Report,
 )
-from dense_perception.evaluation.figures import PANOPTIC, Figure, figure, in_order
+from dense_perception.evaluation.figures import (
+    PANOPTIC,
+    Figure,
+    class_of,
+    figure,
+    in_order,
+    is_of_class,
+)
 from dense_perception.evaluation.intervals import (
     Units,
     drawn_weights,
@@ -185,6 +193,10 @@ def _check(before: Report, name: str) -> None:
     totals, units = from_sums(before["units"][name])
     if len(totals.above) != len(units):
         raise ValueError(f"{len(units)} units have {len(totals.above)} sums")
+    for each in before["units"][name].get("ranked", {"figures": {}})["figures"].values():
+        if len(each["units"]) != len(units):
+            raise ValueError(f"{len(units)} units have {len(each['units'])} average precisions")
+        _array(each["units"] + each["drawn"])
     for value in before["figures"][name].values():
         for end in ("value", "low", "high"):
             number = value[end]
@@ -210,11 +222,14 @@ def _contestant_changes(
     sums = before["units"][old], after.unit_sums[new]
     totals = [from_sums(each) for each in sums]
     same_frames = sums[0].get("frames", []) in ([], sums[1].get("frames", []))
-    paired = None
+    paired = ranked = None
     if totals[0][1] == totals[1][1] and same_frames:
-        paired = _Paired(
-            totals[0][0], totals[1][0], units, knows_frames=bool(sums[0].get("frames"))
-        )
+        knows_frames = bool(sums[0].get("frames"))
+        paired = _Paired(totals[0][0], totals[1][0], units, knows_frames=knows_frames)
+        kept = [each.get("ranked") for each in sums]
+        same_draws = before["method"]["seed"] == after.seed
+        if kept[0] is not None and kept[1] is not None and knows_frames and same_draws:
+            ranked = _PairedRanking(kept[0], kept[1], units)
     figures = before["figures"][old]
     for name in in_order((set(figures) & set(after.figures[new])) - comparison.left_out.keys()):
         was, now = figures[name], after.figures[new][name]
@@ -223,6 +238,8 @@ def _contestant_changes(
         difference = now["value"] - was["value"]
         if paired is not None and paired.has(name):
             low, high, certain, why = paired.judge(name)
+        elif ranked is not None and ranked.has(name):
+            low, high, certain, why = ranked.judge(name)
         else:
             same = paired is not None and figure(name).how == "ranking"
             low, high, certain, why = _apart(was, now, units, same=same)
@@ -273,12 +290,41 @@ class _Paired:
         return low, high, *judged(low, high, *parts, self.units)
 
 
+class _PairedRanking:
+    """Average precision of two contestants on the same frames: both drew the same resamples."""
+
+    def __init__(self, before: Ranked, after: Ranked, units: Units) -> None:
+        self._sides, self._units = (before, after), units
+
+    def has(self, name: str) -> bool:
+        """Whether both are of the same things: annotations may have been mended in between."""
+        true = [each["true"] for each in self._sides]
+        if not all(name in each["figures"] for each in self._sides):
+            return False
+        if is_of_class(name):
+            label = class_of(name)[1]
+            return true[0].get(label) == true[1].get(label)
+        return true[0] == true[1]
+
+    def judge(self, name: str) -> tuple[float | None, float | None, bool, str]:
+        before, after = (each["figures"][name] for each in self._sides)
+        parts = known_together(_array(after["units"]), _array(before["units"]))
+        drawn = [_array(each["drawn"]) for each in (before, after)]
+        count = min(map(len, drawn))
+        low, high = interval(drawn[1][:count] - drawn[0][:count], len(parts[0]))
+        return low, high, *judged(low, high, *parts, self._units)
+
+
+def _array(values: Sequence[float | None]) -> np.ndarray:
+    return np.array([math.nan if value is None else value for value in values], np.float64)
+
+
 def _apart(
     was: FigureValue, now: FigureValue, units: Units, *, same: bool
 ) -> tuple[float | None, float | None, bool, str]:
     """The difference of two figures from the interval of each, as of independent ones.
 
-    :param same: whether the frames are the same, and the figure is one whose parts no report keeps.
+    :param same: whether the frames are the same, and the parts of the figure were not kept.
     """
     ends = [(each["value"], each["low"], each["high"]) for each in (was, now)]
     if any(number is None for each in ends for number in each):

@@ -238,14 +238,31 @@ class _UnitSums(TypedDict):
     sums: dict[str, list[float]]
 
 
+class RankedFigure(TypedDict):
+    """A figure of average precision in each unit, and in the resamples in their order; None where
+    there is nothing to be found."""
+
+    units: list[float | None]
+    drawn: list[float | None]
+
+
+class Ranked(TypedDict):
+    """Average precision, which has no sums, by the names of figures; ``true`` says of how many
+    things of each class it is."""
+
+    true: dict[str, int]
+    figures: dict[str, RankedFigure]
+
+
 class UnitSums(_UnitSums, total=False):
     """What an interval is drawn from, kept for later comparisons: sums of each unit.
 
     ``sums`` has, by the names of quantities, one number for each of ``units``; ``frames`` a digest
-    of the frames in each that were answered, which older reports lack.
+    of the frames in each that were answered, which older reports lack, as they do ``ranked``.
     """
 
     frames: list[str]
+    ranked: Ranked
 
 
 class _Report(TypedDict):

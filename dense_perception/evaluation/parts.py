@@ -15,7 +15,13 @@ from typing import TypedDict
 from dense_perception.core.errors import DensePerceptionError, InputError
 from dense_perception.core.json_text import json_text, parse_json
 from dense_perception.evaluation.ahead import ahead
-from dense_perception.evaluation.contestants import Answer, Contestant, Entry, open_contestant
+from dense_perception.evaluation.contestants import (
+    TIMED,
+    Answer,
+    Contestant,
+    Entry,
+    open_contestant,
+)
 from dense_perception.evaluation.figures import FrameScore
 from dense_perception.evaluation.judge import Judge
 from dense_perception.evaluation.scoring import FrameScorer
@@ -24,7 +30,6 @@ from dense_perception.evaluation.truth import Part, TruthFrame, TruthOptions, Tr
 from dense_perception.media.problems import Problems
 from dense_perception.metrics.protocols import Protocol
 
-_TIMED = 32  # frames that each worker answers with nothing beside it
 UNANSWERED = "it has no answer to this frame"
 _END = '{"part":'
 
@@ -167,7 +172,7 @@ class Opened:
 
     def untimed(self, entries: Iterable[Entry]) -> int:
         """How many frames more all of ``entries`` answer with nothing beside them, to be timed."""
-        return max(_TIMED - min(self._timed[entry] for entry in entries), 0)
+        return max(TIMED - min(self._timed[entry] for entry in entries), 0)
 
     def count_timed(self, entry: Entry) -> None:
         self._timed[entry] += 1

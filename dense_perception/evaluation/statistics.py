@@ -160,6 +160,7 @@ def summarise(
         digests = frames.digests(units.of_frame, collected.answered[name])
         summary.unit_sums[name] = found.totals.sums(units.names, classes, digests)
         if collected.things[name]:
+            summary.unit_sums[name]["ranked"] = things.kept(found.ranked)
             summary.things[name] = things.true()
             summary.ranked[name] = things.resamples(resamples)
     for pair, sums in bar(collected.together.items(), desc="differences", unit="pair"):
@@ -196,9 +197,10 @@ class _Found:
             for name, drawn in part.drawn(weights).figures().items()
         }
         by_unit = things.by_unit()
+        self.ranked = things.figures(weights[: things.resamples(len(weights))])
         self.ends |= {
             name: interval(drawn, int(np.isfinite(by_unit[name]).sum()))
-            for name, drawn in things.figures(weights[: things.resamples(len(weights))]).items()
+            for name, drawn in self.ranked.items()
         }
 
     def value(self, name: str) -> FigureValue:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dense_perception.evaluation.document import FigureValue, Report
 from dense_perception.evaluation.figures import KINDS, figure, in_order
-from dense_perception.evaluation.page.wording import how_much, masks_timed, reach
+from dense_perception.evaluation.page.wording import how_much, reach
 
 _MAIN = (
     "depth.metric.absrel",
@@ -70,8 +70,6 @@ def report_table(report: Report) -> str:
         lines.append(
             f"own times are of {shared} workers that shared the cores: measure with --workers 1"
         )
-    if with_masks := masks_timed(report):
-        lines.append(f"own {with_masks}")
     lines += ["", reach(report["method"])]
     return "\n".join(line.rstrip() for line in lines).strip("\n")
 

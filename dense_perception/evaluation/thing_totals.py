@@ -7,16 +7,19 @@ with each unit's frames as often as a resample has them.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from dense_perception.evaluation.figures import KINDS, ThingMatches
+from dense_perception.evaluation.document import Ranked, RankedFigure
+from dense_perception.evaluation.figures import KINDS, ThingMatches, is_of_class
 from dense_perception.metrics.average_precision import THRESHOLDS, Matches, Ranking
 
 _MOST_WORK = 20_000_000  # right things times resamples: some two seconds
 _FEWEST_RESAMPLES = 500
+_KEPT_OF_CLASS = 500  # resamples of a single class: of all there would be megabytes
+_DIGITS = 9
 _Packed = tuple[int, bytes]
 _AT_50, _AT_75 = (int(np.argmin(np.abs(THRESHOLDS - least))) for least in (0.5, 0.75))
 
@@ -118,6 +121,17 @@ class ThingTotals:
                 found[f"{kind}.ap.{name}"] = precision_rt.mean(axis=1)
         return found
 
+    def kept(self, drawn: Mapping[str, np.ndarray]) -> Ranked:
+        """What a report keeps for later comparisons.
+
+        :param drawn: the figures of every resample, as :meth:`figures` gives them.
+        """
+        figures: dict[str, RankedFigure] = {}
+        for name, by_unit in self.by_unit().items():
+            values = drawn[name][:_KEPT_OF_CLASS] if is_of_class(name) else drawn[name]
+            figures[name] = RankedFigure(units=_plain(by_unit), drawn=_plain(values))
+        return Ranked(true=self.true(), figures=figures)
+
     def true(self) -> dict[str, int]:
         """How many things of each class there are to be found."""
         return {
@@ -135,6 +149,10 @@ def ap50_of_frame(things: ThingMatches) -> float:
     ]
     values = [each.figures(np.ones((1, 1)))[0][0, _AT_50] for each in found]
     return float(np.mean(values)) if values else float("nan")
+
+
+def _plain(values: np.ndarray) -> list[float | None]:
+    return [round(v, _DIGITS) if np.isfinite(v) else None for v in values.tolist()]
 
 
 def _packed(matches: Matches) -> _Packed:

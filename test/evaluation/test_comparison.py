@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,10 @@ from dense_perception.evaluation import comparison
 from dense_perception.evaluation.comparison import compare_with, read_report
 from dense_perception.evaluation.document import VERSION, Change, Report
 from dense_perception.evaluation.figures import FrameScore
+from dense_perception.evaluation.intervals import drawn_weights, interval
 from dense_perception.evaluation.score_table import ScoreTable
 from dense_perception.evaluation.statistics import Summary, summarise
+from dense_perception.metrics.average_precision import Matches
 from dense_perception.metrics.protocols import Protocol
 
 ABSREL, D1, SCALE = "depth.metric.absrel", "depth.metric.d1", "depth.scale"
@@ -225,3 +228,82 @@ def test_confidence_is_paired_on_the_same_pixels_alone() -> None:
                           (confident(100, "b"), False)):  # fmt: skip
         change = of(changes(before, after), "confidence.ece")
         assert ("other frames" not in change["why"]) is paired
+
+
+def found_things(model: int, recordings: int = 6, frames: int = 2) -> list[FrameScore]:
+    """Of recordings of very different difficulty; the second model finds a little more."""
+    scores = []
+    for number in range(recordings):
+        for frame in range(frames):
+            rng = np.random.default_rng([number, frame])
+            of_class = {}
+            for name in ("chair", "mug"):
+                true = int(rng.integers(1, 4))
+                quality = rng.random(true + 1) - 0.1 * number + 0.08 * model
+                places = np.sort(rng.random(true + 1))[::-1]
+                # Right up to some overlap, the last one nowhere.
+                bits = [(1 << int(np.clip(10 * each, 0, 10))) - 1 for each in quality[:-1]]
+                hits = np.array([*bits, 0])
+                scored = places.astype(np.float32).astype(np.float64)
+                of_class[name] = Matches(true, scored, hits, np.zeros(true + 1, np.int64))
+            scores.append(FrameScore("m", f"r{number}", f"{frame}", things={"boxes": of_class}))
+    return scores
+
+
+def naive_precision(scores: list[FrameScore], drawn: list[int], classes: list[str]) -> float:
+    """COCO's, of recordings that were drawn, each as often as it was."""
+    values = []
+    for name, bit in itertools.product(classes, range(10)):
+        found: list[tuple[float, bool]] = []
+        true = 0
+        for recording in drawn:
+            for score in scores:
+                if score.recording == f"r{recording}" and score.things is not None:
+                    matches = score.things["boxes"][name]
+                    hits = [bool(hit >> bit & 1) for hit in matches.hits_n.tolist()]
+                    found += zip(matches.scores_n.tolist(), hits, strict=True)
+                    true += matches.true
+        found.sort(key=lambda each: -each[0])
+        right, points = 0, []
+        for place, (_, hit) in enumerate(found, start=1):
+            right += hit
+            points.append((right / true, right / place))
+        best = [
+            max((p for reached, p in points if reached >= recall), default=0.0)
+            for recall in np.linspace(0, 1, 101)
+        ]
+        values.append(sum(best) / 101)
+    return sum(values) / len(values)
+
+
+def test_average_precision_is_compared_in_the_same_resamples() -> None:
+    draws = 40
+    scores = found_things(0), found_things(1)
+    before, after = (summarise(ScoreTable(each), resamples=draws) for each in scores)
+    weights = drawn_weights(6, draws)
+    for name, classes in (("boxes.ap", ["chair", "mug"]), ("boxes.ap.mug", ["mug"])):
+        change = of(changes(report(before), after), name, "m")
+        naive = np.array(
+            [
+                [naive_precision(each, np.repeat(np.arange(6), row).tolist(), classes)
+                 for row in (*weights.astype(int), np.ones(6, int))]
+                for each in scores
+            ]
+        )  # fmt: skip
+        difference = naive[1] - naive[0]
+        assert change["difference"] == pytest.approx(difference[-1], abs=1e-12)
+        expected = interval(difference[:-1], 6)
+        assert (change["low"], change["high"]) == pytest.approx(expected, abs=1e-8)
+        assert change["verdict"] == "better"
+        # By its intervals alone nothing would be certain.
+        old = report(before)
+        del old["units"]["m"]["ranked"]
+        apart = of(changes(old, after), name, "m")
+        assert apart["verdict"] == "same"
+        assert "by both intervals" in apart["why"]
+    mended = report(before)
+    mended["units"]["m"]["ranked"]["true"]["mug"] += 1
+    found = {each["figure"]: each["why"] for each in changes(mended, after)}
+    assert "by both intervals" in found["boxes.ap"]
+    assert "by both intervals" in found["boxes.ap.mug"]
+    assert "by both intervals" not in found["boxes.ap.chair"]

@@ -5,20 +5,21 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from dense_perception.core.camera import Intrinsics
+from dense_perception.core.camera import Frame, Intrinsics
 from dense_perception.data.corpus import Corpus
 from dense_perception.data.description import write_description
 from dense_perception.data.sample import Sample
 from dense_perception.data.shards import write_shard
 from dense_perception.evaluation.collected import KnownClasses
-from dense_perception.evaluation.contestants import RunOptions
+from dense_perception.evaluation.contestants import ModelContestant, RunOptions
 from dense_perception.evaluation.corpus_things import evaluate_frame_things
 from dense_perception.evaluation.document import Report
 from dense_perception.evaluation.figures import FrameScore
@@ -30,6 +31,7 @@ from dense_perception.evaluation.statistics import summarise
 from dense_perception.evaluation.table import report_table
 from dense_perception.evaluation.thing_classes import true_segments
 from dense_perception.evaluation.thing_totals import ap50_of_frame
+from dense_perception.evaluation.truth import TruthFrame
 from dense_perception.metrics.average_precision import Matches
 from dense_perception.runtime.perceiver import Perceiver
 from test.support.instance_artefacts import CLASSES, colour_card, write_colour_artefact
@@ -153,10 +155,37 @@ def test_the_verdict_speaks_of_things_without_a_baseline(report: Report) -> None
     assert any("are alike: AP of boxes" in text for text in texts)
 
 
+class Slow:
+    """A model whose masks take 100 ms, and all else 7."""
+
+    def __init__(self, perceiver: Perceiver) -> None:
+        self.own, self.card = perceiver, perceiver.card
+
+    def perceive(self, frames: Sequence[Frame], wanted: Collection[str] | None = None) -> Any:
+        took = 107.0 if wanted and "masks" in wanted else 7.0
+        return [replace(e, timings_ms={"infer": took}) for e in self.own.perceive(frames, wanted)]
+
+
+def test_masks_that_figures_alone_need_are_not_timed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dense_perception.evaluation.contestants.TIMED", 2)
+    of_truth = sample(0)
+    numbers = {"instances_hw": of_truth.instances_hw, "instance_labels": of_truth.instance_labels}
+    numbered = TruthFrame("r", "k", Frame(of_truth.rgb_hwc), **numbers)
+    with Perceiver.load(folder / "masks.onnx", backend="onnxruntime") as perceiver:
+        contestant = ModelContestant(Slow(perceiver))
+        answers = [contestant.answer(numbered) for _ in range(3)]
+        plain = contestant.answer(TruthFrame("r", "k", Frame(of_truth.rgb_hwc)))
+    assert [each.ms for each in answers[:2]] == [7, 7]
+    assert math.isnan(answers[2].ms)
+    assert all(each.instances.masks_nhw is not None for each in answers)
+    assert (plain.ms, plain.instances.masks_nhw) == (7, None)
+
+
 def test_the_report_shows_things(folder: Path, report: Report) -> None:
     text = report_table(report)
     assert "boxes.ap " in text
-    assert "own times are with the masks that a model makes on request" in text
     assert "panoptic.things.pq" in text
     shown = [each for each in report["frames_shown"] if each["task"] == "things"]
     assert {each["rank"] for each in shown} == {"worst", "median", "best"}

@@ -21,7 +21,6 @@ from dense_perception.evaluation.page.wording import (
     NONE,
     direction_of,
     kind_of,
-    masks_timed,
     moment,
     number,
     reach,
@@ -71,8 +70,6 @@ def cost_section(reading: Reading) -> Section | None:
     times = [each["latency_ms"] for each in reading.models]
     workers = max((ms.get("workers", 1) for ms in times if ms is not None), default=1)
     shared = f" {workers} workers shared the cores: --workers 1 measures a model alone."
-    with_masks = masks_timed(reading.report)
-    masks = f" {with_masks[0].upper()}{with_masks[1:]}." if with_masks else ""
     return Section(
         "cost",
         "Cost",
@@ -80,7 +77,7 @@ def cost_section(reading: Reading) -> Section | None:
         [
             f"Measured on {machine['processor'] or 'this machine'}, "
             f"{counted(machine['cores'], 'core')}, on frames during which nothing else "
-            f"was read or scored.{shared if workers > 1 else ''}{masks}"
+            f"was read or scored.{shared if workers > 1 else ''}"
         ],
         tables=[table],
         drawings=_accuracy_against_time(reading),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from dense_perception.core.printable import counted
-from dense_perception.evaluation.document import Method, RecordingData, Report
+from dense_perception.evaluation.document import Method, RecordingData
 from dense_perception.evaluation.figures import IOU, class_of, figure, is_of_class
 
 NONE = "\N{EN DASH}"
@@ -176,16 +176,6 @@ def kind_of(data: Sequence[RecordingData]) -> str:
     """What to call the data: a bag and a folder are one recording each, a corpus is many."""
     single = all(each["kind"] in ("bag", "folder", "unreadable") for each in data)
     return "recording" if single else "source"
-
-
-def masks_timed(report: Report) -> str:
-    """That times are of masks as well, where some were compared; else empty."""
-    if not any("masks.ap" in figures for figures in report["figures"].values()):
-        return ""
-    return (
-        "times are with the masks that a model makes on request alone; "
-        "`dense-perception benchmark` leaves them out"
-    )
 
 
 def reach(method: Method) -> str:
