@@ -125,7 +125,7 @@ def _thing_marks(answers: Answers) -> dict[str, np.ndarray]:
     """The frames in which segments, boxes and masks were compared, bool (frames,)."""
     marks: dict[str, np.ndarray] = {}
     for frame, kinds in answers.things:
-        for kind in kinds:
+        for kind in kinds.keys() & _KINDS:
             marks.setdefault(_KINDS[kind], np.zeros(len(answers.answered), bool))[frame] = True
     segmented = [pair[1] > 0 for name, pair in answers.sums.items() if name.startswith(PANOPTIC)]
     if segmented:

@@ -18,7 +18,7 @@ import numpy as np
 
 from dense_perception.core.errors import InputError
 from dense_perception.core.json_text import json_text, parse_json
-from dense_perception.metrics.average_precision import Matches
+from dense_perception.metrics.average_precision import SIZES, Matches
 
 Better = Literal["lower", "higher", "one"]
 """Which values are good; ``one`` is a ratio that should be 1."""
@@ -38,11 +38,14 @@ SAID, RIGHT = "confidence.said", "confidence.right"
 each over the number of pixels."""
 KINDS = ("boxes", "masks")
 """What average precision judges things by; of a class it is ``boxes.ap.CLASS``."""
+SIZED = {f"{kind}@{size}": f"{kind}.ap_{size}" for kind in KINDS for size in SIZES}
+"""Of things of one size: what they are kept under, and the figure."""
 PANOPTIC = "panoptic."
 """Begins the figures of segments; of a class ``panoptic.things.pq.CLASS``, or ``stuff``. As sums,
 ``pq`` is the overlap of its pairs and ``rq`` their number, both over the weight of the class."""
 ThingMatches = Mapping[str, Mapping[str, Matches]]
-"""What was found by each of :data:`KINDS`, of each class that is in view or was found."""
+"""What was found by each of :data:`KINDS`, and of :data:`SIZED`, of each class that is in view or
+was found."""
 _OF_CLASSES = (
     IOU,
     *(f"{kind}.ap." for kind in KINDS),
@@ -328,6 +331,18 @@ def _thing_figures() -> list[Figure]:
         ("ap", "Average precision of {}, mean over classes and overlaps of .50, .55, ... .95"),
         ("ap50", "Average precision of {} at an overlap of .50, mean over classes"),
         ("ap75", "Average precision of {} at an overlap of .75, mean over classes"),
+        *(
+            (
+                f"ap_{size}",
+                f"Average precision of {{}} of {of} pixels of the frame, mean over classes and "
+                "overlaps",
+            )
+            for size, of in (
+                ("small", "up to 32 x 32"),
+                ("medium", "32 x 32 to 96 x 96"),
+                ("large", "96 x 96 and more"),
+            )
+        ),
         ("recall", "Share of the true {} that are found, mean over classes and these overlaps"),
     )
     return [

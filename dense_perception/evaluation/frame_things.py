@@ -17,7 +17,13 @@ from dense_perception.evaluation.thing_classes import (
 )
 from dense_perception.evaluation.true_things import NAMELESS, UNNUMBERED_NOTE, TrueThings
 from dense_perception.media.problems import Problems
-from dense_perception.metrics.average_precision import Matches, match, shares
+from dense_perception.metrics.average_precision import (
+    SIZES,
+    Matches,
+    match,
+    match_of_size,
+    shares,
+)
 from dense_perception.metrics.panoptic import PanopticQuality
 
 HALF = 127
@@ -132,7 +138,8 @@ class ThingScorer:
 
 
 def _matches(found: Instances, true: TrueThings, classes: SharedClasses) -> ThingMatches:
-    """Of boxes, and of masks where there are some; of each class that occurs on either side."""
+    """Of boxes, and of masks where there are some, and of each size of them; of each class that
+    occurs on either side. How large a true thing is decide its pixels, as COCO has it."""
     label_n = classes.of_model[found.classes_n]
     nameless_m = true.labels_k == NAMELESS
     label_m = np.where(nameless_m, -1, classes.of_truth[true.labels_k])
@@ -141,7 +148,7 @@ def _matches(found: Instances, true: TrueThings, classes: SharedClasses) -> Thin
     masks = _shared_pixels(found, true)
     if masks is not None:
         both["masks"] = masks
-    answer: dict[str, dict[str, Matches]] = {}
+    answer: dict[str, dict[str, Matches]] = {f"{k}@{s}": {} for k in both for s in SIZES}
     for kind, (shared_nm, areas_n) in both.items():
         answer[kind] = {}
         for number in np.union1d(label_n, label_m[label_m >= 0]).tolist():
@@ -150,7 +157,12 @@ def _matches(found: Instances, true: TrueThings, classes: SharedClasses) -> Thin
             pairs = shared_nm[rows][:, columns]
             overlap = shares(pairs, areas_n[rows], theirs[kind][columns], crowds)
             name = classes.names[number]
-            answer[kind][name] = match(found.scores_n[rows], overlap, crowds)
+            given = found.scores_n[rows], overlap, crowds
+            answer[kind][name] = match(*given)
+            for size in SIZES:
+                sides = areas_n[rows], true.pixels_k[columns]
+                if (of_size := match_of_size(size, *given, *sides)) is not None:
+                    answer[f"{kind}@{size}"][name] = of_size
     return answer
 
 

@@ -38,6 +38,7 @@ from dense_perception.evaluation.document import (
     UnitSums,
 )
 from dense_perception.evaluation.figures import (
+    KINDS,
     RIGHT,
     SAID,
     catalogue,
@@ -55,7 +56,7 @@ from dense_perception.evaluation.intervals import (
 from dense_perception.evaluation.judge import FOLLOWED, SHAPED
 from dense_perception.evaluation.pairs import DRAWN, differences
 from dense_perception.evaluation.score_table import Frames, Scores
-from dense_perception.evaluation.thing_totals import ThingTotals
+from dense_perception.evaluation.thing_totals import ThingScores, ThingTotals
 from dense_perception.evaluation.totals import Sums
 from dense_perception.metrics.calibration import BINS
 from dense_perception.metrics.protocols import Protocol
@@ -154,7 +155,11 @@ def summarise(
         things = collected.things[name].totals(units.of_frame, len(units.names))
         found = _Found(collected.alone[name], things, orders, weights, classes)
         summary.figures[name] = found.figures()
-        summary.slices[name] = found.slices()
+        slices = found.slices()
+        recordings = axes.get("recording", {})
+        if of_things := _things_by_recording(collected.things[name], recordings, units, weights):
+            slices["recording"] = [*slices.get("recording", []), *of_things]
+        summary.slices[name] = {axis: slices[axis] for axis in sorted(slices)}
         summary.curves[name] = found.curves()
         summary.per_class[name] = found.per_class()
         digests = frames.digests(units.of_frame, collected.answered[name])
@@ -306,6 +311,42 @@ class _Found:
                 )
             )
         return rows
+
+
+def _things_by_recording(
+    things: ThingScores,
+    recordings: Mapping[str, np.ndarray],
+    units: Units,
+    weights: np.ndarray,
+) -> list[SliceValue]:
+    """Average precision in each recording; its interval is drawn from blocks of time within it,
+    where these are the units."""
+    rows: list[SliceValue] = []
+    for recording, frames in recordings.items():
+        here = things.of_frames(frames)
+        if not here:
+            continue
+        totals = here.totals(units.of_frame, len(units.names))
+        whole = totals.whole()
+        by_unit = totals.by_unit() if units.kind == "blocks" else {}
+        drawn = totals.figures(weights[: totals.resamples(len(weights))]) if by_unit else {}
+        for kind in KINDS:
+            if (name := f"{kind}.ap") not in whole:
+                continue
+            ends: tuple[float | None, float | None] = (None, None)
+            if name in drawn:
+                ends = interval(drawn[name], int(np.isfinite(by_unit[name]).sum()))
+            rows.append(
+                SliceValue(
+                    bin=recording,
+                    figure=name,
+                    value=_number(whole[name][0]),
+                    low=ends[0],
+                    high=ends[1],
+                    n=len(here.frames(kind)),
+                )
+            )
+    return sorted(rows, key=lambda row: (KINDS.index(row["figure"].partition(".")[0]), row["bin"]))
 
 
 def _axes(frames: Frames) -> dict[str, dict[str, np.ndarray]]:

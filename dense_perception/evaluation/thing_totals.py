@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from dense_perception.evaluation.document import Ranked, RankedFigure
-from dense_perception.evaluation.figures import KINDS, ThingMatches, is_of_class
+from dense_perception.evaluation.figures import KINDS, SIZED, ThingMatches, is_of_class
 from dense_perception.metrics.average_precision import THRESHOLDS, Matches, Ranking
 
 _MOST_WORK = 20_000_000  # right things times resamples: some two seconds
@@ -56,8 +56,16 @@ class ThingScores:
                         if classes is None or name.casefold() in classes
                     }
                     for kind, found in kinds.items()
-                    if kind in theirs
+                    if kind.partition("@")[0] in theirs
                 }
+        return kept
+
+    def of_frames(self, frames: np.ndarray) -> ThingScores:
+        """What was found in ``frames``, bool (all frames,), without the parts by size."""
+        kept = ThingScores()
+        for frame, kinds in self._of_frame.items():
+            if frames[frame]:
+                kept._of_frame[frame] = {kind: kinds[kind] for kind in KINDS if kind in kinds}
         return kept
 
     def frames(self, kind: str) -> list[int]:
@@ -69,7 +77,7 @@ class ThingScores:
         :param units: the unit of each frame of all, int64; ``count`` is how many units there are.
         """
         rankings: dict[str, dict[str, Ranking]] = {}
-        for kind in KINDS:
+        for kind in (*KINDS, *SIZED):
             by_class: dict[str, tuple[list[Matches], list[int]]] = {}
             for frame in self.frames(kind):
                 for name, packed in self._of_frame[frame][kind].items():
@@ -111,6 +119,10 @@ class ThingTotals:
             if not rankings:
                 continue
             parts = [each.figures(weights) for each in rankings.values()]
+            if kind in SIZED:
+                precisions_cr = np.stack([precision_rt.mean(axis=1) for precision_rt, _ in parts])
+                found[SIZED[kind]] = _mean(precisions_cr)
+                continue
             precision_crt = np.stack([precision for precision, _ in parts])
             recall_crt = np.stack([recall for _, recall in parts])
             found[f"{kind}.ap"] = _mean(precision_crt.mean(axis=2))
@@ -134,9 +146,7 @@ class ThingTotals:
 
     def true(self) -> dict[str, int]:
         """How many things of each class there are to be found."""
-        return {
-            name: each.true for found in self._rankings.values() for name, each in found.items()
-        }
+        return {name: each.true for kind in KINDS for name, each in self._rankings[kind].items()}
 
 
 def ap50_of_frame(things: ThingMatches) -> float:

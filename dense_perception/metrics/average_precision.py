@@ -18,7 +18,10 @@ THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
 MOST = 100
 """Things of a class in a picture that count, the best scores."""
+SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+"""From and to which area, in pixels, things are of a size; both ends are in it, as in COCO."""
 _LEAST = float(THRESHOLDS[0])
+_EVERY = (1 << len(THRESHOLDS)) - 1
 _AT_ONCE = 200_000  # numbers of one array: more do not stay in the cache
 
 
@@ -37,33 +40,77 @@ class Matches:
     ignored_n: np.ndarray
 
 
-def match(scores_n: np.ndarray, shares_nm: np.ndarray, crowds_m: np.ndarray) -> Matches:
+def match(
+    scores_n: np.ndarray,
+    shares_nm: np.ndarray,
+    crowds_m: np.ndarray,
+    outside_n: np.ndarray | None = None,
+    outside_m: np.ndarray | None = None,
+) -> Matches:
     """Match the found things of a class with the true ones: the best score chooses first.
 
     :param shares_nm: overlap of each pair as :func:`shares` gives it, float64.
     :param crowds_m: which of the true ones are crowds, bool.
+    :param outside_n: which found things are of another size than counts, bool; None for none. They
+        count neither way unless they are right.
+    :param outside_m: the same of true things, which are not to be found. What is matched with one
+        of them, and with none that is to be found, counts neither way.
     """
     order = np.argsort(-scores_n, kind="stable")[:MOST]
-    singles, crowds = np.flatnonzero(~crowds_m), np.flatnonzero(crowds_m)
+    aside_m = crowds_m if outside_m is None else crowds_m | outside_m
+    singles = np.flatnonzero(~aside_m)
     taken = np.zeros(len(crowds_m), np.int64)  # bit t: by a thing at that overlap
     hits, ignored = np.zeros(len(order), np.int64), np.zeros(len(order), np.int64)
     for place, row in enumerate(order.tolist()):
-        near = [n for n in singles.tolist() if shares_nm[row, n] >= _LEAST]
-        around = max((float(shares_nm[row, n]) for n in crowds.tolist()), default=0.0)
-        if not near and around < _LEAST:
+        near = np.flatnonzero(shares_nm[row] >= _LEAST).tolist()
+        is_outside = outside_n is not None and bool(outside_n[row])
+        if not near:
+            ignored[place] = _EVERY if is_outside else 0
             continue
+        choices = [n for n in near if not aside_m[n]], [n for n in near if aside_m[n]]
         for bit, least in enumerate(THRESHOLDS.tolist()):
-            best, reached = -1, least
-            for n in near:
-                share = float(shares_nm[row, n])
-                if share >= reached and not taken[n] >> bit & 1:  # of equal ones the last
-                    best, reached = n, share
-            if best >= 0:
+            best = -1
+            for some in choices:
+                reached = least
+                for n in some:
+                    share = float(shares_nm[row, n])
+                    is_free = crowds_m[n] or not taken[n] >> bit & 1
+                    if share >= reached and is_free:  # of equal ones the last
+                        best, reached = n, share
+                if best >= 0:
+                    break
+            if best >= 0 and not crowds_m[best]:
                 taken[best] |= 1 << bit
+            if best >= 0 and not aside_m[best]:
                 hits[place] |= 1 << bit
-            elif around >= least:
+            elif best >= 0 or is_outside:
                 ignored[place] |= 1 << bit
     return Matches(len(singles), scores_n[order].astype(np.float64), hits, ignored)
+
+
+def match_of_size(
+    size: str,
+    scores_n: np.ndarray,
+    shares_nm: np.ndarray,
+    crowds_m: np.ndarray,
+    areas_n: np.ndarray,
+    areas_m: np.ndarray,
+) -> Matches | None:
+    """As :func:`match`, of things of one of :data:`SIZES`, without what counts nowhere; None where
+    nothing counts.
+
+    :param areas_n: of the found things in pixels; ``areas_m`` of the true ones.
+    """
+    low, high = SIZES[size]
+    outside_n, outside_m = ((each < low) | (each > high) for each in (areas_n, areas_m))
+    if outside_n.all() and (outside_m | crowds_m).all():
+        return None
+    found = match(scores_n, shares_nm, crowds_m, outside_n, outside_m)
+    counts = found.ignored_n != _EVERY
+    if not found.true and not counts.any():
+        return None
+    parts = (each[counts] for each in (found.scores_n, found.hits_n, found.ignored_n))
+    return Matches(found.true, *parts)
 
 
 def shares(

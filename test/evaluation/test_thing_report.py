@@ -22,7 +22,7 @@ from dense_perception.evaluation.collected import KnownClasses
 from dense_perception.evaluation.contestants import ModelContestant, RunOptions
 from dense_perception.evaluation.corpus_things import evaluate_frame_things
 from dense_perception.evaluation.document import Report
-from dense_perception.evaluation.figures import FrameScore
+from dense_perception.evaluation.figures import KINDS, FrameScore
 from dense_perception.evaluation.page.reading import Reading
 from dense_perception.evaluation.page.things import things_section
 from dense_perception.evaluation.request import Request, evaluate
@@ -110,6 +110,10 @@ def test_figures_are_those_of_the_references(folder: Path, report: Report) -> No
         assert precision is not None
         for name in ("ap", "ap50", "ap75", "recall"):
             assert found[f"{kind}.{name}"] == pytest.approx(getattr(precision, name), abs=1e-12)
+        for name in ("ap_small", "ap_medium", "ap_large"):
+            wanted = getattr(precision, name)
+            got = found.get(f"{kind}.{name}")
+            assert got == (None if math.isnan(wanted) else pytest.approx(wanted, abs=1e-12))
         of_class = {n: found[f"{kind}.ap.{n}"] for n in precision.by_class}
         assert of_class == pytest.approx(precision.by_class, abs=1e-12)
     for group, quality in (
@@ -126,6 +130,40 @@ def test_figures_are_those_of_the_references(folder: Path, report: Report) -> No
         if name.startswith(("panoptic.things.pq.", "panoptic.stuff.pq."))
     }
     assert by_class == pytest.approx(expected.panoptic.by_class, abs=1e-12)
+
+
+class Scene:
+    """The frames of a corpus that are of one scene."""
+
+    def __init__(self, corpus: Corpus, scene: int) -> None:
+        self._corpus, self._places = corpus, range(scene, COUNT, SCENES)
+        self.name, self.classes = corpus.name, corpus.classes
+        self.keys = [corpus.keys[place] for place in self._places]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._corpus[self._places[index]]
+
+    def frame(self, key: str) -> Sample:
+        return self._corpus.frame(key)
+
+
+def test_precision_in_each_recording_is_that_of_its_frames(folder: Path, report: Report) -> None:
+    rows = report["slices"]["panoptic fp32"]["recording"]
+    found = {kind: [row for row in rows if row["figure"] == f"{kind}.ap"] for kind in KINDS}
+    assert [len(each) for each in found.values()] == [SCENES] * 2
+    corpus = Corpus(folder / "corpus")
+    with Perceiver.load(folder / "panoptic.onnx", backend="onnxruntime") as perceiver:
+        for scene in (0, 4):
+            expected = evaluate_frame_things(perceiver, Scene(corpus, scene))
+            for kind, precision in (("boxes", expected.boxes), ("masks", expected.masks)):
+                assert precision is not None
+                row = found[kind][scene]
+                assert row["bin"].endswith(f"{scene}")
+                assert row["value"] == pytest.approx(precision.ap, abs=1e-12)
+                assert (row["low"], row["high"], row["n"]) == (None, None, COUNT // SCENES)
 
 
 def test_each_figure_has_an_interval_and_its_counts(report: Report) -> None:

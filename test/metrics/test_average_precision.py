@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,10 +11,12 @@ import pytest
 
 from dense_perception.core.boxes import areas, shared_areas
 from dense_perception.metrics.average_precision import (
+    SIZES,
     THRESHOLDS,
     Matches,
     Ranking,
     match,
+    match_of_size,
     shares,
 )
 from dense_perception.metrics.detection import DetectionScores, FoundThings, TrueThing
@@ -31,9 +34,11 @@ class Picture:
     score_n: np.ndarray
 
 
-def picture(generator: np.random.Generator, found: int = 14, true: int = 5) -> Picture:
+def picture(
+    generator: np.random.Generator, found: int = 14, true: int = 5, longest: int = 60
+) -> Picture:
     low = generator.integers(0, 100, (true, 2))
-    true_m4 = np.concatenate([low, low + generator.integers(10, 60, (true, 2))], axis=1)
+    true_m4 = np.concatenate([low, low + generator.integers(10, longest, (true, 2))], axis=1)
     label_m = generator.integers(0, len(CLASSES), true)
     near = generator.integers(0, true, found)
     found_n4 = (true_m4[near] + generator.integers(-6, 7, (found, 4))).astype(np.float32)
@@ -81,6 +86,41 @@ def test_all_pictures_count_as_the_library_counts_them() -> None:
     assert recall_ct.mean() == pytest.approx(expected.recall, abs=1e-12)
     by_class = dict(zip(CLASSES, precision_ct.mean(axis=1), strict=True))
     assert by_class == pytest.approx(expected.by_class, abs=1e-12)
+
+
+def test_things_of_each_size_count_as_the_library_counts_them() -> None:
+    """True areas are of masks, so smaller than boxes; some are the very bounds of a size."""
+    generator = np.random.default_rng(8)
+    scores = DetectionScores(CLASSES)
+    matches: dict[tuple[str, int], list[Matches]] = {}
+    for _ in range(40):
+        each = picture(generator, longest=150)
+        area_m = np.round(areas(each.true_m4) * generator.uniform(0.5, 1, len(each.true_m4)))
+        area_m[generator.random(len(area_m)) < 0.1] = 96.0**2
+        if generator.random() < 0.5:  # a found thing on the bound, too
+            each.found_n4[0, 2:] = each.found_n4[0, :2] + 32
+        rows = zip(each.true_m4.tolist(), each.label_m, each.crowd_m, area_m, strict=True)
+        true = [
+            TrueThing((a, b, c, d), int(k), bool(crowd), area=float(area))
+            for (a, b, c, d), k, crowd, area in rows
+        ]
+        scores.add(300, 300, FoundThings(each.found_n4, each.score_n, each.given_n), true)
+        for label, size in itertools.product(range(len(CLASSES)), SIZES):
+            found, wanted = each.given_n == label, each.label_m == label
+            boxes, crowds = each.found_n4[found], each.crowd_m[wanted]
+            shared = shared_areas(boxes, each.true_m4[wanted])
+            overlaps = shares(shared, areas(boxes), areas(each.true_m4[wanted]), crowds)
+            sides = areas(boxes), area_m[wanted]
+            one = match_of_size(size, each.score_n[found], overlaps, crowds, *sides)
+            matches.setdefault((size, label), []).extend([] if one is None else [one])
+    expected = scores.boxes()
+    for size in SIZES:
+        once = np.ones((1, 1))
+        of_class = [matches[size, label] for label in range(len(CLASSES))]
+        got = [Ranking(some, [0] * len(some), 1).figures(once)[0].mean() for some in of_class]
+        wanted = getattr(expected, f"ap_{size}")
+        assert 0.1 < wanted < 0.9
+        assert np.mean(got) == pytest.approx(wanted, abs=1e-12), size
 
 
 def test_a_picture_of_weight_two_counts_as_two_pictures() -> None:
