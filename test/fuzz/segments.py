@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from test.support.artefacts import write_red_artefact
 from test.support.ros_probe import Probe, header, random_rgb
 
 SHM = Path("/dev/shm")
-IMAGES, RATE_HZ = 200, 15.0
+RATE_HZ = 15.0
 LEAST_SHARE = 0.99
 _START_S = 60.0
 _MOUNT = 'mount -t tmpfs -o size="$1"m tmpfs /dev/shm && shift && exec "$@"'
@@ -37,7 +36,10 @@ _MOUNT = 'mount -t tmpfs -o size="$1"m tmpfs /dev/shm && shift && exec "$@"'
 
 @dataclass
 class SegmentsReport:
-    """``used_mb``: of /dev/shm while the node of each kill was alive."""
+    """``used_mb``: of the files in /dev/shm while the node of each kill was alive.
+
+    What a node removed and the probe has not let go of yet is none of it.
+    """
 
     megabytes: int
     kills: int
@@ -52,8 +54,10 @@ class SegmentsReport:
         return [f"{self.answered} of {self.sent} images answered, expected 99 %"]
 
 
-def kill_nodes(*, kills: int, megabytes: int = 700, quiet: bool = True) -> SegmentsReport:
-    """In a mount namespace with a /dev/shm of that size.
+def kill_nodes(
+    *, kills: int, megabytes: int = 700, images: int = 200, quiet: bool = True
+) -> SegmentsReport:
+    """In a mount namespace with a /dev/shm of that size; ``images`` are sent after the kills.
 
     :raises InputError: if none can be made here.
     """
@@ -68,7 +72,8 @@ def kill_nodes(*, kills: int, megabytes: int = 700, quiet: bool = True) -> Segme
             f"no /dev/shm of {megabytes} MB can be mounted here ({trial.stderr.strip()}): run it "
             "as root, or where user namespaces are allowed"
         )
-    inner = [sys.executable, "-m", "test.fuzz.segments", str(kills), str(int(quiet))]
+    inner = [sys.executable, "-m", "test.fuzz.segments"]
+    inner += [str(kills), str(images), str(int(quiet))]
     done = subprocess.run(
         [*unshare, "sh", "-c", _MOUNT, "sh", str(megabytes), *inner],
         stdout=subprocess.PIPE,
@@ -78,7 +83,7 @@ def kill_nodes(*, kills: int, megabytes: int = 700, quiet: bool = True) -> Segme
     return SegmentsReport(megabytes, **json.loads(done.stdout.splitlines()[-1]))
 
 
-def _inside(kills: int, quiet: bool) -> SegmentsReport:
+def _inside(kills: int, count: int, quiet: bool) -> SegmentsReport:
     report = SegmentsReport(0, kills)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="segments_")))
@@ -108,12 +113,13 @@ def _inside(kills: int, quiet: bool) -> SegmentsReport:
         for number in tqdm(range(kills), unit="kill", disable=quiet):
             node = start(number)
             images.publish(message)
-            report.used_mb.append(round(shutil.disk_usage(SHM).used / 1e6, 1))
+            used = sum(each.stat().st_blocks * 512 for each in SHM.iterdir())
+            report.used_mb.append(round(used / 1e6, 1))
             node.stop(signal.SIGKILL)
         start(kills)
         probe.ask(1, lambda: images.publish(message), depth)
         due = time.monotonic()
-        for number in range(IMAGES):
+        for number in range(count):
             message.header = header(100 + number)
             images.publish(message)
             report.sent += 1
@@ -121,7 +127,7 @@ def _inside(kills: int, quiet: bool) -> SegmentsReport:
             time.sleep(max(0.0, due - time.monotonic()))
         time.sleep(2.0)
         stamps = {each.header.stamp.sec for each in depth.messages}
-        report.answered = len(stamps & set(range(100, 100 + IMAGES)))
+        report.answered = len(stamps & set(range(100, 100 + count)))
     return report
 
 
@@ -135,6 +141,6 @@ def table_of_segments(report: SegmentsReport) -> str:
 
 
 if __name__ == "__main__":
-    found = asdict(_inside(int(sys.argv[1]), sys.argv[2] == "1"))
+    found = asdict(_inside(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "1"))
     found.pop("megabytes")
     print(json.dumps(found))

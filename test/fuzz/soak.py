@@ -107,10 +107,16 @@ def soak(
     model: str = str(MODEL),
     backend: str = BACKEND,
     rate_hz: float = RATE_HZ,
+    turn_s: float = 1.0,
+    settle_s: float = 5.0,
     log: Path | None = None,
     quiet: bool = False,
 ) -> SoakReport:
-    """Run the soak; ``log`` is a file for the node's output."""
+    """Run the soak; ``log`` is a file for the node's output.
+
+    Something changes about every ``turn_s``; a rest begins ``settle_s`` after all is as at first,
+    which is when memory is compared.
+    """
     report = SoakReport(minutes, seed, Path(model).name)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak_")))
@@ -139,10 +145,10 @@ def soak(
         begin = time.monotonic()
         rest_at = max(warm_up_minutes, 0.05)
         for turn in itertools.count(1):
-            tormentor.turn(turn)
+            tormentor.turn(turn, turn_s)
             passed = (time.monotonic() - begin) / 60
             if passed >= rest_at:
-                report.rests.append(tormentor.rest(node.pid, stream))
+                report.rests.append(tormentor.rest(node.pid, stream, settle_s))
                 bar.n = round(passed)
                 bar.set_postfix_str(f"{report.rests[-1]}, {report.wrong_headers} wrong")
                 rest_at += min(1.0, minutes / 6)
@@ -154,7 +160,7 @@ def soak(
 
 
 class Tormentor:
-    """Changes whatever can be changed, a turn a second."""
+    """Changes whatever can be changed, turn by turn."""
 
     def __init__(
         self,
@@ -180,7 +186,7 @@ class Tormentor:
         self._change = create(ChangeState, f"{name}/change_state")
         self._enable = create(SetBool, f"{name}/set_enabled")
 
-    def turn(self, number: int) -> None:
+    def turn(self, number: int, seconds: float) -> None:
         spec = self._specs[self._rng.integers(len(self._specs))]
         (result,) = self._set_parameters({spec.name: self._value(spec)})
         self._report.parameters_taken += result.successful
@@ -197,9 +203,9 @@ class Tormentor:
         if number % 7 == 0:
             for wanted in (False, True):
                 self._call(self._enable, SetBool.Request(data=wanted))
-        time.sleep(self._rng.uniform(0.5, 1.5))
+        time.sleep(self._rng.uniform(0.5, 1.5) * seconds)
 
-    def rest(self, pid: int, stream: Stream) -> Footprint:
+    def rest(self, pid: int, stream: Stream, settle_s: float) -> Footprint:
         """Everything as at the start and answering; then the footprint."""
         values = {spec.name: spec.default for spec in self._specs}
         self._reports.messages.clear()
@@ -209,7 +215,7 @@ class Tormentor:
         (result,) = self._set_parameters({"model": self._model})
         assert result.successful, result.reason
         wait_until(self._is_settled, "the model to be loaded", PATIENCE_S)
-        time.sleep(5.0)  # the old one is freed
+        time.sleep(settle_s)  # the old one is freed
         expected = stream.answered + 30
         wait_until(lambda: stream.answered >= expected, "answers at rest", PATIENCE_S)
         process = Path(f"/proc/{pid}")

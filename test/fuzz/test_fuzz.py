@@ -1,11 +1,12 @@
 """The watcher sees what it is there for, and a slice of every kind of input does no harm.
 
-The full numbers: ``make fuzz``.
+The full numbers: ``make fuzz``; DENSE_PERCEPTION_ENDURANCE=full lets nodes live longer here.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -17,6 +18,7 @@ from dense_perception.core.errors import DensePerceptionError, InputError
 from test.fuzz import hostile
 from test.fuzz.worker import Limits, fuzz
 
+FULL = os.environ.get("DENSE_PERCEPTION_ENDURANCE") == "full"
 SEED, SLICE = 7, {"messages": 150, "images": 150, "bags": 30, "cards": 40}
 
 
@@ -72,11 +74,12 @@ def test_killed_nodes_do_not_fill_the_shared_memory() -> None:
     if shutil.which("unshare") is None:
         pytest.skip("unshare (util-linux) is not installed")
     try:
-        report = kill_nodes(kills=12)
+        report = kill_nodes(kills=20) if FULL else kill_nodes(kills=10, images=100)
     except InputError as error:
         pytest.skip(str(error))
-    # Twelve nodes' segments would be 800 MB.
-    assert max(report.used_mb) < 400
+    # Ten nodes' segments would be 770 MB with the probe's. One that is younger than 1.5 seconds
+    # stays, so there are more of them where nodes start sooner.
+    assert max(report.used_mb) < 500
     assert report.problems == []
 
 
@@ -85,7 +88,10 @@ def test_killed_nodes_do_not_fill_the_shared_memory() -> None:
 def test_a_minute_of_change_gives_every_answer_its_own_header() -> None:
     from test.fuzz.soak import soak
 
-    report = soak(minutes=0.3, warm_up_minutes=0.1)
+    if FULL:
+        report = soak(minutes=0.3, warm_up_minutes=0.1)
+    else:  # as many changes in less time
+        report = soak(minutes=0.1, warm_up_minutes=0.05, turn_s=0.1, settle_s=0.0)
     assert report.answered > 0
     assert report.wrong_headers == report.errors_logged == report.refused_without_reason == 0
     assert report.parameters_taken > 0

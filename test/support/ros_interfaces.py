@@ -131,7 +131,10 @@ def _build(folder: Path, package: str) -> None:
     headers = [folder, sysconfig.get_path("include"), np.get_include()]
     headers += [Path(sys.prefix) / "include", *sorted((Path(sys.prefix) / "include").iterdir())]
     flags = ["-fPIC", "-O0", *(f"-I{each}" for each in headers)]
-    sources = [each for kind in ("*.c", "*.cpp") for each in sorted(root.rglob(kind))]
+    # Most of the time goes into the headers of C++, which its sources can share.
+    together = root / "together.cpp"
+    together.write_text("".join(f'#include "{each}"\n' for each in sorted(root.rglob("*.cpp"))))
+    sources = [*sorted(root.rglob("*.c")), together]
     libraries = [f"{each}__rosidl_{kind}" for each in used for kind in _LIBRARIES_OF_A_PACKAGE]
     libraries += _LIBRARIES
     prefix = Path(sys.prefix) / "lib"
