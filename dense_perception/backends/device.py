@@ -39,7 +39,7 @@ def parse_device(device: str, backend: str, *, dla: bool = False) -> tuple[int, 
     """
     match = _DEVICE.fullmatch(device.lower())
     if match is None or (match[1] == "dla" and not dla):
-        places = "gpu, cuda:N or dla:N" if dla else "gpu or cuda:N"
+        places = "gpu, cuda:N or dla:N" if dla else "gpu or cuda:N, not on a DLA"
         raise BackendError(
             f"device is {device!r}, the backend {backend!r} runs on {places} (not on a cpu): set "
             "the device, or choose another backend"

@@ -247,6 +247,13 @@ def remember_failure(key: EngineKey, reason: str) -> None:
         )
 
 
+def not_loaded(key: EngineKey, refusal: str, retry: str) -> BackendError:
+    """What to raise where an engine does not load right after its build, which is remembered."""
+    problem = f"{refusal}, though it was built just now"
+    remember_failure(key, problem)
+    return BackendError(f"{problem}; {retry} tries it again")
+
+
 def forget_failure(key: EngineKey) -> None:
     """Have the engine of ``key`` tried again, where it could not be built before."""
     with contextlib.suppress(OSError):

@@ -220,6 +220,15 @@ class OnnxRuntimeBackend(Backend):
         _log.warning("%s %s", self.description, problem)
 
 
+_CURE = "choose 'cpu' or install the build for that device"
+_CURES = {
+    **dict.fromkeys(
+        ("gpu", "cuda"), "choose 'cpu', or `pip install onnxruntime-gpu` instead of it"
+    ),
+    "dla": "a DLA runs in the backend tensorrt alone: choose that, or the device gpu or cpu",
+}
+
+
 def import_onnxruntime() -> Any:
     """The module, imported now.
 
@@ -247,7 +256,7 @@ def _provider(ort: Any, device: str) -> tuple[str, int]:
     if provider not in available:
         raise UnavailableError(
             f"device {device!r} is not available in this onnxruntime, which offers {available}: "
-            "choose 'cpu' or install the build for that device"
+            f"{_CURES.get(kind.partition(':')[0], _CURE)}"
         )
     return provider, index
 

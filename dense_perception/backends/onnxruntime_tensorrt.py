@@ -28,8 +28,8 @@ from dense_perception.backends.engine_cache import (
     compile_command,
     engines_dir,
     find_engine,
+    not_loaded,
     obtain_engine_once,
-    remember_failure,
     why_not_storable,
 )
 from dense_perception.backends.nvidia.build import TensorRtOptions
@@ -93,15 +93,12 @@ class OnnxRuntimeTensorRtBackend(OnnxRuntimeBackend):
                 _log.warning("%s: it is deleted", refusal)
                 with contextlib.suppress(OSError):
                     key.path.unlink(missing_ok=True)  # whole, yet refused: build it again
+            retry = compile_command(str(file.path), _NAME, card.precision, batch, device)
             found = obtain_engine_once(
-                key,
-                lambda: self._build(file, card, index, batch),
-                retry=compile_command(str(file.path), _NAME, card.precision, batch, device),
+                key, lambda: self._build(file, card, index, batch), retry=retry
             )
             if refusal := self._load(found, file, index, threads):
-                problem = f"{refusal}, though it was built just now"
-                remember_failure(key, problem)
-                raise BackendError(problem)
+                raise not_loaded(key, refusal, retry)
         self.identity, self.unstored = found.identity, found.problem
 
     def _load(self, engine: Engine, file: OnnxFile, index: int, threads: int) -> str:

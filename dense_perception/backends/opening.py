@@ -37,10 +37,16 @@ _NVIDIA = ("gpu", "cuda", "dla")
 def installed_backends(device: str = "cpu") -> tuple[str, ...]:
     """Names of the backends that are importable here and know that kind of device.
 
-    Not ``torch_tensorrt``: it loads PyTorch and needs a compiled program, so it is only opened
-    where it is asked for.
+    Of a DLA always the one that knows it, which says itself what is missing. Not
+    ``torch_tensorrt``: it loads PyTorch and needs a compiled program, so it is only opened where it
+    is asked for.
     """
-    names = [name for name in ("onnxruntime", "openvino") if find_spec(BACKENDS[name][2])]
+    kind = device.lower().split(":")[0]
+    if kind == "dla":  # a part of TensorRT, which its provider in ONNX Runtime leaves alone
+        return ("tensorrt",)
+    # OpenVINO's "gpu" is Intel's; it knows nothing that is called CUDA.
+    known = ("onnxruntime",) if kind == "cuda" else ("onnxruntime", "openvino")
+    names = [name for name in known if find_spec(BACKENDS[name][2])]
     if is_gpu(device):
         if installed_runtimes():
             names.insert(0, "tensorrt")

@@ -101,9 +101,11 @@ class OpenVinoBackend(Backend):
         if family in ("AUTO", "MULTI", "HETERO", "BATCH"):
             return
         if not any(name.split(".")[0] == family for name in available):
+            nvidia = family in ("CUDA", "DLA")
+            cure = "another backend for NVIDIA's" if nvidia else "install its driver"
             raise UnavailableError(
                 f"device {self._device.lower()!r} is not available in this openvino, which offers "
-                f"{[name.lower() for name in available]}: choose one of these or install its driver"
+                f"{[name.lower() for name in available]}: choose one of these, or {cure}"
             )
 
     def _parse(self, file: OnnxFile) -> Any:

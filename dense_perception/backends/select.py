@@ -115,40 +115,11 @@ def select_backend(
     is_auto = device.lower() == "auto" and place != "cpu"
     # OpenVINO's "gpu" is Intel's: nobody asked for that one.
     contest.passed_over = ("openvino",) if is_auto else ()
-    only_on_gpu = backend.endswith("tensorrt")
     try:
-        opened, card, selection = _open_on_device(contest, backend, precisions)
+        opened, card, selection, reason = _open(contest, backend, precisions, reason, is_auto)
     except BackendError as error:
-        # Who names a backend that is not there gets its error, but for a wrong engine a robot must
-        # not go blind.
-        may_move = is_auto and (bool(contest.refusals) or not only_on_gpu)
-        if not contest.missing and not may_move:
-            raise
-        if not contest.missing and not contest.refusals:
-            contest.refusals.append(f"{reason}, but the GPU is not used: {error}")
-        reason = "nothing runs on the GPU" + (" yet" if contest.missing else "")
-        contest.device, contest.passed_over = "cpu", ()
-        # A backend that runs on the CPU, too, stays the one that was asked for.
-        instead = "auto" if contest.missing or only_on_gpu else backend
-        try:
-            opened, card, selection = _open_on_device(contest, instead, precisions)
-        except BackendError:
-            if not contest.missing:
-                raise error from None
-            _log.warning("nothing else can run %s: building its engine now", model.card.name)
-            contest.build_now(place)
-            opened, card, selection = _open_on_device(contest, backend, precisions)
-            reason = "its engine had to be built first"
-    better = opened.better_engine
-    if better is not None and engine_build == "background" and not failed_build(better):
-        candidate = (selection.backend, selection.precision)
-        contest.missing[candidate] = MissingEngine(
-            *candidate,
-            contest.device,
-            better,
-            batch,
-            f"the stored one takes fewer than {batch} images at once",
-        )
+        raise contest.explained(error) from error.__cause__
+    note = contest.with_better(opened, selection)
     warnings = list(dict.fromkeys(contest.refusals))
     untrusted = why_untrusted(engines_dir())
     if untrusted:
@@ -163,9 +134,48 @@ def select_backend(
         warnings=tuple(warnings),
         device_reason=reason,
         missing=tuple(contest.missing.values()),
-        note="; ".join(filter(None, (opened.problem, opened.unstored))),
+        note="; ".join(filter(None, (note, opened.unstored))),
     )
     return opened, card, selection
+
+
+def _open(
+    contest: _Contest, backend: str, precisions: Sequence[str], reason: str, is_auto: bool
+) -> tuple[Backend, ModelCard, Selection, str]:
+    """On the contest's device, else on the CPU where that is allowed; and why there.
+
+    :raises BackendError: if nothing can run it.
+    """
+    place = contest.device
+    only_on_gpu = backend.endswith("tensorrt")
+    try:
+        return *_open_on_device(contest, backend, precisions), reason
+    except BackendError as error:
+        # Who names a backend that is not there gets its error, but for a wrong engine a robot must
+        # not go blind.
+        may_move = is_auto and (bool(contest.refusals) or not only_on_gpu)
+        if not contest.missing and not may_move:
+            raise
+        is_said = bool(contest.missing or contest.refusals)
+        where = "the DLA" if place.lower().startswith("dla") else "the GPU"
+        moved = f"nothing runs on {where}" + (" yet" if contest.missing else "")
+        contest.device, contest.passed_over = "cpu", ()
+        # A backend that runs on the CPU, too, stays the one that was asked for.
+        instead = "auto" if contest.missing or only_on_gpu else backend
+        try:
+            opened, card, selection = _open_on_device(contest, instead, precisions)
+        except BackendError:
+            if not contest.missing:
+                raise error from None
+            _log.warning(
+                "nothing else can run %s: building its engine now", contest.model.card.name
+            )
+            contest.build_now(place)
+            opened, card, selection = _open_on_device(contest, backend, precisions)
+            return opened, card, selection, "its engine had to be built first"
+        if not is_said:
+            contest.refusals.append(f"{reason}, but the GPU is not used: {error}")
+        return opened, card, selection, moved
 
 
 def _open_on_device(
@@ -186,6 +196,10 @@ def _open_on_device(
             raise
         opened, card, selection = contest.open_best(others)
     return opened, card, replace(selection, considered=(*selection.considered, *passed))
+
+
+class _LeftOutError(BackendError):
+    """A candidate that was not opened, in a few words; the contest's refusals have them all."""
 
 
 class _Contest:
@@ -221,7 +235,7 @@ class _Contest:
                 f"{name} on {self.device} failed again and again while it ran: {reason}; it is not "
                 "used until a parameter of the model is set or the node is started again"
             )
-            raise BackendError("it failed while it ran")
+            raise _LeftOutError("it failed while it ran")
         file, card = self._artefact(precision)
         try:
             backend = open_backend(
@@ -259,17 +273,42 @@ class _Contest:
                 f"the engine of {name}/{precision} could not be built: {reason}; it is not tried "
                 f"again for this graph, runtime and GPU, unless by {command}"
             )
-            return BackendError("its engine could not be built")
+            return _LeftOutError("its engine could not be built")
         if self.engine_build == "never":
             self.refusals.append(
                 f"{name}/{precision} has no engine ({missing}), and engine_build is never: build "
                 f"it with {command}"
             )
-            return BackendError("it has no engine")
+            return _LeftOutError("it has no engine")
         self.missing[name, precision] = MissingEngine(
             name, precision, self.device, missing.key, missing.batch, str(missing)
         )
-        return BackendError("its engine is not built yet")
+        return _LeftOutError("its engine is not built yet")
+
+    def explained(self, error: BackendError) -> BackendError:
+        """``error``, and after it what was refused on the way, with the commands that cure it."""
+        untold = [text for text in dict.fromkeys(self.refusals) if text not in str(error)]
+        if not untold:
+            return error
+        if isinstance(error, _LeftOutError):  # which the refusals say better
+            return BackendError("; ".join(untold))
+        return type(error)("; ".join((str(error), *untold)))
+
+    def with_better(self, opened: Backend, selection: Selection) -> str:
+        """The problem of what runs; if its engine takes fewer images than come, with the cure."""
+        better = opened.better_engine
+        if better is None:
+            return opened.problem
+        name, precision, batch = selection.backend, selection.precision, self.batch
+        failed = failed_build(better)
+        if self.engine_build == "background" and not failed:
+            reason = f"the stored one takes fewer than {batch} images at once"
+            missing = MissingEngine(name, precision, self.device, better, batch, reason)
+            self.missing[name, precision] = missing
+            return opened.problem
+        command = compile_command(self.model.word, name, precision, batch, self.device)
+        why = f", and one for more could not be built ({failed})" if failed else ""
+        return f"{opened.problem}{why}: build one with {command}"
 
     def build_now(self, device: str) -> None:
         """Wait for engines from now on, for ``device``."""

@@ -190,9 +190,11 @@ def test_without_a_gpu_or_a_program_the_cure_is_said(
     monkeypatch.setattr(backend_module, "find_gpu", lambda index: Gpu("RTX 4090", "8.9", "12.6"))
     with pytest.raises(
         BackendError,
-        match=r"no Torch-TensorRT program of dpt_tiny_indoor for RTX 4090.*--precision fp32",
+        match=r"no Torch-TensorRT program of dpt_tiny_indoor for RTX 4090.*--precision fp32`$",
     ):
         open_backend("torch_tensorrt", file, device="gpu")
+    with pytest.raises(BackendError, match=r"--precision fp32 --device cuda:1`$"):
+        open_backend("torch_tensorrt", file, device="cuda:1")
 
 
 def test_int8_is_not_in_the_network(model: Model) -> None:

@@ -12,7 +12,12 @@ import numpy as np
 
 from dense_perception.backends.base import Backend, TensorSpec, batch_size, run_in_parts
 from dense_perception.backends.device import Gpu, find_gpu, parse_device
-from dense_perception.backends.engine_cache import Engine, EngineKey, remember_failure
+from dense_perception.backends.engine_cache import (
+    Engine,
+    EngineKey,
+    compile_command,
+    not_loaded,
+)
 from dense_perception.backends.nvidia.build import TensorRtOptions, collecting_logger
 from dense_perception.backends.nvidia.dla import MAX_BATCH as DLA_BATCH
 from dense_perception.backends.nvidia.dla import dla_refusal, require_core
@@ -119,9 +124,9 @@ class TensorRtBackend(Backend):
             raise missing_engine(file, runtime, self._trt, gpu, options, reason)
         engine = compile_engine(file, runtime, self._trt, options, gpu, device=device)
         if refusal := self._load(engine, index, gpu, dla_core):
-            problem = f"{refusal}, though it was built just now"
-            remember_failure(engine.key, problem)
-            raise BackendError(problem)
+            kind, batch = engine.key.precision, options.max_batch
+            retry = compile_command(str(file.path), self.name, kind, batch, device)
+            raise not_loaded(engine.key, refusal, retry)
         if deleted and engine.built:  # the cache does not know what was there before
             return replace(engine, reason="the stored one did not load")
         return engine

@@ -22,8 +22,14 @@ from dense_perception.backends.engine_cache import (
     find_engine,
 )
 from dense_perception.core.card import ModelCard
-from dense_perception.core.errors import ArtefactError, BackendError, UnavailableError
+from dense_perception.core.errors import (
+    ArtefactError,
+    BackendError,
+    DensePerceptionError,
+    UnavailableError,
+)
 from dense_perception.core.onnx_file import OnnxFile
+from dense_perception.core.registry import find_model
 
 RUNTIME = "torch_tensorrt"
 
@@ -60,8 +66,10 @@ def versions(torch: Any, torch_tensorrt: Any) -> str:
     return f"{torch_tensorrt.__version__}, torch {torch.__version__}"
 
 
-def stored_program(key: EngineKey, model: str) -> Engine:
+def stored_program(key: EngineKey, model: str, device: str = "gpu") -> Engine:
     """The program for exactly ``key`` from our own cache, whole and from our own hand.
+
+    ``model`` and ``device`` are what a user calls them.
 
     :raises BackendError: if there is none, it is damaged, was built for something else, or others
         may write to the cache (:func:`~dense_perception.core.storage.open_own`).
@@ -70,7 +78,7 @@ def stored_program(key: EngineKey, model: str) -> Engine:
     if isinstance(found, str):
         raise BackendError(
             f"there is no Torch-TensorRT program of {model} for {key.device}: {found}; run "
-            f"{compile_command(model, RUNTIME, key.precision)}"
+            f"{compile_command(model, RUNTIME, key.precision, device=device)}"
         )
     return found
 
@@ -130,6 +138,17 @@ class ExportedProgramBackend(Backend):
         self._module = None
 
 
+def _word(file: OnnxFile, card: ModelCard) -> str:
+    """What a user types for the model: its name, by which its network is found, where it is known.
+
+    Only the name of a model finds the weights of its other precisions.
+    """
+    try:
+        return find_model(card.name).word
+    except DensePerceptionError:
+        return str(file.path)
+
+
 class TorchTensorRtBackend(ExportedProgramBackend):
     """The compiled program of an ONNX file on an NVIDIA GPU; ``threads`` is ignored.
 
@@ -146,7 +165,7 @@ class TorchTensorRtBackend(ExportedProgramBackend):
             raise BackendError(str(error)) from error
         version = versions(torch, torch_tensorrt)
         key = program_key(file, version, str(gpu), card.precision)
-        engine = stored_program(key, card.name)
+        engine = stored_program(key, _word(file, card), device)
         described = f"torch_tensorrt {version}, {gpu.name}, {engine.reason}"
         with torch.cuda.device(index):
             super().__init__(engine, card, f"cuda:{index}", described)
