@@ -7,7 +7,7 @@ training, in validation and in scores.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 import cv2
@@ -81,23 +81,24 @@ class VoidUnnumbered:
 
 @dataclass(frozen=True)
 class Numbering:
-    """Of ``looked_at`` frames: the classes of numbered things, and in how many of the frames pixels
-    of each class have no number."""
+    """Of ``looked_at`` frames: the classes of numbered things, and of each of the frames those of
+    pixels without a number."""
 
     looked_at: int
     numbered: frozenset[int]
-    without: Mapping[int, int]
+    without: tuple[frozenset[int], ...]
 
     def problem(self, name: str, things: Collection[int], classes: tuple[str, ...]) -> str:
         """A sentence where classes of ``things`` have pixels without a number, else empty.
 
         :param name: the frames'; ``classes`` the names of their classes from 1 on.
         """
-        found = {label: n for label, n in self.without.items() if label in things}
+        found = [labels & set(things) for labels in self.without if labels & set(things)]
         if not found:
             return ""
-        names = [classes[n - 1] if n <= len(classes) else f"class {n}" for n in found]
-        return unnumbered_problem(name, names, max(found.values()), self.looked_at)
+        labels = sorted(frozenset().union(*found))
+        names = [classes[n - 1] if n <= len(classes) else f"class {n}" for n in labels]
+        return unnumbered_problem(name, names, len(found), self.looked_at)
 
 
 def unnumbered_problem(name: str, classes: Collection[str], frames: int, of: int) -> str:
@@ -114,7 +115,7 @@ def numbering_of(frames: NamedFrames) -> Numbering:
     """Looks at frames spread over all."""
     places = evenly(len(frames), _LOOKED_AT)
     numbered: set[int] = set()
-    without: dict[int, int] = {}
+    without: list[frozenset[int]] = []
     for index in places:
         sample = frames[index]
         if sample.instances_hw is None:
@@ -122,6 +123,5 @@ def numbering_of(frames: NamedFrames) -> Numbering:
         numbered |= set(sample.instance_labels.values()) - {0}
         if sample.labels_hw is not None and sample.labels_hw.shape == sample.instances_hw.shape:
             left = np.bincount(sample.labels_hw[sample.instances_hw == 0], minlength=1)
-            for label in (np.flatnonzero(left[1:]) + 1).tolist():
-                without[label] = without.get(label, 0) + 1
-    return Numbering(len(places), frozenset(numbered), dict(sorted(without.items())))
+            without.append(frozenset((np.flatnonzero(left[1:]) + 1).tolist()))
+    return Numbering(len(places), frozenset(numbered), tuple(without))

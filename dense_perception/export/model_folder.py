@@ -232,6 +232,7 @@ class FolderMaker:
         """
         key = runtime, self._graphs[path]
         if key not in self._heard:
+            self.on_step(f"{path.stem} in {runtime}", 1)
             self._heard[key] = compare.runtime_outputs(runtime, path, feeds)
         return self._heard[key]
 

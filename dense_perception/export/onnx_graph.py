@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol, cast
 
@@ -164,9 +164,12 @@ def prepare(
     return exported, example
 
 
-def to_onnx(network: nn.Module, card: ModelCard) -> onnx.ModelProto:
+def to_onnx(
+    network: nn.Module, card: ModelCard, on_step: Callable[[str], None] = lambda step: None
+) -> onnx.ModelProto:
     """Export ``network`` in fp32 under ``card``, checked, weights and card inside.
 
+    :param on_step: told what is done next.
     :raises CardError: if the card contradicts the network (focal length, depth kind or range).
     :raises InputError: if the network cannot take the card's size.
     """
@@ -186,6 +189,7 @@ def to_onnx(network: nn.Module, card: ModelCard) -> onnx.ModelProto:
         # Two frames: a batch of one would be taken for a constant. Errors that name a cure come
         # from here and must not drown in the exporter's report.
         exported, example = prepare(network, card, frames=2)
+        on_step("trace")
         program = torch.onnx.export(
             exported,
             tuple(example.values()),
@@ -199,7 +203,9 @@ def to_onnx(network: nn.Module, card: ModelCard) -> onnx.ModelProto:
             optimize=False,
         )
         assert program is not None
+        on_step("simplify")
         simplify(program.model)
+    on_step("write")
     model = program.model_proto
     tidy(model)
     fold_constants(model)
@@ -209,7 +215,12 @@ def to_onnx(network: nn.Module, card: ModelCard) -> onnx.ModelProto:
 
 
 def torch_outputs(
-    network: nn.Module, card: ModelCard, feeds: Arrays, *, double: bool = False
+    network: nn.Module,
+    card: ModelCard,
+    feeds: Arrays,
+    *,
+    double: bool = False,
+    on_frame: Callable[[int], None] = lambda frame: None,
 ) -> dict[str, np.ndarray]:
     """What eager PyTorch says, through the same pre- and post-processing as the file.
 
@@ -223,7 +234,8 @@ def torch_outputs(
         exported.double()
     found: list[tuple[torch.Tensor, ...]] = []
     with torch.no_grad():
-        for frame in frames_of(feeds):
+        for number, frame in enumerate(frames_of(feeds), start=1):
+            on_frame(number)
             tensors = [torch.from_numpy(frame[name]) for name in feed_names(card)]
             if double:
                 tensors[1:] = [tensor.double() for tensor in tensors[1:]]

@@ -70,17 +70,31 @@ class _Fp32:
 
     def make(self) -> None:
         maker = self.maker
-        maker.on_step("fp32 graph", 0)
-        maker.model = to_onnx(self.network, with_tolerance(self.card, TOLERANCES["fp32"]))
+        maker.on_step("fp32 graph", 3)
+        card = with_tolerance(self.card, TOLERANCES["fp32"])
+        maker.model = to_onnx(
+            self.network, card, lambda step: maker.on_step(f"fp32 graph: {step}", 0)
+        )
         path = maker.write(maker.model, "fp32")
-        maker.on_step("fp32 against PyTorch", 0)
-        want = torch_outputs(self.network, self.card, self.feeds)
+        maker.on_step("fp32 against PyTorch", self.frames)
+        want = self._of_torch("PyTorch")
         found = maker.compare(path, want, "PyTorch")
         if not all(difference.within(FP32_LIMIT) for difference in found.values()):
             self._against_double(path, want)
         if self.card.input.free:
             self._at_another_size(path)
         maker.enter(path, "fp32")
+
+    @property
+    def frames(self) -> int:
+        """How many reference frames there are."""
+        return len(self.feeds["image"])
+
+    def _of_torch(self, what: str, *, double: bool = False) -> Arrays:
+        def on_frame(number: int) -> None:
+            self.maker.on_step(f"{what}: frame {number} of {self.frames}", 0)
+
+        return torch_outputs(self.network, self.card, self.feeds, double=double, on_frame=on_frame)
 
     def _at_another_size(self, path: Path) -> None:
         """A graph of free sizes must not have kept anything of the size it was traced at.
@@ -109,8 +123,8 @@ class _Fp32:
 
         :raises ArtefactError: if a runtime is further from fp64 than rounding explains.
         """
-        self.maker.on_step("fp32 against fp64", 1)
-        exact = torch_outputs(self.network, self.card, self.feeds, double=True)
+        self.maker.on_step("fp32 against fp64", 1 + self.frames)
+        exact = self._of_torch("PyTorch in fp64", double=True)
         own = difference_of(self.card, want, exact)
         limit = Difference(
             max(FP32_LIMIT.max_of_range, FP64_TIMES.max_of_range * own.max_of_range),

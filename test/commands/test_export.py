@@ -161,7 +161,7 @@ def test_nothing_is_replaced_unasked(
 def quick_export(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The exporter takes seconds: use the graph it made for ``folder`` again."""
 
-    def again(network: object, card: ModelCard) -> onnx.ModelProto:
+    def again(network: object, card: ModelCard, *rest: object) -> onnx.ModelProto:
         model = onnx.load(folder / "vit_fp32.onnx")
         embed_card(model, card)
         return model
@@ -170,6 +170,18 @@ def quick_export(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick_export")
+@pytest.mark.usefixtures("quick_export")
+def test_the_bar_says_what_takes_its_time(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At full size each frame of each runtime is a matter of minutes."""
+    assert cli.main(["export", str(checkpoint), "--output", str(tmp_path / "models")]) == 0
+    said = capsys.readouterr().err
+    steps = ["fp32 graph", "PyTorch: frame 1 of 3", "PyTorch: frame 3 of 3", "in onnxruntime"]
+    places = [said.index(step) for step in steps]
+    assert places == sorted(places)
+
+
 def test_disagreement_leaves_nothing_behind(
     checkpoint: Path,
     tmp_path: Path,
@@ -178,8 +190,8 @@ def test_disagreement_leaves_nothing_behind(
 ) -> None:
     made = package.to_onnx
 
-    def wrong(network: object, card: ModelCard) -> onnx.ModelProto:
-        model = made(network, card)  # type: ignore[arg-type]
+    def wrong(network: object, card: ModelCard, *rest: object) -> onnx.ModelProto:
+        model = made(network, card, *rest)  # type: ignore[arg-type]
         for tensor in model.graph.initializer:
             values = onnx.numpy_helper.to_array(tensor)
             if values.dtype == np.float32 and values.ndim == 4:

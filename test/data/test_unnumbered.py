@@ -74,7 +74,9 @@ def test_they_are_counted_and_named() -> None:
     numbered = NUMBERS.copy()
     numbered[0, 3:], numbered[2, :3] = 6, 7
     found = numbering_of(Named([sample(), sample(numbered)]))
-    assert found == Numbering(2, frozenset({CHAIR, TABLE}), {WALL: 2, CHAIR: 1, TABLE: 1})
+    assert found == Numbering(
+        2, frozenset({CHAIR, TABLE}), (frozenset({WALL, CHAIR, TABLE}), frozenset({WALL}))
+    )
     text = found.problem("here", {CHAIR, TABLE}, Named.classes)
     assert "here: in 1 of 2 frames" in text
     assert "(chair, table)" in text
