@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +37,15 @@ _ENDED_BY_SOMEBODY = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _LOWEST_PRIORITY = 19
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Build:
     model: str
     engine: MissingEngine
+
+    @property
+    def key(self) -> EngineKey:
+        """What it makes, by whatever names the model and the device go."""
+        return self.engine.key
 
 
 class EngineBuilder:
@@ -48,11 +54,11 @@ class EngineBuilder:
     A process that the kernel kills for its memory, or that fails, harms nobody. A failed build is
     reported, remembered for that graph, runtime and GPU, and not tried again. What says nothing
     about these, as a library that is missing, is tried again by the next start. What is still
-    missing after its build is built once more, as the node may have looked for it just before it
-    was there; what does not load after that is reported, too.
+    missing after its build is built once more, as somebody may have removed it; what does not load
+    after that is reported, too.
 
-    ``built`` is called in this builder's thread when an engine is there, or is known not to come.
-    The methods may be called from any thread.
+    ``built`` is called when an engine is there, or is known not to come: in this builder's thread,
+    or in that of :meth:`want`. The methods may be called from any thread.
     """
 
     def __init__(self, log: NodeLog, built: Callable[[], None]) -> None:
@@ -60,10 +66,10 @@ class EngineBuilder:
         self._built = built
         self._changed = threading.Condition()
         self._waiting: list[_Build] = []
-        # What went wrong with each, and how often one was built that is missing all the same: what
+        # What went wrong with each, and when those were built that are missing all the same: what
         # is not stored, or does not load, would be built without end.
         self._tried: dict[EngineKey, str] = {}
-        self._times_built: Counter[EngineKey] = Counter()
+        self._built_s: defaultdict[EngineKey, list[float]] = defaultdict(list)
         self._problems: tuple[str, ...] = ()
         self._running: _Build | None = None
         self._child: ChildProcess | None = None
@@ -71,31 +77,44 @@ class EngineBuilder:
         self._is_cancelled = False
         self._thread: threading.Thread | None = None
 
-    def want(self, model: str, missing: Sequence[MissingEngine]) -> None:
-        """Build these engines and no others; one that is being built already goes on."""
+    def want(
+        self, model: str, missing: Sequence[MissingEngine], looked_s: float | None = None
+    ) -> None:
+        """Build these engines and no others; one that is being built already goes on.
+
+        :param looked_s: when, on the monotonic clock, somebody began to look for them; now, if not
+            given. Those that were built since then are there, and are not built again.
+        """
+        looked_s = time.monotonic() if looked_s is None else looked_s
         keys = {engine.key for engine in missing}
         wanted: list[_Build] = []
         problems: list[str] = []
+        unseen = False
         with self._changed:
             # What loads, or is not asked for now, may be built again: its file may go at any time.
-            for key in self._times_built.keys() - keys:
-                del self._times_built[key]
+            for key in self._built_s.keys() - keys:
+                del self._built_s[key]
             for engine in missing:
-                if problem := self._tried_before(engine):
+                if max(self._built_s[engine.key], default=-math.inf) > looked_s:
+                    unseen = True
+                elif problem := self._tried_before(engine):
                     problems.append(problem)
                 else:
                     wanted.append(_Build(model, engine))
             self._problems = tuple(problems)
-            if self._running is not None and self._running not in wanted:
+            running = self._running.key if self._running is not None else None
+            if running is not None and running not in {build.key for build in wanted}:
                 self._is_cancelled = True
             # One that is being ended is begun again.
-            going = None if self._is_cancelled else self._running
-            self._waiting = [build for build in wanted if build != going]
+            going = None if self._is_cancelled else running
+            self._waiting = [build for build in wanted if build.key != going]
             if self._waiting and self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name="engine builder", daemon=True
                 )
                 self._thread.start()
+        if unseen:
+            self._built()
 
     def close(self) -> None:
         """End the build that is under way; it is not remembered as a failure."""
@@ -148,9 +167,9 @@ class EngineBuilder:
                 # At once, so that nobody takes it for one that goes on.
                 self._running = None
                 if said:
-                    self._tried[build.engine.key] = said
+                    self._tried[build.key] = said
                 else:
-                    self._times_built[build.engine.key] += 1
+                    self._built_s[build.key].append(time.monotonic())
             self._built()
 
     def _failed(self, build: _Build, problem: str) -> str:
@@ -171,7 +190,7 @@ class EngineBuilder:
     def _tried_before(self, engine: MissingEngine) -> str:
         """Why it is not built again, empty if it may be; the caller holds the lock."""
         problem = self._tried.get(engine.key, "")
-        if not problem and self._times_built[engine.key] > 1:
+        if not problem and len(self._built_s[engine.key]) > 1:
             problem = self._tried[engine.key] = (
                 f"the engine of {engine} was built, but is not used: {engine.reason}; the node "
                 "goes on without it until it is started again"
@@ -207,10 +226,12 @@ class EngineBuilder:
                 with self._changed:
                     self._child = None
             code = child.returncode or 0
-            stored = code in _ENDED_WELL and isinstance(find_engine(engine.key), Engine)
-            if self._is_cancelled or stored:
+            found = find_engine(engine.key)
+            if self._is_cancelled or (code in _ENDED_WELL and isinstance(found, Engine)):
                 return ""
             problem = _why(code, child.log())
+            if code == 0 and isinstance(found, str):  # it said that all is well
+                problem = f"its process built one, which is gone: {found}"
             if code < 0 and -code not in _ENDED_BY_SOMEBODY:  # it could not do that itself
                 remember_failure(engine.key, problem)
             return problem

@@ -22,11 +22,15 @@ from dense_perception.runtime.perceiver import Perceiver
 
 @dataclass(frozen=True, slots=True)
 class Loaded(Generic[Parameters]):
-    """What came of a request: a model, or the ``problem`` in words."""
+    """What came of a request: a model, or the ``problem`` in words.
+
+    ``begun_s``: when its load began, on the monotonic clock.
+    """
 
     settings: Parameters
     perceiver: Perceiver | None
     problem: str = ""
+    begun_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,8 +174,9 @@ class ModelLoader(Generic[Parameters]):
         return None if self._request is None else max(0.0, self._request.due_s - time.monotonic())
 
     def _outcome_of(self, settings: Parameters) -> Loaded[Parameters]:
+        begun_s = time.monotonic()
         try:
-            return Loaded(settings, self._load(settings))
+            return Loaded(settings, self._load(settings), begun_s=begun_s)
         except DensePerceptionError as error:
             return Loaded(settings, None, str(error))
         except Exception as error:

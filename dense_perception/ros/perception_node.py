@@ -39,6 +39,7 @@ _SETTLE_S = 0.1
 # How soon a transition that waits for a model sees that it has come.
 _POLL_S = 0.05
 _LAST_PATIENCE_S = 1.0
+_NO_CHANGE = "another engine or backend"
 
 _Transition: TypeAlias = Callable[
     ["PerceptionNode[Settings]", LifecycleState], TransitionCallbackReturn
@@ -118,6 +119,7 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
             lambda settings: load_model(settings, self._log.info, self._failures.reasons),
             loaded.trigger,
         )
+        self._engine_is_new = False
         engine_built = self.create_guard_condition(self._on_engine_built)
         self._builder = EngineBuilder(self._log, engine_built.trigger)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -264,14 +266,15 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
             if self._model.perceiver is not None:
                 self._keep_model(loaded.settings, loaded.problem)
             return
+        settings = with_model_of(self.settings, loaded.settings)
         try:
-            self._change_over(loaded.perceiver, with_model_of(self.settings, loaded.settings))
+            self._change_over(loaded.perceiver, settings, loaded.begun_s)
         except DensePerceptionError as error:
             self._loader.discard(loaded.perceiver)
             self._keep_model(loaded.settings, str(error))
 
-    def _change_over(self, new: Perceiver, settings: Settings) -> None:
-        specs = self._specs(new.card, settings)
+    def _change_over(self, new: Perceiver, settings: Settings, begun_s: float) -> None:
+        specs, changes = self._specs(new.card, settings), model_changes(self.settings, settings)
         _tune(new, settings)
 
         def meanwhile() -> None:
@@ -279,22 +282,32 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
             self.settings = settings
 
         self._loader.discard(self._model.change(new, meanwhile))
-        self._load_problem = ""
-        self._builder.want(settings.model, new.selection.missing)
+        # What was refused of a change is said until one is taken, whatever engine runs meanwhile.
+        if changes or self._load_problem.startswith(_NO_CHANGE):
+            self._load_problem = ""
+        self._engine_is_new = False
+        self._builder.want(settings.model, new.selection.missing, begun_s)
         self._announce()
 
     def _on_engine_built(self) -> None:
         """In the executor: the model is loaded again, with the engine or without."""
-        if self._model.perceiver is not None and self._loader.wanted is None:
+        self._engine_is_new = True
+        self._load_new_engine()
+
+    def _load_new_engine(self) -> None:
+        """At once, or when a load that goes on has brought nothing: it may bring the engine."""
+        if self._engine_is_new and self._model.perceiver and self._loader.wanted is None:
+            self._engine_is_new = False
             self._loader.request(self.settings)
 
     def _keep_model(self, refused: Settings, problem: str) -> None:
         refused_values = model_changes(self.settings, refused)
         changes = ", ".join(f"{name} {value}" for name, value in refused_values.items())
-        changes = changes or "another engine or backend"
+        changes = changes or _NO_CHANGE
         self._load_problem = f"{changes} not taken: {problem}; {self.settings.model} goes on"
         self._log.error(self._load_problem)
         self._declared.put_back(self.settings)
+        self._load_new_engine()
 
     def _use_parameters(self, new: Settings) -> None:
         """Put changed parameters into effect, or raise and leave everything as it is.
@@ -321,6 +334,7 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
             self._announce()
         if not loads:
             self._loader.cancel_change(settings)
+            self._load_new_engine()
         elif model_changes(self._declared.current, new):
             self._failures.forget()
             self._loader.request(new, settle_s=_SETTLE_S)
@@ -414,6 +428,7 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
         self._loader.cancel()
         self._failures.forget()
         self._builder.close()
+        self._engine_is_new = False
         ended = self._stop_answering()
         for camera in self._cameras.values():
             camera.close()

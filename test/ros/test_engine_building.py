@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -268,6 +268,59 @@ def test_an_engine_that_came_or_went_unnoticed_is_wanted_again(
         assert built.acquire(timeout=5)
     assert len(tried) == 4
     assert not log.errors
+
+
+def test_engines_that_are_finished_while_the_node_reloads_are_loaded_not_built_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many there are, and however often it looked before: that one was not there says it
+    does not load only if it was built before.
+    """
+    tried: list[object] = []
+    monkeypatch.setattr(EngineBuilder, "_compile", lambda self, build: tried.append(build) or "")
+    built, log = threading.Semaphore(0), _Log()
+    builder = EngineBuilder(log, built.release)  # type: ignore[arg-type]
+    names = [missing(name) for name in ("one", "two", "three")]
+    looked_s = time.monotonic()
+    builder.want("net", names)
+    for _ in names:
+        assert built.acquire(timeout=5)
+    for _ in range(3):
+        builder.want("net", names, looked_s)
+        assert built.acquire(timeout=5)  # look again
+    assert len(tried) == 3
+    assert not log.errors
+    assert not builder.problems
+
+
+def test_a_build_goes_on_under_another_name_of_its_model_or_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[object] = []
+    ended, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(
+        EngineBuilder, "_compile", lambda self, build: begun.append(build) or str(go_on.wait(5))[5:]
+    )
+    builder = EngineBuilder(_Log(), ended.set)  # type: ignore[arg-type]
+    builder.want("net", [missing("one")])
+    wait_until(lambda: begun, "the build", 5)
+    builder.want("./net.onnx", [replace(missing("one"), device="cuda")])
+    go_on.set()
+    assert ended.wait(5)
+    assert len(begun) == 1
+
+
+def test_an_engine_that_is_gone_when_its_process_ends_is_said_to_be(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(engine_building, "COMPILER", "this")  # a module that ends well
+    done, log = threading.Event(), _Log()
+    builder = EngineBuilder(log, done.set)  # type: ignore[arg-type]
+    builder.want("net", [missing("one")])
+    assert done.wait(30)
+    (error,) = log.errors
+    assert "its process built one, which is gone: no engine of this graph" in error
 
 
 def test_what_could_not_be_stored_is_not_built(

@@ -342,6 +342,38 @@ def test_a_broken_backend_is_replaced_whatever_is_set_meanwhile(configured: Runn
     assert (node.settings.max_depth_m, node._node_health().loading) == (7.0, "")
 
 
+@pytest.mark.parametrize("how", ["fails", "is set back", "comes"])
+def test_an_engine_that_is_finished_during_a_change_is_used_whatever_comes_of_that(
+    how: str, configured: Running, other: str
+) -> None:
+    node, loads = configured.node, configured.loads
+    loads.go.clear()
+    change = {
+        "fails": {"precision": "fp16"},
+        "is set back": {"threads": 1},
+        "comes": {"threads": 1},
+    }
+    configured.set(**change[how])
+    configured.spin_until(lambda: len(loads.models) == 2)
+    node._builder._built()
+    configured.spin_until(lambda: node._engine_is_new)
+    if how == "is set back":
+        configured.set(threads=0)
+    loads.go.set()
+    if how == "comes":  # which looks for engines itself, and says which are still missing
+        configured.spin_until(lambda: node.settings.threads == 1)
+        assert not node._engine_is_new
+        assert node._loader.wanted is None
+        assert len(loads.models) == 2
+        return
+    configured.spin_until(lambda: len(loads.models) == 3 and node._loader.wanted is None)
+    assert (loads.models[2].model, loads.models[2].precision) == (configured.model, "auto")
+    assert loads.models[2].threads == 0
+    assert not node._engine_is_new
+    # That the change was refused stays said.
+    assert len(node._node_health().notes) == (1 if how == "fails" else 0)
+
+
 def test_cleanup_while_a_model_is_loaded_leaves_it_for_the_next_configure(
     configured: Running, other: str
 ) -> None:
