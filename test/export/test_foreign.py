@@ -8,8 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+import torch
 import yaml
+from onnx import TensorProto, helper, numpy_helper
+from torch.nn import functional as F
 
 from dense_perception.backends.nvidia.tensorrt8_rules import problems
 from dense_perception.backends.opening import installed_backends
@@ -220,6 +224,47 @@ def test_two_outputs_become_two_tasks(tmp_path: Path, capsys: pytest.CaptureFixt
     assert perceiver.card.task == "multitask"
     assert answer.depth is not None
     assert answer.labels is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "free"),
+    [(TensorProto.INT64, False), (TensorProto.BOOL, True), (TensorProto.FLOAT16, False)],
+)
+def test_a_mask_of_padding_is_filled_with_ones(
+    kind: int, free: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The original is told by a mask of ones that every pixel counts."""
+    path = write_plain(tmp_path / "net.onnx", size=("h", "w") if free else (48, 64))
+    model = onnx.load(path)
+    graph, sides = model.graph, ["batch", "h", "w"] if free else [1, 48, 64]
+    graph.input.append(helper.make_tensor_value_info("pixel_mask", kind, sides))
+    graph.initializer.append(numpy_helper.from_array(np.array([1]), "second"))
+    added = [
+        helper.make_node("Cast", ["pixel_mask"], ["counts"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["counts", "second"], ["planes_mask"]),
+        helper.make_node("Mul", ["input", "planes_mask"], ["seen"]),
+    ]
+    graph.node[0].input[0] = "seen"
+    nodes = [*added, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.save(model, path)
+    words = ["import", str(path), "--output", str(tmp_path / "out"), "--mean", "0", "0", "0"]
+    words += ["--std", "1", "1", "1", "--json", "--quiet", *(["--size", "64x48"] if free else [])]
+    assert main(words) == 0
+    assert '"pixel_mask"' in capsys.readouterr().out
+    rgb_hwc = picture(48, 64)
+    feeds = {
+        "input": rgb_hwc.transpose(2, 0, 1)[None].astype(np.float32) / 255,
+        "pixel_mask": np.ones((1, 48, 64), helper.tensor_dtype_to_np_dtype(kind)),
+    }
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (scores,) = session.run(None, feeds)
+    want = F.interpolate(torch.from_numpy(scores), (48, 64), mode="bilinear")[0].numpy().argmax(0)
+    with Perceiver.load(tmp_path / "out" / "net.yaml", backend="onnxruntime") as perceiver:
+        labels = perceiver(rgb_hwc).labels
+    assert labels is not None
+    assert (labels.values_hw == want).mean() > 0.999
 
 
 def test_void_threshold_and_colours_in_bgr(tmp_path: Path) -> None:

@@ -63,6 +63,23 @@ def two_inputs(path: Path) -> None:
     onnx.save(graph_of(nodes, one, other), path)
 
 
+def mask_of_another_size(path: Path) -> None:
+    nodes = [
+        helper.make_node("Cast", ["pixel_mask"], ["counts"], to=FLOAT),
+        helper.make_node("ReduceMax", ["counts"], ["largest"]),
+        helper.make_node("Mul", ["input", "largest"], ["output"]),
+    ]
+    mask = picture(1, 9, 9, kind=TensorProto.INT64, name="pixel_mask")
+    onnx.save(graph_of(nodes, picture(1, 3, 48, 64), mask), path)
+
+
+def prompt_mask(path: Path) -> None:
+    """As of networks that are told what to cut out."""
+    nodes = [helper.make_node("Mul", ["input", "mask_input"], ["output"])]
+    mask = picture(1, 1, 48, 64, name="mask_input")
+    onnx.save(graph_of(nodes, picture(1, 3, 48, 64), mask), path)
+
+
 def four_pictures(path: Path) -> None:
     model = onnx.load(write_plain(path))
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
@@ -262,6 +279,8 @@ def labels(path: Path) -> None:
         (vast, "", "expected at most 34: export the network for a smaller picture"),
         (vast_free, "--size 8192x8192", "say a smaller one with --size WxH"),
         (two_inputs, "", "takes 2 inputs (input float32 1x3x48x64, prompt"),
+        (mask_of_another_size, "", "pixel_mask int64 1x9x9), expected one picture"),
+        (prompt_mask, "", "mask_input float32 1x1x48x64), expected one picture"),
         (own_operator, "", "com.microsoft.FusedConv"),
         (boxes, "", "boxes and instances are not imported"),
         (outside, "", "outside of its folder"),

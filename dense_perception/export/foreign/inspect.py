@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from dense_perception.core.errors import InputError
+from dense_perception.export.foreign.fill_mask import MASK, fill_mask
 from dense_perception.export.foreign.open_file import PLAIN_DOMAINS, open_model
 
 _QUANTISED = {
@@ -60,9 +61,9 @@ class TensorInfo:
 class ForeignGraph:
     """A graph of others, whole: weights inside, functions inlined, as its exporter wrote it.
 
-    ``picture`` is its only input that is read, ``unread`` names the others; ``outputs`` are all it
-    gives. ``endings`` says by output which operator its values come from: ``softmax``, ``sigmoid``,
-    ``argmax`` or nothing.
+    ``picture`` is its only input that is read, ``unread`` names the others; ``filled`` is one that
+    the graph makes itself now, of ones; ``outputs`` are all it gives. ``endings`` says by output
+    which operator its values come from: ``softmax``, ``sigmoid``, ``argmax`` or nothing.
     """
 
     path: Path
@@ -72,6 +73,7 @@ class ForeignGraph:
     outputs: tuple[TensorInfo, ...]
     endings: Mapping[str, str]
     unread: tuple[str, ...] = ()
+    filled: str = ""
 
     @cached_property
     def metadata(self) -> dict[str, str]:
@@ -156,7 +158,7 @@ def read_graph(path: Path) -> ForeignGraph:
     opsets = [each.version for each in model.opset_import if each.domain in PLAIN_DOMAINS]
     if not opsets:
         raise InputError(f"{path} names no operator set: export the network again")
-    picture, unread = _picture(model, path)
+    picture, unread, filled = _picture(model, path, max(opsets))
     graph = model.graph
     makers, endings = _makers(graph), {}
     for value in graph.output:
@@ -171,7 +173,7 @@ def read_graph(path: Path) -> ForeignGraph:
     )
     if not outputs:
         raise InputError(f"{path} computes no tensor: export the network again")
-    return ForeignGraph(path, model, max(opsets), picture, outputs, endings, unread)
+    return ForeignGraph(path, model, max(opsets), picture, outputs, endings, unread, filled)
 
 
 def weights_of(graph: onnx.GraphProto) -> list[TensorProto]:
@@ -188,10 +190,13 @@ def weights_of(graph: onnx.GraphProto) -> list[TensorProto]:
     return found
 
 
-def _picture(model: onnx.ModelProto, path: Path) -> tuple[TensorInfo, tuple[str, ...]]:
+def _picture(
+    model: onnx.ModelProto, path: Path, opset: int
+) -> tuple[TensorInfo, tuple[str, ...], str]:
     """The one input that is no weight, and the names of those that nothing reads, taken out.
 
-    Exporters leave inputs in that a network was called with and never looked at.
+    Exporters leave inputs in that a network was called with and never looked at. One more that is
+    read may be a mask, which is filled: the last entry is its name.
     """
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
@@ -201,6 +206,9 @@ def _picture(model: onnx.ModelProto, path: Path) -> tuple[TensorInfo, tuple[str,
         read = names_in(graph.node)
         unread = tuple(value.name for value in inputs if value.name not in read)
         inputs = [value for value in inputs if value.name in read]
+    filled = ""
+    if picture := fill_mask(graph, inputs, opset):
+        inputs, filled = [picture], MASK
     if len(inputs) != 1:
         names = ", ".join(str(_info(value)) for value in inputs) or "none"
         raise InputError(
@@ -231,7 +239,7 @@ def _picture(model: onnx.ModelProto, path: Path) -> tuple[TensorInfo, tuple[str,
     kept = [value for value in graph.input if value.name not in unread]
     del graph.input[:]
     graph.input.extend(kept)
-    return info, unread
+    return info, unread, filled
 
 
 def _makers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:

@@ -55,6 +55,10 @@ def settle_picture(graph: ForeignGraph, settled: Settled) -> tuple[PictureRecipe
     if graph.unread:
         why = f"the only input that is read, left out: {', '.join(graph.unread)}"
     settled.note("picture", f"{info.name} {info.kind} {info.sides}", why)
+    if graph.filled:
+        settled.note(
+            graph.filled, "ones", "every pixel counts, as pictures are not padded in batches"
+        )
     layout = _layout(graph, settled)
     channels = facts.channels or "RGB"
     reason = facts.why("channels") or "usual; --channels BGR for OpenCV's order"
