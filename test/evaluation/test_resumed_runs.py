@@ -39,7 +39,7 @@ def judged(report: Any) -> dict[str, Any]:
 def test_steps_that_overlap_change_nothing(
     tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, storage: str
 ) -> None:
-    monkeypatch.setattr(parts, "_TIMED", 3)
+    monkeypatch.setattr(parts, "TIMED", 3)
     bag = walk(tmp_path / "bag", storage=storage, other=1.1, unanswered=5)
     entries = [contestants.resolve(text, RUN) for text in (model, f"topic:{OTHER}")]
     options = TruthOptions(recorded=(OTHER,))
