@@ -221,10 +221,11 @@ class OnnxRuntimeBackend(Backend):
 
 
 _CURE = "choose 'cpu' or install the build for that device"
+_OF_CUDA = (
+    "choose 'cpu', or `pip install onnxruntime-gpu` instead of it (on a Jetson NVIDIA's own wheel)"
+)
 _CURES = {
-    **dict.fromkeys(
-        ("gpu", "cuda"), "choose 'cpu', or `pip install onnxruntime-gpu` instead of it"
-    ),
+    **dict.fromkeys(("gpu", "cuda"), _OF_CUDA),
     "dla": "a DLA runs in the backend tensorrt alone: choose that, or the device gpu or cpu",
 }
 

@@ -226,6 +226,33 @@ def test_two_outputs_become_two_tasks(tmp_path: Path, capsys: pytest.CaptureFixt
     assert answer.labels is not None
 
 
+@pytest.mark.parametrize("stored", ["float64", "bfloat16"])
+def test_weights_of_another_type_are_said_and_computed_as_the_graph_says(
+    stored: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As files are made small, or come from NumPy: the graph itself casts its weights to fp32."""
+    path = write_plain(tmp_path / "net.onnx")
+    model = onnx.load(path)
+    code = {"float64": TensorProto.DOUBLE, "bfloat16": TensorProto.BFLOAT16}[stored]
+    for index, tensor in enumerate(model.graph.initializer):
+        name, values = tensor.name, numpy_helper.to_array(tensor)
+        kind = helper.tensor_dtype_to_np_dtype(code)
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(kind), f"stored_{index}"))
+        cast = helper.make_node("Cast", [f"stored_{index}"], [name], to=TensorProto.FLOAT)
+        model.graph.node.insert(0, cast)
+    onnx.save(model, path)
+    words = ["import", str(path), "--output", str(tmp_path / "m"), "--mean", "0", "0", "0"]
+    assert main([*words, "--std", "1", "1", "1", "--quiet"]) == 0
+    assert f"most of its weights are stored as {stored}" in capsys.readouterr().out
+    case = Case(plain(), "", NOTHING, "logits")
+    rgb_hwc = picture(48, 64)
+    want = truth(case, foreign_outputs(path, case, rgb_hwc), (48, 64)).numpy().argmax(axis=0)
+    with Perceiver.load(tmp_path / "m" / "net.yaml", backend="onnxruntime") as perceiver:
+        labels = perceiver(rgb_hwc).labels
+    assert labels is not None
+    assert (labels.values_hw == want).mean() > 0.999
+
+
 @pytest.mark.parametrize(
     ("kind", "free"),
     [(TensorProto.INT64, False), (TensorProto.BOOL, True), (TensorProto.FLOAT16, False)],

@@ -433,6 +433,8 @@ def _producer(graph: ForeignGraph) -> str:
 
 
 def _precision_reason(graph: ForeignGraph) -> str:
+    if graph.precision == "fp32" and graph.stored != "float32":
+        return f"most of its weights are stored as {graph.stored}, the graph says what is computed"
     return {
         "fp32": "its weights are float32",
         "fp16": "most of its weights are float16",

@@ -20,6 +20,12 @@ _QUANTISED = {
     *("QLinearMatMul", "ConvInteger", "MatMulInteger"),
 }
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+_WEIGHTS: dict[int, str] = {
+    TensorProto.FLOAT: "float32",
+    TensorProto.FLOAT16: "float16",
+    TensorProto.DOUBLE: "float64",
+    TensorProto.BFLOAT16: "bfloat16",
+}
 _WHOLE = (TensorProto.UINT8, TensorProto.INT32, TensorProto.INT64)
 # What leaves values as they are, or nearly: an ending is looked for through these.
 _PASSING = {
@@ -84,11 +90,16 @@ class ForeignGraph:
         """``int8`` for a quantised graph, ``fp16`` if most weights are, else ``fp32``."""
         if any(node.op_type in _QUANTISED for node in self.model.graph.node):
             return "int8"
-        counts: dict[int, int] = {TensorProto.FLOAT: 0, TensorProto.FLOAT16: 0}
+        return "fp16" if self.stored == "float16" else "fp32"
+
+    @cached_property
+    def stored(self) -> str:
+        """The type that most of the weights have, of those with fractions; ``float32`` of none."""
+        counts = dict.fromkeys(_WEIGHTS, 0)
         for tensor in weights_of(self.model.graph):
             if tensor.data_type in counts:
                 counts[tensor.data_type] += int(np.prod(tensor.dims))
-        return "fp16" if counts[TensorProto.FLOAT16] > counts[TensorProto.FLOAT] else "fp32"
+        return _WEIGHTS[max(counts, key=counts.__getitem__)]
 
     @cached_property
     def parameters(self) -> int:
