@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from types import ModuleType
 from typing import Any, cast
 
@@ -54,7 +54,7 @@ class OpenVinoBackend(Backend):
         version = ov.__version__.split("-")[0]
         self._version = version
         self._full_version = str(ov.__version__)
-        self._core: Any = ov.Core()
+        self._core: Any = openvino_core()
         self._requests: OrderedDict[Shapes, Any] = OrderedDict()
         self._refusals: dict[Shapes, EngineRefusedError] = {}
         self._check_device()
@@ -215,6 +215,20 @@ class OpenVinoBackend(Backend):
         batch = shapes[0][0] if self._free else 1
         sided = any(None in spec.shape[1:] for spec in self.inputs)
         return f"batch {batch}" + (f", shapes {shapes}" if sided else "")
+
+
+@cache
+def openvino_core() -> Any:
+    """The ``openvino.Core`` of this process, which lives as long: one that ends takes its signals.
+
+    Each core's CPU plugin maps a stack for signals, has the thread that compiles first use it,
+    unmaps it at its end and puts back what it found there, be it unmapped by now. After a model
+    that was loaded before another one was closed, the next signal that Python handles, as Ctrl-C,
+    then ended the process with SIGSEGV and without a word (OpenVINO 2026.4 on Linux).
+
+    :raises UnavailableError: if openvino is not installed.
+    """
+    return _import_openvino().Core()
 
 
 def _import_openvino() -> Any:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from dense_perception.backends.openvino import openvino_core
 from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import DepthSpec, InputSpec
 from dense_perception.core.prediction import DepthKind
@@ -200,10 +201,9 @@ def write_from_bytes(
 def runtimes(path: Path) -> dict[str, Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]]:
     """Each runtime's name, and what it computes of inputs by name: the outputs in order."""
     import onnxruntime
-    import openvino
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return {
         "onnxruntime": lambda feeds: session.run(None, dict(feeds)),
         "openvino": lambda feeds: list(compiled(dict(feeds)).values()),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dense_perception.backends.nvidia.build import TensorRtOptions, build_engine
+from dense_perception.backends.openvino import openvino_core
 from dense_perception.core.errors import CardError
 from dense_perception.nets import zoo
 from test.export.conftest import ExportedDense
@@ -26,7 +27,6 @@ def test_an_exported_network_computes_what_eager_computes(
     """
     import onnx
     import onnxruntime
-    import openvino
 
     image, expected, path = exported_dense(name)
     names = list(expected)
@@ -38,7 +38,7 @@ def test_an_exported_network_computes_what_eager_computes(
     engine = build_engine(path, TensorRtOptions(compute_capability="8.6", max_batch=3))
     assert len(engine) > 10_000
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for batch in (1, 3):
         feed = image[:batch].numpy()
         for got in (session.run(names, {"image": feed}), list(compiled(feed).values())):

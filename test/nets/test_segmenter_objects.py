@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dense_perception.backends.nvidia.build import TensorRtOptions, build_engine
+from dense_perception.backends.openvino import openvino_core
 from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import InputSpec, InstancesSpec, SegmentationSpec
 from dense_perception.core.errors import CardError
@@ -115,7 +116,6 @@ def test_what_objects_have_not_is_refused() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_the_graph_computes_what_eager_computes_and_builds(tmp_path: Path) -> None:
     import onnxruntime
-    import openvino
 
     card = ModelCard(
         name="tiny_objects",
@@ -135,7 +135,7 @@ def test_the_graph_computes_what_eager_computes_and_builds(tmp_path: Path) -> No
     feeds = reference_feeds(card, 4)
     expected = torch_outputs(net, card, feeds)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for batch in (1, 4):
         feed = feeds["image"][:batch]
         for got in (session.run(None, {"image": feed}), list(compiled(feed).values())):

@@ -1,0 +1,40 @@
+"""A signal after models came and went: Python handles it, and the process lives."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+_CHANGE_AND_INTERRUPT = """
+import gc, signal, sys
+from pathlib import Path
+from dense_perception.backends.openvino import OpenVinoBackend
+from dense_perception.core.onnx_file import OnnxFile
+
+file = OnnxFile.read(Path(sys.argv[1]))
+first = OpenVinoBackend(file)
+second = OpenVinoBackend(file)  # ready before the old one goes, as when a model is changed
+first.close()
+second.close()
+del first, second
+gc.collect()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_signal_after_a_change_of_models_is_handled(tmp_path: Path) -> None:
+    """With a core for each model this process ended with SIGSEGV."""
+    network = Path(__file__).parents[2] / "models" / "dpt_tiny_indoor_int8.onnx"
+    done = subprocess.run(
+        [sys.executable, "-c", _CHANGE_AND_INTERRUPT, str(network)],
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
