@@ -134,11 +134,11 @@ def test_one_file_answers_as_the_network_at_every_size(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "scores"), [("segmenter", 16), ("vit_comer", 4)])
+@pytest.mark.parametrize(("name", "scores"), [("segmenter", 16), ("upernet", 4)])
 def test_windows_give_the_labels_of_pytorch(name: str, scores: int, tmp_path: Path) -> None:
     card, module = prepared(name, tmp_path)
     spec = InputSpec(64, 64, "windows", interpolation="linear", short_side=64, long_side=256)
-    if name == "vit_comer":
+    if name == "upernet":
         spec = replace(spec, multiple=32)
     labelled = replace(card.segmentation, window=64, stride=40, scores=scores)
     card = replace(card, input=spec, segmentation=labelled)

@@ -25,7 +25,7 @@ from test.support.streaming import STAMPS, longest_gap_s, streaming
 
 pytestmark = pytest.mark.ros
 
-LOAD_S, BUILD_S = 5.0, 60.0
+LOAD_S, BUILD_S = 3.0, 60.0
 LONGEST_GAP_S, LONGEST_END_S, LONGEST_STOP_S = 0.3, 2.0, 3.0
 
 

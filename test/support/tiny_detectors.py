@@ -31,6 +31,26 @@ DETECTORS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+class Strided(nn.Module):
+    """Maps at 1/4, 1/8, 1/16 and 1/32 from a convolution each, in place of a backbone."""
+
+    def __init__(self, *channels: int) -> None:
+        """``channels`` of the four maps; one number is that of all."""
+        super().__init__()
+        self.channels = channels if len(channels) == 4 else channels * 4
+        before = (3, *self.channels[:3])
+        self.convs = nn.ModuleList(
+            nn.Conv2d(given, made, stride, stride)
+            for given, made, stride in zip(before, self.channels, (4, 2, 2, 2), strict=True)
+        )
+
+    def forward(self, image_nchw: Tensor) -> list[Tensor]:
+        maps = [image_nchw]
+        for conv in self.convs:
+            maps.append(conv(maps[-1]))
+        return maps[1:]
+
+
 def detector(name: str, **changes: object) -> nn.Module:
     """With random weights, for inference."""
     network = zoo.build({**DETECTORS[name], **changes}).eval()
