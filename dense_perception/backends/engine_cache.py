@@ -186,19 +186,31 @@ def obtain_engine_once(
         raise BackendError(
             f"its engine could not be built before: {reason}; {retry} tries it again"
         )
+
+    def build_once() -> bytes:
+        # Of another process that this one waited for: what it found in minutes holds here, too.
+        if reason := failed_build(key):
+            raise BackendError(
+                f"its engine could not be built, as another process has just found: {reason}; "
+                f"{retry} tries it again"
+            )
+        try:
+            return build()
+        except (UnavailableError, ArtefactError, OSError):
+            raise
+        except Exception as error:
+            # Before anybody who waits goes on.
+            remember_failure(key, str(error) or type(error).__name__)
+            raise
+
     try:
-        return obtain_engine(key, build)
-    except (UnavailableError, ArtefactError):
-        raise
+        return obtain_engine(key, build_once)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         cure = "; free space there or make it writable" if error.errno in _NO_ROOM else ""
         raise UnavailableError(
             f"its engine could not be built: {error.strerror or error}{where}{cure}"
         ) from error
-    except Exception as error:
-        remember_failure(key, str(error) or type(error).__name__)
-        raise
 
 
 def store_engine(key: EngineKey, payload: bytes) -> tuple[str, str]:

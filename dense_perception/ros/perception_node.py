@@ -291,7 +291,7 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
 
     def _on_engine_built(self) -> None:
         """In the executor: the model is loaded again, with the engine or without."""
-        self._engine_is_new = True
+        self._engine_is_new = self._model.perceiver is not None  # it may come after cleanup
         self._load_new_engine()
 
     def _load_new_engine(self) -> None:

@@ -9,7 +9,9 @@ import json
 import os
 import shlex
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import MagicMock
@@ -19,6 +21,7 @@ import pytest
 
 from dense_perception import cli
 from dense_perception.backends import device as device_module
+from dense_perception.backends import engine_cache
 from dense_perception.backends import onnxruntime_tensorrt as provider_module
 from dense_perception.backends.engine_cache import (
     Engine,
@@ -224,6 +227,39 @@ def test_only_failures_of_the_build_itself_are_remembered(
     assert obtain_engine_once(KEY, lambda: b"engine", retry="", again=True).built
     assert isinstance(find_engine(KEY), Engine)
     assert failed_build(KEY) == ""
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_who_waited_for_a_build_that_failed_does_not_repeat_it(
+    again: bool, red: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two nodes that want one engine: minutes of a build in vain are enough."""
+    began, go_on = threading.Event(), threading.Event()
+
+    def fails() -> bytes:
+        began.set()
+        assert go_on.wait(10)
+        raise BackendError("no kernel")
+
+    def never() -> bytes:
+        raise AssertionError("it was built a second time")
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(obtain_engine_once, KEY, fails, retry="`compile`")
+        assert began.wait(10)
+        asked = threading.Event()
+        for name in ("forget_failure", "failed_build"):
+            real = getattr(engine_cache, name)
+            monkeypatch.setattr(
+                engine_cache, name, lambda key, real=real: (real(key), asked.set())[0]
+            )
+        second = pool.submit(obtain_engine_once, KEY, never, retry="`compile`", again=again)
+        assert asked.wait(10)
+        go_on.set()
+        with pytest.raises(BackendError, match="no kernel"):
+            first.result(10)
+        with pytest.raises(BackendError, match="another process has just found: no kernel; `comp"):
+            second.result(10)
 
 
 @pytest.mark.parametrize("name", BACKENDS)

@@ -374,6 +374,17 @@ def test_an_engine_that_is_finished_during_a_change_is_used_whatever_comes_of_th
     assert len(node._node_health().notes) == (1 if how == "fails" else 0)
 
 
+def test_word_of_an_engine_that_comes_after_cleanup_loads_nothing(
+    configured: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, heard = configured.node, []
+    monkeypatch.setattr(node, "_load_new_engine", lambda: heard.append(node._engine_is_new))
+    assert node.trigger_cleanup() == SUCCESS
+    node._builder._built()
+    configured.spin_until(lambda: heard)
+    assert heard == [False]
+
+
 def test_cleanup_while_a_model_is_loaded_leaves_it_for_the_next_configure(
     configured: Running, other: str
 ) -> None:
