@@ -67,6 +67,8 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # As the package does, which some tests import after ONNX Runtime.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     _load_ros(config)
     if "PYTEST_XDIST_WORKER" not in os.environ:
         # Engines and speeds of the run's own, for all its processes: neither does it read what

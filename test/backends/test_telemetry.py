@@ -24,7 +24,7 @@ from contextlib import suppress
 from dense_perception.backends.openvino import _import_openvino
 from dense_perception.core.errors import UnavailableError
 
-with suppress(UnavailableError):
+with suppress(UnavailableError, ImportError):
     _import_openvino()
     import openvino_telemetry  # as it is to others
 """
