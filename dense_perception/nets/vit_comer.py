@@ -203,8 +203,10 @@ class CoMerNeck(nn.Module):
         """Four maps; ``features`` (B, C, H, W) of the transformer are resized and added."""
         maps = pyramid.maps(c_bnc)
         maps = [self.up(maps[0]) + finest_bchw, *maps]
+        # In this order: with the resized map second, OpenVINO 2026.4 fuses what follows into its
+        # resize and answers wrongly at some sizes, if the size is fixed when it compiles.
         return [
-            norm(map_bchw + resize(feature_bchw, map_bchw.shape[-2:]))
+            norm(resize(feature_bchw, map_bchw.shape[-2:]) + map_bchw)
             for norm, map_bchw, feature_bchw in zip(self.norms, maps, features, strict=True)
         ]
 
