@@ -19,6 +19,8 @@ from dense_perception.core.storage import atomic_write
 OPSET = 18
 # ONNX Runtime 1.17 reads no newer file format, and opset 18 needs none.
 IR_VERSION = 9
+MOST_BYTES = (2 << 30) - (1 << 20)
+"""A protobuf message cannot be larger than 2 GB; the rest of a file needs a little of it."""
 FOLDED = ("Split", "Slice", "Transpose", "Unsqueeze", "Squeeze")
 
 

@@ -30,12 +30,13 @@ from torch import Tensor, nn
 from dense_perception.backends.self_check import Arrays, frames_of
 from dense_perception.core.card import ModelCard
 from dense_perception.core.card_specs import InstancesSpec
-from dense_perception.core.errors import CardError
+from dense_perception.core.errors import ArtefactError, CardError
 from dense_perception.core.instance_lists import BOXES, CLASSES, IDS, MASKS, SCORES
 from dense_perception.core.labels import folded
 from dense_perception.core.prediction import GRAY_MAPS, DepthKind
 from dense_perception.core.printable import counted
 from dense_perception.export.graph_file import (
+    MOST_BYTES,
     OPSET,
     check,
     embed_card,
@@ -170,9 +171,17 @@ def to_onnx(
     """Export ``network`` in fp32 under ``card``, checked, weights and card inside.
 
     :param on_step: told what is done next.
+    :raises ArtefactError: if the weights are too many for one file.
     :raises CardError: if the card contradicts the network (focal length, depth kind or range).
     :raises InputError: if the network cannot take the card's size.
     """
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    if 4 * weights > MOST_BYTES:
+        raise ArtefactError(
+            f"{card.name} has {weights / 1e6:.1f} million weights, {4e-9 * weights:.1f} GB in "
+            "fp32; one ONNX file holds at most 2 GB: take a smaller variant, or compare it in "
+            f"PyTorch (evaluate network:{card.name})"
+        )
     from dense_perception.export.simplify import simplify  # needs what the exporter needs
 
     shapes: dict[str, dict[int, torch.export.Dim]] = {

@@ -158,6 +158,14 @@ def test_card_that_contradicts_the_network(changes: dict[str, object], complaint
         to_onnx(random_network(card), replace(card, **changes))
 
 
+def test_weights_that_do_not_fit_one_file() -> None:
+    """Said before minutes of tracing: some published networks are that large."""
+    network = nn.Module()
+    network.weight = nn.Parameter(torch.empty(585, 1000, 1000, device="meta"))
+    with pytest.raises(ArtefactError, match=r"585\.0 million weights, 2\.3 GB in fp32; one ONNX"):
+        to_onnx(network, tiny_card())
+
+
 def test_size_the_network_cannot_take() -> None:
     card = tiny_card(input=InputSpec(64, 100, focal=True))
     with pytest.raises(InputError, match="100x64, expected multiples of 32: resize it to 96x64"):

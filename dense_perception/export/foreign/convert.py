@@ -26,7 +26,6 @@ from dense_perception.export.foreign.check import (
 from dense_perception.export.foreign.hugging_face import folder_facts, onnx_file_of
 from dense_perception.export.foreign.inspect import ForeignGraph, read_graph
 from dense_perception.export.foreign.labels import metadata_facts
-from dense_perception.export.foreign.open_file import MOST_BYTES
 from dense_perception.export.foreign.options import refuse_surplus
 from dense_perception.export.foreign.recipe import PRESETS, Facts, Recipe, laid_over
 from dense_perception.export.foreign.reference import (
@@ -39,7 +38,7 @@ from dense_perception.export.foreign.settle_outputs import settle_outputs
 from dense_perception.export.foreign.settle_picture import Decision, Settled, settle_picture
 from dense_perception.export.foreign.widen import widened
 from dense_perception.export.foreign.wrap import wrapped
-from dense_perception.export.graph_file import embed_card
+from dense_perception.export.graph_file import MOST_BYTES, embed_card
 from dense_perception.export.model_folder import (
     Exported,
     FolderMaker,

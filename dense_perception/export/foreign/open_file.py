@@ -15,9 +15,8 @@ from dense_perception.core.errors import ArtefactError, InputError
 from dense_perception.core.printable import short
 from dense_perception.core.storage import real_path, refuse_pointer
 from dense_perception.export.foreign.file_kinds import other_kind
+from dense_perception.export.graph_file import MOST_BYTES
 
-MOST_BYTES = (2 << 30) - (1 << 20)
-"""A protobuf message cannot be larger than 2 GB; the wrapping needs a little of it."""
 PLAIN_DOMAINS = ("", "ai.onnx")
 
 
