@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dense_perception.core.errors import DensePerceptionError, InputError
+from dense_perception.core.printable import counted
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -210,7 +211,8 @@ class Recorder:
     def losses(self) -> list[str]:
         """What was dropped, a line for each topic."""
         return [
-            f"{count} messages of {topic} are not in {self.output.name}: the disk was too slow"
+            f"not in {self.output.name}, as the disk was too slow: "
+            f"{counted(count, 'message')} of {topic}"
             for topic, count in sorted(self.dropped.items())
         ]
 
@@ -366,7 +368,7 @@ def main(arguments: list[str] | None = None) -> int:
             while not recorder.problem and not (answers_of and watch.is_over()):
                 executor.spin_once(timeout_sec=0.1)
                 if recorder.is_complete and not announced:
-                    print(f"recording {len(wanted)} topics", flush=True)
+                    print(f"recording {counted(len(wanted), 'topic')}", flush=True)
                     announced = True
         except KeyboardInterrupt:
             pass
@@ -380,7 +382,7 @@ def main(arguments: list[str] | None = None) -> int:
             if is_new:
                 output.parent.rmdir()
         for topic, count in recorder.counts.items():
-            print(f"{topic}: {count} messages")
+            print(f"{topic}: {counted(count, 'message')}")
         problem = "\n".join([*filter(None, [problem]), *recorder.losses])
     except (DensePerceptionError, OSError) as error:
         problem = str(error)

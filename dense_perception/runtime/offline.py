@@ -49,7 +49,7 @@ class RunSummary:
         """The summary for eyes; the two settings are named where they changed answers."""
         times = ", ".join(f"{k} {v['median_ms']:.1f} ms" for k, v in self.stages.items())
         lines = [
-            f"{self.answered} frames answered in {self.seconds} s ({times})",
+            f"{counted(self.answered, 'frame')} answered in {self.seconds} s ({times})",
             f"model {self.model}: {self.selection}",
         ]
         if self.intrinsics_assumed:
@@ -59,8 +59,8 @@ class RunSummary:
             )
         if self.scaled_down:
             lines.append(
-                f"{self.scaled_down} answers were scaled down to {max_side} pixels on their "
-                "longest side: --max-side allows more"
+                f"scaled down to {max_side} pixels on the longest side: "
+                f"{counted(self.scaled_down, 'answer')}; --max-side allows more"
             )
         if self.depth not in (None, "metres"):
             lines.append(f"depth/*.npy holds {self.depth}")

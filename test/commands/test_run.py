@@ -186,7 +186,7 @@ def test_relative_depth_is_not_shown_as_metres(
     assert run(str(path), tmp_path / "in", tmp_path / "out", "--max-side", "32") == 0
     said = capsys.readouterr().out
     assert "depth/*.npy holds inverse depth up to scale and shift, not metres" in said
-    assert "1 answers were scaled down to 32 pixels on their longest side: --max-side" in said
+    assert "scaled down to 32 pixels on the longest side: 1 answer; --max-side allows more" in said
     report = json.loads((tmp_path / "out/run.json").read_text())
     assert report["depth"] == "inverse depth up to scale and shift, not metres"
     assert not (tmp_path / "out/depth/view.png").exists()

@@ -200,7 +200,7 @@ def test_a_slow_disk_costs_messages_not_memory(
         if not k:
             assert begun.wait(60)
     assert kept == [START_NS + k for k in range(11)]
-    assert recorder.losses == ["20 messages of /image are not in bag: the disk was too slow"]
+    assert recorder.losses == ["not in bag, as the disk was too slow: 20 messages of /image"]
     assert capfd.readouterr().err.count("messages are dropped while 10 MB wait") == 1
     goes_on.set()
     recorder.close()
