@@ -182,10 +182,10 @@ def test_published_weights_become_a_model_that_is_found_by_name(
     monkeypatch.setattr(
         package,
         "to_onnx",
-        lambda network, wanted: (
+        lambda network, wanted, on_step: (
             graph_under(wanted, exported_family("depth_anything", **rule).path)
             if wanted.input.free
-            else to_onnx(network, wanted)
+            else to_onnx(network, wanted, on_step)
         ),
     )
     digest = hashlib.sha256((tmp_path / "checkpoint.pth").read_bytes()).hexdigest()
