@@ -117,7 +117,7 @@ def compare_with(
                     left_out[name] = "this version does not measure them"
                 elif depth and known.rests_on_depth:
                     left_out[name] = depth
-                elif revisions.get(name, 1) != known.revision:
+                elif revisions.get(_whole(name), 1) != known.revision:
                     left_out[name] = (
                         f"they were defined otherwise by {_version(before)}: make the earlier "
                         "report again with this version"
@@ -193,10 +193,13 @@ def _check(before: Report, name: str) -> None:
     totals, units = from_sums(before["units"][name])
     if len(totals.above) != len(units):
         raise ValueError(f"{len(units)} units have {len(totals.above)} sums")
-    for each in before["units"][name].get("ranked", {"figures": {}})["figures"].values():
-        if len(each["units"]) != len(units):
-            raise ValueError(f"{len(units)} units have {len(each['units'])} average precisions")
-        _array(each["units"] + each["drawn"])
+    if "ranked" in before["units"][name]:
+        ranked = before["units"][name]["ranked"]
+        _array([*ranked["true"].values()])
+        for each in ranked["figures"].values():
+            if len(each["units"]) != len(units):
+                raise ValueError(f"{len(units)} units have {len(each['units'])} average precisions")
+            _array(each["units"] + each["drawn"])
     for value in before["figures"][name].values():
         for end in ("value", "low", "high"):
             number = value[end]
@@ -209,6 +212,11 @@ def _known(name: str) -> Figure | None:
         return figure(name)
     except InputError:
         return None
+
+
+def _whole(name: str) -> str:
+    """The figure over all classes, whose revision is that of each class, too."""
+    return class_of(name)[0] if is_of_class(name) else name
 
 
 def _version(before: Report) -> str:

@@ -258,7 +258,7 @@ def _of_class(start: str, label: str) -> Figure:
         return Figure(start + label, "", "higher", "confusion", text)
     whole = catalogue()[start.removesuffix(".")]
     text = f"{whole.name} of {label} alone"
-    return Figure(start + label, "", "higher", whole.how, text)
+    return Figure(start + label, "", "higher", whole.how, text, whole.revision)
 
 
 def in_order(names: Iterable[str]) -> list[str]:

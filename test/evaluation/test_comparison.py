@@ -307,3 +307,15 @@ def test_average_precision_is_compared_in_the_same_resamples() -> None:
     assert "by both intervals" in found["boxes.ap"]
     assert "by both intervals" in found["boxes.ap.mug"]
     assert "by both intervals" not in found["boxes.ap.chair"]
+    for damage in ({}, {"true": {"mug": "one"}}, {"true": [1]}):
+        mended["units"]["m"]["ranked"] = {"figures": {}, **damage}  # type: ignore[typeddict-item]
+        with pytest.raises(InputError, match="the earlier report is damaged"):
+            changes(mended, after)
+
+
+def test_precision_that_was_defined_otherwise_is_not_compared_of_a_class_either() -> None:
+    after = summarise(ScoreTable(found_things(1)), resamples=40)
+    before = report(after)
+    before["method"]["revisions"] = {}
+    with pytest.raises(InputError, match=r"nothing .* can be compared: they were defined other"):
+        changes(before, after)
