@@ -11,9 +11,9 @@ from typing import Literal
 
 import numpy as np
 
-from dense_perception.core.boxes import overlaps
+from dense_perception.core.boxes import areas, overlaps, shared_areas
 from dense_perception.core.errors import DensePerceptionError
-from dense_perception.core.labels import VOID, LabelSet
+from dense_perception.core.labels import VOID, LabelSet, folded
 from dense_perception.core.prediction import DepthMap, Instances
 from dense_perception.evaluation.contestants import Answer, Entry
 from dense_perception.evaluation.depth_answer import judged_metres, restored_depth
@@ -31,7 +31,7 @@ from dense_perception.evaluation.panels import (
 from dense_perception.evaluation.parts import Opened, PartScores
 from dense_perception.evaluation.run import Outcome, SourceData
 from dense_perception.evaluation.thing_totals import ap50_of_frame
-from dense_perception.evaluation.true_things import TrueThings
+from dense_perception.evaluation.true_things import NAMELESS, TrueThings
 from dense_perception.evaluation.truth import Part
 from dense_perception.imaging.resize import restore_labels, restore_normals
 
@@ -211,17 +211,33 @@ def _thing_panels(judge: Judge, true: TrueThings, found: Instances) -> Panels | 
         labels,
         true.rows_hw.astype(np.uint16),
     ).selected(named_m)
-    # Whatever a model's scores are like, a right answer looks right.
-    known = {name.casefold() for name in truth.classes}
-    known_n = np.array([name.casefold() in known for name in found.names], bool)
-    found = found.selected(known_n & (np.cumsum(known_n) <= max(1, len(things))))
-    names = ([name.casefold() for name in each.names] for each in (found, things))
-    given_n, true_m = (np.array(each, object) for each in names)
+    given_n, true_m = (np.array(folded(each.names), object) for each in (found, things))
     overlap_nm = overlaps(found.boxes_n4, things.boxes_n4)
     near_nm = (overlap_nm >= 0.5) & (given_n[:, None] == true_m)
+    counts_n = np.isin(given_n, folded(truth.classes))
+    counts_n &= near_nm.any(axis=1) | ~_in_void(judge, found, given_n)
+    # Whatever a model's scores are like, a right answer looks right.
+    shown_n = counts_n & (np.cumsum(counts_n) <= max(1, len(things)))
+    found, overlap_nm, near_nm = found.selected(shown_n), overlap_nm[shown_n], near_nm[shown_n]
     right_n, met_m = np.zeros(len(found), bool), np.zeros(len(things), bool)
     for row in range(len(found)):  # the best scores come first
         free = np.flatnonzero(near_nm[row] & ~met_m)
         if len(free):
             right_n[row] = met_m[free[np.argmax(overlap_nm[row, free])]] = True
     return thing_panels(truth.frame.rgb_hwc, things, found, right_n, met_m)
+
+
+def _in_void(judge: Judge, found: Instances, given_n: np.ndarray) -> np.ndarray:
+    """(n,) bool: whether half of a box or more is in what counts neither way for its class.
+
+    :param given_n: the folded class name of each found thing.
+    """
+    names = folded(judge.truth.classes)
+    classes = set(folded(found.labels.labels))
+    every = judge.things_with_void(frozenset(k for k, name in enumerate(names) if name in classes))
+    assert every is not None
+    void_k4, labels_k = every.boxes_k4[every.void_k], every.labels_k[every.void_k]
+    named_k = np.array([names[k] if 0 <= k < len(names) else "" for k in labels_k], object)
+    is_inside_nk = shared_areas(found.boxes_n4, void_k4) >= 0.5 * areas(found.boxes_n4)[:, None]
+    is_of_class_nk = (labels_k == NAMELESS) | (given_n[:, None] == named_k)
+    return np.asarray((is_inside_nk & is_of_class_nk).any(axis=1))

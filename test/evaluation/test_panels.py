@@ -8,9 +8,15 @@ import cv2
 import numpy as np
 import pytest
 
+from dense_perception.core.camera import Frame
 from dense_perception.core.labels import LabelSet
 from dense_perception.core.prediction import Instances
 from dense_perception.evaluation import panels
+from dense_perception.evaluation.contestants import Answer
+from dense_perception.evaluation.judge import Judge
+from dense_perception.evaluation.shown import panels_of
+from dense_perception.evaluation.truth import TruthFrame
+from dense_perception.metrics.protocols import Protocol
 
 RGB = np.full((48, 640, 3), 128, np.uint8)
 
@@ -80,6 +86,41 @@ def test_things_are_found_missed_or_false() -> None:
     assert drawn.error[30, 40].tolist() == [64, 64, 64], "the picture in gray"
     assert drawn.truth[59, 10].max() == 0
     assert drawn.prediction[59, 10].max() > 0
+
+
+def test_what_is_found_in_void_is_neither_false_nor_in_the_way() -> None:
+    """On the left a chair and below it a crowd of no class, on the right a chair without a
+    number. As many things are drawn as there are: one."""
+    labels_hw, instances_hw = np.zeros((60, 80), np.int64), np.zeros((60, 80), np.uint16)
+    labels_hw[:20, :20] = labels_hw[:20, 60:] = 1
+    instances_hw[:20, :20], instances_hw[40:, :20] = 1, 2
+    truth = TruthFrame(
+        "r",
+        "k",
+        Frame(np.zeros((60, 80, 3), np.uint8)),
+        None,
+        labels_hw,
+        ("wall", "chair", "TABLE"),
+        instances_hw=instances_hw,
+        instance_labels={1: 2, 2: 0},
+    )
+    left, right, below = (0, 0, 20, 20), (60, 0, 80, 20), (0, 42, 18, 60)
+    blue, orange, violet, gray = (33, 102, 172), (230, 97, 1), (84, 39, 136), (64, 64, 64)
+    for found, colours in (
+        ([("Chair", right), ("table", below), ("Chair", left)], (blue, gray, gray)),
+        ([("table", right), ("Chair", left)], (orange, violet, gray)),
+    ):
+        names = ("Chair", "table")
+        things = Instances(
+            np.array([box for _, box in found], np.float32),
+            np.linspace(0.9, 0.1, len(found)).astype(np.float32),
+            np.array([names.index(name) for name, _ in found], np.uint8),
+            LabelSet("", names),
+        )
+        drawn = panels_of("things", Judge(truth, Protocol()), Answer(instances=things))
+        assert drawn is not None
+        seen = tuple(tuple(drawn.error[y, x].tolist()) for y, x in ((0, 10), (0, 70), (59, 10)))
+        assert seen == colours
 
 
 def test_written_panels_are_small_pictures_below_the_folder(tmp_path: Path) -> None:
