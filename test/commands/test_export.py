@@ -170,7 +170,6 @@ def quick_export(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick_export")
-@pytest.mark.usefixtures("quick_export")
 def test_the_bar_says_what_takes_its_time(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,6 +181,7 @@ def test_the_bar_says_what_takes_its_time(
     assert places == sorted(places)
 
 
+@pytest.mark.usefixtures("quick_export")
 def test_disagreement_leaves_nothing_behind(
     checkpoint: Path,
     tmp_path: Path,

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dense_perception.backends.openvino import openvino_core
 from dense_perception.nets.comer import Pyramid
 from dense_perception.nets.vit_comer import CoMerNeck
 
@@ -39,7 +40,7 @@ class Finish(nn.Module):
 
 
 def test_the_sums_are_right_where_the_size_is_fixed(tmp_path: Path) -> None:
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     torch.manual_seed(0)
     network = Finish().eval()
     rows, columns = HEIGHT // 16, WIDTH // 16
@@ -63,7 +64,7 @@ def test_the_sums_are_right_where_the_size_is_fixed(tmp_path: Path) -> None:
             dynamic_shapes=(batch, batch, batch),
             external_data=False,
         )
-    core = openvino.Core()
+    core = openvino_core()
     model = core.read_model(path)
     one = {name: each[:1].numpy() for name, each in inputs.items()}
     model.reshape({name: list(each.shape) for name, each in one.items()})

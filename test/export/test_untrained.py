@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -34,6 +37,13 @@ def test_networks_of_things_promise_what_they_give(name: str, outputs: tuple[str
     network, card = untrained(name)
     assert card.outputs == outputs
     _check(network, card)  # refuses a card of other outputs, classes or depth
+
+
+def test_the_page_on_things_names_a_size_that_the_network_takes() -> None:
+    page = (Path(__file__).parents[2] / "docs/things.md").read_text(encoding="utf-8")
+    (found,) = re.findall(r"export (\w+/\w+) --random --size (\d+)x(\d+)", page)
+    _, card = untrained(found[0], f"{found[1]}x{found[2]}")
+    assert (card.input.width, card.input.height) == (int(found[1]), int(found[2]))
 
 
 def test_a_known_model_keeps_its_card() -> None:
