@@ -35,7 +35,7 @@ def instance_rows(
         for index, number in enumerate(numbers.tolist())
         if number and labels.get(number, 0) not in stuff
     ]
-    # What has no number is put last, though there be room before it.
+    # What has no number comes last, even where rows before it are free.
     region = [i for i in found if numbers[i] == UNNUMBERED and not labels.get(UNNUMBERED, 0)]
     found = [i for i in found if i not in region]
     found.sort(key=lambda index: -sizes[index])

@@ -27,7 +27,7 @@ def unnumbered_pixels(
 ) -> np.ndarray:
     """(H, W) bool: where a class of ``things`` is and no number.
 
-    :param labels_hw: uint8, counted as ``things`` are.
+    :param labels_hw: whole numbers up to 255, counted as ``things`` are.
     """
     is_thing = np.zeros(256, bool)
     is_thing[list(things)] = True
@@ -98,17 +98,13 @@ class Numbering:
             return ""
         labels = sorted(frozenset().union(*found))
         names = [classes[n - 1] if n <= len(classes) else f"class {n}" for n in labels]
-        return unnumbered_problem(name, names, len(found), self.looked_at)
-
-
-def unnumbered_problem(name: str, classes: Collection[str], frames: int, of: int) -> str:
-    """That pixels of ``classes`` have no number in so many frames."""
-    shown = f"{', '.join([*classes][:_SHOWN])}{', ...' if len(classes) > _SHOWN else ''}"
-    return (
-        f"{name}: in {frames} of {counted(of, 'frame')} that {'was' if of == 1 else 'were'} looked "
-        f"at, pixels of things ({shown}) have no number: they are void, which is neither learnt "
-        "nor counted"
-    )
+        shown = f"{', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+        were = "was" if self.looked_at == 1 else "were"
+        return (
+            f"{name}: in {len(found)} of {counted(self.looked_at, 'frame')} that {were} looked at, "
+            f"pixels of things ({shown}) have no number: they are void, which is neither learnt "
+            "nor counted"
+        )
 
 
 def numbering_of(frames: NamedFrames) -> Numbering:

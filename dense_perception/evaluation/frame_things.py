@@ -139,7 +139,7 @@ class ThingScorer:
 
 def _matches(found: Instances, true: TrueThings, classes: SharedClasses) -> ThingMatches:
     """Of boxes, and of masks where there are some, and of each size of them; of each class that
-    occurs on either side. How large a true thing is decide its pixels, as COCO has it."""
+    occurs on either side. The size of a true thing is the number of its pixels, as in COCO."""
     label_n = classes.of_model[found.classes_n]
     nameless_m = true.labels_k == NAMELESS
     label_m = np.where(nameless_m, -1, classes.of_truth[true.labels_k])

@@ -160,7 +160,8 @@ def judged(
     """
     apart, count = first - second, len(first)
     if low is None or high is None:
-        return False, f"not certain: {count} {_named(units.kind, count)} are too few to tell"
+        are = "is" if count == 1 else "are"
+        return False, f"not certain: {count} {_named(units.kind, count)} {are} too few to tell"
     if not apart.any():
         return False, "no difference: every part of the data gives the same figure"
     if low <= 0 <= high:

@@ -25,8 +25,8 @@ _AT_50, _AT_75 = (int(np.argmin(np.abs(THRESHOLDS - least))) for least in (0.5, 
 
 
 class ThingScores:
-    """What one contestant found, frame by frame, in any order; about 150 bytes a class and frame,
-    and 8 for each found thing."""
+    """What one contestant found, frame by frame, in any order; about 150 bytes for each class in a
+    frame and 8 for each found thing, by each of :data:`KINDS` and again by size."""
 
     def __init__(self) -> None:
         self._of_frame: dict[int, dict[str, dict[str, _Packed]]] = {}

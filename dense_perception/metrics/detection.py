@@ -54,7 +54,7 @@ class Precision:
     """Shares of 0 to 1, NaN where nothing can count: the mean over classes that occur.
 
     ``ap50`` and ``ap75`` are at these overlaps, ``ap_small``, ``ap_medium`` and ``ap_large`` of
-    things below 32 x 32, below 96 x 96 and from there on, in pixels of the picture; ``recall`` is
+    things up to 32 x 32, from there to 96 x 96 and above, in pixels of the picture; ``recall`` is
     the mean recall of 100 things a picture, ``by_class`` the AP of each class that occurs.
     """
 

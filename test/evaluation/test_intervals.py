@@ -139,6 +139,7 @@ def test_a_difference_is_not_certain_where_it_is_not() -> None:
     assert not certain
     assert why == "not certain: the interval includes 0"
     assert judge([0.1, 0.2], blocks(2, 0))[1] == "not certain: 2 blocks of time are too few to tell"
+    assert judge([0.1], blocks(1, 0))[1] == "not certain: 1 block of time is too few to tell"
     assert judge([0.0] * 6, recordings(6)) == (
         False,
         "no difference: every part of the data gives the same figure",

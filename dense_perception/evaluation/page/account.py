@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from dense_perception.core.printable import counted
+from dense_perception.evaluation.document import Skipped
 from dense_perception.evaluation.figures import figure
 from dense_perception.evaluation.page import charts
 from dense_perception.evaluation.page.elements import (
@@ -85,6 +86,12 @@ def cost_section(reading: Reading) -> Section | None:
     )
 
 
+def _amount(gap: Skipped) -> str:
+    """``1 frame``, ``3 outputs``, ``all of it``."""
+    thing = gap["what"].removesuffix("s")
+    return gap["what"] if thing == gap["what"] else counted(gap["count"], thing)
+
+
 def skipped_section(reading: Reading) -> Section:
     """Every recording with what was used of it; what was left out, and why."""
     thing = kind_of(reading.report["data"])
@@ -96,9 +103,7 @@ def skipped_section(reading: Reading) -> Section:
                 Cell(f"{each['frames']:,}", each["frames"]),
                 Cell(f"{each['scored']:,}", each["scored"]),
                 Cell(
-                    "; ".join(
-                        f"{gap['count']:,} {gap['what']}: {gap['why']}" for gap in each["skipped"]
-                    )
+                    "; ".join(f"{_amount(gap)}: {gap['why']}" for gap in each["skipped"])
                     or "nothing"
                 ),
             ],
@@ -107,7 +112,7 @@ def skipped_section(reading: Reading) -> Section:
         for each in reading.report["data"]
     ]
     failed = [
-        Row(each["name"], [Cell(f"{gap['count']:,} {gap['what']}", gap["count"]), Cell(gap["why"])])
+        Row(each["name"], [Cell(_amount(gap), gap["count"]), Cell(gap["why"])])
         for each in reading.contestants
         for gap in each["failed"]
     ]
