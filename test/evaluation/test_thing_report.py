@@ -231,6 +231,7 @@ def test_the_report_shows_things(folder: Path, report: Report) -> None:
     page = (folder / "out" / "report.html").read_text()
     assert "Things and stuff by class" in page
     assert "blue is found, orange is missed" in page
+    assert "</span> leads" not in page, "both models are alike"
     assert ">1 output<" in page
     assert "1 outputs" not in page
     problems = "\n".join(report["problems"])

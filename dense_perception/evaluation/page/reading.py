@@ -106,7 +106,7 @@ class Reading:
     def best(self, which: str) -> tuple[str, bool] | None:
         """The model with the best value, and whether it certainly beats every other one.
 
-        ``None`` where fewer than two models have the figure.
+        ``None`` where fewer than two models have the figure, or several the best value.
         """
         values = {
             each["name"]: found["value"]
@@ -117,6 +117,8 @@ class Reading:
             return None
         leader = best_of(which, values.items())
         others = [name for name in values if name != leader]
+        if values[leader] in [values[name] for name in others]:
+            return None
         return leader, all(self._is_certainly_better(leader, other, which) for other in others)
 
     def unbeaten(self, name: str, which: str) -> list[str]:
