@@ -35,7 +35,7 @@ def pairs_section(reading: Reading) -> Section | None:
         "Differences",
         "Is the difference certain?",
         [
-            "A difference is taken frame by frame, on the frames that both answered. It is certain "
+            "A difference is of the same frames, those that both answered. It is certain "
             "if its interval leaves out 0 and rests on enough independent data. The differences of "
             "all figures are in report.json."
         ],
