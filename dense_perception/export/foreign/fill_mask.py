@@ -37,7 +37,9 @@ def fill_mask(
     sides, wanted = _sides(picture), _sides(mask)
     if kind not in _KINDS or len(sides) != 4 or len(wanted) != 3:
         return None
-    axes = [0, 2, 3] if sides[1] in (1, 3) else [0, 1, 2]
+    # Where neither side tells channels, they come second, as everywhere in an import.
+    is_nhwc = sides[3] in (1, 3) and sides[1] not in (1, 3)
+    axes = [0, 1, 2] if is_nhwc else [0, 2, 3]
     pairs = [(sides[axis], want) for axis, want in zip(axes, wanted, strict=True)]
     if any(side != want for side, want in pairs if side and want):
         return None

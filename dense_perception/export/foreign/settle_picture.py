@@ -51,9 +51,10 @@ def settle_picture(graph: ForeignGraph, settled: Settled) -> tuple[PictureRecipe
     :raises InputError: if what was said contradicts the graph, or cannot be guessed.
     """
     facts, info = settled.facts, graph.picture
-    why = "the graph's only input"
+    beside = f" beside {graph.filled}" if graph.filled else ""
+    why = f"the graph's only input{beside}"
     if graph.unread:
-        why = f"the only input that is read, left out: {', '.join(graph.unread)}"
+        why = f"the only input that is read{beside}, left out: {', '.join(graph.unread)}"
     settled.note("picture", f"{info.name} {info.kind} {info.sides}", why)
     if graph.filled:
         settled.note(
