@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
@@ -29,6 +30,7 @@ PACKAGE = "openvino"
 _TELEMETRY = "openvino_telemetry"
 # A static size is faster than a free one; the last four sizes stay compiled.
 _COMPILED_SIZES = 4
+_ONE_CORE = threading.Lock()
 Shapes = tuple[tuple[int, ...], ...]
 """Of every input, in the graph's order."""
 
@@ -102,7 +104,7 @@ class OpenVinoBackend(Backend):
             return
         if not any(name.split(".")[0] == family for name in available):
             nvidia = family in ("CUDA", "DLA")
-            cure = "another backend for NVIDIA's" if nvidia else "install its driver"
+            cure = "another backend for NVIDIA devices" if nvidia else "install its driver"
             raise UnavailableError(
                 f"device {self._device.lower()!r} is not available in this openvino, which offers "
                 f"{[name.lower() for name in available]}: choose one of these, or {cure}"
@@ -217,7 +219,6 @@ class OpenVinoBackend(Backend):
         return f"batch {batch}" + (f", shapes {shapes}" if sided else "")
 
 
-@cache
 def openvino_core() -> Any:
     """The ``openvino.Core`` of this process, which lives as long: one that ends takes its signals.
 
@@ -228,6 +229,12 @@ def openvino_core() -> Any:
 
     :raises UnavailableError: if openvino is not installed.
     """
+    with _ONE_CORE:  # nodes of one process load their models in threads of their own
+        return _core()
+
+
+@cache
+def _core() -> Any:
     return _import_openvino().Core()
 
 

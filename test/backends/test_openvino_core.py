@@ -5,7 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from dense_perception.backends import openvino as backend_module
+from dense_perception.backends.openvino import openvino_core
 
 _CHANGE_AND_INTERRUPT = """
 import gc, signal, sys
@@ -36,3 +45,20 @@ def test_a_signal_after_a_change_of_models_is_handled(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
+def test_models_that_load_at_the_same_time_share_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of two nodes in one process do: a second core would end with its model."""
+    made: list[object] = []
+
+    class Core:
+        def __init__(self) -> None:
+            made.append(self)
+            time.sleep(0.05)  # others want theirs meanwhile
+
+    monkeypatch.setattr(backend_module, "_import_openvino", lambda: SimpleNamespace(Core=Core))
+    # In place of the real one, which other tests in this process need alive.
+    monkeypatch.setattr(backend_module, "_core", cache(backend_module._core.__wrapped__))
+    with ThreadPoolExecutor(4) as pool:
+        cores = list(pool.map(lambda _: openvino_core(), range(4)))
+    assert cores == made * 4

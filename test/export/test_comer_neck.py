@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -40,7 +39,6 @@ class Finish(nn.Module):
 
 
 def test_the_sums_are_right_where_the_size_is_fixed(tmp_path: Path) -> None:
-    pytest.importorskip("openvino")
     torch.manual_seed(0)
     network = Finish().eval()
     rows, columns = HEIGHT // 16, WIDTH // 16
