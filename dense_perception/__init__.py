@@ -34,13 +34,15 @@ def __getattr__(name: str) -> Any:
 
 
 def _switch_telemetry_off() -> None:
-    """Have ONNX Runtime send nothing to its maker, unless ``ORT_DISABLE_TELEMETRY`` is set already.
+    """Have ONNX Runtime send nothing to its maker, unless ``ORT_DISABLE_TELEMETRY`` has a value.
 
-    From 1.29 on its wheels report each process, model and error from Linux, too, and keep a number
+    Since 1.29 its wheels report each process, model and error on Linux, too, and keep an identifier
     of the machine in the cache folder. It reads the variable when it is imported, and so does each
     child process. If it has been imported before this package, only later events can be held back.
     """
-    if os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1") != "1":
+    if not os.environ.get("ORT_DISABLE_TELEMETRY"):  # with an empty one ONNX Runtime reports
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    if os.environ["ORT_DISABLE_TELEMETRY"] != "1":
         return
     imported = sys.modules.get("onnxruntime")
     if imported is not None and hasattr(imported, "disable_telemetry_events"):
