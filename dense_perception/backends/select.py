@@ -185,7 +185,10 @@ def _open_on_device(
     there = [n for n in installed_backends(contest.device) if n not in contest.passed_over]
     names = there if backend == "auto" else [backend]
     if not names:
-        raise BackendError(f"no backend is installed: pip install {' or '.join(BACKENDS)}")
+        packages = "onnxruntime-gpu" if is_gpu(contest.device) else "onnxruntime or openvino"
+        raise BackendError(
+            f"no backend that runs on {contest.device} is installed: pip install {packages}"
+        )
     tried, passed = candidates(names, precisions)
     try:
         opened, card, selection = contest.open_best(tried)

@@ -137,8 +137,20 @@ def test_no_engine_is_asked_for_on_a_cpu(
     install(TENSORRT, monkeypatch)
     selection = select(red, "auto", "cpu", build)
     assert (selection.device, selection.missing, selection.warnings) == ("cpu", (), ())
-    with pytest.raises(BackendError, match=r"runs on gpu, cuda:N or dla:N \(not on a cpu\): set"):
+    with pytest.raises(BackendError, match=r"runs only on gpu, cuda:N or dla:N: set"):
         select(red, TENSORRT, "cpu", build)
+
+
+@pytest.mark.parametrize(
+    ("device", "cure"), [("cuda:0", "onnxruntime-gpu"), ("cpu", "onnxruntime or openvino")]
+)
+def test_where_nothing_is_installed_packages_are_named(
+    device: str, cure: str, red: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenVINO may be there and is of no use on CUDA; none of our own names is a package."""
+    monkeypatch.setattr("dense_perception.backends.select.installed_backends", lambda device: ())
+    with pytest.raises(BackendError, match=f"no backend .* on {device} .*: pip install {cure}$"):
+        select(red, "auto", device, "background")
 
 
 def test_only_who_knows_a_device_is_tried_there(red: Path, monkeypatch: pytest.MonkeyPatch) -> None:

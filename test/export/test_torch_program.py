@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import stat
 from dataclasses import replace
 from importlib.util import find_spec
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor
@@ -176,7 +178,7 @@ def test_without_the_package_the_cure_is_said(
 
 
 def test_without_a_gpu_or_a_program_the_cure_is_said(
-    model: Model, monkeypatch: pytest.MonkeyPatch
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wheel needs CUDA: only its version is put in its place, which is all that is asked."""
     package = SimpleNamespace(__version__="2.9.0")
@@ -195,6 +197,13 @@ def test_without_a_gpu_or_a_program_the_cure_is_said(
         open_backend("torch_tensorrt", file, device="gpu")
     with pytest.raises(BackendError, match=r"--precision fp32 --device cuda:1`$"):
         open_backend("torch_tensorrt", file, device="cuda:1")
+    # A file of one's own that says it is that model: the other one's program is of no use to it.
+    own = tmp_path / "own.onnx"
+    graph = onnx.load(file.path)
+    graph.doc_string = "trained further"
+    onnx.save(graph, own)
+    with pytest.raises(BackendError, match=rf"`dense-perception compile {re.escape(str(own))} "):
+        open_backend("torch_tensorrt", own, device="gpu")
 
 
 def test_int8_is_not_in_the_network(model: Model) -> None:

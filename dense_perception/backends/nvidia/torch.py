@@ -6,6 +6,7 @@ nothing: ``dense-perception compile NAME --backend torch_tensorrt`` puts the pro
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -139,14 +140,17 @@ class ExportedProgramBackend(Backend):
 
 
 def _word(file: OnnxFile, card: ModelCard) -> str:
-    """What a user types for the model: its name, by which its network is found, where it is known.
+    """What a user types for the model that the file is of, else the file's path.
 
-    Only the name of a model finds the weights of its other precisions.
+    Only a model, by its name or its card, has the weights of its other precisions.
     """
-    try:
-        return find_model(card.name).word
-    except DensePerceptionError:
-        return str(file.path)
+    for known in (card.name, file.path.parent / f"{card.name}.yaml"):
+        with contextlib.suppress(DensePerceptionError):
+            model = find_model(known)
+            described = model.card.files.get(card.precision)
+            if described is not None and described.sha256 == file.sha256:
+                return model.word
+    return str(file.path)
 
 
 class TorchTensorRtBackend(ExportedProgramBackend):
