@@ -13,6 +13,7 @@ from typing import Any, TypeGuard, TypeVar
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from dense_perception.core.errors import InputError
 from dense_perception.core.json_text import parse_json
@@ -176,7 +177,10 @@ class _Reader:
     ) -> Iterator[AnnotatedPicture]:
         by_image: dict[int, list[TrueThing]] = {number: [] for number in images}
         seen: set[int] = set()
-        for entry in annotations:
+        bar = tqdm(
+            annotations, self._path.name, delay=2, unit="annotation", leave=False, disable=None
+        )
+        for entry in bar:
             name = f"annotation {short(entry.get('id'))}"
             number = self._id(entry)
             if number in seen:

@@ -13,12 +13,12 @@ from dataclasses import replace
 import numpy as np
 
 from dense_perception.evaluation.document import Ranked, RankedFigure
-from dense_perception.evaluation.figures import KINDS, SIZED, ThingMatches, is_of_class
+from dense_perception.evaluation.figures import KINDS, SIZED, ThingMatches
 from dense_perception.metrics.average_precision import THRESHOLDS, Matches, Ranking
 
 _MOST_WORK = 20_000_000  # right things times resamples: some two seconds
 _FEWEST_RESAMPLES = 500
-_KEPT_OF_CLASS = 500  # resamples of a single class: of all there would be megabytes
+_KEPT = 500  # resamples of a figure in a report: of all there would be megabytes
 _DIGITS = 9
 _Packed = tuple[int, bytes]
 _AT_50, _AT_75 = (int(np.argmin(np.abs(THRESHOLDS - least))) for least in (0.5, 0.75))
@@ -140,8 +140,8 @@ class ThingTotals:
         """
         figures: dict[str, RankedFigure] = {}
         for name, by_unit in self.by_unit().items():
-            values = drawn[name][:_KEPT_OF_CLASS] if is_of_class(name) else drawn[name]
-            figures[name] = RankedFigure(units=_plain(by_unit), drawn=_plain(values))
+            kept = drawn[name][:_KEPT]
+            figures[name] = RankedFigure(units=_plain(by_unit), drawn=_plain(kept))
         return Ranked(true=self.true(), figures=figures)
 
     def true(self) -> dict[str, int]:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from dense_perception.core.errors import ArtefactError, CardError, InputError, TrainingError
 from dense_perception.data.corpus import Corpus, Mixture, evenly
+from dense_perception.data.sample import Frames
 from dense_perception.data.unnumbered import VoidUnnumbered
 from dense_perception.nets.checkpoint import read_checkpoint
 from dense_perception.nets.weights import load_weights
@@ -119,7 +120,9 @@ def cook_and_validate(
     table: dict[str, dict[str, float]] = {}
     for path, corpus in tqdm(corpora.items(), unit="corpus", disable=None):
         indices = evenly(len(corpus), frames)
-        judged = VoidUnnumbered(corpus, thing_classes(soup.config.network, corpus.corpora)[0])
+        judged: Frames = corpus
+        if "instances" in soup.config.tasks:
+            judged = VoidUnnumbered(corpus, thing_classes(soup.config.network, corpus.corpora)[0])
         found = validate(soup.network, judged, indices, soup.config, 16)
         table[path.name] = {**found, "frames": len(indices)}
     first = next(iter(corpora.values()), None)

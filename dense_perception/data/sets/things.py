@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from dense_perception.core.boxes import shared_areas
 from dense_perception.core.errors import InputError
@@ -48,7 +49,8 @@ class CocoThings(FileSet):
         entries: dict[str, tuple[Path, ...]] = {}
         self._things: dict[str, tuple[TrueThing, ...]] = {}
         without_mask = covered = 0
-        for picture in found.pictures:
+        bar = tqdm(found.pictures, path.name, delay=2, unit="picture", leave=False, disable=None)
+        for picture in bar:
             key = key_of(Path(picture.file_name).with_suffix(""))
             if key in entries:
                 self.problems.append(
