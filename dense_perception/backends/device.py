@@ -40,9 +40,10 @@ def parse_device(device: str, backend: str, *, dla: bool = False) -> tuple[int, 
     match = _DEVICE.fullmatch(device.lower())
     if match is None or (match[1] == "dla" and not dla):
         places = "gpu, cuda:N or dla:N" if dla else "gpu or cuda:N"
+        others = "a cpu" if dla else "a dla or cpu"
         raise BackendError(
-            f"device is {device!r}, the backend {backend!r} runs only on {places}: set the device, "
-            "or choose another backend"
+            f"device is {device!r}, the backend {backend!r} runs on {places}, not on {others}: set "
+            "the device, or choose another backend"
         )
     number = int(match[2] or 0)
     return (0, number) if match[1] == "dla" else (number, -1)

@@ -137,7 +137,7 @@ def test_no_engine_is_asked_for_on_a_cpu(
     install(TENSORRT, monkeypatch)
     selection = select(red, "auto", "cpu", build)
     assert (selection.device, selection.missing, selection.warnings) == ("cpu", (), ())
-    with pytest.raises(BackendError, match=r"runs only on gpu, cuda:N or dla:N: set"):
+    with pytest.raises(BackendError, match=r"runs on gpu, cuda:N or dla:N, not on a cpu: set"):
         select(red, TENSORRT, "cpu", build)
 
 
