@@ -146,7 +146,7 @@ def _open(
 
     :raises BackendError: if nothing can run it.
     """
-    place = contest.device
+    place, passed_over = contest.device, contest.passed_over
     only_on_gpu = backend.endswith("tensorrt")
     try:
         return *_open_on_device(contest, backend, precisions), reason
@@ -170,7 +170,7 @@ def _open(
             _log.warning(
                 "nothing else can run %s: building its engine now", contest.model.card.name
             )
-            contest.build_now(place)
+            contest.build_now(place, passed_over)
             opened, card, selection = _open_on_device(contest, backend, precisions)
             return opened, card, selection, "its engine had to be built first"
         if not is_said:
@@ -313,9 +313,9 @@ class _Contest:
         why = f", and one for more could not be built ({failed})" if failed else ""
         return f"{opened.problem}{why}: build one with {command}"
 
-    def build_now(self, device: str) -> None:
+    def build_now(self, device: str, passed_over: tuple[str, ...]) -> None:
         """Wait for engines from now on, for ``device``."""
-        self.device, self.engine_build = device, "block"
+        self.device, self.passed_over, self.engine_build = device, passed_over, "block"
         self.missing.clear()
 
     def open_best(

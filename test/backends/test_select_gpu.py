@@ -136,3 +136,5 @@ def test_only_where_nothing_else_runs_an_engine_is_built_at_once(
     _, _, selection = select_backend(model, engine_build="background")
     assert (selection.backend, selection.device) == ("tensorrt", "gpu")
     assert not selection.missing
+    # Nor is an Intel GPU tried on the way back from the CPU.
+    assert "openvino" not in {each.backend for each in selection.considered}
