@@ -179,8 +179,7 @@ def to_onnx(
     if 4 * weights > MOST_BYTES:
         raise ArtefactError(
             f"{card.name} has {weights / 1e6:.1f} million weights, {4e-9 * weights:.1f} GB in "
-            "fp32; one ONNX file holds at most 2 GB: take a smaller variant, or compare it in "
-            f"PyTorch (evaluate network:{card.name})"
+            "fp32; one ONNX file holds at most 2 GB: take a smaller variant"
         )
     from dense_perception.export.simplify import simplify  # needs what the exporter needs
 
