@@ -39,7 +39,6 @@ _SETTLE_S = 0.1
 # How soon a transition that waits for a model sees that it has come.
 _POLL_S = 0.05
 _LAST_PATIENCE_S = 1.0
-_NO_CHANGE = "another engine or backend"
 
 _Transition: TypeAlias = Callable[
     ["PerceptionNode[Settings]", LifecycleState], TransitionCallbackReturn
@@ -109,6 +108,7 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
         self._bond: Bond | None = None
         self._last_error = ""
         self._load_problem = ""
+        self._is_engine_refused = False  # what the problem is about: no parameter was changed
         self._declared = DeclaredParameters(
             self, parameters, lambda: self.state != "unconfigured", self._use_parameters
         )
@@ -283,7 +283,7 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
 
         self._loader.discard(self._model.change(new, meanwhile))
         # What was refused of a change is said until one is taken, whatever engine runs meanwhile.
-        if changes or self._load_problem.startswith(_NO_CHANGE):
+        if changes or self._is_engine_refused:
             self._load_problem = ""
         self._engine_is_new = False
         self._builder.want(settings.model, new.selection.missing, begun_s)
@@ -303,7 +303,8 @@ class PerceptionNode(LifecycleNode, Generic[Settings]):
     def _keep_model(self, refused: Settings, problem: str) -> None:
         refused_values = model_changes(self.settings, refused)
         changes = ", ".join(f"{name} {value}" for name, value in refused_values.items())
-        changes = changes or _NO_CHANGE
+        self._is_engine_refused = not changes
+        changes = changes or "another engine or backend"
         self._load_problem = f"{changes} not taken: {problem}; {self.settings.model} goes on"
         self._log.error(self._load_problem)
         self._declared.put_back(self.settings)

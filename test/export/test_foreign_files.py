@@ -188,3 +188,13 @@ def test_one_channel_behind_its_sides_needs_no_batch(
         answers.append(session.run([answer], {"image": image_nhwc})[0])
     np.testing.assert_allclose(answers[0], answers[1], rtol=0, atol=1e-5)
     assert np.ptp(answers[0]) > 0
+
+
+def test_a_model_of_the_package_is_not_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = str(write_plain(tmp_path / "model.onnx"))
+    assert main(["import", file, "--task", "segmentation", "--name", "dpt_tiny_indoor"]) == 2
+    assert "would hide: give another --name" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").rglob("*.onnx"))

@@ -492,13 +492,3 @@ def test_steps_that_are_left_out_are_said(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"architectures": ["SegformerForSemanticSegmentation"]}')
     facts = folder_facts(tmp_path / "model.onnx")
     assert "do_center_crop and do_pad left out" in facts.why("resize")
-
-
-def test_a_model_of_the_package_is_not_hidden(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    file = str(write_plain(tmp_path / "model.onnx"))
-    assert main(["import", file, "--task", "segmentation", "--name", "dpt_tiny_indoor"]) == 2
-    assert "would hide: give another --name" in capsys.readouterr().err
-    assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").rglob("*.onnx"))
